@@ -1,2 +1,32 @@
+//! The words and the arithmetic that the kernel programs and the agent share.
+//!
+//! Everything here is pure: state and `now` in, new state and decision out. The kernel programs and the agent read the
+//! same bytes ([`records`]), take the same decisions ([`gcra`], [`table`]) and see the same packet ([`packet`]).
+//!
+//! # Glossary
+//!
+//! One word per idea, everywhere:
+//!
+//! - **source**: an IPv4 address or an IPv6 prefix (a /64 unless a limit says otherwise) that sends to this host.
+//! - **service**: a named protocol, set of ports and optional destination prefix on this host.
+//! - **limit**: a named bound on what one source may do: a unit, a rate, a burst, an action.
+//! - **bucket**: what a limit remembers of one source: a single number, the theoretical arrival time ([`gcra`]).
+//! - **region**: the part of the table of buckets that belongs to one limit and address family.
+//! - **proven source**: a source that is known not to be spoofed; one way of every set is kept for such.
+//! - **aggregate**: the /24 or /48 whose bucket serves the sources that found no place in a region.
+//! - **block**: a source or prefix that is refused until a time; **allow**: one that no limit and no block touches.
+//! - **shape**: the form of a frame that cannot be judged by its addresses and ports; policy sets its *fate*.
+//! - **verdict**: what becomes of a packet ([`words::Outcome`]) and why ([`words::Reason`]).
+//! - **observe**: count what would have been refused, and let it pass.
+//! - **generation**: one complete compiled policy in the kernel; a packet reads exactly one.
 #![no_std]
-//! Words.
+
+#[cfg(test)]
+extern crate std;
+
+pub mod gcra;
+pub mod hash;
+pub mod packet;
+pub mod records;
+pub mod table;
+pub mod words;

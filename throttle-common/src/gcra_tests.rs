@@ -1,0 +1,87 @@
+//! The laws of the bucket, for every start, rate and arrival pattern.
+
+use super::*;
+use proptest::prelude::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+proptest! {
+    #[test]
+    fn never_admits_more_than_burst_and_rate(
+        start in any::<u64>(),
+        rate in 1u64..2_000_000,
+        burst in 1u64..1_000,
+        gaps in prop::collection::vec(0u64..5_000_000, 1..400),
+    ) {
+        let price = Price::of_rate(rate, SECOND, 1).unwrap();
+        let (cost, depth) = (price.cost(1), price.depth(burst).unwrap());
+        let (mut tat, mut now, mut admitted) = (ticks(start), ticks(start), 0u64);
+        for gap in gaps {
+            now = now.wrapping_add(ticks(gap));
+            if let Some(next) = admit(tat, now, cost, depth) {
+                tat = next;
+                admitted += 1;
+            }
+            let elapsed = now.wrapping_sub(ticks(start));
+            prop_assert!(u128::from(admitted) * u128::from(cost) <= u128::from(depth) + u128::from(elapsed));
+        }
+    }
+
+    #[test]
+    fn admits_exactly_at_the_promised_time(
+        start in any::<u64>(), rate in 1u64..1_000_000, burst in 1u64..100, spent in 0u64..200,
+    ) {
+        let price = Price::of_rate(rate, SECOND, 1).unwrap();
+        let (cost, depth) = (price.cost(1), price.depth(burst).unwrap());
+        let now = ticks(start);
+        let tat = (0..spent).fold(now, |tat, _| admit(tat, now, cost, depth).unwrap_or(tat));
+        let wait = wait(tat, now, cost, depth);
+        prop_assert!(admit(tat, now.wrapping_add(wait), cost, depth).is_some());
+        if wait > 0 {
+            prop_assert!(admit(tat, now.wrapping_add(wait - 1), cost, depth).is_none());
+        }
+    }
+
+    #[test]
+    fn the_price_is_exact_to_a_billionth(amount in 1u64..20_000_000_000, units in 1u32..65_536) {
+        let price = Price::of_rate(amount, SECOND, 65_536).unwrap();
+        let exact = f64::from(units) * 256e9 / amount as f64;
+        let cost = price.cost(units) as f64;
+        // One tick is lost to the shift at most.
+        prop_assert!((cost - exact).abs() <= 1.0 + exact * 1e-9, "{} for {}", cost, exact);
+    }
+
+    #[test]
+    fn a_burst_of_single_units_fits_its_depth(amount in 1u64..100_000_000, burst in 1u64..100_000) {
+        let price = Price::of_rate(amount, SECOND, 1).unwrap();
+        prop_assume!(price.depth(burst).is_some());
+        prop_assert!(u128::from(price.cost(1)) * u128::from(burst) <= u128::from(price.depth(burst).unwrap()));
+    }
+}
+
+#[test]
+fn a_full_bucket_gives_its_burst_at_once_and_no_more() {
+    let price = Price::of_rate(50, 60 * SECOND, 1).unwrap();
+    let (cost, depth) = (price.cost(1), price.depth(50).unwrap());
+    let now = ticks(123_456_789);
+    let mut tat = 0;
+    let admitted = (0..100).filter(|_| admit(tat, now, cost, depth).map(|next| tat = next).is_some()).count();
+    assert_eq!(admitted, 50);
+}
+
+#[test]
+fn a_clock_that_wraps_changes_nothing() {
+    let now = u64::MAX - 10;
+    let tat = admit(now, now, 100, 150).unwrap();
+    assert_eq!(tat, 89);
+    assert_eq!(debt(tat, now.wrapping_add(50)), 50);
+    assert_eq!(admit(tat, now.wrapping_add(40), 100, 150), None);
+    assert_eq!(admit(tat, now.wrapping_add(50), 100, 150), Some(now.wrapping_add(200)));
+}
+
+#[test]
+fn refuses_rates_that_no_bucket_can_hold() {
+    assert_eq!(Price::of_rate(0, SECOND, 1), None);
+    assert_eq!(Price::of_rate(1, u64::MAX, 1), None);
+    assert!(Price::of_rate(1, 86_400 * SECOND, 1).is_some_and(|day| day.depth(2).is_none()));
+}

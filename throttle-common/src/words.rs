@@ -1,0 +1,175 @@
+//! The closed lists of words that a verdict is made of, with the names under which every view shows them.
+
+/// Declares a `#[repr(u8)]` word list with its stable names, the list of all words and the way back from the number.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $word:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[repr(u8)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$doc])* $word,)+ }
+
+        impl $name {
+            /// Every word, in the order of its number.
+            pub const ALL: &'static [Self] = &[$(Self::$word,)+];
+
+            /// The name that the CLI, the API, the metrics and the policy use.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$word => $text,)+ }
+            }
+
+            /// The word with this number, if there is one.
+            pub fn from_number(number: u8) -> Option<Self> {
+                Self::ALL.get(usize::from(number)).copied()
+            }
+
+            /// The word with this name, if there is one.
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|word| word.name() == name)
+            }
+        }
+    };
+}
+
+words! {
+    /// Why a packet met its outcome. The list only grows at its end: numbers are kept in pinned maps.
+    Reason {
+        /// No limit refused it. All of a healthy host's traffic reads here.
+        Admitted = "admitted",
+        /// Its source is on the allow list: no block and no limit was consulted.
+        Allowed = "allowed",
+        /// Its source is blocked. Reads 0 without blocks.
+        Blocked = "blocked",
+        /// A limit's bucket for its source was empty. Reads 0 while every source stays within its limits.
+        SourceLimit = "source-limit",
+        /// The limit's region had no room for its source, and the overflow rule refused it (`refuse`), or the
+        /// aggregate's bucket was empty. Reads 0 while the regions are large enough for the traffic.
+        SourceOverflow = "source-overflow",
+        /// ARP. Passes by default: without it the host is unreachable.
+        Arp = "arp",
+        /// Neither IPv4, IPv6 nor ARP: LLDP, spanning tree, MPLS and the like. Passes by default.
+        OtherEthertype = "other-ethertype",
+        /// Shorter than an Ethernet header. Reads 0.
+        TruncatedEthernet = "truncated-ethernet",
+        /// Ends within a VLAN tag. Reads 0.
+        TruncatedVlan = "truncated-vlan",
+        /// More than two VLAN tags. Reads 0; such frames are a way around filters.
+        TooManyVlans = "too-many-vlans",
+        /// Ends within the IPv4 header or its options. Reads 0.
+        TruncatedIpv4 = "truncated-ipv4",
+        /// An IPv4 header that contradicts itself (version, header length) or is longer than the frame. Reads 0.
+        MalformedIpv4 = "malformed-ipv4",
+        /// Ends within the IPv6 header. Reads 0.
+        TruncatedIpv6 = "truncated-ipv6",
+        /// An IPv6 header with another version, or that promises more than the frame holds. Reads 0.
+        MalformedIpv6 = "malformed-ipv6",
+        /// Ends within an IPv6 extension header. Reads 0.
+        TruncatedExtension = "truncated-extension",
+        /// More than [`crate::packet::MAX_EXTENSIONS`] IPv6 extension headers. Reads 0; a way around filters.
+        TooManyExtensions = "too-many-extensions",
+        /// Ends within the TCP header; also a first fragment too small for it (RFC 1858). Reads 0.
+        TruncatedTcp = "truncated-tcp",
+        /// A TCP header whose length contradicts the packet. Reads 0.
+        MalformedTcp = "malformed-tcp",
+        /// Ends within the UDP header; also a first fragment too small for it. Reads 0.
+        TruncatedUdp = "truncated-udp",
+        /// A UDP length that contradicts the packet. Reads 0.
+        MalformedUdp = "malformed-udp",
+        /// Ends within the first four bytes of ICMP or ICMPv6. Reads 0.
+        TruncatedIcmp = "truncated-icmp",
+    }
+}
+
+impl Reason {
+    /// The first of the shapes: everything from here on is a frame that policy gives a fate.
+    pub const FIRST_SHAPE: Self = Self::Arp;
+
+    /// Whether this names a shape rather than a decision.
+    pub fn is_shape(self) -> bool {
+        self >= Self::FIRST_SHAPE
+    }
+
+    /// The fate of a shape where policy is silent: what a host needs passes, what could slip around a limit drops.
+    pub fn default_fate(self) -> Fate {
+        match self {
+            Self::Arp | Self::OtherEthertype => Fate::Pass,
+            _ => Fate::Drop,
+        }
+    }
+}
+
+words! {
+    /// What policy does with a shape.
+    Fate {
+        /// Hand it to the network stack.
+        Pass = "pass",
+        /// Refuse it.
+        Drop = "drop",
+    }
+}
+
+words! {
+    /// What became of a packet.
+    Outcome {
+        /// Handed to the network stack.
+        Pass = "pass",
+        /// Dropped without a word.
+        Drop = "drop",
+        /// Dropped, and its sender told so (TCP RST or ICMP administratively prohibited).
+        Reject = "reject",
+        /// Would have been refused, and passed because of `observe`.
+        Observe = "observe",
+    }
+}
+
+words! {
+    /// What a limit counts.
+    Unit {
+        /// Packets, each as one.
+        Packets = "packets",
+        /// Bytes of whole frames.
+        Bytes = "bytes",
+        /// New TCP connections: segments with SYN and without ACK.
+        Connections = "connections",
+    }
+}
+
+words! {
+    /// How a limit refuses.
+    Action {
+        /// Without a word.
+        Drop = "drop",
+        /// With a TCP RST to a SYN, with ICMP administratively prohibited to the rest, where an answer is due.
+        Reject = "reject",
+    }
+}
+
+words! {
+    /// What a limit does with a source that its region has no room for.
+    Overflow {
+        /// Charge the bucket of the source's aggregate (/24, /48), at the limit's own rate.
+        Aggregate = "aggregate",
+        /// Refuse it.
+        Refuse = "refuse",
+        /// Admit it uncharged.
+        Admit = "admit",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_leads_back_to_its_word() {
+        for &reason in Reason::ALL {
+            assert_eq!(Reason::from_name(reason.name()), Some(reason));
+            assert_eq!(Reason::from_number(reason as u8), Some(reason));
+        }
+    }
+
+    #[test]
+    fn only_what_a_host_needs_passes_unjudged() {
+        let passing = Reason::ALL.iter().filter(|r| r.is_shape() && r.default_fate() == Fate::Pass);
+        assert!(passing.eq(&[Reason::Arp, Reason::OtherEthertype]));
+    }
+}
