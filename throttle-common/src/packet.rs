@@ -75,6 +75,17 @@ pub enum Part {
     Later,
 }
 
+impl Part {
+    #[inline(always)]
+    fn of(offset: u16, more: u16) -> Self {
+        match (offset, more) {
+            (0, 0) => Self::Whole,
+            (0, _) => Self::First,
+            _ => Self::Later,
+        }
+    }
+}
+
 /// A frame that could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -100,6 +111,26 @@ pub struct Packet {
     pub transport: u16,
     /// Bytes of TCP payload.
     pub payload: u16,
+}
+
+impl Default for Packet {
+    /// A packet that nothing was read of.
+    #[inline(always)]
+    fn default() -> Self {
+        Self {
+            family: Family::V4,
+            source: Address { high: 0, low: 0 },
+            destination: Address { high: 0, low: 0 },
+            protocol: 0,
+            part: Part::Whole,
+            flags: 0,
+            source_port: 0,
+            destination_port: 0,
+            network: 0,
+            transport: 0,
+            payload: 0,
+        }
+    }
 }
 
 impl Packet {
@@ -147,14 +178,14 @@ impl Address {
     }
 }
 
-/// Reads the frame between `start` and `end`, which is `length` bytes long on the wire: more than `end - start` where
-/// the rest lies in further buffers.
+/// Reads the frame between `start` and `end` into `packet`. The frame is `length` bytes long on the wire: more than
+/// `end - start` where the rest lies in further buffers. What `packet` holds after an error means nothing.
 ///
 /// # Safety
 ///
 /// The bytes from `start` up to `end` must be readable.
 #[inline(always)]
-pub unsafe fn parse(start: usize, end: usize, length: u32) -> Result<Packet, Reason> {
+pub unsafe fn parse(start: usize, end: usize, length: u32, packet: &mut Packet) -> Result<(), Reason> {
     // SAFETY: the caller's; the same holds for every `read` below, which checks its own end.
     let ethernet: EthHdr = unsafe { read(start, end) }.ok_or(Reason::TruncatedEthernet)?;
     let mut ethertype = u16::from_be(ethernet.ether_type);
@@ -170,32 +201,49 @@ pub unsafe fn parse(start: usize, end: usize, length: u32) -> Result<Packet, Rea
         ethertype = u16::from_be(tag.ether_type);
         network += VlanHdr::LEN;
     }
-    let frame = Frame { start, end, network, rest: length - network as u32 };
+    packet.network = network as u16;
+    let mut rest = Rest { at: start + network, end, offset: network as u32, length: length - network as u32 };
     match ethertype {
         // SAFETY: as above.
-        ethertype::IPV4 => unsafe { ipv4(&frame) },
+        ethertype::IPV4 => unsafe { ipv4(&mut rest, packet)? },
         // SAFETY: as above.
-        ethertype::IPV6 => unsafe { ipv6(&frame) },
-        ethertype::ARP => Err(Reason::Arp),
-        _ => Err(Reason::OtherEthertype),
+        ethertype::IPV6 => unsafe { ipv6(&mut rest, packet)? },
+        ethertype::ARP => return Err(Reason::Arp),
+        _ => return Err(Reason::OtherEthertype),
     }
+    packet.transport = rest.offset as u16;
+    // SAFETY: as above.
+    unsafe { transport(&rest, packet) }
 }
 
 /// Reads a byte string as a frame.
 pub fn parse_bytes(frame: &[u8]) -> Result<Packet, Reason> {
     let range = frame.as_ptr_range();
+    let mut packet = Packet::default();
     // SAFETY: the range is the slice's own.
-    unsafe { parse(range.start as usize, range.end as usize, frame.len() as u32) }
+    unsafe { parse(range.start as usize, range.end as usize, frame.len() as u32, &mut packet)? };
+    Ok(packet)
 }
 
-/// A frame whose Ethernet part is read.
-struct Frame {
-    start: usize,
+/// What is still to be read.
+struct Rest {
+    /// Where it begins.
+    at: usize,
+    /// Where the first buffer ends.
     end: usize,
-    /// Offset of the IP header: 14, 18 or 22.
-    network: usize,
-    /// Bytes from the IP header to the end of the frame on the wire.
-    rest: u32,
+    /// Bytes of the frame before it.
+    offset: u32,
+    /// Bytes that belong to it: those of the frame, then those that the IP header grants (padding does not count).
+    length: u32,
+}
+
+impl Rest {
+    #[inline(always)]
+    fn skip(&mut self, bytes: u32) {
+        self.at += bytes as usize;
+        self.offset += bytes;
+        self.length -= bytes;
+    }
 }
 
 /// Reads a `T` of alignment 1 at `at`, if it ends within the frame.
@@ -210,101 +258,73 @@ unsafe fn read<T: Copy>(at: usize, end: usize) -> Option<T> {
 }
 
 #[inline(always)]
-unsafe fn ipv4(frame: &Frame) -> Result<Packet, Reason> {
+unsafe fn ipv4(rest: &mut Rest, packet: &mut Packet) -> Result<(), Reason> {
     // SAFETY: the caller's.
-    let header: Ipv4Hdr = unsafe { read(frame.start + frame.network, frame.end) }.ok_or(Reason::TruncatedIpv4)?;
+    let header: Ipv4Hdr = unsafe { read(rest.at, rest.end) }.ok_or(Reason::TruncatedIpv4)?;
     let header_length = u32::from(header.vihl & 0x0f) * 4;
     let total = u32::from(u16::from_be_bytes(header.tot_len));
     if header.vihl >> 4 != 4 || header_length < Ipv4Hdr::LEN as u32 || total < header_length {
         return Err(Reason::MalformedIpv4);
     }
-    if frame.rest < header_length {
+    if rest.length < header_length {
         return Err(Reason::TruncatedIpv4);
     }
-    if frame.rest < total {
+    if rest.length < total {
         return Err(Reason::MalformedIpv4);
     }
     let fragment = u16::from_be_bytes(header.frags);
-    let part = match (fragment & 0x1fff, fragment & 0x2000) {
-        (0, 0) => Part::Whole,
-        (0, _) => Part::First,
-        _ => Part::Later,
-    };
-    let packet = Packet {
-        family: Family::V4,
-        source: Address::v4(u32::from_be_bytes(header.src_addr)),
-        destination: Address::v4(u32::from_be_bytes(header.dst_addr)),
-        protocol: header.proto,
-        part,
-        flags: 0,
-        source_port: 0,
-        destination_port: 0,
-        network: frame.network as u16,
-        transport: (frame.network as u32 + header_length) as u16,
-        payload: 0,
-    };
-    // SAFETY: the caller's.
-    unsafe { transport(frame, packet, frame.start + frame.network + header_length as usize, total - header_length) }
+    packet.family = Family::V4;
+    packet.source = Address::v4(u32::from_be_bytes(header.src_addr));
+    packet.destination = Address::v4(u32::from_be_bytes(header.dst_addr));
+    packet.protocol = header.proto;
+    packet.part = Part::of(fragment & 0x1fff, fragment & 0x2000);
+    rest.length = total;
+    rest.skip(header_length);
+    Ok(())
 }
 
 #[inline(always)]
-unsafe fn ipv6(frame: &Frame) -> Result<Packet, Reason> {
+unsafe fn ipv6(rest: &mut Rest, packet: &mut Packet) -> Result<(), Reason> {
     // SAFETY: the caller's.
-    let header: Ipv6Hdr = unsafe { read(frame.start + frame.network, frame.end) }.ok_or(Reason::TruncatedIpv6)?;
-    let mut rest = u32::from(u16::from_be_bytes(header.payload_len));
-    if header.vcf[0] >> 4 != 6 || frame.rest < rest + Ipv6Hdr::LEN as u32 {
+    let header: Ipv6Hdr = unsafe { read(rest.at, rest.end) }.ok_or(Reason::TruncatedIpv6)?;
+    let total = u32::from(u16::from_be_bytes(header.payload_len)) + Ipv6Hdr::LEN as u32;
+    if header.vcf[0] >> 4 != 6 || rest.length < total {
         return Err(Reason::MalformedIpv6);
     }
-    let mut cursor = frame.start + frame.network + Ipv6Hdr::LEN;
-    let mut offset = (frame.network + Ipv6Hdr::LEN) as u32;
+    packet.family = Family::V6;
+    packet.source = Address::v6(u128::from_be_bytes(header.src_addr));
+    packet.destination = Address::v6(u128::from_be_bytes(header.dst_addr));
+    packet.part = Part::Whole;
+    rest.length = total;
+    rest.skip(Ipv6Hdr::LEN as u32);
     let mut next = header.next_hdr;
-    let mut part = Part::Whole;
     let mut extensions = 0;
-    while is_extension(next) && !matches!(part, Part::Later) {
+    while is_extension(next) && !matches!(packet.part, Part::Later) {
         if extensions == MAX_EXTENSIONS {
             return Err(Reason::TooManyExtensions);
         }
         extensions += 1;
         // SAFETY: the caller's.
-        let extension: [u8; 8] = unsafe { read(cursor, frame.end) }.ok_or(Reason::TruncatedExtension)?;
+        let extension: [u8; 8] = unsafe { read(rest.at, rest.end) }.ok_or(Reason::TruncatedExtension)?;
         let length = match next {
-            protocol::FRAGMENT => {
-                let fragment = u16::from_be_bytes([extension[2], extension[3]]);
-                part = match (fragment & 0xfff8, fragment & 1) {
-                    // An atomic fragment (RFC 6946) is a whole datagram.
-                    (0, 0) => part,
-                    (0, _) => Part::First,
-                    _ => Part::Later,
-                };
-                8
-            }
+            protocol::FRAGMENT => 8,
             // RFC 4302: in units of four bytes, less two.
             protocol::AUTHENTICATION => (u32::from(extension[1]) + 2) * 4,
             _ => (u32::from(extension[1]) + 1) * 8,
         };
-        if rest < length {
+        if next == protocol::FRAGMENT {
+            let fragment = u16::from_be_bytes([extension[2], extension[3]]);
+            // An atomic fragment (RFC 6946) is a whole datagram.
+            packet.part = Part::of(fragment & 0xfff8, fragment & 1);
+        }
+        if rest.length < length {
             return Err(Reason::TruncatedExtension);
         }
-        rest -= length;
+        rest.skip(length);
         next = extension[0];
-        cursor += length as usize;
-        offset += length;
     }
-    let packet = Packet {
-        family: Family::V6,
-        source: Address::v6(u128::from_be_bytes(header.src_addr)),
-        destination: Address::v6(u128::from_be_bytes(header.dst_addr)),
-        protocol: next,
-        part,
-        flags: 0,
-        source_port: 0,
-        destination_port: 0,
-        network: frame.network as u16,
-        transport: offset as u16,
-        payload: 0,
-    };
-    // SAFETY: the caller's.
-    unsafe { transport(frame, packet, cursor, rest) }
+    packet.protocol = next;
+    Ok(())
 }
 
 /// The extension headers that can be walked (RFC 8200, RFC 4302, RFC 6275, RFC 7401, RFC 5533).
@@ -323,36 +343,40 @@ fn is_extension(next: u8) -> bool {
     )
 }
 
-/// Reads the transport header at `at`, of which `rest` bytes belong to the IP packet (padding does not).
+/// Reads the transport header with which `rest` begins, unless this is a later fragment.
 #[inline(always)]
-unsafe fn transport(frame: &Frame, mut packet: Packet, at: usize, rest: u32) -> Result<Packet, Reason> {
+unsafe fn transport(rest: &Rest, packet: &mut Packet) -> Result<(), Reason> {
+    packet.flags = 0;
+    packet.source_port = 0;
+    packet.destination_port = 0;
+    packet.payload = 0;
     if matches!(packet.part, Part::Later) {
-        return Ok(packet);
+        return Ok(());
     }
     match packet.protocol {
         protocol::TCP => {
             // SAFETY: the caller's.
-            let bytes: [u8; TcpHdr::LEN] = unsafe { read(at, frame.end) }.ok_or(Reason::TruncatedTcp)?;
-            if rest < TcpHdr::LEN as u32 {
+            let bytes: [u8; TcpHdr::LEN] = unsafe { read(rest.at, rest.end) }.ok_or(Reason::TruncatedTcp)?;
+            if rest.length < TcpHdr::LEN as u32 {
                 return Err(Reason::TruncatedTcp);
             }
             let length = u32::from(bytes[12] >> 4) * 4;
-            if length < TcpHdr::LEN as u32 || (length > rest && matches!(packet.part, Part::Whole)) {
+            if length < TcpHdr::LEN as u32 || (length > rest.length && matches!(packet.part, Part::Whole)) {
                 return Err(Reason::MalformedTcp);
             }
             packet.source_port = u16::from_be_bytes([bytes[0], bytes[1]]);
             packet.destination_port = u16::from_be_bytes([bytes[2], bytes[3]]);
             packet.flags = bytes[13];
-            packet.payload = rest.saturating_sub(length) as u16;
+            packet.payload = rest.length.saturating_sub(length) as u16;
         }
         protocol::UDP => {
             // SAFETY: the caller's.
-            let header: UdpHdr = unsafe { read(at, frame.end) }.ok_or(Reason::TruncatedUdp)?;
-            if rest < UdpHdr::LEN as u32 {
+            let header: UdpHdr = unsafe { read(rest.at, rest.end) }.ok_or(Reason::TruncatedUdp)?;
+            if rest.length < UdpHdr::LEN as u32 {
                 return Err(Reason::TruncatedUdp);
             }
             let length = u32::from(u16::from_be_bytes(header.len));
-            if length < UdpHdr::LEN as u32 || (length > rest && matches!(packet.part, Part::Whole)) {
+            if length < UdpHdr::LEN as u32 || (length > rest.length && matches!(packet.part, Part::Whole)) {
                 return Err(Reason::MalformedUdp);
             }
             packet.source_port = u16::from_be_bytes(header.src);
@@ -360,13 +384,13 @@ unsafe fn transport(frame: &Frame, mut packet: Packet, at: usize, rest: u32) -> 
         }
         protocol::ICMP | protocol::ICMPV6 => {
             // SAFETY: the caller's.
-            let bytes: [u8; 4] = unsafe { read(at, frame.end) }.ok_or(Reason::TruncatedIcmp)?;
-            if rest < 4 {
+            let bytes: [u8; 4] = unsafe { read(rest.at, rest.end) }.ok_or(Reason::TruncatedIcmp)?;
+            if rest.length < 4 {
                 return Err(Reason::TruncatedIcmp);
             }
             packet.flags = bytes[0];
         }
         _ => {}
     }
-    Ok(packet)
+    Ok(())
 }

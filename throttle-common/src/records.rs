@@ -53,13 +53,13 @@ pub mod maps {
     pub const BUCKETS: &str = "BUCKETS";
     /// `Array<Ticks, sets>`, mmapable: the aggregates' buckets, one for each set.
     pub const AGGREGATES: &str = "AGGREGATES";
-    /// `Hash<SourceV4, SourceEntry>`: single IPv4 addresses.
+    /// `Hash<[u8; 4], SourceEntry>`: single IPv4 addresses, network byte order.
     pub const SOURCES_V4: &str = "SOURCES_V4";
-    /// `Hash<SourceV6, SourceEntry>`: single IPv6 addresses.
+    /// `Hash<[u8; 16], SourceEntry>`: single IPv6 addresses, network byte order.
     pub const SOURCES_V6: &str = "SOURCES_V6";
-    /// `LpmTrie<SourceV4, SourceEntry>`.
+    /// `LpmTrie<[u8; 8], SourceEntry>`: IPv4 prefixes, network byte order, then four zero bytes.
     pub const PREFIXES_V4: &str = "PREFIXES_V4";
-    /// `LpmTrie<SourceV6, SourceEntry>`.
+    /// `LpmTrie<[u8; 16], SourceEntry>`: IPv6 prefixes, network byte order.
     pub const PREFIXES_V6: &str = "PREFIXES_V6";
     /// `PerCpuArray<Tally, REASON_TALLIES>`.
     pub const REASON_TALLIES: &str = "REASON_TALLIES";

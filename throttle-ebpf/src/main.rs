@@ -1,0 +1,114 @@
+//! The kernel program: every packet of an interface passes here before the network stack spends a cycle on it.
+//!
+//! `parse -> standing of the source -> classify -> limits -> verdict -> account`, cheapest refusals first. The policy
+//! that a packet meets is one generation, read once; the clock is read at most once, and only where something needs it.
+#![no_std]
+#![no_main]
+#![expect(internal_features, reason = "atomics that return a value exist on this target only as intrinsics")]
+#![feature(core_intrinsics)]
+
+mod account;
+mod answer;
+mod atomic;
+mod clock;
+mod limits;
+mod services;
+mod sources;
+mod tables;
+mod verdict;
+
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    helpers::bpf_xdp_get_buff_len,
+    macros::xdp,
+    programs::XdpContext,
+};
+use aya_log_ebpf::debug;
+use throttle_common::{
+    packet::{self, Packet},
+    records::FATES,
+    words::{Outcome, Reason},
+};
+
+use crate::{
+    account::Frame,
+    clock::Clock,
+    tables::{InForce, scratch},
+    verdict::Verdict,
+};
+
+/// Judges frames that lie in one buffer.
+#[xdp]
+pub fn throttle(ctx: XdpContext) -> u32 {
+    let length = (ctx.data_end() - ctx.data()) as u32;
+    judge(&ctx, length)
+}
+
+/// Judges frames that may continue in further buffers, as on interfaces with a large MTU.
+#[xdp(frags)]
+pub fn throttle_frags(ctx: XdpContext) -> u32 {
+    // SAFETY: the context is the one that the kernel called us with.
+    let length = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as u32;
+    judge(&ctx, length)
+}
+
+#[inline(always)]
+fn judge(ctx: &XdpContext, length: u32) -> u32 {
+    // The agent fills these elements before it attaches anything, and they are never removed.
+    let (Some(in_force), Some(scratch)) = (InForce::read(), scratch()) else { return xdp_action::XDP_PASS };
+    let mut clock = Clock::unread();
+    let packet = &scratch.packet;
+    let mut verdict = match Verdict::of_shape(read(ctx.ctx, length), in_force.policy) {
+        None => decide(&in_force, packet, length, &mut clock),
+        Some(shape) => shape,
+    };
+    debug!(ctx, "{} {} {}", verdict.reason, verdict.outcome as u8, length);
+    if matches!(verdict.outcome, Outcome::Reject) {
+        verdict.outcome = answer::answer(ctx, packet, &in_force, &mut clock);
+    }
+    let frame = Frame { length, interface: ctx.ingress_ifindex() as u32 };
+    account::account(&in_force, packet, &verdict, &frame, &mut clock)
+}
+
+/// Reads the frame into the scratch space; gives the number of its shape, or [`READABLE`].
+///
+/// A global function, which the verifier checks once and by itself: what follows is then checked for any packet, not
+/// once for each of the many paths through a parser.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn read(ctx: *mut xdp_md, length: u32) -> u32 {
+    let Some(scratch) = scratch() else { return READABLE };
+    let ctx = XdpContext::new(ctx);
+    // SAFETY: the kernel vouches for the bytes between the two.
+    match unsafe { packet::parse(ctx.data(), ctx.data_end(), length, &mut scratch.packet) } {
+        Ok(()) => READABLE,
+        Err(shape) => shape as u32,
+    }
+}
+
+/// No shape: a packet with addresses. Beyond the fates of all shapes.
+const READABLE: u32 = FATES as u32;
+
+#[inline(always)]
+fn decide(in_force: &InForce, packet: &Packet, length: u32, clock: &mut Clock) -> Verdict {
+    let standing = sources::look_up(in_force, packet);
+    if standing.allowed() {
+        return Verdict::pass(Reason::Allowed);
+    }
+    if standing.blocked(clock) {
+        return Verdict::refuse(Reason::Blocked, in_force.policy);
+    }
+    let service = services::classify(in_force, packet);
+    limits::judge(in_force, service, packet, length, standing.proven(), clock)
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// Some helpers and kernel functions are for programs under the GPL only; the Rust sources are dual-licensed.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,136 @@
+//! All maps, and the policy in force.
+//!
+//! What a map holds, who writes it and who reads it stands here; the records are in `throttle_common::records`. No map
+//! evicts: a bucket is given up only when it is full again (see `throttle_common::table`), everything else is written
+//! by the agent alone.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use throttle_common::{
+    gcra::Ticks,
+    packet::Packet,
+    records::{
+        CANDIDATES, Control, Event, GENERATIONS, Limit, LimitTally, Losses, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES,
+        PORT_WORDS, Policy, REASON_TALLIES as REASON_TALLY_COUNT, Service, Slot, SourceEntry, Tally,
+    },
+    table::WAYS,
+};
+
+use crate::limits::Pending;
+
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+const GENERATIONS_: usize = GENERATIONS as usize;
+
+/// Sets of the table unless the agent asks for another number at load: 1 Mi sets, 64 MiB.
+const DEFAULT_SETS: usize = 1 << 20;
+/// Single addresses, and prefixes, that may be blocked, allowed or known, of each family.
+const MAX_SOURCES: usize = 1 << 20;
+
+/// Where to look. Written by the agent with single stores; read first by every packet.
+#[btf_map]
+pub static CONTROL: Array<Control, 1, MMAPABLE> = Array::new();
+/// The head of each generation. Written by the agent while it is the spare one.
+#[btf_map]
+pub static POLICIES: Array<Policy, GENERATIONS_, MMAPABLE> = Array::new();
+/// Limits by generation and number. Written by the agent while the generation is the spare one.
+#[btf_map]
+pub static LIMITS: Array<Limit, { GENERATIONS_ * MAX_LIMITS as usize }, MMAPABLE> = Array::new();
+/// Services by generation and number, 0 unused. Written likewise.
+#[btf_map]
+pub static SERVICES: Array<Service, { GENERATIONS_ * MAX_SERVICES as usize }, MMAPABLE> = Array::new();
+/// Services that share a port, most specific first, by generation and number, 0 unused. Written likewise.
+#[btf_map]
+pub static CANDIDATE_LISTS: Array<[u16; CANDIDATES], { GENERATIONS_ * MAX_CANDIDATES as usize }, MMAPABLE> =
+    Array::new();
+/// Candidate list numbers, four to a word, by generation and `port_place`. Written likewise.
+#[btf_map]
+pub static PORTS: Array<u64, { GENERATIONS_ * PORT_WORDS as usize }, MMAPABLE> = Array::new();
+
+/// The buckets of sources. Written by packets and, atomically and through its mapping, by the agent.
+#[btf_map]
+pub static BUCKETS: Array<[Slot; WAYS], DEFAULT_SETS, MMAPABLE> = Array::new();
+/// The buckets of aggregates, one for each set. Written likewise.
+#[btf_map]
+pub static AGGREGATES: Array<Ticks, DEFAULT_SETS, MMAPABLE> = Array::new();
+
+/// What policy says of single IPv4 addresses (network byte order). Written by the agent; packets only read.
+#[btf_map]
+pub static SOURCES_V4: HashMap<[u8; 4], SourceEntry, MAX_SOURCES, ON_DEMAND> = HashMap::new();
+/// What policy says of single IPv6 addresses (network byte order). Written likewise.
+#[btf_map]
+pub static SOURCES_V6: HashMap<[u8; 16], SourceEntry, MAX_SOURCES, ON_DEMAND> = HashMap::new();
+/// What policy says of IPv4 prefixes: the address and four zero bytes, which keep the value aligned. Written likewise.
+#[btf_map]
+pub static PREFIXES_V4: LpmTrie<[u8; 8], SourceEntry, MAX_SOURCES> = LpmTrie::new();
+/// What policy says of IPv6 prefixes. Written likewise.
+#[btf_map]
+pub static PREFIXES_V6: LpmTrie<[u8; 16], SourceEntry, MAX_SOURCES> = LpmTrie::new();
+
+/// Frames by reason and outcome. Counted by packets, read by the agent; never reset.
+#[btf_map]
+pub static REASON_TALLIES: PerCpuArray<Tally, { REASON_TALLY_COUNT as usize }> = PerCpuArray::new();
+/// What each limit did, by number. Counted likewise.
+#[btf_map]
+pub static LIMIT_TALLIES: PerCpuArray<LimitTally, { MAX_LIMITS as usize }> = PerCpuArray::new();
+/// What could not be reported or answered. Counted likewise.
+#[btf_map]
+pub static LOSSES: PerCpuArray<Losses, 1> = PerCpuArray::new();
+
+/// Sampled refusals for the agent to read.
+#[btf_map]
+pub static EVENTS: RingBuf<Event, { 1 << 18 }> = RingBuf::new();
+/// The bucket of each CPU's events.
+#[btf_map]
+pub static EVENT_BUCKETS: PerCpuArray<Ticks, 1> = PerCpuArray::new();
+/// The bucket of the host's answers.
+#[btf_map]
+pub static ANSWER_BUCKET: Array<Ticks, 1> = Array::new();
+
+/// What a packet keeps while it is judged. Means nothing between packets.
+#[btf_map]
+pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+/// Nanoseconds, where a test sets the clock.
+#[btf_map]
+pub static TEST_CLOCK: Array<u64, 1> = Array::new();
+
+/// The generation that judges this packet.
+#[derive(Clone, Copy)]
+pub struct InForce {
+    /// Where to look.
+    pub control: &'static Control,
+    /// The head of the policy.
+    pub policy: &'static Policy,
+    /// 0 or 1, read once.
+    pub generation: u32,
+}
+
+impl InForce {
+    /// Reads which policy is in force.
+    #[inline(always)]
+    pub fn read() -> Option<Self> {
+        let control = CONTROL.get(0)?;
+        // SAFETY: a reference into the map is valid and aligned; the agent may store to it at any time.
+        let generation = unsafe { (&raw const control.generation).read_volatile() } & 1;
+        Some(Self { control, policy: POLICIES.get(generation)?, generation })
+    }
+}
+
+/// What a packet keeps while it is judged, where the functions that the verifier checks apart can find it.
+#[repr(C)]
+pub struct Scratch {
+    /// The packet, once it is read.
+    pub packet: Packet,
+    /// Its limits, where it has several.
+    pub pending: Pending,
+}
+
+/// This CPU's scratch space.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: this CPU's own element, and nothing interrupts this program.
+    Some(unsafe { &mut *SCRATCH.get_ptr_mut(0)? })
+}
