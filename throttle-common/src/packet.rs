@@ -54,6 +54,11 @@ pub mod tcp {
     pub const ACK: u8 = 0x10;
 }
 
+/// ICMP type of an echo request (RFC 792).
+const ECHO_REQUEST: u8 = 8;
+/// ICMPv6 type of an echo request (RFC 4443).
+const ECHO_REQUEST_V6: u8 = 128;
+
 /// IPv4 or IPv6.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +145,22 @@ impl Packet {
         self.protocol == protocol::TCP && self.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN
     }
 
+    /// Whether an error message or a reset may be sent in answer (RFC 1122, section 3.2.2; RFC 1812, section 4.3.2.7;
+    /// RFC 4443, section 2.4): never to a fragment, to an error, to a reset, or to what was not sent by one host to
+    /// one host. The caller looks at the link-layer addresses.
+    #[inline(always)]
+    pub fn may_be_answered(&self) -> bool {
+        let asks = match self.protocol {
+            protocol::TCP => self.flags & tcp::RST == 0,
+            protocol::ICMP => self.flags == ECHO_REQUEST,
+            protocol::ICMPV6 => self.flags == ECHO_REQUEST_V6,
+            _ => true,
+        };
+        asks && matches!(self.part, Part::Whole)
+            && self.source.is_one_host(self.family)
+            && self.destination.is_one_host(self.family)
+    }
+
     /// The transport's place in [`crate::records::port_slot`], if services can name it.
     #[inline(always)]
     pub fn transport_number(&self) -> Option<u32> {
@@ -162,6 +183,18 @@ impl Address {
     /// An IPv6 address.
     pub const fn v6(address: u128) -> Self {
         Self { high: (address >> 64) as u64, low: address as u64 }
+    }
+
+    /// Whether it can be the address of one host on a network: not unspecified, loopback, multicast or broadcast.
+    #[inline(always)]
+    pub const fn is_one_host(self, family: Family) -> bool {
+        match family {
+            Family::V4 => {
+                let first = self.low >> 24;
+                first != 0 && first != 127 && first < 224
+            }
+            Family::V6 => self.high >> 56 != 0xff && (self.high != 0 || self.low > 1),
+        }
     }
 
     /// The 64-bit key of the first `prefix` bits.

@@ -1,6 +1,11 @@
 //! The one way out: every verdict is counted here, and some refusals are reported.
 
-use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::{
+    Global,
+    bindings::{xdp_action, xdp_md},
+    programs::XdpContext,
+};
+use aya_log_ebpf::debug;
 use throttle_common::{
     gcra,
     packet::Packet,
@@ -16,8 +21,14 @@ use crate::{
 
 const _: () = assert!(COUNT == FATES as u32 * OUTCOMES);
 
+/// 1 where the agent was started for debugging: every verdict is logged. The verifier removes the branch elsewhere.
+#[unsafe(no_mangle)]
+static DEBUG: Global<u8> = Global::new(0);
+
 /// What the driver says of a frame.
 pub struct Frame {
+    /// The frame itself.
+    pub ctx: *mut xdp_md,
     /// Bytes, whatever buffers they lie in.
     pub length: u32,
     /// The number of the interface that it came in by.
@@ -31,6 +42,9 @@ pub fn account(in_force: &InForce, packet: &Packet, verdict: &Verdict, frame: &F
     if let Some(tally) = REASON_TALLIES.get_ptr_mut(index) {
         // SAFETY: this CPU's own element, and nothing interrupts this program.
         count(unsafe { &mut *tally }, frame.length);
+    }
+    if DEBUG.load() == 1 {
+        log(frame, u32::from(verdict.reason), verdict.outcome as u32);
     }
     if !matches!(verdict.outcome, Outcome::Pass) {
         report(in_force, packet, verdict, frame, clock);
@@ -47,6 +61,13 @@ pub fn account(in_force: &InForce, packet: &Packet, verdict: &Verdict, frame: &F
 pub fn count(tally: &mut Tally, length: u32) {
     tally.packets += 1;
     tally.bytes += u64::from(length);
+}
+
+/// Logs a verdict by the numbers of its words. A function of its own for the stack that logging needs.
+#[inline(never)]
+fn log(frame: &Frame, reason: u32, outcome: u32) {
+    let ctx = XdpContext::new(frame.ctx);
+    debug!(&ctx, "interface {} length {} reason {} outcome {}", frame.interface, frame.length, reason, outcome);
 }
 
 /// Reports a refusal, within this CPU's budget. A function of its own so that its record has a stack frame of its own.

@@ -23,7 +23,6 @@ use aya_ebpf::{
     macros::xdp,
     programs::XdpContext,
 };
-use aya_log_ebpf::debug;
 use throttle_common::{
     packet::{self, Packet},
     records::FATES,
@@ -62,11 +61,12 @@ fn judge(ctx: &XdpContext, length: u32) -> u32 {
         None => decide(&in_force, packet, length, &mut clock),
         Some(shape) => shape,
     };
-    debug!(ctx, "{} {} {}", verdict.reason, verdict.outcome as u8, length);
-    if matches!(verdict.outcome, Outcome::Reject) {
-        verdict.outcome = answer::answer(ctx, packet, &in_force, &mut clock);
+    if matches!(verdict.outcome, Outcome::Reject)
+        && answer::answer(ctx.ctx, length, in_force.generation, clock.nanos()) != Outcome::Reject as u32
+    {
+        verdict.outcome = Outcome::Drop;
     }
-    let frame = Frame { length, interface: ctx.ingress_ifindex() as u32 };
+    let frame = Frame { ctx: ctx.ctx, length, interface: ctx.ingress_ifindex() as u32 };
     account::account(&in_force, packet, &verdict, &frame, &mut clock)
 }
 
