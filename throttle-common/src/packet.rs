@@ -427,3 +427,7 @@ unsafe fn transport(rest: &Rest, packet: &mut Packet) -> Result<(), Reason> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "packet_tests.rs"]
+mod tests;

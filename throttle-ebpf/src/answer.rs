@@ -29,8 +29,10 @@ use crate::{
 
 /// The longest link-layer header that is parsed.
 const LINK_MAX: usize = EthHdr::LEN + MAX_VLANS * VlanHdr::LEN;
-/// The longest IP header with extensions that is quoted back; behind it come eight bytes of transport (RFC 792).
+/// The longest IP header with extensions that is quoted back.
 const QUOTE_MAX: usize = 120;
+/// And the eight bytes of transport behind it (RFC 792).
+const QUOTED_MAX: usize = QUOTE_MAX + 8;
 const ICMP_HEADER: usize = 8;
 const HOP_LIMIT: u8 = 64;
 const DONT_FRAGMENT: u16 = 0x4000;
@@ -62,13 +64,11 @@ pub extern "C" fn answer(ctx: *mut xdp_md, length: u32, generation: u32, now: u6
         (Family::V4, false) => prohibit::<{ Ipv4Hdr::LEN }>(&ctx, packet, link, quote, length),
         (Family::V6, false) => prohibit::<{ Ipv6Hdr::LEN }>(&ctx, packet, link, quote, length),
     };
-    match answered {
-        Some(()) => Outcome::Reject as u32,
-        None => {
-            losses.answers_undue += 1;
-            Outcome::Drop as u32
-        }
+    if answered.is_none() {
+        losses.answers_undue += 1;
+        return Outcome::Drop as u32;
     }
+    Outcome::Reject as u32
 }
 
 /// Whether the frame was sent to this station alone.
@@ -128,7 +128,7 @@ fn prohibit<const IP: usize>(ctx: &XdpContext, packet: &Packet, link: usize, quo
     resize(ctx, link + quoted, length)?;
     let grown = IP + ICMP_HEADER;
     // SAFETY: the context is the kernel's own; all pointers into the frame are taken anew below.
-    if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(grown as i32)) } != 0 {
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(grown as u32).cast_signed()) } != 0 {
         return None;
     }
     for pair in 0..LINK_MAX / 2 {
@@ -146,7 +146,7 @@ fn prohibit<const IP: usize>(ctx: &XdpContext, packet: &Packet, link: usize, quo
     if IP == Ipv6Hdr::LEN {
         sum += pseudo_header(packet, number, message);
     }
-    for pair in 0..(QUOTE_MAX + 8) / 2 {
+    for pair in 0..QUOTED_MAX / 2 {
         if pair * 2 >= quoted {
             break;
         }
@@ -162,7 +162,7 @@ fn prohibit<const IP: usize>(ctx: &XdpContext, packet: &Packet, link: usize, quo
 /// Makes the frame `wanted` bytes long, which is never longer than it is.
 #[inline(always)]
 fn resize(ctx: &XdpContext, wanted: usize, length: u32) -> Option<()> {
-    let by = wanted as i32 - length as i32;
+    let by = (wanted as u32).cast_signed() - length.cast_signed();
     // SAFETY: the context is the kernel's own; all pointers into the frame are taken anew.
     (by <= 0 && unsafe { bpf_xdp_adjust_tail(ctx.ctx, by) } == 0).then_some(())
 }
@@ -172,11 +172,8 @@ fn resize(ctx: &XdpContext, wanted: usize, length: u32) -> Option<()> {
 fn turn_round(ctx: &XdpContext) -> Option<()> {
     let ethernet = at::<EthHdr>(ctx, 0)?;
     // SAFETY: `at` checked the range.
-    unsafe {
-        let sender = (*ethernet).src_addr;
-        (*ethernet).src_addr = (*ethernet).dst_addr;
-        (*ethernet).dst_addr = sender;
-    }
+    let EthHdr { dst_addr, src_addr, .. } = unsafe { &mut *ethernet };
+    core::mem::swap(dst_addr, src_addr);
     Some(())
 }
 

@@ -99,6 +99,8 @@ impl Charge {
 }
 
 /// Looks whether the limit admits the packet, and notes in `charge` what that would cost. Writes to no bucket.
+///
+/// `None` where nothing refuses; so too where a place lies outside of the table, which no compiled policy has.
 #[inline(always)]
 pub fn weigh(limit: &Limit, question: &Question, clock: &mut Clock, charge: &mut Charge) -> Option<Reason> {
     let region = limit.region(question.family);
@@ -109,7 +111,7 @@ pub fn weigh(limit: &Limit, question: &Question, clock: &mut Clock, charge: &mut
     charge.cost = limit.price.cost(units);
     charge.key = region.key(question.source, question.family, question.secret);
     charge.place = region.set(charge.key, question.secret);
-    let Some(set) = MapSet::at(charge.place) else { return None };
+    let set = MapSet::at(charge.place)?;
     match check(&set, &question.request(charge, limit, clock)) {
         Check::Held { way, seen } => charge.aim(HELD, way, seen),
         Check::Free { way, seen } => charge.aim(FREE, way, seen),
@@ -129,7 +131,7 @@ pub fn settle(limit: &Limit, question: &Question, clock: &mut Clock, charge: &mu
         AGGREGATE => return settle_aggregate(limit, clock, charge),
         _ => return None,
     };
-    let Some(set) = MapSet::at(charge.place) else { return None };
+    let set = MapSet::at(charge.place)?;
     match commit(&set, &question.request(charge, limit, clock), seen) {
         Commit::Charged(way) => {
             charge.aim(HELD, way, 0);
@@ -176,7 +178,7 @@ fn overflow(limit: &Limit, question: &Question, clock: &mut Clock, charge: &mut 
         return Some(Reason::SourceOverflow);
     }
     charge.place = limit.region(question.family).aggregate(question.source, question.family, question.secret);
-    let Some(cell) = AGGREGATES.get_ptr_mut(charge.place) else { return None };
+    let cell = AGGREGATES.get_ptr_mut(charge.place)?;
     // SAFETY: an element of the map.
     let seen = unsafe { atomic::load(cell) };
     if gcra::admit(seen, clock.ticks(), charge.cost, limit.depth).is_none() {
@@ -189,7 +191,7 @@ fn overflow(limit: &Limit, question: &Question, clock: &mut Clock, charge: &mut 
 /// Charges the aggregate. After [`TRIES`] lost races it admits: the contention is not one source's.
 #[inline(always)]
 fn settle_aggregate(limit: &Limit, clock: &mut Clock, charge: &Charge) -> Option<Reason> {
-    let Some(cell) = AGGREGATES.get_ptr_mut(charge.place) else { return None };
+    let cell = AGGREGATES.get_ptr_mut(charge.place)?;
     let mut seen = charge.seen;
     for _ in 0..TRIES {
         let Some(next) = gcra::admit(seen, clock.ticks(), charge.cost, limit.depth) else {
