@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The agent: loads the throttle's kernel programs, holds its policy and answers for what they do.
+
+pub mod policy;

@@ -1,0 +1,157 @@
+//! Limits: what a bucket can hold, and what a packet can be asked.
+
+use crate::policy::{
+    document::{Document, Lengths, Limit, Protocol},
+    fault::{Diagnostic, Fault},
+    units::Scale,
+    word::{Word, one_of},
+};
+use throttle_common::{
+    records::{MAX_LIMITS, SCOPE_LIMITS},
+    words::{Overflow, Unit},
+};
+
+/// A full frame of Ethernet with two VLAN tags: a smaller burst would refuse it for ever.
+const FULL_FRAME: u64 = 1_522;
+/// The least that a packet may cost, in ticks: below it rounding exceeds one percent.
+const LEAST_COST: u64 = 100;
+/// The smallest frame of Ethernet.
+const SMALLEST_FRAME: u32 = 64;
+
+pub(super) fn check(document: &Document, found: &mut Vec<Diagnostic>) {
+    if document.limits.len() > MAX_LIMITS as usize {
+        let reason = format!("there are {} limits", document.limits.len());
+        let path = format!("limit[{MAX_LIMITS}]");
+        found.push(Fault::new(reason, format!("keep at most {MAX_LIMITS}")).at(path));
+    }
+    for (index, limit) in document.limits.iter().enumerate() {
+        let mut wrong = |field: &str, fault: Fault| found.push(fault.at(format!("limit[{index}].{field}")));
+        service(document, limit, &mut wrong);
+        match rate(limit) {
+            Ok(()) => burst(limit).unwrap_or_else(|fault| wrong("burst", fault)),
+            Err(fault) => wrong("rate", fault),
+        }
+        lengths(limit, &mut wrong);
+        if limit.sources == 0 {
+            wrong(
+                "sources",
+                Fault::new("room for no source", "write how many sources to have room for, such as 196608"),
+            );
+        }
+    }
+    scopes(document, found);
+}
+
+fn service(document: &Document, limit: &Limit, wrong: &mut impl FnMut(&str, Fault)) {
+    let Some(name) = &limit.service else { return };
+    match document.services.iter().find(|service| service.name == *name) {
+        None if document.services.is_empty() => {
+            wrong("service", Fault::new(format!("there is no service `{name}`"), "add a [[service]] with that name"));
+        }
+        None => {
+            let names: Vec<_> = document.services.iter().map(|service| service.name.as_str()).collect();
+            wrong("service", Fault::new(format!("there is no service `{name}`"), one_of(name, &names)));
+        }
+        Some(service) if limit.unit == Unit::Connections && service.protocol != Protocol::Tcp => {
+            let reason = format!("`{name}` speaks {}, which has no connections", service.protocol.name());
+            wrong("unit", Fault::new(reason, "count `packets` or `bytes`"));
+        }
+        Some(_) => {}
+    }
+}
+
+fn rate(limit: &Limit) -> Result<(), Fault> {
+    let rate = limit.rate;
+    if rate.quantity.amount() == 0 {
+        let remedy = "write a rate above 0; to refuse sources altogether, block them";
+        return Err(Fault::new(format!("`{rate}` admits nothing"), remedy));
+    }
+    if limit.unit != Unit::Bytes && rate.quantity.scale() != Scale::One {
+        let reason = format!("`{rate}` measures bytes, but the limit counts {}", limit.unit.name());
+        return Err(Fault::new(reason, "write a bare number such as 1000/s, or unit = \"bytes\""));
+    }
+    let Some(price) = rate.price(limit.unit) else {
+        let reason = format!("`{rate}` is beyond what a bucket can hold");
+        return Err(Fault::new(reason, "write a rate from 1/day to 1000000000/s"));
+    };
+    let smallest = if limit.unit == Unit::Bytes { SMALLEST_FRAME } else { 1 };
+    if price.cost(smallest) < LEAST_COST {
+        let reason = format!("`{rate}` is faster than any network, and more than a bucket can count");
+        return Err(Fault::new(reason, "leave the limit out, or write at most 1000000000/s, for bytes 1000Gbit/s"));
+    }
+    Ok(())
+}
+
+fn burst(limit: &Limit) -> Result<(), Fault> {
+    let units = limit.burst_units();
+    let written = limit.burst.map_or_else(|| units.to_string(), |burst| burst.to_string());
+    if limit.unit != Unit::Bytes && limit.burst.is_some_and(|burst| burst.scale() != Scale::One) {
+        let reason = format!("`{written}` measures bytes, but the limit counts {}", limit.unit.name());
+        return Err(Fault::new(reason, "write a bare number"));
+    }
+    if units == 0 {
+        return Err(Fault::new("a burst of 0 admits nothing", "write at least 1"));
+    }
+    if limit.unit == Unit::Bytes && units < FULL_FRAME {
+        let reason = format!("a burst of {written} is smaller than a full frame, which would never pass");
+        return Err(Fault::new(reason, "write at least \"2KB\", better \"64KiB\""));
+    }
+    if limit.rate.depth(limit.unit, units).is_none() {
+        let most =
+            (24 * u128::from(limit.rate.units(limit.unit)) * 3_600 / u128::from(limit.rate.per.seconds())).max(1);
+        let reason = format!("a burst of {written} takes more than a day to come back at {}", limit.rate);
+        return Err(Fault::new(reason, format!("write a burst of at most {most}, or a higher rate")));
+    }
+    Ok(())
+}
+
+fn lengths(limit: &Limit, wrong: &mut impl FnMut(&str, Fault)) {
+    let Lengths { ipv4, ipv6 } = limit.prefix;
+    family("ipv4", ipv4, limit.aggregate.ipv4, [32, 32], limit.overflow, wrong);
+    family("ipv6", ipv6, limit.aggregate.ipv6, [128, 64], limit.overflow, wrong);
+}
+
+fn family(
+    name: &str,
+    prefix: u8,
+    aggregate: u8,
+    [longest, longest_aggregate]: [u8; 2],
+    overflow: Overflow,
+    wrong: &mut impl FnMut(&str, Fault),
+) {
+    if prefix == 0 || prefix > longest {
+        let fault = Fault::new(format!("a source cannot be {prefix} bits of {name}"), format!("write 1 to {longest}"));
+        return wrong(&format!("prefix.{name}"), fault);
+    }
+    let field = format!("aggregate.{name}");
+    if aggregate == 0 || aggregate > longest_aggregate {
+        let reason = format!("an aggregate cannot be {aggregate} bits of {name}");
+        wrong(&field, Fault::new(reason, format!("write 1 to {longest_aggregate}")));
+    } else if overflow == Overflow::Aggregate && aggregate >= prefix {
+        let reason = format!("an aggregate of {aggregate} bits is not shorter than a source of {prefix}");
+        let remedy = match prefix.saturating_sub(8).min(longest_aggregate) {
+            0 => "write overflow = \"refuse\" or \"admit\"".to_owned(),
+            shorter => format!("write aggregate = {{ {name} = {shorter} }}, or overflow = \"refuse\""),
+        };
+        wrong(&field, Fault::new(reason, remedy));
+    }
+}
+
+/// No packet may be asked about more limits than the kernel program looks at.
+fn scopes(document: &Document, found: &mut Vec<Diagnostic>) {
+    let hosts = document.limits.iter().filter(|limit| limit.service.is_none()).count();
+    for (index, limit) in document.limits.iter().enumerate() {
+        let before = &document.limits[..index];
+        let (rank, whose) = match &limit.service {
+            None => (before.iter().filter(|limit| limit.service.is_none()).count(), "the host".to_owned()),
+            Some(name) => {
+                (hosts + before.iter().filter(|other| other.service == limit.service).count(), format!("`{name}`"))
+            }
+        };
+        if rank == SCOPE_LIMITS {
+            let reason = format!("more than {SCOPE_LIMITS} limits apply to a packet of {whose}");
+            let remedy = "remove one; the host's limits count for every service";
+            found.push(Fault::new(reason, remedy).at(format!("limit[{index}]")));
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Names: short, plain and used once.
+
+use crate::policy::{
+    document::Document,
+    fault::{Diagnostic, Fault},
+};
+use std::collections::HashMap;
+use throttle_common::records::NAME;
+
+pub(super) fn check(document: &Document, found: &mut Vec<Diagnostic>) {
+    each("service", document.services.iter().map(|service| service.name.as_str()), found);
+    each("limit", document.limits.iter().map(|limit| limit.name.as_str()), found);
+}
+
+fn each<'d>(list: &str, names: impl Iterator<Item = &'d str>, found: &mut Vec<Diagnostic>) {
+    let mut first = HashMap::new();
+    for (index, name) in names.enumerate() {
+        let path = format!("{list}[{index}].name");
+        found.extend(fault_of(name).map(|fault| fault.at(&path)));
+        if let Some(earlier) = first.insert(name, index) {
+            let reason = format!("`{name}` is already the name of {list}[{earlier}]");
+            found.push(Fault::new(reason, format!("give each {list} a name of its own")).at(&path));
+        }
+    }
+}
+
+fn fault_of(name: &str) -> Option<Fault> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let remedy = "use letters, digits, `.`, `_` and `-`, a letter or digit first";
+    if name.is_empty() {
+        return Some(Fault::new("the name is empty", remedy));
+    }
+    if name.len() > NAME {
+        return Some(Fault::new(format!("the name has {} bytes", name.len()), format!("use at most {NAME}")));
+    }
+    let odd = name.chars().find(|&c| !allowed(c));
+    match odd.or_else(|| name.chars().next().filter(|c| !c.is_ascii_alphanumeric())) {
+        Some(odd) => Some(Fault::new(format!("the name `{name}` has a {odd:?} where none may be"), remedy)),
+        None => None,
+    }
+}

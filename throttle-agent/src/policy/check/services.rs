@@ -1,0 +1,66 @@
+//! Services: what a packet can be told by, and told apart.
+
+use crate::policy::{
+    classify::{self, Clash},
+    document::{Document, Protocol, Service},
+    fault::{Diagnostic, Fault},
+    word::Word,
+};
+use throttle_common::records::{CANDIDATES, MAX_CANDIDATES, MAX_SERVICES};
+
+/// Number 0 stands for no service.
+const MOST: usize = MAX_SERVICES as usize - 1;
+
+pub(super) fn check(document: &Document, found: &mut Vec<Diagnostic>) {
+    if document.services.len() > MOST {
+        let reason = format!("there are {} services", document.services.len());
+        let remedy = format!("keep at most {MOST}; merge those that have the same limits");
+        found.push(Fault::new(reason, remedy).at(format!("service[{MOST}]")));
+        return;
+    }
+    for (index, service) in document.services.iter().enumerate() {
+        let path = format!("service[{index}].ports");
+        match (service.protocol, service.ports.is_empty()) {
+            (Protocol::Icmp, false) => {
+                found.push(Fault::new("ICMP has no ports", "leave out `ports`").at(path));
+            }
+            (Protocol::Tcp | Protocol::Udp, true) => {
+                let reason = format!("a {} service needs ports", service.protocol.name());
+                found.push(Fault::new(reason, "add ports = [80], or [\"1-65535\"] for all").at(path));
+            }
+            _ => {}
+        }
+    }
+    let (lists, clashes) = classify::lists(&document.services);
+    found.extend(clashes.into_iter().map(|clash| describe(&document.services, clash)));
+    if lists.lists.len() >= MAX_CANDIDATES as usize {
+        let reason = format!("the services share their ports in {} different ways", lists.lists.len());
+        let remedy =
+            format!("keep below {MAX_CANDIDATES}: let services that differ by destination have the same ports");
+        found.push(Fault::new(reason, remedy).at("service"));
+    }
+}
+
+fn describe(services: &[Service], clash: Clash) -> Diagnostic {
+    let place = |service: &Service, port: u16| match service.protocol {
+        Protocol::Icmp => "icmp".to_owned(),
+        protocol => format!("{} port {port}", protocol.name()),
+    };
+    match clash {
+        Clash::Same { earlier, later, port } => {
+            let (earlier, service) = (&services[earlier], &services[later]);
+            let reason = format!(
+                "`{}` and `{}` both claim {} of the same destinations",
+                earlier.name,
+                service.name,
+                place(service, port)
+            );
+            let remedy = "give one of them other ports or a `destination` of its own";
+            Fault::new(reason, remedy).at(format!("service[{later}]"))
+        }
+        Clash::Crowded { later, port } => {
+            let reason = format!("more than {CANDIDATES} services share {}", place(&services[later], port));
+            Fault::new(reason, "merge some of them").at(format!("service[{later}]"))
+        }
+    }
+}

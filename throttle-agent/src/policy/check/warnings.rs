@@ -1,0 +1,90 @@
+//! What is allowed, and probably not meant.
+
+use super::enforces;
+use crate::policy::{
+    document::{Document, Limit, Mode},
+    fault::{Fault, Warning},
+    prefix::Prefix,
+};
+use ipnet::IpNet;
+use std::collections::HashSet;
+use throttle_common::words::Unit;
+
+/// What joined frames may measure; see [`warnings`].
+const JOINED_FRAMES: u64 = 64 << 10;
+
+pub(super) fn warnings(document: &Document) -> Vec<Warning> {
+    let mut found = Vec::new();
+    let mut warn = |path: String, reason: String, remedy: &str| found.push(Fault::new(reason, remedy).at(path));
+    if document.mode == Mode::Observe && (!document.limits.is_empty() || !document.sources.block.is_empty()) {
+        let reason = "the host only observes: nothing is refused".to_owned();
+        warn("mode".to_owned(), reason, "write mode = \"enforce\" when the counters show what you mean");
+    }
+    for (index, limit) in document.limits.iter().enumerate() {
+        let path = |field: &str| format!("limit[{index}].{field}");
+        if document.mode == Mode::Enforce && limit.mode == Mode::Observe {
+            warn(path("mode"), format!("`{}` only observes", limit.name), "write mode = \"enforce\" to refuse");
+        }
+        if let Some(tighter) = tighter(document, index) {
+            let reason = format!("`{}` never refuses anything: `{}` always refuses first", limit.name, tighter.name);
+            warn(path("rate"), reason, "remove one of the two");
+        }
+        if limit.unit == Unit::Bytes && limit.burst_units() < JOINED_FRAMES {
+            let reason =
+                "frames that a device joined to one may be larger than this burst, and then never pass".to_owned();
+            warn(path("burst"), reason, "write at least \"64KiB\" unless large receive offload is off");
+        }
+    }
+    sources(document, &mut warn);
+    found
+}
+
+/// A limit that refuses whatever the one at `index` would: same unit, at least its scope and its sources, and no
+/// larger rate or burst. Of two equal ones, the earlier.
+fn tighter(document: &Document, index: usize) -> Option<&Limit> {
+    let limit = &document.limits[index];
+    let rate = |limit: &Limit| limit.rate.quantity.bits() * 86_400 / u128::from(limit.rate.per.seconds());
+    let bounds = |limit: &Limit| (rate(limit), limit.burst_units());
+    document.limits.iter().enumerate().find_map(|(place, other)| {
+        let covers = place != index
+            && other.unit == limit.unit
+            && (other.service.is_none() || other.service == limit.service)
+            && other.prefix.ipv4 <= limit.prefix.ipv4
+            && other.prefix.ipv6 <= limit.prefix.ipv6;
+        let same = bounds(other) == bounds(limit) && other.prefix == limit.prefix && other.service == limit.service;
+        let refuses = rate(other) <= rate(limit) && other.burst_units() <= limit.burst_units();
+        (covers && refuses && enforces(document, other) && (!same || place < index)).then_some(other)
+    })
+}
+
+fn sources(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
+    let sources = &document.sources;
+    for (list, prefixes) in [("allow", &sources.allow), ("known", &sources.known), ("block", &sources.block)] {
+        let mut seen = HashSet::new();
+        for (index, prefix) in prefixes.iter().enumerate() {
+            let path = format!("sources.{list}[{index}]");
+            if !seen.insert(prefix) {
+                warn(path, format!("{prefix} is already in the list"), "remove it");
+            } else if prefix.is_everything() {
+                let reason = match list {
+                    "allow" => "this allows everyone: no block and no limit of that family does anything",
+                    "known" => "this trusts every source not to be spoofed: a flood can take every place",
+                    _ => "this blocks everyone who is not allowed, you included",
+                };
+                warn(path, reason.to_owned(), "name the prefixes that you mean");
+            }
+        }
+    }
+    let allowed: HashSet<IpNet> = sources.allow.iter().map(|prefix| prefix.net()).collect();
+    for (index, prefix) in sources.block.iter().enumerate() {
+        if let Some(cover) = supernets(prefix.net()).find(|net| allowed.contains(net)) {
+            let reason = format!("{prefix} is never blocked: it lies within {}, which is allowed", Prefix::from(cover));
+            warn(format!("sources.block[{index}]"), reason, "remove it, or allow less");
+        }
+    }
+}
+
+/// The shorter prefixes around one.
+fn supernets(net: IpNet) -> impl Iterator<Item = IpNet> {
+    std::iter::successors(net.supernet(), IpNet::supernet)
+}

@@ -1,0 +1,179 @@
+//! Limits: their numbers, their prices and their parts of the table.
+
+use crate::policy::{
+    document::{Document, Limit, Mode},
+    fault::{Diagnostics, Fault},
+    layout::{HeldLimit, Layout},
+};
+use ipnet::IpNet;
+use std::collections::{BTreeSet, HashMap};
+use throttle_common::{
+    packet::Family,
+    records::{self, MAX_LIMITS, Region, name_bytes, name_str},
+    table::WAYS,
+};
+
+/// The records of all limits, in the order of the document.
+pub(super) fn limits(document: &Document, held: &Layout) -> Result<Vec<(u16, records::Limit)>, Diagnostics> {
+    let by_name: HashMap<&str, &HeldLimit> =
+        held.limits.iter().map(|held| (name_str(&held.record.name), held)).collect();
+    let mut numbers = Numbers::of(held);
+    let mut table = Table::of(held);
+    let mut found = Vec::new();
+    let mut compiled = Vec::with_capacity(document.limits.len());
+    for (index, limit) in document.limits.iter().enumerate() {
+        let before = by_name.get(limit.name.as_str()).copied();
+        let number = before.map_or_else(|| numbers.next(), |held| Some(held.number));
+        let Some(number) = number else {
+            let reason = "the kernel still holds the numbers of limits that this policy removes";
+            let fault = Fault::new(reason, "remove them first, and add new ones with the next change");
+            found.push(fault.at(format!("limit[{index}]")));
+            continue;
+        };
+        let mut region = |family| table.region(document, limit, family, before);
+        let (v4, v6) = (region(Family::V4), region(Family::V6));
+        compiled.push((number, record(limit, v4, v6)));
+    }
+    found.extend(table.shortage().map(|fault| fault.at("limit")));
+    if found.is_empty() { Ok(compiled) } else { Err(Diagnostics(found)) }
+}
+
+fn record(limit: &Limit, v4: Region, v6: Region) -> records::Limit {
+    let price = limit.rate.price(limit.unit).expect("the check found a price for the rate");
+    let depth = limit.rate.depth(limit.unit, limit.burst_units()).expect("the check found a depth for the burst");
+    records::Limit {
+        price,
+        depth,
+        v4,
+        v6,
+        unit: limit.unit as u8,
+        action: limit.action as u8,
+        overflow: limit.overflow as u8,
+        observe: u8::from(limit.mode == Mode::Observe),
+        padding: [0; 4],
+        name: name_bytes(&limit.name),
+    }
+}
+
+/// Limit numbers that nobody holds, the lowest first.
+struct Numbers {
+    held: BTreeSet<u16>,
+    next: u16,
+}
+
+impl Numbers {
+    fn of(held: &Layout) -> Self {
+        Self { held: held.limits.iter().map(|limit| limit.number).collect(), next: 0 }
+    }
+
+    fn next(&mut self) -> Option<u16> {
+        while self.held.contains(&self.next) {
+            self.next += 1;
+        }
+        let number = self.next;
+        self.next += 1;
+        (u32::from(number) < MAX_LIMITS).then_some(number)
+    }
+}
+
+/// The table's free ranges, and what was asked of them in vain.
+struct Table {
+    sets: u32,
+    /// Ranges that nobody holds, as base and length, by base.
+    free: Vec<(u32, u32)>,
+    /// Sets of the document's limits, whether they found room or not.
+    asked: u64,
+    /// Sets that found no room.
+    missing: u64,
+}
+
+impl Table {
+    fn of(held: &Layout) -> Self {
+        let mut taken: Vec<(u32, u32)> = held
+            .limits
+            .iter()
+            .flat_map(|limit| [limit.record.v4, limit.record.v6])
+            .filter(|region| region.sets > 0)
+            .map(|region| (region.base, region.base + region.sets))
+            .collect();
+        taken.sort_unstable();
+        let mut free = Vec::new();
+        let mut start = 0;
+        for (base, end) in taken {
+            if base > start {
+                free.push((start, base - start));
+            }
+            start = start.max(end);
+        }
+        if held.sets > start {
+            free.push((start, held.sets - start));
+        }
+        Self { sets: held.sets, free, asked: 0, missing: 0 }
+    }
+
+    /// The limit's region for a family: the one that it has, the first range that is large enough, or none where the
+    /// limit never meets that family.
+    fn region(&mut self, document: &Document, limit: &Limit, family: Family, before: Option<&HeldLimit>) -> Region {
+        if !meets(document, limit, family) {
+            return Region::default();
+        }
+        let (prefix, aggregate) = match family {
+            Family::V4 => (limit.prefix.ipv4, limit.aggregate.ipv4),
+            Family::V6 => (limit.prefix.ipv6, limit.aggregate.ipv6),
+        };
+        let sets = sets(limit.sources);
+        self.asked += u64::from(sets);
+        let wanted = Region { base: 0, sets, prefix, aggregate, padding: [0; 2] };
+        let held = before.filter(|held| held.record.unit == limit.unit as u8).map(|held| *held.record.region(family));
+        let fits = |held: &Region| Region { base: 0, ..*held } == wanted && held.base + held.sets <= self.sets;
+        if let Some(kept) = held.filter(fits) {
+            return kept;
+        }
+        let Some(range) = self.free.iter_mut().find(|(_, length)| *length >= sets) else {
+            self.missing += u64::from(sets);
+            return wanted;
+        };
+        let base = range.0;
+        *range = (range.0 + sets, range.1 - sets);
+        Region { base, ..wanted }
+    }
+
+    fn shortage(&self) -> Option<Fault> {
+        if self.missing == 0 {
+            return None;
+        }
+        let free: u64 = self.free.iter().map(|&(_, length)| u64::from(length)).sum();
+        let reason = format!(
+            "the limits need {} sets, the table has {}: {} found no range among the {free} that are free",
+            self.asked, self.sets, self.missing
+        );
+        let remedy = if self.asked <= u64::from(self.sets) {
+            "remove or shrink limits in a change of its own, so that their sets are free for the next; \
+             or start the agent with a larger --table-sets"
+                .to_owned()
+        } else {
+            let larger = self.asked.next_power_of_two();
+            format!(
+                "start the agent with --table-sets {larger}, or ask room for fewer `sources` (3 to a set and family)"
+            )
+        };
+        Some(Fault::new(reason, remedy))
+    }
+}
+
+/// Sets for a number of sources: three of four ways are open to any source, and a table that full turns a few away.
+fn sets(sources: u32) -> u32 {
+    const OPEN_WAYS: u32 = WAYS as u32 - 1;
+    sources.div_ceil(OPEN_WAYS)
+}
+
+/// Whether packets of a family can come under the limit: not where its service is of one destination in the other.
+fn meets(document: &Document, limit: &Limit, family: Family) -> bool {
+    let service =
+        limit.service.as_ref().and_then(|name| document.services.iter().find(|service| service.name == *name));
+    match service.and_then(|service| service.destination).map(IpNet::from) {
+        None => true,
+        Some(IpNet::V4(_)) => family == Family::V4,
+        Some(IpNet::V6(_)) => family == Family::V6,
+    }
+}

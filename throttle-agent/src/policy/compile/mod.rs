@@ -1,0 +1,60 @@
+//! From a document to the records that the kernel programs read.
+//!
+//! Pure: the same document and layout give the same records, and a document that cannot be compiled changes nothing.
+
+mod limits;
+mod services;
+
+use super::{
+    check::check,
+    classify,
+    document::{Document, Mode},
+    fault::Diagnostics,
+    layout::{Compiled, Layout},
+    units::Rate,
+};
+use throttle_common::{
+    records::{Budget, FATES, Policy},
+    words::{Reason, Unit},
+};
+
+/// Compiles a document for a kernel that holds `held`.
+///
+/// A limit keeps its number as long as its name lives, and a region as long as its unit, prefix lengths and room stay:
+/// what is remembered of sources outlives every other change. Numbers and regions of limits that go are not given to
+/// others here, because packets in flight still use them; the next compilation may.
+pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Compiled, Diagnostics> {
+    check(document)?;
+    let limits = limits::limits(document, held)?;
+    let numbers: Vec<u16> = limits.iter().map(|&(number, _)| number).collect();
+    let (lists, _) = classify::lists(&document.services);
+    let policy = Policy {
+        revision,
+        answers: budget(document.answers.rate),
+        events: budget(document.events.rate),
+        scope: services::scope(document, &numbers, None),
+        observe: u8::from(document.mode == Mode::Observe),
+        has_services: u8::from(!document.services.is_empty()),
+        fates: fates(document),
+        padding: [0; 6],
+    };
+    let services = services::services(document, &numbers);
+    Ok(Compiled { policy, limits, services, candidates: lists.lists, ports: lists.ports })
+}
+
+/// A bucket of messages that holds what is due in one period, or none at all.
+fn budget(rate: Rate) -> Budget {
+    const NEVER: Budget = Budget { cost: 1, depth: 0 };
+    let amount = rate.units(Unit::Packets);
+    let Some(price) = rate.price(Unit::Packets) else { return NEVER };
+    Budget { cost: price.cost(1), depth: rate.depth(Unit::Packets, amount).unwrap_or(0) }
+}
+
+fn fates(document: &Document) -> [u8; FATES] {
+    let mut fates = [0; FATES];
+    for &reason in Reason::ALL {
+        let fate = document.shapes.get(&reason).copied().unwrap_or_else(|| reason.default_fate());
+        fates[reason as usize] = fate as u8;
+    }
+    fates
+}

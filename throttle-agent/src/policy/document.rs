@@ -1,0 +1,274 @@
+//! The document that policy is: the same model as TOML on disk, as JSON on the API, and in the store.
+//!
+//! Reading is done by [`super::read`], for TOML and JSON alike, so that both name every problem and neither ignores a
+//! field that it does not know.
+
+use super::{
+    ports::PortRange,
+    prefix::Prefix,
+    units::{Quantity, Rate},
+    word::{self, Word},
+};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use throttle_common::words::{Action, Fate, Overflow, Reason, Unit};
+use utoipa::ToSchema;
+
+/// What a host enforces, and how.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Document {
+    /// Whether refusals are carried out (`enforce`) or only counted (`observe`). Default `observe`: nothing is
+    /// enforced merely by installing.
+    #[serde(default, with = "word")]
+    #[schema(schema_with = word::schema::<Mode>)]
+    pub mode: Mode,
+    /// What this host offers. Up to 1023.
+    #[serde(default, rename = "service")]
+    pub services: Vec<Service>,
+    /// What one source may do. Up to 1024.
+    #[serde(default, rename = "limit")]
+    pub limits: Vec<Limit>,
+    /// Sources with a standing of their own.
+    #[serde(default)]
+    pub sources: Sources,
+    /// The fate of frames that cannot be judged by addresses and ports, by the name of their shape. Where this is
+    /// silent, ARP and unknown ethertypes pass and the rest drops.
+    #[serde(default, serialize_with = "fates")]
+    #[schema(value_type = BTreeMap<String, String>, example = json!({"too-many-vlans": "drop"}))]
+    pub shapes: BTreeMap<Reason, Fate>,
+    /// What `reject` may send from this host.
+    #[serde(default)]
+    pub answers: Answers,
+    /// What is reported of refusals.
+    #[serde(default)]
+    pub events: Events,
+}
+
+/// Whether a refusal is carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It is counted, and the packet passes.
+    #[default]
+    Observe,
+    /// It is carried out.
+    Enforce,
+}
+
+/// A named protocol, set of ports and optional destination on this host.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Service {
+    /// Unique among services: 1 to 48 letters, digits, `.`, `_` or `-`, a letter or digit first.
+    pub name: String,
+    /// `tcp`, `udp`, or `icmp` for ICMP and ICMPv6.
+    #[serde(with = "word")]
+    #[schema(schema_with = word::schema::<Protocol>)]
+    pub protocol: Protocol,
+    /// Ports and ranges, 1 to 65535; none for ICMP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortRange>,
+    /// Only packets to this prefix. Where several services share a port, the longest match wins. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Prefix>,
+}
+
+/// What a service speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP and ICMPv6.
+    Icmp,
+}
+
+/// A bound on what one source may do.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Limit {
+    /// Unique among limits, as for services. What the limit remembers of sources is kept by this name.
+    pub name: String,
+    /// The service whose packets it counts. Default: every packet of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// What it counts: `packets`, `bytes` of whole frames, or new TCP `connections`.
+    #[serde(with = "word")]
+    #[schema(schema_with = word::schema::<Unit>)]
+    pub unit: Unit,
+    /// What a source may do in the long run: `1000/s`, `50/min`, `10Mbit/s`.
+    pub rate: Rate,
+    /// What it may do at once. Default: the amount that the rate names, for bytes at least 64 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<Quantity>,
+    /// `drop` refuses without a word; `reject` tells the sender. Default `drop`.
+    #[serde(default = "default::action", with = "word")]
+    #[schema(schema_with = word::schema::<Action>)]
+    pub action: Action,
+    /// `observe` only counts what this limit would refuse. Default `enforce`; the host's `observe` wins.
+    #[serde(default = "default::mode", with = "word")]
+    #[schema(schema_with = word::schema::<Mode>)]
+    pub mode: Mode,
+    /// What becomes of a source that the table has no room for: it shares its `aggregate`'s bucket, is `refuse`d, or
+    /// is `admit`ted uncounted. Default `aggregate`.
+    #[serde(default = "default::overflow", with = "word")]
+    #[schema(schema_with = word::schema::<Overflow>)]
+    pub overflow: Overflow,
+    /// The bits of an address that make a source: 1 to 32 and 1 to 128. Default 32 and 64.
+    #[serde(default = "default::prefix")]
+    pub prefix: Lengths,
+    /// The bits of an address that make an aggregate, less than `prefix` and at most 64. Default 24 and 48.
+    #[serde(default = "default::aggregate")]
+    pub aggregate: Lengths,
+    /// How many sources of each family to have room for, at 21.3 bytes of kernel memory each. `throttle policy check`
+    /// shows the flood that fills it. Default 196608.
+    #[serde(default = "default::sources")]
+    pub sources: u32,
+}
+
+/// Lengths of a prefix in both families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Lengths {
+    /// In bits of an IPv4 address.
+    pub ipv4: u8,
+    /// In bits of an IPv6 address.
+    pub ipv6: u8,
+}
+
+/// Sources with a standing of their own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Sources {
+    /// Touched by no block and no limit.
+    #[serde(default)]
+    pub allow: Vec<Prefix>,
+    /// Known not to be spoofed: a place in the table is kept for them.
+    #[serde(default)]
+    pub known: Vec<Prefix>,
+    /// Refused for as long as they stand here.
+    #[serde(default)]
+    pub block: Vec<Prefix>,
+}
+
+/// What `reject` may send from this host.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Answers {
+    /// Answers of the whole host; beyond them packets are dropped without a word. Default `1000/s`; `0/s` for none.
+    #[serde(default = "default::answers")]
+    pub rate: Rate,
+}
+
+/// What is reported of refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Events {
+    /// Reports of each CPU; what is beyond them is only counted. Default `100/s`; `0/s` for none.
+    #[serde(default = "default::events")]
+    pub rate: Rate,
+}
+
+/// What a field is where the document is silent.
+pub(super) mod default {
+    use super::{Action, Lengths, Mode, Overflow, Rate};
+
+    pub(crate) const fn action() -> Action {
+        Action::Drop
+    }
+    pub(crate) const fn mode() -> Mode {
+        Mode::Enforce
+    }
+    pub(crate) const fn overflow() -> Overflow {
+        Overflow::Aggregate
+    }
+    pub(crate) const fn prefix() -> Lengths {
+        Lengths { ipv4: 32, ipv6: 64 }
+    }
+    pub(crate) const fn aggregate() -> Lengths {
+        Lengths { ipv4: 24, ipv6: 48 }
+    }
+    pub(crate) const fn sources() -> u32 {
+        196_608
+    }
+    pub(crate) const fn answers() -> Rate {
+        Rate::per_second(1_000)
+    }
+    pub(crate) const fn events() -> Rate {
+        Rate::per_second(100)
+    }
+}
+
+impl Limit {
+    /// A limit that says only what it must; the rest is the default.
+    pub fn new(name: impl Into<String>, unit: Unit, rate: Rate) -> Self {
+        Self {
+            name: name.into(),
+            service: None,
+            unit,
+            rate,
+            burst: None,
+            action: default::action(),
+            mode: default::mode(),
+            overflow: default::overflow(),
+            prefix: default::prefix(),
+            aggregate: default::aggregate(),
+            sources: default::sources(),
+        }
+    }
+
+    /// What a source may do at once, in the limit's unit.
+    pub fn burst_units(&self) -> u64 {
+        const SMALLEST_DEFAULT: u64 = 64 << 10;
+        match (self.burst, self.unit) {
+            (Some(burst), Unit::Bytes) => u64::try_from(burst.bits() / 8).unwrap_or(u64::MAX),
+            (Some(burst), _) => burst.amount(),
+            (None, Unit::Bytes) => self.rate.units(self.unit).max(SMALLEST_DEFAULT),
+            (None, _) => self.rate.units(self.unit),
+        }
+    }
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self { rate: default::answers() }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { rate: default::events() }
+    }
+}
+
+impl Word for Mode {
+    const WHAT: &'static str = "mode";
+    fn all() -> Vec<Self> {
+        vec![Self::Observe, Self::Enforce]
+    }
+    fn name(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+impl Word for Protocol {
+    const WHAT: &'static str = "protocol";
+    fn all() -> Vec<Self> {
+        vec![Self::Tcp, Self::Udp, Self::Icmp]
+    }
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+        }
+    }
+}
+
+fn fates<S: serde::Serializer>(fates: &BTreeMap<Reason, Fate>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(fates.iter().map(|(shape, fate)| (shape.name(), fate.name())))
+}

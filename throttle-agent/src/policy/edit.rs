@@ -1,0 +1,217 @@
+//! The changes that single commands make: a document in, the changed document out, or why not.
+
+use super::{
+    check::check,
+    document::{Document, Limit, Mode, Service},
+    fault::Diagnostics,
+    prefix::Prefix,
+    word::one_of,
+};
+use std::collections::HashSet;
+
+/// A list of sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// `sources.allow`
+    Allow,
+    /// `sources.known`
+    Known,
+    /// `sources.block`
+    Block,
+}
+
+/// Why a change was not made. The document is as before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// There is nothing of that name.
+    #[error("there is no {what} `{name}`; {remedy}")]
+    Unknown {
+        /// `limit` or `service`.
+        what: &'static str,
+        /// The name that was asked for.
+        name: String,
+        /// The nearest name, or all.
+        remedy: String,
+    },
+    /// The service cannot go while limits count its packets.
+    #[error("service `{service}` is used by limit {}; delete these limits first, or give them another service", .limits.join(", "))]
+    InUse {
+        /// The service.
+        service: String,
+        /// The limits that use it.
+        limits: Vec<String>,
+    },
+    /// The source is not in the list.
+    #[error("{prefix} is not in sources.{list}; `throttle policy export` shows what is")]
+    NotListed {
+        /// The list.
+        list: &'static str,
+        /// The first prefix that is not in it.
+        prefix: Prefix,
+    },
+    /// The changed document would be wrong.
+    #[error("{0}")]
+    Wrong(#[from] Diagnostics),
+}
+
+/// Sets whether the host enforces.
+pub fn set_mode(document: &Document, mode: Mode) -> Document {
+    Document { mode, ..document.clone() }
+}
+
+/// Adds a limit, or replaces the one of the same name.
+pub fn set_limit(document: &Document, limit: Limit) -> Result<Document, EditError> {
+    let mut changed = document.clone();
+    put(&mut changed.limits, limit, |limit| &limit.name);
+    checked(changed)
+}
+
+/// Removes a limit.
+pub fn delete_limit(document: &Document, name: &str) -> Result<Document, EditError> {
+    let mut changed = document.clone();
+    take("limit", &mut changed.limits, name, |limit| &limit.name)?;
+    checked(changed)
+}
+
+/// Adds a service, or replaces the one of the same name.
+pub fn set_service(document: &Document, service: Service) -> Result<Document, EditError> {
+    let mut changed = document.clone();
+    put(&mut changed.services, service, |service| &service.name);
+    checked(changed)
+}
+
+/// Removes a service that no limit uses.
+pub fn delete_service(document: &Document, name: &str) -> Result<Document, EditError> {
+    let mut changed = document.clone();
+    take("service", &mut changed.services, name, |service| &service.name)?;
+    let users = document.limits.iter().filter(|limit| limit.service.as_deref() == Some(name));
+    let limits: Vec<_> = users.map(|limit| limit.name.clone()).collect();
+    if !limits.is_empty() {
+        return Err(EditError::InUse { service: name.to_owned(), limits });
+    }
+    checked(changed)
+}
+
+/// Adds sources to a list; those that are in it already stay.
+pub fn add_sources(document: &Document, list: List, prefixes: &[Prefix]) -> Result<Document, EditError> {
+    let mut changed = document.clone();
+    let members = list.of(&mut changed);
+    let mut seen: HashSet<Prefix> = members.iter().copied().collect();
+    members.extend(prefixes.iter().filter(|&&prefix| seen.insert(prefix)));
+    checked(changed)
+}
+
+/// Removes sources from a list, all of which must be in it.
+pub fn remove_sources(document: &Document, list: List, prefixes: &[Prefix]) -> Result<Document, EditError> {
+    let mut changed = document.clone();
+    let members = list.of(&mut changed);
+    let present: HashSet<Prefix> = members.iter().copied().collect();
+    if let Some(&prefix) = prefixes.iter().find(|prefix| !present.contains(prefix)) {
+        return Err(EditError::NotListed { list: list.name(), prefix });
+    }
+    let gone: HashSet<Prefix> = prefixes.iter().copied().collect();
+    members.retain(|prefix| !gone.contains(prefix));
+    checked(changed)
+}
+
+impl List {
+    fn of(self, document: &mut Document) -> &mut Vec<Prefix> {
+        match self {
+            Self::Allow => &mut document.sources.allow,
+            Self::Known => &mut document.sources.known,
+            Self::Block => &mut document.sources.block,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Known => "known",
+            Self::Block => "block",
+        }
+    }
+}
+
+fn checked(document: Document) -> Result<Document, EditError> {
+    check(&document)?;
+    Ok(document)
+}
+
+fn put<T>(entries: &mut Vec<T>, entry: T, name: impl Fn(&T) -> &String) {
+    match entries.iter_mut().find(|other| name(other) == name(&entry)) {
+        Some(place) => *place = entry,
+        None => entries.push(entry),
+    }
+}
+
+fn take<T>(
+    what: &'static str,
+    entries: &mut Vec<T>,
+    wanted: &str,
+    name: impl Fn(&T) -> &String,
+) -> Result<(), EditError> {
+    let Some(place) = entries.iter().position(|entry| name(entry) == wanted) else {
+        let names: Vec<_> = entries.iter().map(|entry| name(entry).as_str()).collect();
+        let remedy = if names.is_empty() { "there are none".to_owned() } else { one_of(wanted, &names) };
+        return Err(EditError::Unknown { what, name: wanted.to_owned(), remedy });
+    };
+    entries.remove(place);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{parse, tests::EXAMPLE};
+
+    fn example() -> Document {
+        parse(EXAMPLE).unwrap()
+    }
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_limit_that_is_set_again_replaces_itself() {
+        let limit = Limit { sources: 3, ..example().limits[0].clone() };
+        let changed = set_limit(&example(), limit.clone()).unwrap();
+        assert_eq!((changed.limits.len(), &changed.limits[0]), (example().limits.len(), &limit));
+    }
+
+    #[test]
+    fn a_wrong_limit_is_refused_like_a_wrong_file() {
+        let limit = Limit { service: Some("wbe".into()), ..example().limits[0].clone() };
+        let error = set_limit(&example(), limit).unwrap_err().to_string();
+        assert_eq!(error, "limit[0].service: there is no service `wbe`; did you mean `web`?");
+    }
+
+    #[test]
+    fn a_service_in_use_stays() {
+        let error = delete_service(&example(), "web").unwrap_err();
+        assert_eq!(error, EditError::InUse { service: "web".into(), limits: vec!["new-connections".into()] });
+        let without = delete_limit(&example(), "new-connections").unwrap();
+        assert!(delete_service(&without, "web").unwrap().services.iter().all(|service| service.name != "web"));
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_with_what_is() {
+        let error = delete_limit(&example(), "new-conections").unwrap_err().to_string();
+        assert_eq!(error, "there is no limit `new-conections`; did you mean `new-connections`?");
+        let error = remove_sources(&example(), List::Allow, &[prefix("10.0.0.1")]).unwrap_err().to_string();
+        assert!(error.starts_with("10.0.0.1 is not in sources.allow"));
+    }
+
+    #[test]
+    fn sources_come_and_go_and_never_twice() {
+        let added = add_sources(&example(), List::Known, &[prefix("10.0.0.1"), prefix("10.0.0.1")]).unwrap();
+        assert_eq!(added.sources.known.len(), example().sources.known.len() + 1);
+        assert_eq!(remove_sources(&added, List::Known, &[prefix("10.0.0.1")]).unwrap(), example());
+    }
+
+    #[test]
+    fn nobody_is_allowed_and_blocked_by_two_commands() {
+        let error = add_sources(&example(), List::Block, &example().sources.allow).unwrap_err();
+        assert!(error.to_string().contains("is blocked here and trusted in sources.allow[0]"));
+    }
+}

@@ -1,0 +1,155 @@
+//! The document as a TOML file: reading it with the place of every problem, and writing it.
+
+use super::{
+    check,
+    document::Document,
+    fault::{Diagnostic, Diagnostics, Fault, Warning},
+    read::{self, Problem},
+};
+use serde_json::{Map, Number, Value};
+use std::{collections::HashMap, ops::Range};
+use toml::de::{DeTable, DeValue};
+
+/// Reads a policy file. Every problem is named, of its syntax, its fields or its meaning, in the order of the file.
+pub fn parse(text: &str) -> Result<Document, Diagnostics> {
+    parse_with_warnings(text).map(|(document, _)| document)
+}
+
+/// As [`parse`], with what the author may not have meant.
+pub fn parse_with_warnings(text: &str) -> Result<(Document, Vec<Warning>), Diagnostics> {
+    let lines = Lines::of(text);
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return Err(lines.sorted(errors.iter().map(|error| lines.syntax(error)).collect()));
+    }
+    let mut tree = Tree::default();
+    let value = tree.table("", root.get_ref());
+    let (document, mut problems) = read::read::<Document>(&value);
+    problems.0.append(&mut tree.problems);
+    let Some(document) = document.filter(|_| problems.0.is_empty()) else {
+        return Err(lines.sorted(problems.0.into_iter().map(|problem| lines.place(&tree, problem)).collect()));
+    };
+    let of_value = |diagnostic| lines.place(&tree, Problem { diagnostic, of_key: false });
+    match check::check(&document) {
+        Ok(warnings) => Ok((document, warnings.into_iter().map(of_value).collect())),
+        Err(Diagnostics(found)) => Err(lines.sorted(found.into_iter().map(of_value).collect())),
+    }
+}
+
+/// The document as a file that [`parse`] reads back to the same document. Defaults are written out.
+pub fn to_toml(document: &Document) -> String {
+    let plain = toml::to_string(document).expect("a document has only string keys and integers below 2^63");
+    let mut file: toml_edit::DocumentMut = plain.parse().expect("the line above wrote TOML");
+    let limits = file.get_mut("limit").and_then(|limits| limits.as_array_of_tables_mut());
+    for limit in limits.into_iter().flat_map(|limits| limits.iter_mut()) {
+        for field in ["prefix", "aggregate"] {
+            if let Some(lengths) = limit.remove(field).and_then(|item| item.into_table().ok()) {
+                limit.insert(field, toml_edit::value(lengths.into_inline_table()));
+            }
+        }
+    }
+    file.to_string()
+}
+
+/// The values of a file without their places, and the places by path.
+#[derive(Default)]
+struct Tree {
+    values: HashMap<String, usize>,
+    keys: HashMap<String, usize>,
+    problems: Vec<Problem>,
+}
+
+impl Tree {
+    fn table(&mut self, path: &str, table: &DeTable<'_>) -> Value {
+        let mut fields = Map::new();
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+            self.keys.insert(path.clone(), key.span().start);
+            let value = self.value(path, value.get_ref(), value.span());
+            fields.insert(name.to_owned(), value);
+        }
+        Value::Object(fields)
+    }
+
+    fn value(&mut self, path: String, value: &DeValue<'_>, span: Range<usize>) -> Value {
+        let plain = match value {
+            DeValue::String(text) => Value::String(text.to_string()),
+            DeValue::Boolean(value) => Value::Bool(*value),
+            DeValue::Integer(integer) => self.integer(&path, integer),
+            DeValue::Float(float) => {
+                float.as_str().parse().ok().and_then(Number::from_f64).map_or(Value::Null, Value::Number)
+            }
+            DeValue::Datetime(_) => Value::Null,
+            DeValue::Table(table) => self.table(&path, table),
+            DeValue::Array(items) => {
+                let items = items.iter().enumerate();
+                items.map(|(index, item)| self.value(format!("{path}[{index}]"), item.get_ref(), item.span())).collect()
+            }
+        };
+        self.values.insert(path, span.start);
+        plain
+    }
+
+    fn integer(&mut self, path: &str, integer: &toml::de::DeInteger<'_>) -> Value {
+        let number = i64::from_str_radix(integer.as_str(), integer.radix());
+        number.map(Value::from).unwrap_or_else(|_| {
+            let fault = Fault::new(format!("`{integer}` is too large a number"), "write a smaller one");
+            self.problems.push(Problem { diagnostic: fault.at(path), of_key: false });
+            Value::from(0)
+        })
+    }
+
+    /// Where the problem is; for a path that the file does not have, where its parent is.
+    fn offset(&self, problem: &Problem) -> Option<usize> {
+        let mut path = problem.diagnostic.path.as_str();
+        if problem.of_key
+            && let Some(offset) = self.keys.get(path)
+        {
+            return Some(*offset);
+        }
+        loop {
+            if let Some(offset) = self.values.get(path) {
+                return Some(*offset);
+            }
+            path = &path[..path.rfind(['.', '['])?];
+        }
+    }
+}
+
+/// Where the lines of a text start.
+struct Lines<'t> {
+    text: &'t str,
+    starts: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    fn of(text: &'t str) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { text, starts }
+    }
+
+    /// The line and the character of a byte, both from 1.
+    fn position(&self, offset: usize) -> (u32, u32) {
+        let line = self.starts.partition_point(|&start| start <= offset);
+        let before = self.text.get(self.starts[line - 1]..offset).unwrap_or_default();
+        (line as u32, before.chars().count() as u32 + 1)
+    }
+
+    fn place(&self, tree: &Tree, problem: Problem) -> Diagnostic {
+        let position = tree.offset(&problem).map(|offset| self.position(offset));
+        let (line, column) = position.unwrap_or((1, 1));
+        Diagnostic { line: Some(line), column: Some(column), ..problem.diagnostic }
+    }
+
+    fn syntax(&self, error: &toml::de::Error) -> Diagnostic {
+        let (line, column) = self.position(error.span().map_or(0, |span| span.start));
+        let fault = Fault::new(error.message().replace('\n', ", "), "correct the TOML here");
+        Diagnostic { line: Some(line), column: Some(column), ..fault.at("") }
+    }
+
+    fn sorted(&self, mut diagnostics: Vec<Diagnostic>) -> Diagnostics {
+        diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+        Diagnostics(diagnostics)
+    }
+}

@@ -1,0 +1,36 @@
+//! What policy compiles from and to: what the kernel holds, and what it shall hold.
+
+use throttle_common::records;
+
+/// What the kernel holds now.
+#[derive(Clone, Debug, Default)]
+pub struct Layout {
+    /// Sets of the table of buckets.
+    pub sets: u32,
+    /// The limits of the policy in force.
+    pub limits: Vec<HeldLimit>,
+}
+
+/// A limit in force.
+#[derive(Clone, Debug)]
+pub struct HeldLimit {
+    /// Its number.
+    pub number: u16,
+    /// Its record, with its name and regions.
+    pub record: records::Limit,
+}
+
+/// A policy as the kernel reads it. Whatever is not named here reads as zero in its generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// The head.
+    pub policy: records::Policy,
+    /// Limits by number.
+    pub limits: Vec<(u16, records::Limit)>,
+    /// Services; the number of each is its index + 1.
+    pub services: Vec<records::Service>,
+    /// Lists of service numbers, padded with [`records::NONE`]; the number of each is its index + 1.
+    pub candidates: Vec<[u16; records::CANDIDATES]>,
+    /// [`records::port_slot`]s with the number of their list.
+    pub ports: Vec<(u32, u16)>,
+}

@@ -1,0 +1,42 @@
+//! Policy: what a host enforces, as people write it and as the kernel reads it.
+//!
+//! Everything here is pure: text or JSON in, a [`Document`] or the list of what is wrong with it out; a document and
+//! what the kernel holds in, the records to write out. No file here opens a file, a socket or a map, or reads a clock.
+//!
+//! - [`parse`], [`check`] and [`to_toml`]: between text and document; nothing contradictory or unknown gets in.
+//! - [`compile`]: from document to [`throttle_common::records`], with numbers and regions that stay.
+//! - [`sources`]: what addresses and prefixes amount to together.
+//! - [`diff`] and [`forecast`]: what a change changes, and which flood a limit withstands.
+//! - [`edit`]: the changes that single commands make.
+
+mod check;
+mod classify;
+mod compile;
+mod diff;
+mod document;
+pub mod edit;
+mod fault;
+mod file;
+pub mod forecast;
+mod layout;
+mod ports;
+mod prefix;
+mod read;
+pub mod sources;
+mod text;
+pub mod units;
+pub mod word;
+
+pub use check::check;
+pub use compile::compile;
+pub use diff::{Change, diff};
+pub use document::{Answers, Document, Events, Lengths, Limit, Mode, Protocol, Service, Sources};
+pub use fault::{Diagnostic, Diagnostics, Fault, Warning};
+pub use file::{parse, parse_with_warnings, to_toml};
+pub use layout::{Compiled, HeldLimit, Layout};
+pub use ports::PortRange;
+pub use prefix::Prefix;
+pub use word::Word;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! What statements about addresses and prefixes amount to together.
+
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use throttle_common::records::{SourceEntry, SourceFlags};
+
+/// A block without end, as [`SourceEntry::blocked_until`] writes it.
+pub const FOR_EVER: u64 = u64::MAX;
+
+/// What one statement says of a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No block and no limit touches it.
+    Allow,
+    /// It is known not to be spoofed.
+    Known,
+    /// It is refused.
+    Block {
+        /// When that ends, in nanoseconds of the kernel's monotonic clock; [`FOR_EVER`] for never.
+        until: u64,
+    },
+}
+
+/// Merges statements so that the longest match alone says everything: each entry carries what covers it, the flags of
+/// all and the latest end of a block.
+///
+/// Takes time in the order of sorting: 100 000 statements are a matter of milliseconds.
+pub fn resolve(statements: impl Iterator<Item = (IpNet, Standing)>) -> BTreeMap<IpNet, SourceEntry> {
+    let mut entries: BTreeMap<IpNet, SourceEntry> = BTreeMap::new();
+    for (net, standing) in statements {
+        let entry = entries.entry(net.trunc()).or_default();
+        *entry = union(*entry, of(standing));
+    }
+    // Networks sort by address, then by length: what covers an entry comes before it, and nothing that does not in
+    // between, except what it covers as well.
+    let mut covers: Vec<(IpNet, SourceEntry)> = Vec::new();
+    for (net, entry) in &mut entries {
+        while covers.last().is_some_and(|(cover, _)| !cover.contains(net)) {
+            covers.pop();
+        }
+        if let Some((_, cover)) = covers.last() {
+            *entry = union(*entry, *cover);
+        }
+        covers.push((*net, *entry));
+    }
+    entries
+}
+
+fn of(standing: Standing) -> SourceEntry {
+    match standing {
+        Standing::Allow => SourceEntry { flags: SourceFlags::ALLOW, ..SourceEntry::default() },
+        Standing::Known => SourceEntry { flags: SourceFlags::KNOWN, ..SourceEntry::default() },
+        Standing::Block { until } => SourceEntry { blocked_until: until, ..SourceEntry::default() },
+    }
+}
+
+fn union(one: SourceEntry, other: SourceEntry) -> SourceEntry {
+    SourceEntry {
+        blocked_until: one.blocked_until.max(other.blocked_until),
+        flags: one.flags | other.flags,
+        padding: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    /// Few enough bits that statements meet.
+    fn nets() -> impl Strategy<Value = IpNet> {
+        let v4 =
+            (0u32..64, 0u8..=32).prop_map(|(low, length)| IpNet::new(Ipv4Addr::from(low << 26 | low).into(), length));
+        let v6 = (0u128..64, 0u8..=128)
+            .prop_map(|(low, length)| IpNet::new(Ipv6Addr::from(low << 122 | low).into(), length));
+        prop_oneof![v4, v6].prop_map(|net| net.unwrap().trunc())
+    }
+
+    fn standings() -> impl Strategy<Value = Standing> {
+        let block = prop_oneof![1u64..100, Just(FOR_EVER)].prop_map(|until| Standing::Block { until });
+        prop_oneof![Just(Standing::Allow), Just(Standing::Known), block]
+    }
+
+    proptest! {
+        #[test]
+        fn every_entry_is_the_union_of_what_covers_it(
+            statements in prop::collection::vec((nets(), standings()), 0..60),
+        ) {
+            let entries = resolve(statements.iter().copied());
+            for (net, entry) in &entries {
+                let covering = statements.iter().filter(|(cover, _)| cover.contains(net));
+                let expected = covering.fold(SourceEntry::default(), |sum, &(_, standing)| union(sum, of(standing)));
+                prop_assert_eq!(*entry, expected, "{}", net);
+            }
+            prop_assert!(statements.iter().all(|(net, _)| entries.contains_key(net)));
+        }
+    }
+
+    #[test]
+    fn an_allow_reaches_into_the_block_below_it_and_not_above() {
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        let statements = [
+            (net("10.0.0.0/8"), Standing::Block { until: 7 }),
+            (net("10.1.0.0/16"), Standing::Allow),
+            (net("10.1.2.3/32"), Standing::Block { until: FOR_EVER }),
+            (net("11.0.0.0/8"), Standing::Known),
+        ];
+        let entries = resolve(statements.into_iter());
+        let entry = |text| entries[&net(text)];
+        assert_eq!((entry("10.0.0.0/8").flags, entry("10.0.0.0/8").blocked_until), (0, 7));
+        assert_eq!(entry("10.1.0.0/16").flags, SourceFlags::ALLOW);
+        assert_eq!((entry("10.1.2.3/32").flags, entry("10.1.2.3/32").blocked_until), (SourceFlags::ALLOW, FOR_EVER));
+        assert_eq!((entry("11.0.0.0/8").flags, entry("11.0.0.0/8").blocked_until), (SourceFlags::KNOWN, 0));
+    }
+}

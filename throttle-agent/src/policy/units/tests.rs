@@ -1,0 +1,85 @@
+//! What is shown reads back, what is written means what it says, and what is wrong is told how to be right.
+
+use super::*;
+use proptest::prelude::*;
+use throttle_common::words::Unit;
+
+const SCALES: [Scale; 12] = [
+    Scale::One,
+    Scale::Bit,
+    Scale::Kbit,
+    Scale::Mbit,
+    Scale::Gbit,
+    Scale::Byte,
+    Scale::KB,
+    Scale::MB,
+    Scale::GB,
+    Scale::KiB,
+    Scale::MiB,
+    Scale::GiB,
+];
+const PERIODS: [Period; 4] = [Period::Second, Period::Minute, Period::Hour, Period::Day];
+
+proptest! {
+    #[test]
+    fn a_rate_shown_reads_back(amount in 0..=Quantity::MAX, scale in 0usize..12, per in 0usize..4) {
+        let rate = Rate { quantity: Quantity::new(amount, SCALES[scale]), per: PERIODS[per] };
+        prop_assert_eq!(rate.to_string().parse(), Ok(rate));
+        let json = serde_json::to_string(&rate).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Rate>(&json).unwrap(), rate);
+    }
+
+    #[test]
+    fn a_quantity_shown_reads_back(amount in 0..=Quantity::MAX, scale in 0usize..12) {
+        let quantity = Quantity::new(amount, SCALES[scale]);
+        let json = serde_json::to_string(&quantity).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Quantity>(&json).unwrap(), quantity);
+    }
+
+    #[test]
+    fn a_time_shown_reads_back(seconds in 0..=Span::MAX.seconds()) {
+        let span = Span::of_seconds(seconds);
+        prop_assert_eq!(span.to_string().parse(), Ok(span));
+    }
+
+    #[test]
+    fn no_text_is_too_strange_to_be_refused(text in ".{0,20}") {
+        let _ = text.parse::<Rate>();
+        let _ = text.parse::<Span>();
+    }
+}
+
+#[test]
+fn people_write_rates_in_many_ways() {
+    for (text, bytes) in
+        [("10Mbit/s", 1_250_000), ("1GB/s", 1_000_000_000), ("512KiB/min", 524_288), ("64 kB/hour", 64_000)]
+    {
+        assert_eq!(text.parse::<Rate>().unwrap().units(Unit::Bytes), bytes, "{text}");
+    }
+    for text in ["1_000/s", "1000 / sec", "1000/second"] {
+        assert_eq!(text.parse(), Ok(Rate::per_second(1_000)), "{text}");
+    }
+}
+
+#[test]
+fn a_rate_costs_what_it_says() {
+    let cost = |text: &str, unit, units| text.parse::<Rate>().unwrap().price(unit).unwrap().cost(units);
+    assert_eq!(cost("50/min", Unit::Connections, 1), 256 * 1_200_000_000);
+    assert_eq!(cost("8Mbit/s", Unit::Bytes, 1_000), 256 * 1_000_000);
+    assert_eq!(cost("1MB/s", Unit::Bytes, 1_000), 256 * 1_000_000);
+    // Three bits a second are no whole number of bytes; one tick may be lost to the price's rounding.
+    assert!(cost("3bit/s", Unit::Bytes, 3).abs_diff(256 * 8_000_000_000) <= 1);
+    assert_eq!("10Mbit/s".parse::<Rate>().unwrap().price(Unit::Packets), None);
+}
+
+#[test]
+fn each_mistake_is_named_with_its_remedy() {
+    let fault = |text: &str| text.parse::<Rate>().unwrap_err().to_string();
+    assert!(fault("1000").starts_with("`1000` names no period; write how much in how long"));
+    assert!(fault("50/fortnight").starts_with("`fortnight` is no period"));
+    assert!(fault("10Mb/s").starts_with("`Mb` is no unit of size"));
+    assert!(fault("1.5MB/s").contains("not 1.5MB"));
+    assert!(fault("-5/s").contains("does not start with a number"));
+    assert!(fault("99999999999999999999/s").contains("too large"));
+    assert!("5 minutes".parse::<Span>().unwrap_err().remedy.contains("5m"));
+}
