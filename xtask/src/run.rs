@@ -1,0 +1,85 @@
+//! `cargo xtask run`: the agent in the foreground, on given interfaces or in a playground.
+
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::Result;
+
+use crate::playground::{self, Playground, SERVER};
+use crate::{process, setup, workspace};
+
+/// What `run` is told.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Attach to this interface of the host; may be repeated. Without any, a playground is made
+    #[arg(long = "interface", value_name = "IF")]
+    interfaces: Vec<String>,
+    /// What else to tell `throttle run`
+    #[arg(last = true, value_name = "AGENT ARGS")]
+    agent: Vec<String>,
+}
+
+/// Runs the agent until it or a signal ends it, and ends as it did.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.interfaces.is_empty() {
+        return in_playground(&args.agent);
+    }
+    setup::root("run", "to attach to the host's interfaces")?;
+    setup::kernel_toolchain()?;
+    workspace::build_agent()?;
+    let mut agent = Command::new(workspace::agent());
+    agent.arg("run");
+    for interface in &args.interfaces {
+        agent.args(["--interface", interface]);
+    }
+    foreground(agent.args(&args.agent))
+}
+
+fn in_playground(args: &[String]) -> Result<ExitCode> {
+    playground::prepare("run", &["curl", "wrk"])?;
+    let playground = process::step("make a playground", || Playground::new(1, 8))?;
+    eprintln!("{}", instructions(&playground));
+    foreground(playground.agent().args(args))
+}
+
+/// Runs the agent in a process group of its own, so that a Ctrl-C reaches it once: passed on by us.
+fn foreground(agent: &mut Command) -> Result<ExitCode> {
+    use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+    eprintln!("==> {}", process::words(agent));
+    let status = process::wait(&mut process::spawn(agent.stdin(Stdio::null()).process_group(0))?)?;
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+fn instructions(playground: &Playground) -> String {
+    let client = &playground.clients[0];
+    let inside = format!("ip netns exec {}", client.namespace.name);
+    let exports: Vec<String> =
+        playground.agent_environment().map(|(name, path)| format!("    export {name}={}", path.display())).into();
+    let exports = exports.join("\n");
+    let throttle = workspace::agent();
+    let throttle = throttle.display();
+    let (v4, v6) = SERVER;
+    let ((first, first_v6), (last, last_v6)) = (client.addresses[0], client.addresses[client.addresses.len() - 1]);
+    let (other, _) = client.addresses[1];
+    format!(
+        "
+A web server at {v4} and {v6}; a client with the addresses {first} to {last}, {first_v6} to {last_v6}.
+In a second terminal, as root:
+
+{exports}
+    alias throttle={throttle}
+
+    {inside} wrk -c 16 -d 5 -H 'Connection: close' http://{v4}/     # unthrottled
+    throttle service set web --protocol tcp --port 80
+    throttle limit set per-source --service web --unit connections --rate 50/s --burst 100 --action reject
+    throttle mode enforce
+    {inside} wrk -c 16 -d 5 -H 'Connection: close' http://{v4}/     # about 50 requests a second
+    {inside} curl --interface {other} http://{v4}/     # another source has a bucket of its own
+    throttle limit list
+    throttle status
+    throttle events
+
+Ctrl-C ends the agent and removes all of it.
+"
+    )
+}
