@@ -42,7 +42,9 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     if let Err(error) = advisories {
-        eprintln!("skipped: advisories, because their database could not be had: {error:#}");
+        let error = format!("{error:#}");
+        let reason = error.lines().last().unwrap_or_default();
+        eprintln!("skipped advisories: their database could not be fetched: {reason}");
     }
     if !failed.is_empty() {
         bail!("lint: {} failed; what they said is above", failed.join(", "));

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,8 +48,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("no suite is left to run: `cargo xtask test` without arguments runs them all");
     }
     process::step("build the agent and the tests", || {
-        process::run(cargo().args(["build", "--workspace", "--bins"]))?;
-        process::run(cargo().args(["test", "--workspace", "--no-run", "--quiet"]))
+        if suites.iter().any(Suite::needs_kernel) {
+            process::run(cargo().args(["build", "--package", "throttle-agent"]))?;
+        }
+        // Each as it is run: the features of a package depend on what is built beside it.
+        suites.iter().try_for_each(|suite| process::run(suite.cargo_test().args(["--no-run", "--quiet"])))
     })?;
 
     let mut reports = Vec::new();
@@ -84,8 +87,7 @@ impl Suite {
         self.package == KERNEL_TESTS
     }
 
-    /// Passes on what the suite prints, and reads the counts and the skips out of it.
-    fn run(&self) -> Result<Report> {
+    fn cargo_test(&self) -> Command {
         let mut command = cargo();
         command.args(["test", "--no-fail-fast", "--package", &self.package]);
         if let Some(target) = &self.target {
@@ -93,6 +95,12 @@ impl Suite {
         } else if self.needs_kernel() {
             command.args(["--lib", "--bins"]);
         }
+        command
+    }
+
+    /// Passes on what the suite prints, and reads the counts and the skips out of it.
+    fn run(&self) -> Result<Report> {
+        let mut command = self.cargo_test();
         if self.needs_kernel() {
             // They share two things that cannot be divided: the CPUs' time, which some measure, and the console.
             command.args(["--", "--test-threads=1"]);
