@@ -1,13 +1,13 @@
 //! What changes from one document to another, field by field.
 
 use super::document::Document;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, fmt};
 use utoipa::ToSchema;
 
 /// One difference. Services and limits are told by their names, sources by their prefixes; their order is nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
     /// The field, such as `limit[web].rate`, or a whole entry, such as `limit[web]`.
     pub path: String,

@@ -7,7 +7,7 @@ use super::{
     ports::PortRange,
     prefix::Prefix,
     units::{Quantity, Rate},
-    word::{self, Word},
+    word::{self, Word, written_by_name},
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -20,8 +20,7 @@ use utoipa::ToSchema;
 pub struct Document {
     /// Whether refusals are carried out (`enforce`) or only counted (`observe`). Default `observe`: nothing is
     /// enforced merely by installing.
-    #[serde(default, with = "word")]
-    #[schema(schema_with = word::schema::<Mode>)]
+    #[serde(default)]
     pub mode: Mode,
     /// What this host offers. Up to 1023.
     #[serde(default, rename = "service")]
@@ -62,8 +61,6 @@ pub struct Service {
     /// Unique among services: 1 to 48 letters, digits, `.`, `_` or `-`, a letter or digit first.
     pub name: String,
     /// `tcp`, `udp`, or `icmp` for ICMP and ICMPv6.
-    #[serde(with = "word")]
-    #[schema(schema_with = word::schema::<Protocol>)]
     pub protocol: Protocol,
     /// Ports and ranges, 1 to 65535; none for ICMP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -107,8 +104,7 @@ pub struct Limit {
     #[schema(schema_with = word::schema::<Action>)]
     pub action: Action,
     /// `observe` only counts what this limit would refuse. Default `enforce`; the host's `observe` wins.
-    #[serde(default = "default::mode", with = "word")]
-    #[schema(schema_with = word::schema::<Mode>)]
+    #[serde(default = "default::mode")]
     pub mode: Mode,
     /// What becomes of a source that the table has no room for: it shares its `aggregate`'s bucket, is `refuse`d, or
     /// is `admit`ted uncounted. Default `aggregate`.
@@ -268,6 +264,8 @@ impl Word for Protocol {
         }
     }
 }
+
+written_by_name!(Mode, Protocol);
 
 fn fates<S: serde::Serializer>(fates: &BTreeMap<Reason, Fate>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(fates.iter().map(|(shape, fate)| (shape.name(), fate.name())))

@@ -1,6 +1,6 @@
 //! What is wrong with a policy, where, and what to do about it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use utoipa::ToSchema;
 
@@ -34,7 +34,7 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 /// One problem of a document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Diagnostic {
     /// The line of the file, from 1; none where the document did not come as text.
     pub line: Option<u32>,
@@ -75,7 +75,7 @@ impl Diagnostic {
 }
 
 /// Every problem of a document, in the order of the file; never empty.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
 impl Diagnostics {

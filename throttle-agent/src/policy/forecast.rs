@@ -5,7 +5,7 @@
 //! servers and no queue (Erlang 1917). What finds no place meets the limit's overflow rule.
 
 use super::layout::Compiled;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use throttle_common::{
     gcra::TICKS_PER_NANO,
@@ -44,7 +44,7 @@ pub struct Forecast {
 }
 
 /// How a region fares under a flood.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Load {
     /// The share of all slots that are busy, 0 to 0.75: the fourth is kept for proven sources.
     pub occupancy: f64,

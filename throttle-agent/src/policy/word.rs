@@ -48,6 +48,33 @@ common_words! {
     Reason, "shape", |reason: &Reason| reason.is_shape();
 }
 
+/// Gives a word of ours the serde and OpenAPI forms of its name.
+macro_rules! written_by_name {
+    ($($word:ty),+) => {$(
+        impl serde::Serialize for $word {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                $crate::policy::word::serialize(self, serializer)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $word {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $crate::policy::word::deserialize(deserializer)
+            }
+        }
+
+        impl utoipa::PartialSchema for $word {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                $crate::policy::word::schema::<Self>().into()
+            }
+        }
+
+        impl utoipa::ToSchema for $word {}
+    )+};
+}
+
+pub(super) use written_by_name;
+
 /// The remedy for a word that is not among `names`: the nearest of them, or all.
 pub fn one_of(word: &str, names: &[&str]) -> String {
     match nearest(word, names) {

@@ -1,0 +1,78 @@
+//! What must survive: the revisions of the policy, the one that awaits its confirmation, and the timed blocks.
+//!
+//! One [`Store`] may be open for a file at a time. Each change is one transaction: after a crash at any instant it is
+//! there whole or not at all, and what was acknowledged is there. Every record carries a digest of where it belongs and
+//! what it says, so that a flipped bit can lose policy but never become policy. A file that cannot be trusted is moved
+//! aside, never deleted ([`Note`]).
+//!
+//! Calls block on the disk; the agent makes them from threads that may.
+
+mod blocks;
+mod error;
+mod file;
+mod record;
+mod revisions;
+
+pub use blocks::Block;
+pub use error::StoreError;
+pub use file::Note;
+pub use revisions::{KEPT, Pending, Revision, RevisionInfo};
+
+use redb::{Database, ReadTransaction, WriteTransaction};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+/// The database file of one host.
+pub struct Store {
+    path: PathBuf,
+    /// None after an error of the disk until the file could be opened and checked again.
+    database: Mutex<Option<Database>>,
+}
+
+impl Store {
+    /// Opens the file, or creates it, and checks every record. A file that cannot be trusted is moved aside and an
+    /// empty one takes its place; the notes say so.
+    pub fn open(path: &Path) -> Result<(Self, Vec<Note>), StoreError> {
+        let (database, notes) = file::open(path)?;
+        Ok((Self { path: path.to_owned(), database: Mutex::new(Some(database)) }, notes))
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.guarded(|database| work(&redb::ReadableDatabase::begin_read(database)?))
+    }
+
+    /// Makes one change, durable when this returns; on an error of `work` nothing changed.
+    fn write<T>(&self, work: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.guarded(|database| {
+            let mut transaction = database.begin_write()?;
+            // One phase trusts a checksum to tell a torn commit from a whole one.
+            transaction.set_two_phase_commit(true);
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        })
+    }
+
+    /// Works on the database. After an error of the disk redb fails every further write until it is opened again, so
+    /// it is closed, and opened and checked anew for this call's successor.
+    fn guarded<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut place = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = match place.take() {
+            Some(database) => database,
+            None => file::open_checked(&self.path)?.0,
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| work(&database)))
+            .unwrap_or_else(|panic| Err(StoreError::Failed { cause: file::panic_text(panic.as_ref()) }));
+        if let Err(StoreError::Failed { .. }) = result {
+            // Dropping writes as well, and may fail in the same way.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+            *place = file::open_checked(&self.path).ok().map(|(database, _)| database);
+        } else {
+            *place = Some(database);
+        }
+        result
+    }
+}

@@ -1,0 +1,212 @@
+//! The revisions of the policy: the last one is in force, and may wait for a confirmation.
+
+use super::{Store, error::StoreError, file::STATE, record};
+use crate::policy::Document;
+use jiff::Timestamp;
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
+
+const INFO_NAME: &str = "revisions";
+const DOCUMENT_NAME: &str = "documents";
+/// Apart from the documents, so that the history is quick to list.
+const INFOS: TableDefinition<u64, &[u8]> = TableDefinition::new(INFO_NAME);
+const DOCUMENTS: TableDefinition<u64, &[u8]> = TableDefinition::new(DOCUMENT_NAME);
+const PENDING_KEY: &str = "pending";
+
+/// How many revisions are kept.
+pub const KEPT: u64 = 1000;
+
+/// Who changed the policy, when and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionInfo {
+    /// From 1, growing by one.
+    pub revision: u64,
+    /// Who wrote it.
+    pub author: String,
+    /// Why.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A policy that is or was in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Revision {
+    /// Its history.
+    pub info: RevisionInfo,
+    /// The policy.
+    pub document: Document,
+}
+
+/// A revision in force that goes back by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The revision in force.
+    pub revision: u64,
+    /// The one whose document comes back; 0 for the empty one before the first.
+    pub back_to: u64,
+    /// When.
+    pub deadline: Timestamp,
+}
+
+impl Store {
+    /// The revision in force; none before the first.
+    pub fn current(&self) -> Result<Option<Revision>, StoreError> {
+        self.read(|transaction| match last(&transaction.open_table(INFOS)?)? {
+            0 => Ok(None),
+            last => read(transaction, last).map(Some),
+        })
+    }
+
+    /// Any revision that is kept.
+    pub fn revision(&self, number: u64) -> Result<Revision, StoreError> {
+        self.read(|transaction| read(transaction, number))
+    }
+
+    /// The history, the newest first.
+    pub fn revisions(&self) -> Result<Vec<RevisionInfo>, StoreError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(INFOS)?;
+            let mut infos = Vec::new();
+            for entry in table.iter()?.rev() {
+                let (key, sealed) = entry?;
+                infos.push(record::open(INFO_NAME, &key.value().to_be_bytes(), sealed.value())?);
+            }
+            Ok(infos)
+        })
+    }
+
+    /// Puts a policy in force for good, and gives its number. Refused while another waits for its confirmation.
+    pub fn append(&self, document: &Document, author: &str, message: &str, at: Timestamp) -> Result<u64, StoreError> {
+        self.write(|transaction| {
+            no_pending(transaction)?;
+            append(transaction, document, author, message, at)
+        })
+    }
+
+    /// Puts a policy in force until `deadline`. Unless [`Store::confirm`] is called, the agent calls
+    /// [`Store::go_back`] then, or when it starts and finds the deadline past.
+    pub fn append_pending(
+        &self,
+        document: &Document,
+        author: &str,
+        message: &str,
+        at: Timestamp,
+        deadline: Timestamp,
+    ) -> Result<Pending, StoreError> {
+        self.write(|transaction| {
+            no_pending(transaction)?;
+            let back_to = last(&transaction.open_table(INFOS)?)?;
+            let revision = append(transaction, document, author, message, at)?;
+            let pending = Pending { revision, back_to, deadline };
+            let sealed = record::seal("state", PENDING_KEY.as_bytes(), &pending);
+            transaction.open_table(STATE)?.insert(PENDING_KEY, sealed.as_slice())?;
+            Ok(pending)
+        })
+    }
+
+    /// The revision that waits for its confirmation.
+    pub fn pending(&self) -> Result<Option<Pending>, StoreError> {
+        self.read(|transaction| pending(&transaction.open_table(STATE)?))
+    }
+
+    /// Keeps the revision that waits.
+    pub fn confirm(&self, revision: u64) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut state = transaction.open_table(STATE)?;
+            if pending(&state)?.is_none_or(|pending| pending.revision != revision) {
+                return Err(StoreError::NothingPending(revision));
+            }
+            state.remove(PENDING_KEY)?;
+            Ok(())
+        })
+    }
+
+    /// Puts the document from before the waiting revision in force again, as a revision of its own. None where
+    /// nothing waits.
+    pub fn go_back(&self, author: &str, at: Timestamp) -> Result<Option<u64>, StoreError> {
+        self.write(|transaction| {
+            let Some(Pending { revision, back_to, .. }) = pending(&transaction.open_table(STATE)?)? else {
+                return Ok(None);
+            };
+            let document = match back_to {
+                0 => Document::default(),
+                number => document(&transaction.open_table(DOCUMENTS)?, number)?,
+            };
+            transaction.open_table(STATE)?.remove(PENDING_KEY)?;
+            let message = format!("back to revision {back_to}: {revision} was not confirmed");
+            append(transaction, &document, author, &message, at).map(Some)
+        })
+    }
+}
+
+pub(super) fn prepare(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    transaction.open_table(INFOS)?;
+    transaction.open_table(DOCUMENTS)?;
+    Ok(())
+}
+
+/// Checks every record, and that the tables agree with each other.
+pub(super) fn verify(transaction: &ReadTransaction) -> Result<(), StoreError> {
+    let (infos, documents) = (transaction.open_table(INFOS)?, transaction.open_table(DOCUMENTS)?);
+    for entry in infos.iter()? {
+        let (key, sealed) = entry?;
+        let key = key.value();
+        record::verify(INFO_NAME, &key.to_be_bytes(), sealed.value())?;
+        document(&documents, key)?;
+    }
+    if infos.len()? != documents.len()? {
+        return Err(StoreError::Damaged { record: "the list of revisions".to_owned() });
+    }
+    pending(&transaction.open_table(STATE)?).map(|_| ())
+}
+
+fn append(
+    transaction: &WriteTransaction,
+    document: &Document,
+    author: &str,
+    message: &str,
+    at: Timestamp,
+) -> Result<u64, StoreError> {
+    let mut infos = transaction.open_table(INFOS)?;
+    let mut documents = transaction.open_table(DOCUMENTS)?;
+    let revision = last(&infos)? + 1;
+    let key = revision.to_be_bytes();
+    let info = RevisionInfo { revision, author: author.to_owned(), message: message.to_owned(), at };
+    infos.insert(revision, record::seal(INFO_NAME, &key, &info).as_slice())?;
+    documents.insert(revision, record::seal(DOCUMENT_NAME, &key, document).as_slice())?;
+    while infos.len()? > KEPT {
+        infos.pop_first()?;
+        documents.pop_first()?;
+    }
+    Ok(revision)
+}
+
+/// The number of the last revision, 0 before the first.
+fn last(infos: &impl ReadableTable<u64, &'static [u8]>) -> Result<u64, StoreError> {
+    Ok(infos.last()?.map_or(0, |(number, _)| number.value()))
+}
+
+fn read(transaction: &ReadTransaction, number: u64) -> Result<Revision, StoreError> {
+    let infos = transaction.open_table(INFOS)?;
+    let sealed = infos.get(number)?.ok_or(StoreError::NoRevision(number))?;
+    let info = record::open(INFO_NAME, &number.to_be_bytes(), sealed.value())?;
+    Ok(Revision { info, document: document(&transaction.open_table(DOCUMENTS)?, number)? })
+}
+
+fn document(documents: &impl ReadableTable<u64, &'static [u8]>, number: u64) -> Result<Document, StoreError> {
+    let sealed = documents.get(number)?.ok_or(StoreError::NoRevision(number))?;
+    record::open(DOCUMENT_NAME, &number.to_be_bytes(), sealed.value())
+}
+
+fn pending(state: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Option<Pending>, StoreError> {
+    let sealed = state.get(PENDING_KEY)?;
+    sealed.map(|sealed| record::open("state", PENDING_KEY.as_bytes(), sealed.value())).transpose()
+}
+
+fn no_pending(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    match pending(&transaction.open_table(STATE)?)? {
+        None => Ok(()),
+        Some(Pending { revision, deadline, .. }) => Err(StoreError::AwaitsConfirmation { revision, deadline }),
+    }
+}
