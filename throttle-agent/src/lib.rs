@@ -1,3 +1,4 @@
 //! The agent: loads the throttle's kernel programs, holds its policy and answers for what they do.
 
+pub mod datapath;
 pub mod policy;
