@@ -1,0 +1,118 @@
+//! Making a compiled policy the one in force.
+//!
+//! The spare generation is written, one store flips to it, and after a grace period (see [`super::grace`]) no packet is
+//! under the old one any more: only then may it be written again, and what it freed be cleared. Where the new policy
+//! puts a region on ground that the old one still uses, the limits that leave are silenced first, for the tens of
+//! milliseconds that the clearing takes. Everything is checked before anything is written, and the writes themselves
+//! go to our own memory, so that an application that was begun ends.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result};
+use throttle_common::{
+    gcra::{self, Ticks},
+    records::{Policy, Service},
+};
+
+use super::{
+    Datapath,
+    regions::{self, Reprice, Scale},
+    tables::{clear, without},
+};
+use crate::policy::{Compiled, HeldLimit, Layout};
+
+/// How often a debt is expressed anew when packets keep changing it meanwhile.
+const TRIES: usize = 64;
+
+impl Datapath {
+    /// What the kernel holds now, which the next policy must respect.
+    pub fn layout(&self) -> Layout {
+        Layout { sets: self.tables.control().sets, limits: self.limits() }
+    }
+
+    /// The head of the policy in force.
+    pub fn policy(&self) -> Policy {
+        self.tables.policy()
+    }
+
+    /// The limits in force, by number, as the kernel has them.
+    pub fn limits(&self) -> Vec<HeldLimit> {
+        self.tables.limits()
+    }
+
+    /// The services in force, by number, as the kernel has them.
+    pub fn services(&self) -> Vec<(u16, Service)> {
+        self.tables.services()
+    }
+
+    /// Puts a policy in force. Buckets of limits that stay are kept; where the price of a limit changed, every bucket
+    /// goes on owing for as many units as before. On an error nothing has changed.
+    pub fn apply(&mut self, policy: &Compiled) -> Result<()> {
+        regions::check(policy, self.tables.control().sets)
+            .context("the compiled policy does not fit the kernel's maps")?;
+        let mut plan = regions::plan(&self.limits(), &policy.limits);
+        for &number in &plan.renamed {
+            self.tallies.reset_limit(number)?;
+        }
+        if plan.crowded {
+            self.silence(&plan.leaving)?;
+            for region in plan.freed.drain(..) {
+                clear(&self.tables, region.base, region.sets)?;
+            }
+        }
+        self.tables.write_spare(policy);
+        self.tables.flip();
+        for repriced in &plan.repriced {
+            self.reprice(repriced);
+        }
+        self.grace.wait().context("cannot wait for the packets under the old policy")?;
+        for region in &plan.freed {
+            clear(&self.tables, region.base, region.sets)?;
+        }
+        Ok(())
+    }
+
+    /// Takes limits out of the policy in force.
+    fn silence(&self, numbers: &[u16]) -> Result<()> {
+        let mut policy = self.tables.read_back();
+        policy.policy.scope = without(policy.policy.scope, numbers);
+        for service in &mut policy.services {
+            service.scope = without(service.scope, numbers);
+        }
+        policy.limits.retain(|(number, _)| !numbers.contains(number));
+        self.tables.write_spare(&policy);
+        self.tables.flip();
+        self.grace.wait().context("cannot wait for the packets under the old policy")
+    }
+
+    /// Expresses the debts of a region anew. Right after the flip: what is charged at the new price before its slot is
+    /// visited is scaled too, which touches only the packets of the milliseconds that the visit takes.
+    fn reprice(&self, Reprice { region, scale }: &Reprice) {
+        let now = gcra::ticks(self.now());
+        let slots = self.tables.buckets.run(region.base, region.sets).iter().skip(1).step_by(2);
+        for tat in slots.chain(self.tables.aggregates.run(region.base, region.sets)) {
+            rescale(tat, now, scale);
+        }
+    }
+
+    /// After an agent died within [`Datapath::apply`]: waits for what may still be under the spare generation and
+    /// clears what belongs to no limit.
+    pub(super) fn recover(&self) -> Result<()> {
+        self.grace.wait().context("cannot wait for the packets under an old policy")?;
+        for (first, count) in regions::unused(&self.limits(), self.tables.control().sets) {
+            clear(&self.tables, first, count)?;
+        }
+        Ok(())
+    }
+}
+
+fn rescale(tat: &AtomicU64, now: Ticks, scale: &Scale) {
+    for _ in 0..TRIES {
+        let seen = tat.load(Ordering::Relaxed);
+        let debt = gcra::debt(seen, now);
+        let next = now.wrapping_add(scale.debt(debt));
+        if debt == 0 || tat.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Putting the programs on interfaces, and taking them off.
+//!
+//! An attachment is a link that is pinned under the interface's name: it outlives the agent and ends with the interface.
+//! A program of ours that is there already is replaced through its link, without a packet in between that neither sees.
+//! A program of somebody else is named and left alone.
+
+use std::{
+    fmt,
+    os::fd::{AsFd, OwnedFd},
+    str::FromStr,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Datapath, Interface, PROGRAMS,
+    bpf::{self, LinkInfo},
+    ethtool, interfaces,
+    pins::remove_link,
+};
+
+/// Where in the receive path a program is to sit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// In the driver where it can, else in the network stack, which is said loudly.
+    #[default]
+    Auto,
+    /// In the driver: before the kernel allocates anything for the packet.
+    Native,
+    /// In the network stack: works on every interface, and costs about as much as a firewall rule.
+    Generic,
+}
+
+impl FromStr for Mode {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "native" => Ok(Self::Native),
+            "generic" => Ok(Self::Generic),
+            _ => bail!("no such XDP mode: {text}; one of auto, native, generic"),
+        }
+    }
+}
+
+/// Where a program sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the network stack, after the packet buffer was allocated.
+    Generic,
+}
+
+impl fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+/// What is between us and an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A program of ours judges its packets.
+    Attached(XdpMode),
+    /// There is no such interface now.
+    Absent,
+    /// It is there, and a program could not be attached; or something detached it.
+    Refused(String),
+}
+
+/// An interface that is ours to throttle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its name.
+    pub interface: String,
+    /// What was asked for; `None` where an earlier agent attached it and this one was not asked to.
+    pub asked: Option<Mode>,
+    /// What became of it.
+    pub standing: Standing,
+    /// Its number, 0 while it is absent.
+    pub index: u32,
+    /// Its MTU, 0 while it is absent.
+    pub mtu: u32,
+    /// Its driver; empty where it does not say.
+    pub driver: String,
+}
+
+impl Datapath {
+    /// Attaches to an interface, or replaces our own earlier program there. On an error nothing has changed, but that
+    /// where another mode was asked for than the one in force, the interface is left without a program.
+    pub fn attach(&mut self, interface: &str, mode: Mode) -> Result<Attachment> {
+        let all = interfaces().context("cannot list the interfaces")?;
+        let device = all.iter().find(|device| device.name == interface).ok_or_else(|| {
+            let names: Vec<_> = all.iter().map(|device| device.name.as_str()).collect();
+            anyhow!("there is no interface {interface}; there are: {}", names.join(", "))
+        })?;
+        let standing = self.attach_to(device, mode)?;
+        self.asked.insert(interface.to_owned(), mode);
+        self.refused.remove(interface);
+        Ok(attachment(interface, Some(mode), Some(device), Standing::Attached(standing)))
+    }
+
+    /// Makes an interface ours without attaching now: [`Datapath::reattach`] does, once it is there.
+    pub fn expect(&mut self, interface: &str, mode: Mode) {
+        self.asked.insert(interface.to_owned(), mode);
+    }
+
+    /// Takes our program off an interface. Without one there it only forgets that it was asked for.
+    pub fn detach(&mut self, interface: &str) -> Result<()> {
+        if let Some((link, _)) = self.link(interface)? {
+            remove_link(link.as_fd(), &self.pins.link(interface))
+                .with_context(|| format!("cannot detach from {interface}"))?;
+        }
+        self.asked.remove(interface);
+        self.refused.remove(interface);
+        Ok(())
+    }
+
+    /// Every interface that is ours, by name.
+    pub fn attachments(&self) -> Result<Vec<Attachment>> {
+        let all = interfaces().context("cannot list the interfaces")?;
+        let mut names = self.pins.linked().context("cannot list the pinned links")?;
+        names.extend(self.asked.keys().cloned());
+        names.sort_unstable();
+        names.dedup();
+        let attachments = names.into_iter().map(|name| {
+            let device = all.iter().find(|device| device.name == name);
+            let standing = match (device, self.link(&name)?) {
+                (None, _) => Standing::Absent,
+                (Some(device), Some((_, info))) if info.interface == device.index => {
+                    Standing::Attached(mode_of(device, &info))
+                }
+                (Some(_), _) => {
+                    let reason = self.refused.get(&name).map_or("not attached", String::as_str);
+                    Standing::Refused(reason.to_owned())
+                }
+            };
+            Ok(attachment(&name, self.asked.get(&name).copied(), device, standing))
+        });
+        attachments.collect()
+    }
+
+    /// The pinned link of an interface, if it has one.
+    pub(super) fn link(&self, interface: &str) -> Result<Option<(OwnedFd, LinkInfo)>> {
+        let path = self.pins.link(interface);
+        let failed = || format!("cannot open the link {}", path.display());
+        match bpf::open(&path) {
+            Ok(link) => {
+                let info = bpf::link_info(link.as_fd()).with_context(failed)?;
+                Ok(Some((link, info)))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(failed),
+        }
+    }
+
+    fn attach_to(&self, device: &Interface, mode: Mode) -> Result<XdpMode> {
+        let name = &device.name;
+        let ours = match self.link(name)? {
+            Some((link, info)) if info.interface == device.index => Some((link, info)),
+            Some((link, _)) => {
+                // Of an interface that is gone, or that has another name now.
+                remove_link(link.as_fd(), &self.pins.link(name))
+                    .with_context(|| format!("cannot remove the stale link of {name}"))?;
+                None
+            }
+            None => None,
+        };
+        let own_program = ours.as_ref().map(|(_, info)| info.program);
+        if let Some(id) = device.programs().find(|&id| Some(id) != own_program) {
+            bail!("{}", foreign(name, id));
+        }
+        if let Some((link, info)) = ours {
+            let in_force = mode_of(device, &info);
+            if mode == Mode::Auto || mode == (if in_force == XdpMode::Native { Mode::Native } else { Mode::Generic }) {
+                self.first_that_works(|program| bpf::link_update(link.as_fd(), program))
+                    .map_err(|error| explain(device, in_force, &error))?;
+                return Ok(in_force);
+            }
+            remove_link(link.as_fd(), &self.pins.link(name))
+                .with_context(|| format!("cannot detach from {name} to change its mode"))?;
+        }
+        let native = match mode {
+            Mode::Generic => None,
+            _ => Some(self.attach_anew(device, XdpMode::Native)),
+        };
+        match native {
+            Some(Ok(())) => return Ok(XdpMode::Native),
+            Some(Err(error)) if mode == Mode::Native => return Err(error),
+            Some(Err(error)) => {
+                tracing::warn!("{name} is throttled in generic mode, which costs far more per packet: {error:#}");
+            }
+            None => {}
+        }
+        self.attach_anew(device, XdpMode::Generic)?;
+        Ok(XdpMode::Generic)
+    }
+
+    fn attach_anew(&self, device: &Interface, mode: XdpMode) -> Result<()> {
+        let flag = if mode == XdpMode::Native { bpf::NATIVE } else { bpf::GENERIC };
+        let link = self
+            .first_that_works(|program| bpf::link_create(program, device.index, flag))
+            .map_err(|error| explain(device, mode, &error))?;
+        bpf::pin(link.as_fd(), &self.pins.link(&device.name))
+            .with_context(|| format!("cannot pin the link of {}; it was detached again", device.name))
+    }
+
+    /// Tries the program for frames in one buffer, then the one for several, which a large MTU needs in native mode.
+    fn first_that_works<T>(
+        &self,
+        act: impl Fn(std::os::fd::BorrowedFd<'_>) -> std::io::Result<T>,
+    ) -> std::io::Result<T> {
+        let fd = |name| self.program(name).and_then(|program| Ok(program.fd()?)).map_err(std::io::Error::other);
+        match act(fd(PROGRAMS[0])?.as_fd()) {
+            Err(error) if self.has_frags && !matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EPERM)) => {
+                act(fd(PROGRAMS[1])?.as_fd()).map_err(|_| error)
+            }
+            result => result,
+        }
+    }
+}
+
+fn attachment(name: &str, asked: Option<Mode>, device: Option<&Interface>, standing: Standing) -> Attachment {
+    Attachment {
+        interface: name.to_owned(),
+        asked,
+        standing,
+        index: device.map_or(0, |device| device.index),
+        mtu: device.map_or(0, |device| device.mtu),
+        driver: device.and_then(|device| ethtool::driver(&device.name)).unwrap_or_default(),
+    }
+}
+
+fn mode_of(device: &Interface, link: &LinkInfo) -> XdpMode {
+    if device.generic == Some(link.program) { XdpMode::Generic } else { XdpMode::Native }
+}
+
+/// Who else sits on an interface, and what to do about it.
+pub(super) fn foreign(interface: &str, id: u32) -> String {
+    let name = match bpf::program_name(id) {
+        Ok(name) => format!("XDP program {id} (`{name}`)"),
+        Err(_) => format!("XDP program {id} (its name is for root to see: bpftool prog show id {id})"),
+    };
+    format!(
+        "{name}, which is not throttle's, is attached to {interface}; one interface has room for one. Stop what \
+         attached it, or remove it: ip link set dev {interface} xdp off"
+    )
+}
+
+/// What the kernel meant.
+fn explain(device: &Interface, mode: XdpMode, error: &std::io::Error) -> anyhow::Error {
+    let name = &device.name;
+    let driver = ethtool::driver(name).unwrap_or_else(|| "its driver".to_owned());
+    let why = match error.raw_os_error() {
+        Some(libc::EBUSY) => "another XDP program is there; `throttle doctor` names it".to_owned(),
+        Some(libc::EPERM) => "CAP_NET_ADMIN is missing".to_owned(),
+        Some(libc::EOPNOTSUPP) => format!("{driver} has no XDP; pass --mode generic"),
+        _ if mode == XdpMode::Native => format!(
+            "{driver} refuses it at MTU {} with its present offloads and queues ({error}); lower the MTU, turn LRO off \
+             (ethtool -K {name} lro off), or pass --mode generic",
+            device.mtu
+        ),
+        _ => format!("the kernel says: {error}"),
+    };
+    anyhow!("cannot attach to {name} in {mode} mode: {why}")
+}

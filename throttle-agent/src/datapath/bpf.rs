@@ -1,0 +1,261 @@
+//! The bpf(2) calls that aya does not offer: links with the interface that they sit on, batches of map elements, and
+//! maps made only to be asked questions.
+//!
+//! Everything here works with CAP_BPF and CAP_NET_ADMIN, but [`program_name`], which needs CAP_SYS_ADMIN: the kernel
+//! lets nobody else open an object by its number.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+/// What the kernel answers to a batch on a map type that has none; libc does not name it.
+pub(super) const ENOTSUPP: i32 = 524;
+
+/// `enum bpf_cmd` of include/uapi/linux/bpf.h.
+#[derive(Clone, Copy)]
+enum Command {
+    MapCreate = 0,
+    MapLookupElement = 1,
+    MapUpdateElement = 2,
+    MapDeleteElement = 3,
+    MapNextKey = 4,
+    ProgramLoad = 5,
+    ObjectPin = 6,
+    ObjectGet = 7,
+    ProgramFdById = 13,
+    ObjectInfo = 15,
+    MapUpdateBatch = 26,
+    MapDeleteBatch = 27,
+    LinkCreate = 28,
+    LinkUpdate = 29,
+    LinkDetach = 34,
+}
+
+/// The kernel takes what it does not find in a shorter attribute block as zero, so each call has the part it means.
+fn bpf<A>(command: Command, attributes: &mut A) -> io::Result<RawFd> {
+    // SAFETY: the attributes are a live `#[repr(C)]` block of the length given; every address in it is checked by the
+    // callers below, who own what it points to until the call is over.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, attributes as *mut A, size_of::<A>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
+}
+
+fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: the kernel made this descriptor for us in the call whose result it is.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn path_string(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+#[repr(C)]
+struct ObjectAttributes {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Gives an object a name in the BPF file system.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = path_string(path)?;
+    let mut attributes = ObjectAttributes { path: path.as_ptr() as u64, fd: object.as_raw_fd() as u32, flags: 0 };
+    bpf(Command::ObjectPin, &mut attributes).map(drop)
+}
+
+/// Opens a pinned object.
+pub(super) fn open(path: &Path) -> io::Result<OwnedFd> {
+    let path = path_string(path)?;
+    let mut attributes = ObjectAttributes { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    bpf(Command::ObjectGet, &mut attributes).map(owned)
+}
+
+#[repr(C)]
+struct InfoAttributes {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// What the kernel says of an XDP link.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LinkInfo {
+    pub(super) kind: u32,
+    pub(super) id: u32,
+    pub(super) program: u32,
+    padding: u32,
+    /// 0 once the interface is gone.
+    pub(super) interface: u32,
+    rest: [u32; 7],
+}
+
+/// `BPF_LINK_TYPE_XDP`.
+pub(super) const XDP_LINK: u32 = 6;
+
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    let mut info = LinkInfo::default();
+    let mut attributes = InfoAttributes {
+        fd: link.as_raw_fd() as u32,
+        length: size_of::<LinkInfo>() as u32,
+        info: &raw mut info as u64,
+    };
+    bpf(Command::ObjectInfo, &mut attributes)?;
+    Ok(info)
+}
+
+/// The name of a program that may be anybody's.
+pub(super) fn program_name(id: u32) -> io::Result<String> {
+    /// The head of `struct bpf_prog_info`, up to the name.
+    #[repr(C)]
+    #[derive(Default)]
+    struct ProgramInfo {
+        head: [u64; 8],
+        name: [u8; 16],
+    }
+    let mut by_id = [id, 0, 0];
+    let program = bpf(Command::ProgramFdById, &mut by_id).map(owned)?;
+    let mut info = ProgramInfo::default();
+    let mut attributes = InfoAttributes {
+        fd: program.as_raw_fd() as u32,
+        length: size_of::<ProgramInfo>() as u32,
+        info: &raw mut info as u64,
+    };
+    bpf(Command::ObjectInfo, &mut attributes)?;
+    let length = info.name.iter().position(|&byte| byte == 0).unwrap_or(info.name.len());
+    Ok(String::from_utf8_lossy(&info.name[..length]).into_owned())
+}
+
+/// `BPF_XDP`, the attach type of XDP programs.
+const ATTACH_XDP: u32 = 37;
+/// `XDP_FLAGS_SKB_MODE`.
+pub(super) const GENERIC: u32 = 1 << 1;
+/// `XDP_FLAGS_DRV_MODE`.
+pub(super) const NATIVE: u32 = 1 << 2;
+
+/// Attaches an XDP program to an interface for as long as the link lives. `mode` is [`NATIVE`] or [`GENERIC`].
+pub(super) fn link_create(program: BorrowedFd<'_>, interface: u32, mode: u32) -> io::Result<OwnedFd> {
+    let mut attributes = [program.as_raw_fd() as u32, interface, ATTACH_XDP, mode];
+    bpf(Command::LinkCreate, &mut attributes).map(owned)
+}
+
+/// Puts another program in the place of the link's, without a packet in between that neither sees.
+pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = [link.as_raw_fd() as u32, program.as_raw_fd() as u32, 0, 0];
+    bpf(Command::LinkUpdate, &mut attributes).map(drop)
+}
+
+/// Takes the program off the interface, whoever still holds the link.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(Command::LinkDetach, &mut [link.as_raw_fd() as u32]).map(drop)
+}
+
+/// What a map is made of.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct MapShape {
+    pub(super) kind: u32,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+    pub(super) entries: u32,
+    pub(super) flags: u32,
+    /// The descriptor of a map like the inner ones, for a map of maps.
+    pub(super) inner: u32,
+}
+
+pub(super) fn map_create(mut shape: MapShape) -> io::Result<OwnedFd> {
+    bpf(Command::MapCreate, &mut shape).map(owned)
+}
+
+/// Writes one element. The key and the value must be of the map's sizes, here and below.
+pub(super) fn map_update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    element(Command::MapUpdateElement, map, key, value.as_ptr() as u64)
+}
+
+/// Removes one element.
+pub(super) fn map_delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
+    element(Command::MapDeleteElement, map, key, 0)
+}
+
+/// Reads one element.
+pub(super) fn map_lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<()> {
+    element(Command::MapLookupElement, map, key, value.as_mut_ptr() as u64)
+}
+
+/// The key after another one, the first where there is none before; `false` after the last.
+pub(super) fn map_next_key(map: BorrowedFd<'_>, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
+    match element(Command::MapNextKey, map, key.unwrap_or_default(), next.as_mut_ptr() as u64) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        result => result.map(|()| true),
+    }
+}
+
+fn element(command: Command, map: BorrowedFd<'_>, key: &[u8], value: u64) -> io::Result<()> {
+    let key = if key.is_empty() { 0 } else { key.as_ptr() as u64 };
+    bpf(command, &mut [u64::from(map.as_raw_fd() as u32), key, value, 0]).map(drop)
+}
+
+/// `struct { ... } batch` of `union bpf_attr`.
+#[repr(C)]
+struct BatchAttributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// Writes elements in their order, up to the first that fails. Keys and values lie side by side, in the map's sizes.
+pub(super) fn map_update_batch(map: BorrowedFd<'_>, keys: &[u8], values: &[u8], count: u32) -> io::Result<()> {
+    batch(Command::MapUpdateBatch, map, keys.as_ptr() as u64, values.as_ptr() as u64, count)
+}
+
+/// Removes elements in their order, up to the first that fails.
+pub(super) fn map_delete_batch(map: BorrowedFd<'_>, keys: &[u8], count: u32) -> io::Result<()> {
+    batch(Command::MapDeleteBatch, map, keys.as_ptr() as u64, 0, count)
+}
+
+fn batch(command: Command, map: BorrowedFd<'_>, keys: u64, values: u64, count: u32) -> io::Result<()> {
+    let map = map.as_raw_fd() as u32;
+    let mut attributes =
+        BatchAttributes { in_batch: 0, out_batch: 0, keys, values, count, map, element_flags: 0, flags: 0 };
+    bpf(command, &mut attributes).map(drop)
+}
+
+/// Loads a program of a few instructions, to learn whether the kernel takes it.
+pub(super) fn program_load(kind: u32, flags: u32, instructions: &[u64]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct LoadAttributes {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        attach_type: u32,
+    }
+    let mut attributes = LoadAttributes {
+        kind,
+        count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        flags,
+        attach_type: ATTACH_XDP,
+        ..LoadAttributes::default()
+    };
+    bpf(Command::ProgramLoad, &mut attributes).map(owned)
+}

@@ -1,0 +1,227 @@
+//! Loading the programs: with maps of their own, or with those that an earlier agent pinned.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, Map, MapData},
+    programs::Xdp,
+};
+use throttle_common::{
+    hash::Secret,
+    records::{Control, LAYOUT, maps},
+};
+
+use super::{
+    Datapath, OBJECT, PROGRAMS,
+    grace::Grace,
+    mapped::first_word,
+    pins::{PINNED, Pins},
+    sources::Sources,
+    tables::{Tables, take},
+    tallies::Tallies,
+};
+use crate::policy::{self, Compiled, Layout};
+
+/// How to load.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where maps and links are pinned; in a BPF file system.
+    pub pin_dir: PathBuf,
+    /// Sets of the table of buckets: 72 bytes each, room for three sources (and a proven one).
+    pub table_sets: u32,
+    /// Whether the programs write debugging output, which costs time for every packet.
+    pub debug: bool,
+    /// Whether the programs read the clock from [`Datapath::set_clock`], as tests do.
+    pub test_clock: bool,
+    /// Whether to take over maps that are pinned already; without it they are an error.
+    pub adopt: bool,
+}
+
+/// Why the datapath could not be opened. The kernel's state is as it was before, whichever it is.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process holds the pin directory.
+    #[error("another agent uses {}; stop it, or choose another directory with --pin-dir", pin_dir.display())]
+    InUse {
+        /// The directory.
+        pin_dir: PathBuf,
+    },
+    /// The pin directory is on an ordinary file system.
+    #[error(
+        "{} is not in a BPF file system; choose a directory under /sys/fs/bpf with --pin-dir, or mount one there: \
+         mount -t bpf bpf DIRECTORY", pin_dir.display()
+    )]
+    NotBpffs {
+        /// The directory.
+        pin_dir: PathBuf,
+    },
+    /// There is no BPF file system, and none may be mounted.
+    #[error("cannot mount the BPF file system: {source}; run this as root once: mount -t bpf bpf /sys/fs/bpf")]
+    CannotMount {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Maps are pinned, and [`Options::adopt`] is off.
+    #[error("maps are pinned in {} already; `throttle detach` removes them", pin_dir.display())]
+    Pinned {
+        /// The directory.
+        pin_dir: PathBuf,
+    },
+    /// The pinned maps are of another version.
+    #[error(
+        "the maps in {} have layout {found}, this build has {LAYOUT}; they go on enforcing. To change over, run \
+         `throttle detach` and then this again: buckets and counters start anew, policy and blocks are kept in the \
+         store", pin_dir.display()
+    )]
+    OtherLayout {
+        /// The directory.
+        pin_dir: PathBuf,
+        /// Their layout.
+        found: u64,
+    },
+    /// The pinned table has another size.
+    #[error(
+        "the table in {} has {found} sets, not {asked}; pass --table-sets {found} to keep it. To change it, run \
+         `throttle detach` and then this again: buckets and counters start anew", pin_dir.display()
+    )]
+    OtherSize {
+        /// The directory.
+        pin_dir: PathBuf,
+        /// Its sets.
+        found: u32,
+        /// [`Options::table_sets`].
+        asked: u32,
+    },
+    /// Anything else.
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+/// Nothing is refused, everything is counted: what is in force until the first policy is applied.
+pub(super) fn observing() -> Compiled {
+    let nothing = Layout { sets: 0, limits: Vec::new() };
+    policy::compile(&policy::Document::default(), 0, &nothing).expect("an empty document asks for nothing")
+}
+
+impl Datapath {
+    /// Loads the programs; with the maps that are pinned, or with new ones that are then pinned. Attaches nothing.
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        let pins = Pins::open(&options.pin_dir)?;
+        raise_memory_limit();
+        match pins.maps() {
+            Some(_) if !options.adopt => Err(OpenError::Pinned { pin_dir: options.pin_dir.clone() }),
+            Some(directory) => {
+                check_pinned(&directory, options)?;
+                let datapath = Self::load(pins, &directory, options)?;
+                datapath.recover()?;
+                Ok(datapath)
+            }
+            None => {
+                let draft = pins.draft()?;
+                let datapath = Self::load(pins, draft.directory(), options)?;
+                datapath.begin(options.table_sets)?;
+                draft.finish(&datapath.pins)?;
+                Ok(datapath)
+            }
+        }
+    }
+
+    fn load(pins: Pins, directory: &Path, options: &Options) -> Result<Self> {
+        let btf = Btf::from_sys_fs().ok();
+        let (debug, test_clock) = (u8::from(options.debug), u8::from(options.test_clock));
+        let mut loader = EbpfLoader::new();
+        loader
+            .btf(btf.as_ref())
+            .map_max_entries(maps::BUCKETS, options.table_sets)
+            .map_max_entries(maps::AGGREGATES, options.table_sets)
+            .override_global("DEBUG", &debug, true)
+            .override_global("TEST_CLOCK_ON", &test_clock, true);
+        for map in PINNED {
+            loader.map_pin_path(map, directory.join(map));
+        }
+        let mut ebpf = loader.load(OBJECT).context(
+            "cannot load the kernel programs' maps; `throttle doctor` says what is missing (CAP_BPF, memory)",
+        )?;
+        load_program(&mut ebpf, PROGRAMS[0])
+            .context("the kernel refuses the program; `throttle doctor` says what it lacks")?;
+        let frags = load_program(&mut ebpf, PROGRAMS[1]);
+        if let Err(error) = &frags {
+            tracing::info!("no frames of several buffers on this kernel, so no large MTU in native mode: {error:#}");
+        }
+        let test_clock = match take(&mut ebpf, maps::TEST_CLOCK) {
+            Ok(map) if options.test_clock => Some(Array::try_from(Map::Array(map))?),
+            _ => None,
+        };
+        Ok(Self {
+            pins,
+            has_frags: frags.is_ok(),
+            tables: Tables::new(&mut ebpf)?,
+            tallies: Tallies::new(&mut ebpf)?,
+            sources: Sources::new(&mut ebpf)?,
+            grace: Grace::new().context("cannot make the map that waiting for packets needs")?,
+            events: Some(take(&mut ebpf, maps::EVENTS)?),
+            asked: std::collections::BTreeMap::default(),
+            refused: std::collections::BTreeMap::default(),
+            debug: options.debug,
+            test_clock,
+            ebpf,
+        })
+    }
+
+    /// Fills new maps, before anything is attached.
+    fn begin(&self, sets: u32) -> Result<()> {
+        let control = Control { layout: LAYOUT, secret: draw_secret()?, generation: 1, sets, ..Control::default() };
+        self.tables.set_control(&control);
+        self.tables.write_spare(&observing());
+        self.tables.flip();
+        Ok(())
+    }
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<()> {
+    let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
+    let program: &mut Xdp = program.try_into()?;
+    Ok(program.load()?)
+}
+
+/// Refuses maps that this build would misread.
+fn check_pinned(directory: &Path, options: &Options) -> Result<(), OpenError> {
+    let pin_dir = options.pin_dir.clone();
+    let open = |name: &str| {
+        let lost = || format!("cannot open {}; `throttle detach` removes what is left", directory.join(name).display());
+        MapData::from_pin(directory.join(name)).with_context(lost)
+    };
+    let found = first_word(&open(maps::CONTROL)?)?;
+    if found != LAYOUT {
+        return Err(OpenError::OtherLayout { pin_dir, found });
+    }
+    for map in PINNED {
+        open(map)?;
+    }
+    let found = open(maps::BUCKETS)?.info().context("cannot ask for the table's size")?.max_entries();
+    if found != options.table_sets {
+        return Err(OpenError::OtherSize { pin_dir, found, asked: options.table_sets });
+    }
+    Ok(())
+}
+
+fn draw_secret() -> Result<Secret> {
+    let mut bytes = [0; 16];
+    let drawn = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("no randomness")?;
+    anyhow::ensure!(drawn == bytes.len(), "no randomness");
+    let [high, low] = [&bytes[..8], &bytes[8..]].map(|half| u64::from_ne_bytes(half.try_into().expect("eight bytes")));
+    Ok([high, low])
+}
+
+/// Before Linux 5.11 maps were locked memory, and the usual limit too small for the table.
+fn raise_memory_limit() {
+    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited) {
+        tracing::debug!("the limit of locked memory stays as it is: {error}");
+    }
+}

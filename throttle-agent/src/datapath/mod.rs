@@ -1,0 +1,127 @@
+//! The kernel edge: what the agent asks of the kernel programs and their maps.
+//!
+//! [`Datapath::open`] loads the programs, or takes over the maps that an earlier agent pinned; [`Datapath::attach`] puts
+//! them on interfaces; [`Datapath::apply`] makes a compiled policy the one in force and [`Datapath::set_sources`] says
+//! who is allowed, known and blocked. The rest only reads: counters, occupancy, one bucket, what policy is in force,
+//! and the stream of [`Events`]. [`detach_all`] undoes everything, with or without an agent, and [`doctor`] says what
+//! stands in the way.
+//!
+//! Everything here acts in the network namespace of the calling thread. What is done stays done when the agent dies.
+
+mod apply;
+mod attach;
+mod bpf;
+pub mod doctor;
+mod ethtool;
+mod events;
+mod grace;
+mod interfaces;
+mod load;
+mod mapped;
+mod netlink;
+mod occupancy;
+mod pins;
+mod reconcile;
+mod regions;
+mod source_map;
+mod sources;
+mod tables;
+mod tallies;
+mod watch;
+
+use std::collections::BTreeMap;
+
+use aya::{Ebpf, maps::MapData, programs::Xdp};
+
+pub use self::{
+    attach::{Attachment, Mode, Standing, XdpMode},
+    events::Events,
+    interfaces::{Interface, interfaces},
+    load::{OpenError, Options},
+    occupancy::{Bucket, Occupancy, Use},
+    pins::{Detached, detach_all},
+    reconcile::{Change, Step, reconcile},
+    sources::SourceDelta,
+    watch::Watch,
+};
+use self::{grace::Grace, pins::Pins, sources::Sources, tables::Tables, tallies::Tallies};
+
+/// The kernel programs, as an ELF object for bpfel-unknown-none.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("THROTTLE_OBJECT"));
+
+/// The program for frames that lie in one buffer, and the one for frames that may lie in several.
+const PROGRAMS: [&str; 2] = ["throttle", "throttle_frags"];
+
+/// The loaded programs and their maps. One process at a time holds those of a pin directory.
+pub struct Datapath {
+    pins: Pins,
+    ebpf: Ebpf,
+    /// Whether the kernel took the program for several buffers.
+    has_frags: bool,
+    tables: Tables,
+    tallies: Tallies,
+    sources: Sources,
+    grace: Grace,
+    /// What every interface that is ours was asked for, present or not.
+    asked: BTreeMap<String, Mode>,
+    /// Why those of them that could be attached to were not.
+    refused: BTreeMap<String, String>,
+    /// Until [`Datapath::events`] takes it.
+    events: Option<MapData>,
+    /// Whether the programs write debugging output.
+    debug: bool,
+    /// Only where a test sets the clock.
+    test_clock: Option<aya::maps::Array<MapData, u64>>,
+}
+
+/// What `BPF_PROG_TEST_RUN` makes of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestRun {
+    /// The XDP action of the last run.
+    pub action: u32,
+    /// Nanoseconds of one run, on average.
+    pub nanos: u32,
+    /// The frame as the last run left it.
+    pub frame: Vec<u8>,
+}
+
+impl Datapath {
+    /// The kernel's hash of the loaded program: two builds that behave alike share it.
+    pub fn program_tag(&self) -> anyhow::Result<u64> {
+        Ok(self.program(PROGRAMS[0])?.info()?.tag())
+    }
+
+    /// Nanoseconds of the clock that the programs read: CLOCK_MONOTONIC, or what a test set.
+    pub fn now(&self) -> u64 {
+        match &self.test_clock {
+            Some(clock) => clock.get(&0, 0).unwrap_or_default(),
+            None => {
+                let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+                now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+            }
+        }
+    }
+
+    /// Sets the clock that the programs read, where [`Options::test_clock`] asked for one.
+    pub fn set_clock(&mut self, nanos: u64) -> anyhow::Result<()> {
+        let clock = self.test_clock.as_mut().ok_or_else(|| anyhow::anyhow!("the programs read the real clock"))?;
+        Ok(clock.set(0, nanos, 0)?)
+    }
+
+    /// Judges a frame `repeat` times as if it had come in, without an interface.
+    pub fn test_run(&self, frame: &[u8], repeat: u32) -> anyhow::Result<TestRun> {
+        use aya::programs::{TestRun as _, TestRunOptions};
+        let mut out = vec![0; frame.len() + 256];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat, ..TestRunOptions::default() };
+        let result = self.program(PROGRAMS[0])?.test_run(options)?;
+        let length = result.data_size_out as usize;
+        out.truncate(length);
+        Ok(TestRun { action: result.return_value, nanos: result.duration.as_nanos() as u32, frame: out })
+    }
+
+    fn program(&self, name: &str) -> anyhow::Result<&Xdp> {
+        let program = self.ebpf.program(name).ok_or_else(|| anyhow::anyhow!("the object has no program {name}"))?;
+        Ok(program.try_into()?)
+    }
+}

@@ -1,0 +1,263 @@
+//! The names of our objects in the BPF file system: what keeps enforcing while no agent runs.
+//!
+//! ```text
+//! <pin-dir>/maps/<MAP>          the maps, by their names
+//! <pin-dir>/maps-new/           the same while they are being made; renamed when they are complete
+//! <pin-dir>/links/<interface>   the attachments
+//! ```
+//!
+//! The directory is locked by the agent that uses it. What else lies in the file system is not touched.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::DirBuilderExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags},
+    mount::MountFlags,
+};
+use throttle_common::records::maps;
+
+use super::{OpenError, bpf};
+
+/// Where the BPF file system is mounted by convention.
+const MOUNT_POINT: &str = "/sys/fs/bpf";
+/// `BPF_FS_MAGIC` of include/uapi/linux/magic.h.
+const MAGIC: u64 = 0xcafe_4a11;
+
+/// The maps that outlive the agent.
+pub(super) const PINNED: [&str; 19] = [
+    maps::CONTROL,
+    maps::POLICIES,
+    maps::LIMITS,
+    maps::SERVICES,
+    maps::CANDIDATE_LISTS,
+    maps::PORTS,
+    maps::BUCKETS,
+    maps::AGGREGATES,
+    maps::SOURCES_V4,
+    maps::SOURCES_V6,
+    maps::PREFIXES_V4,
+    maps::PREFIXES_V6,
+    maps::REASON_TALLIES,
+    maps::LIMIT_TALLIES,
+    maps::LOSSES,
+    maps::EVENT_BUCKETS,
+    maps::ANSWER_BUCKET,
+    maps::EVENTS,
+    maps::TEST_CLOCK,
+];
+
+/// A pin directory that is ours until this is dropped.
+pub(super) struct Pins {
+    root: PathBuf,
+    _lock: OwnedFd,
+}
+
+impl Pins {
+    /// Makes the directory where it is absent, mounting the BPF file system first if need be, and locks it.
+    pub(super) fn open(root: &Path) -> Result<Self, OpenError> {
+        mount_where_absent(root)?;
+        create(root).with_context(|| format!("cannot make the pin directory {}", root.display()))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let lock = rustix::fs::open(root, flags, Mode::empty())
+            .with_context(|| format!("cannot open the pin directory {}", root.display()))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse { pin_dir: root.to_owned() }),
+            Err(error) => {
+                return Err(anyhow::Error::new(error).context(format!("cannot lock {}", root.display())).into());
+            }
+        }
+        let pins = Self { root: root.to_owned(), _lock: lock };
+        create(&links(root)).context("cannot make the directory of links")?;
+        // What an agent left that died while it made its maps: nothing is attached to them yet.
+        remove_maps(&drafts(root)).context("cannot remove unfinished maps")?;
+        Ok(pins)
+    }
+
+    /// The directory.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory of the maps, if they have been made.
+    pub(super) fn maps(&self) -> Option<PathBuf> {
+        Some(finished(&self.root)).filter(|directory| directory.is_dir())
+    }
+
+    /// An empty directory for maps that are yet to be filled.
+    pub(super) fn draft(&self) -> Result<Draft> {
+        let directory = drafts(&self.root);
+        create(&directory).context("cannot make the directory of maps")?;
+        Ok(Draft { directory })
+    }
+
+    /// Where the link of an interface is pinned.
+    pub(super) fn link(&self, interface: &str) -> PathBuf {
+        links(&self.root).join(file_name(interface))
+    }
+
+    /// The interfaces that have a pinned link.
+    pub(super) fn linked(&self) -> io::Result<Vec<String>> {
+        linked(&self.root)
+    }
+}
+
+/// Maps in the making, removed unless they are finished.
+pub(super) struct Draft {
+    directory: PathBuf,
+}
+
+impl Draft {
+    /// Where to pin them.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Puts them in their place, all at once.
+    pub(super) fn finish(self, pins: &Pins) -> Result<()> {
+        fs::rename(&self.directory, finished(&pins.root)).context("cannot name the maps")
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Where they were finished, there is nothing left to remove.
+        if let Err(error) = remove_maps(&self.directory) {
+            tracing::warn!("cannot remove unfinished maps in {}: {error}", self.directory.display());
+        }
+    }
+}
+
+fn finished(root: &Path) -> PathBuf {
+    root.join("maps")
+}
+
+fn drafts(root: &Path) -> PathBuf {
+    root.join("maps-new")
+}
+
+fn links(root: &Path) -> PathBuf {
+    root.join("links")
+}
+
+fn create(directory: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// The BPF file system allows no full stop in a name, but VLAN interfaces have one: `eth0.100` is `eth0%2e100` here.
+fn file_name(interface: &str) -> String {
+    interface.replace('%', "%25").replace('.', "%2e")
+}
+
+fn interface_name(file: &str) -> String {
+    file.replace("%2e", ".").replace("%25", "%")
+}
+
+fn linked(root: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(links(root)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = entries
+        .map(|entry| Ok(interface_name(&entry?.file_name().to_string_lossy())))
+        .collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn remove_maps(directory: &Path) -> io::Result<usize> {
+    let mut removed = 0;
+    for map in PINNED {
+        match fs::remove_file(directory.join(map)) {
+            Ok(()) => removed += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    remove_if_empty(directory)?;
+    Ok(removed)
+}
+
+fn remove_if_empty(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir(directory) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the path, or what exists of it, lies in a BPF file system.
+pub(super) fn on_bpffs(path: &Path) -> bool {
+    path.ancestors()
+        .find_map(|ancestor| rustix::fs::statfs(ancestor).ok())
+        .is_some_and(|status| status.f_type as u64 == MAGIC)
+}
+
+fn mount_where_absent(root: &Path) -> Result<(), OpenError> {
+    if on_bpffs(root) {
+        return Ok(());
+    }
+    if !root.starts_with(MOUNT_POINT) {
+        return Err(OpenError::NotBpffs { pin_dir: root.to_owned() });
+    }
+    rustix::mount::mount("bpf", MOUNT_POINT, "bpf", MountFlags::empty(), Some(c"mode=0700"))
+        .map_err(|error| OpenError::CannotMount { source: error.into() })?;
+    tracing::info!("mounted the BPF file system at {MOUNT_POINT}, where there was none");
+    Ok(())
+}
+
+/// What [`detach_all`] took away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Detached {
+    /// The interfaces that were throttled.
+    pub interfaces: Vec<String>,
+    /// How many maps were removed: with them go buckets, counters and blocks.
+    pub maps: usize,
+}
+
+/// Takes every program off its interface and removes all maps, whether or not an agent runs. A running agent goes on
+/// with maps that judge nothing; stop it first, or ask it to detach.
+pub fn detach_all(root: &Path) -> Result<Detached> {
+    let mut detached = Detached::default();
+    let denied = || format!("cannot read {}; detaching needs root, or CAP_BPF and the owner's uid", root.display());
+    for interface in linked(root).with_context(denied)? {
+        let path = links(root).join(file_name(&interface));
+        let link = bpf::open(&path).with_context(|| format!("cannot open the link of {interface}"))?;
+        if bpf::link_info(link.as_fd()).is_ok_and(|info| info.kind == bpf::XDP_LINK) {
+            remove_link(link.as_fd(), &path).with_context(|| format!("cannot detach from {interface}"))?;
+            detached.interfaces.push(interface);
+        }
+    }
+    detached.maps = remove_maps(&finished(root))? + remove_maps(&drafts(root))?;
+    remove_if_empty(&links(root))?;
+    remove_if_empty(root)?;
+    Ok(detached)
+}
+
+/// Ends a link, whoever else holds it, and removes its pin.
+pub(super) fn remove_link(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    bpf::link_detach(link)?;
+    fs::remove_file(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_interface_has_a_file_name_of_its_own() {
+        let names = ["eth0", "eth0.100", "eth0%2e100", "a%b.c", "%", "."];
+        for name in names {
+            assert!(!file_name(name).contains('.'));
+            assert_eq!(interface_name(&file_name(name)), name);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What a new policy does to the table: which regions go, which come, and whose debts must be expressed anew.
+//!
+//! Pure: the limits in force and the limits to be come in, a [`Plan`] goes out. A region stays when a limit of the same
+//! name keeps it with the same unit and prefixes; then the buckets in it stay too.
+
+use anyhow::{Result, bail, ensure};
+use throttle_common::{
+    gcra::{MAX_DEPTH, Price, Ticks},
+    packet::Family,
+    records::{
+        Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, PORT_WORDS, PORTS_IN_WORD, Region, SCOPE_LIMITS, name_str,
+    },
+};
+
+use crate::policy::{Compiled, HeldLimit};
+
+/// A region whose buckets are kept while its limit's price or depth changes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Reprice {
+    pub(super) region: Region,
+    pub(super) scale: Scale,
+}
+
+/// How debts are expressed anew.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Scale {
+    /// The new price of a unit over the old one.
+    ratio: f64,
+    depth: Ticks,
+}
+
+impl Scale {
+    fn between(old: &Limit, new: &Limit) -> Self {
+        let unit = |price: Price| price.mantissa as f64 / (price.shift as f64).exp2();
+        Self { ratio: unit(new.price) / unit(old.price), depth: new.depth }
+    }
+
+    /// A bucket that owed `debt` for some units goes on owing for as many, though never more than it is deep.
+    pub(super) fn debt(&self, debt: Ticks) -> Ticks {
+        // Below 2^55 and so exact to four ticks, which is 16 ps.
+        ((debt as f64 * self.ratio).round() as Ticks).min(self.depth)
+    }
+}
+
+/// What has to be done to the table around the flip.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    /// To be cleared when no packet uses them any more.
+    pub(super) freed: Vec<Region>,
+    /// The limits in force that own what is freed.
+    pub(super) leaving: Vec<u16>,
+    /// Whether something new lies where something freed was: those limits must be silenced before.
+    pub(super) crowded: bool,
+    /// To be expressed anew.
+    pub(super) repriced: Vec<Reprice>,
+    /// Numbers that a limit of another name had before, whose tallies start from zero.
+    pub(super) renamed: Vec<u16>,
+}
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// Compares what is with what is to be.
+pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Plan {
+    let mut plan = Plan::default();
+    for old in held {
+        let new = next.iter().map(|(_, limit)| limit).find(|limit| limit.name == old.record.name);
+        for family in FAMILIES {
+            let region = *old.record.region(family);
+            match new.filter(|new| keeps(&old.record, new, family)) {
+                _ if region.sets == 0 => {}
+                Some(new) if new.price != old.record.price || new.depth < old.record.depth => {
+                    plan.repriced.push(Reprice { region, scale: Scale::between(&old.record, new) });
+                }
+                Some(_) => {}
+                None => {
+                    plan.freed.push(region);
+                    plan.leaving.push(old.number);
+                }
+            }
+        }
+    }
+    plan.leaving.dedup();
+    for (number, new) in next {
+        let old = held.iter().find(|old| old.record.name == new.name).map(|old| &old.record);
+        let fresh = FAMILIES.into_iter().filter(|&family| !old.is_some_and(|old| keeps(old, new, family)));
+        for region in fresh.map(|family| new.region(family)) {
+            plan.crowded |= plan.freed.iter().any(|freed| overlap(freed, region));
+        }
+        if !held.iter().any(|old| old.number == *number && old.record.name == new.name) {
+            plan.renamed.push(*number);
+        }
+    }
+    plan
+}
+
+fn keeps(old: &Limit, new: &Limit, family: Family) -> bool {
+    old.name == new.name && old.unit == new.unit && old.region(family) == new.region(family)
+}
+
+fn overlap(a: &Region, b: &Region) -> bool {
+    a.base < b.base + b.sets && b.base < a.base + a.sets
+}
+
+/// The sets that belong to no limit, as first and count: they hold no buckets.
+pub(super) fn unused(held: &[HeldLimit], sets: u32) -> Vec<(u32, u32)> {
+    let mut used: Vec<_> = held.iter().flat_map(|held| [held.record.v4, held.record.v6]).collect();
+    used.sort_unstable_by_key(|region| region.base);
+    let mut unused = Vec::new();
+    let mut end = 0;
+    for region in used.iter().filter(|region| region.sets != 0) {
+        if region.base > end {
+            unused.push((end, region.base - end));
+        }
+        end = end.max(region.base + region.sets);
+    }
+    if sets > end {
+        unused.push((end, sets - end));
+    }
+    unused
+}
+
+/// Refuses what does not fit the maps, before anything is written.
+pub(super) fn check(policy: &Compiled, sets: u32) -> Result<()> {
+    ensure!(policy.services.len() < MAX_SERVICES as usize, "more than {} services", MAX_SERVICES - 1);
+    ensure!(policy.candidates.len() < MAX_CANDIDATES as usize, "more than {} lists of services", MAX_CANDIDATES - 1);
+    let ports = PORT_WORDS * PORTS_IN_WORD;
+    ensure!(policy.ports.iter().all(|&(slot, _)| slot < ports), "a port beyond the last");
+    let scopes = policy.services.iter().map(|service| &service.scope).chain([&policy.policy.scope]);
+    for scope in scopes {
+        let count = usize::from(scope.count);
+        ensure!(count <= SCOPE_LIMITS, "{count} limits for one packet, more than {SCOPE_LIMITS}");
+        let known = |number: &u16| policy.limits.iter().any(|(known, _)| known == number);
+        ensure!(scope.limits[..count].iter().all(known), "a limit that does not exist");
+    }
+    let mut taken: Vec<(Region, &str)> = Vec::new();
+    for (place, (number, limit)) in policy.limits.iter().enumerate() {
+        let name = name_str(&limit.name);
+        ensure!(u32::from(*number) < MAX_LIMITS, "limit {name}: its number {number} is beyond the last");
+        ensure!(policy.limits[..place].iter().all(|(other, _)| other != number), "limit {name}: its number is taken");
+        ensure!(limit.price.mantissa > 0 && limit.depth <= MAX_DEPTH, "limit {name}: its price or depth is impossible");
+        for (family, bits) in [(Family::V4, 32), (Family::V6, 128)] {
+            let region = limit.region(family);
+            if region.sets == 0 {
+                continue;
+            }
+            let prefixes = (1..=bits).contains(&region.prefix) && (1..=bits.min(64)).contains(&region.aggregate);
+            ensure!(prefixes, "limit {name}: its prefixes are impossible");
+            let end = region.base.checked_add(region.sets);
+            ensure!(end.is_some_and(|end| end <= sets), "limit {name}: its region is beyond the table of {sets} sets");
+            if let Some((_, other)) = taken.iter().find(|(other, _)| overlap(other, region)) {
+                bail!("limit {name}: its region is also that of limit {other}");
+            }
+            taken.push((*region, name));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "regions_tests.rs"]
+mod tests;

@@ -1,0 +1,108 @@
+use throttle_common::records::name_bytes;
+
+use super::*;
+
+fn region(base: u32, sets: u32) -> Region {
+    Region { base, sets, prefix: 32, aggregate: 24, padding: [0; 2] }
+}
+
+fn limit(name: &str, per_second: u64, base: u32) -> Limit {
+    let price = Price::of_rate(per_second, 1_000_000_000, 1).unwrap();
+    Limit {
+        price,
+        depth: price.depth(per_second).unwrap(),
+        v4: region(base, 10),
+        v6: Region::default(),
+        unit: 0,
+        action: 0,
+        overflow: 0,
+        observe: 0,
+        padding: [0; 4],
+        name: name_bytes(name),
+    }
+}
+
+fn held(number: u16, record: Limit) -> HeldLimit {
+    HeldLimit { number, record }
+}
+
+#[test]
+fn an_unchanged_limit_keeps_its_buckets_as_they_are() {
+    let limit = limit("a", 10, 0);
+    assert_eq!(plan(&[held(0, limit)], &[(0, limit)]), Plan::default());
+}
+
+#[test]
+fn a_limit_that_goes_frees_its_region_once() {
+    let plan = plan(&[held(3, limit("a", 10, 0))], &[]);
+    assert_eq!((plan.freed, plan.leaving, plan.crowded), (vec![region(0, 10)], vec![3], false));
+}
+
+#[test]
+fn a_new_prefix_length_is_a_new_region() {
+    let old = limit("a", 10, 0);
+    let mut new = limit("a", 10, 20);
+    new.v4.prefix = 24;
+    let elsewhere = plan(&[held(0, old)], &[(0, new)]);
+    assert_eq!((elsewhere.freed, elsewhere.crowded), (vec![old.v4], false));
+    new.v4.base = 9;
+    assert!(plan(&[held(0, old)], &[(0, new)]).crowded);
+}
+
+#[test]
+fn another_unit_in_the_same_place_is_another_region() {
+    let old = limit("a", 10, 0);
+    let new = Limit { unit: 1, ..old };
+    let plan = plan(&[held(0, old)], &[(0, new)]);
+    assert!(plan.crowded && plan.repriced.is_empty());
+}
+
+#[test]
+fn a_bucket_goes_on_owing_as_many_units() {
+    let (old, new) = (limit("a", 1000, 0), limit("a", 10, 0));
+    let plan = plan(&[held(0, old)], &[(0, new)]);
+    let scale = plan.repriced[0].scale;
+    assert_eq!(scale.debt(old.price.cost(1) * 5), new.price.cost(1) * 5);
+    assert_eq!(scale.debt(0), 0);
+}
+
+#[test]
+fn a_bucket_never_owes_more_than_it_is_deep() {
+    let (old, new) = (limit("a", 1000, 0), limit("a", 10, 0));
+    let scale = Scale::between(&old, &new);
+    assert_eq!(scale.debt(old.depth), new.depth);
+}
+
+#[test]
+fn a_number_with_another_name_starts_counting_anew() {
+    let plan = plan(&[held(0, limit("a", 10, 0))], &[(0, limit("b", 10, 20)), (1, limit("a", 10, 0))]);
+    assert_eq!(plan.renamed, [0, 1]);
+}
+
+#[test]
+fn what_belongs_to_no_limit_is_unused() {
+    let limits = [held(0, limit("a", 10, 5)), held(1, limit("b", 10, 20))];
+    assert_eq!(unused(&limits, 40), [(0, 5), (15, 5), (30, 10)]);
+    assert_eq!(unused(&[], 40), [(0, 40)]);
+    assert_eq!(unused(&[held(0, limit("a", 10, 0))], 10), []);
+}
+
+fn compiled(limits: Vec<(u16, Limit)>) -> Compiled {
+    Compiled { limits, ..super::super::load::observing() }
+}
+
+#[test]
+fn refuses_regions_that_meet_or_lie_beyond_the_table() {
+    assert!(check(&compiled(vec![(0, limit("a", 10, 0)), (1, limit("b", 10, 10))]), 20).is_ok());
+    let meeting = check(&compiled(vec![(0, limit("a", 10, 0)), (1, limit("b", 10, 9))]), 20);
+    assert!(meeting.unwrap_err().to_string().contains("also that of limit a"));
+    assert!(check(&compiled(vec![(0, limit("a", 10, 11))]), 20).is_err());
+}
+
+#[test]
+fn refuses_a_scope_with_a_limit_that_does_not_exist() {
+    let mut policy = compiled(vec![(0, limit("a", 10, 0))]);
+    policy.policy.scope.count = 1;
+    policy.policy.scope.limits[0] = 1;
+    assert!(check(&policy, 20).is_err());
+}

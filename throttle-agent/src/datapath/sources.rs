@@ -1,0 +1,185 @@
+//! Who is allowed, known and blocked, as the kernel has it: single addresses in hashes, prefixes in tries.
+//!
+//! The agent says what is to be ([`Datapath::set_sources`]); only the difference is written, in batches. An entry says
+//! all that covers it, and the longest prefix wins, so the order of writing matters: what is new is added from the
+//! longest prefix to the shortest, so that an exception is there before the rule, and what is gone is removed last and
+//! the other way round.
+
+use std::{cmp::Reverse, collections::BTreeMap, io};
+
+use anyhow::{Context, Result, ensure};
+use aya::Ebpf;
+use ipnet::IpNet;
+use throttle_common::records::SourceEntry;
+
+use super::{
+    Datapath,
+    source_map::{Kind, SourceMap},
+    tables::Tables,
+};
+
+/// How many entries a call wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceDelta {
+    /// Prefixes that had no entry.
+    pub added: usize,
+    /// Prefixes whose entry says something else now.
+    pub changed: usize,
+    /// Prefixes that have no entry any more.
+    pub removed: usize,
+}
+
+type Entries = BTreeMap<IpNet, SourceEntry>;
+
+/// The four maps, and what is in them.
+pub(super) struct Sources {
+    maps: [SourceMap; 4],
+    held: Entries,
+}
+
+/// What has to be written to get from one set of entries to another.
+#[derive(Default)]
+struct Difference {
+    /// Longest prefix first.
+    put: Vec<(IpNet, SourceEntry)>,
+    /// Shortest prefix first.
+    remove: Vec<IpNet>,
+    delta: SourceDelta,
+}
+
+fn difference(held: &Entries, wanted: &Entries) -> Difference {
+    let mut difference = Difference::default();
+    for (&prefix, &entry) in wanted {
+        match held.get(&prefix) {
+            Some(&old) if old == entry => continue,
+            Some(_) => difference.delta.changed += 1,
+            None => difference.delta.added += 1,
+        }
+        difference.put.push((prefix, entry));
+    }
+    difference.remove = held.keys().copied().filter(|prefix| !wanted.contains_key(prefix)).collect();
+    difference.delta.removed = difference.remove.len();
+    difference.put.sort_by_key(|(prefix, _)| Reverse(prefix.prefix_len()));
+    difference.remove.sort_by_key(IpNet::prefix_len);
+    difference
+}
+
+/// How many of the prefixes each map gets, in the order of [`Kind::ALL`].
+fn count<'a>(prefixes: impl Iterator<Item = &'a IpNet>) -> [usize; 4] {
+    let mut counts = [0; 4];
+    prefixes.for_each(|prefix| counts[Kind::of(prefix) as usize] += 1);
+    counts
+}
+
+/// The bits of the maps that have entries.
+fn bits(counts: [usize; 4]) -> u32 {
+    Kind::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0).map(|(kind, _)| kind.bit()).sum()
+}
+
+impl Sources {
+    /// Takes the maps and reads what is in them.
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
+        let [a, b, c, d] = Kind::ALL;
+        let maps =
+            [SourceMap::new(ebpf, a)?, SourceMap::new(ebpf, b)?, SourceMap::new(ebpf, c)?, SourceMap::new(ebpf, d)?];
+        let mut sources = Self { maps, held: Entries::new() };
+        sources.held = sources.read().context("cannot read the allowed, known and blocked sources")?;
+        Ok(sources)
+    }
+
+    fn read(&self) -> io::Result<Entries> {
+        let mut entries = Entries::new();
+        for map in &self.maps {
+            entries.extend(map.read()?);
+        }
+        Ok(entries)
+    }
+
+    fn set(&mut self, wanted: &Entries, tables: &Tables) -> Result<SourceDelta> {
+        let counts = count(wanted.keys());
+        for (map, count) in self.maps.iter().zip(counts) {
+            let kind = map.kind;
+            ensure!(count <= map.room, "{count} entries of the kind {kind:?}, of which there is room for {}", map.room);
+        }
+        let difference = difference(&self.held, wanted);
+        // Every map that has entries at any time of this is looked into meanwhile.
+        tables.set_sources(bits(count(self.held.keys().chain(wanted.keys()))));
+        if let Err(error) = self.write(&difference) {
+            let back = self.read().and_then(|now| self.write(&self::difference(&now, &self.held)));
+            self.held = self.read().context("cannot read what is left of the sources")?;
+            tables.set_sources(bits(count(self.held.keys())));
+            let state = if back.is_ok() { "nothing has changed" } else { "some entries were written and stay" };
+            return Err(anyhow::Error::new(error).context(format!("cannot write the sources' entries; {state}")));
+        }
+        tables.set_sources(bits(counts));
+        self.held.clone_from(wanted);
+        Ok(difference.delta)
+    }
+
+    fn write(&self, difference: &Difference) -> io::Result<()> {
+        let new = difference.put.iter().map(|(prefix, _)| prefix).filter(|prefix| !self.held.contains_key(*prefix));
+        let together = count(self.held.keys().chain(new));
+        if self.maps.iter().zip(together).all(|(map, count)| count <= map.room) {
+            self.put(&difference.put)?;
+            self.remove(&difference.remove)
+        } else {
+            // Where old and new do not fit side by side, the old ones make room.
+            self.remove(&difference.remove)?;
+            self.put(&difference.put)
+        }
+    }
+
+    /// Addresses go before prefixes, because their map is asked first.
+    fn put(&self, entries: &[(IpNet, SourceEntry)]) -> io::Result<()> {
+        self.maps.iter().try_for_each(|map| {
+            let own: Vec<_> = entries.iter().copied().filter(|(prefix, _)| Kind::of(prefix) == map.kind).collect();
+            map.put(&own)
+        })
+    }
+
+    fn remove(&self, prefixes: &[IpNet]) -> io::Result<()> {
+        self.maps.iter().rev().try_for_each(|map| {
+            let own: Vec<_> = prefixes.iter().copied().filter(|prefix| Kind::of(prefix) == map.kind).collect();
+            map.remove(&own)
+        })
+    }
+}
+
+impl Datapath {
+    /// Makes the sources' entries what is wanted, and says what had to be written. Host bits of prefixes must be zero.
+    /// No packet meets a state that neither the old nor the new entries would give it, unless they do not fit the maps
+    /// side by side. On an error the old entries are put back.
+    pub fn set_sources(&mut self, wanted: &BTreeMap<IpNet, SourceEntry>) -> Result<SourceDelta> {
+        self.sources.set(wanted, &self.tables)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(list: &[(&str, u64)]) -> Entries {
+        let entry = |&(prefix, blocked_until): &(&str, u64)| {
+            (prefix.parse().unwrap(), SourceEntry { blocked_until, ..SourceEntry::default() })
+        };
+        list.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn writes_only_what_differs() {
+        let held = entries(&[("10.0.0.0/8", 1), ("10.0.0.1/32", 1), ("2001:db8::/32", 1)]);
+        let wanted = entries(&[("10.0.0.0/8", 1), ("10.0.0.1/32", 2), ("10.0.0.2/32", 1)]);
+        let difference = difference(&held, &wanted);
+        assert_eq!(difference.delta, SourceDelta { added: 1, changed: 1, removed: 1 });
+        assert_eq!((difference.put.len(), difference.remove.len()), (2, 1));
+    }
+
+    #[test]
+    fn adds_exceptions_before_rules_and_removes_them_after() {
+        let all = entries(&[("10.0.0.0/8", 1), ("10.1.0.0/16", 0), ("10.1.1.1/32", 1)]);
+        let lengths: Vec<_> = difference(&Entries::new(), &all).put.iter().map(|(p, _)| p.prefix_len()).collect();
+        assert_eq!(lengths, [32, 16, 8]);
+        let lengths: Vec<_> = difference(&all, &Entries::new()).remove.iter().map(IpNet::prefix_len).collect();
+        assert_eq!(lengths, [8, 16, 32]);
+    }
+}

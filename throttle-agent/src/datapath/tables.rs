@@ -1,0 +1,187 @@
+//! The mapped arrays: the two generations of policy, the switch between them, and the table of buckets.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result};
+use aya::{
+    Ebpf,
+    maps::{Map, MapData},
+};
+use throttle_common::{
+    gcra::Ticks,
+    records::{
+        CANDIDATES, Control, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, PORT_WORDS, PORTS_IN_WORD, Policy, Scope,
+        Service, Slot, maps, port_place,
+    },
+    table::WAYS,
+};
+
+use super::mapped::MappedArray;
+use crate::policy::{Compiled, HeldLimit};
+
+/// Everything that policy is written to, and the table.
+pub(super) struct Tables {
+    control: MappedArray<Control>,
+    policies: MappedArray<Policy>,
+    limits: MappedArray<Limit>,
+    services: MappedArray<Service>,
+    candidates: MappedArray<[u16; CANDIDATES]>,
+    ports: MappedArray<u64>,
+    pub(super) buckets: MappedArray<[Slot; WAYS]>,
+    pub(super) aggregates: MappedArray<Ticks>,
+}
+
+/// Takes a map of any kind out of the loaded object.
+pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<MapData> {
+    match ebpf.take_map(name) {
+        Some(Map::Array(map) | Map::PerCpuArray(map) | Map::HashMap(map) | Map::LpmTrie(map) | Map::RingBuf(map)) => {
+            Ok(map)
+        }
+        _ => anyhow::bail!("the object has no map {name}"),
+    }
+}
+
+impl Tables {
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
+        Ok(Self {
+            control: MappedArray::new(&take(ebpf, maps::CONTROL)?)?,
+            policies: MappedArray::new(&take(ebpf, maps::POLICIES)?)?,
+            limits: MappedArray::new(&take(ebpf, maps::LIMITS)?)?,
+            services: MappedArray::new(&take(ebpf, maps::SERVICES)?)?,
+            candidates: MappedArray::new(&take(ebpf, maps::CANDIDATE_LISTS)?)?,
+            ports: MappedArray::new(&take(ebpf, maps::PORTS)?)?,
+            buckets: MappedArray::new(&take(ebpf, maps::BUCKETS)?)?,
+            aggregates: MappedArray::new(&take(ebpf, maps::AGGREGATES)?)?,
+        })
+    }
+
+    pub(super) fn control(&self) -> Control {
+        self.control.get(0)
+    }
+
+    /// Writes the head of fresh maps, before any program is attached.
+    pub(super) fn set_control(&self, control: &Control) {
+        self.control.set(0, control);
+    }
+
+    /// The generation in force: 0 or 1.
+    pub(super) fn in_force(&self) -> u32 {
+        self.control_word(std::mem::offset_of!(Control, generation)).load(Ordering::Relaxed) & 1
+    }
+
+    /// The policy in force.
+    pub(super) fn policy(&self) -> Policy {
+        self.policies.get(self.in_force())
+    }
+
+    /// The limits in force, by number.
+    pub(super) fn limits(&self) -> Vec<HeldLimit> {
+        let base = self.in_force() * MAX_LIMITS;
+        (0..MAX_LIMITS)
+            .map(|number| HeldLimit { number: number as u16, record: self.limits.get(base + number) })
+            .filter(|held| held.record.name[0] != 0)
+            .collect()
+    }
+
+    /// The services in force, by number.
+    pub(super) fn services(&self) -> Vec<(u16, Service)> {
+        let base = self.in_force() * MAX_SERVICES;
+        (1..MAX_SERVICES)
+            .map(|number| (number as u16, self.services.get(base + number)))
+            .filter(|(_, service)| service.name[0] != 0)
+            .collect()
+    }
+
+    /// Writes a policy into the generation that is not in force. No packet may be under that one any more.
+    pub(super) fn write_spare(&self, policy: &Compiled) {
+        let spare = 1 - self.in_force();
+        self.policies.set(spare, &policy.policy);
+        fill(&self.limits, spare * MAX_LIMITS, MAX_LIMITS, policy.limits.iter().map(|(n, r)| (u32::from(*n), *r)));
+        fill(&self.services, spare * MAX_SERVICES, MAX_SERVICES, (1..).zip(policy.services.iter().copied()));
+        fill(&self.candidates, spare * MAX_CANDIDATES, MAX_CANDIDATES, (1..).zip(policy.candidates.iter().copied()));
+        let mut words = vec![0u64; PORT_WORDS as usize];
+        for &(slot, list) in &policy.ports {
+            let (word, bit) = port_place(slot);
+            words[word as usize] |= u64::from(list) << bit;
+        }
+        // Few ports differ from one policy to the next: what stays the same keeps its cache lines.
+        for (to, from) in self.ports.run(spare * PORT_WORDS, PORT_WORDS).iter().zip(words) {
+            if to.load(Ordering::Relaxed) != from {
+                to.store(from, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The policy in force as it would be compiled again.
+    pub(super) fn read_back(&self) -> Compiled {
+        let generation = self.in_force();
+        let words = self.ports.run(generation * PORT_WORDS, PORT_WORDS);
+        let lists = words.iter().enumerate().flat_map(|(place, word)| {
+            let word = word.load(Ordering::Relaxed);
+            (0..PORTS_IN_WORD).map(move |port| (place as u32 * PORTS_IN_WORD + port, (word >> (port * 16)) as u16))
+        });
+        let candidates = (1..MAX_CANDIDATES).map(|number| self.candidates.get(generation * MAX_CANDIDATES + number));
+        Compiled {
+            policy: self.policy(),
+            limits: self.limits().into_iter().map(|held| (held.number, held.record)).collect(),
+            services: self.services().into_iter().map(|(_, service)| service).collect(),
+            candidates: candidates.take_while(|list| list[0] != 0).collect(),
+            ports: lists.filter(|&(_, list)| list != 0).collect(),
+        }
+    }
+
+    /// Puts the other generation in force, with one store: no packet sees half a policy.
+    pub(super) fn flip(&self) {
+        let next = 1 - self.in_force();
+        self.control_word(std::mem::offset_of!(Control, generation)).store(next, Ordering::Release);
+    }
+
+    /// Says which source maps have entries.
+    pub(super) fn set_sources(&self, bits: u32) {
+        self.control_word(std::mem::offset_of!(Control, sources)).store(bits, Ordering::Release);
+    }
+
+    fn control_word(&self, offset: usize) -> &AtomicU32 {
+        let words = self.control.words(0);
+        assert!(offset + 4 <= size_of_val(words), "the offset is one of the record's own");
+        // SAFETY: within the element by the line above, aligned because the record is `#[repr(C)]` and starts a word.
+        unsafe { AtomicU32::from_ptr(words.as_ptr().cast::<u32>().byte_add(offset).cast_mut()) }
+    }
+}
+
+/// Writes the elements named, and zero over what else is there.
+fn fill<T: aya::Pod>(array: &MappedArray<T>, base: u32, count: u32, elements: impl Iterator<Item = (u32, T)>) {
+    for word in array.run(base, count) {
+        if word.load(Ordering::Relaxed) != 0 {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+    for (number, element) in elements {
+        array.set(base + number, &element);
+    }
+}
+
+/// A scope without some limits.
+pub(super) fn without(scope: Scope, numbers: &[u16]) -> Scope {
+    let mut kept = Scope::default();
+    for &number in &scope.limits[..usize::from(scope.count)] {
+        if !numbers.contains(&number) {
+            kept.limits[usize::from(kept.count)] = number;
+            kept.count += 1;
+        }
+    }
+    kept
+}
+
+/// Zeroes a part of the table. No packet may be judged by it.
+pub(super) fn clear(tables: &Tables, first: u32, count: u32) -> Result<()> {
+    let end = first.checked_add(count).filter(|&end| end <= tables.buckets.len());
+    end.with_context(|| format!("sets {first} and {count} more are not in the table"))?;
+    for word in tables.buckets.run(first, count).iter().chain(tables.aggregates.run(first, count)) {
+        // Only what was used is written: pages that nobody touched stay untouched.
+        if word.load(Ordering::Relaxed) != 0 {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
