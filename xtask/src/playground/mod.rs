@@ -115,7 +115,7 @@ impl Playground {
         let log = self.scratch.folder.join("agent.log");
         let agent = process::spawn(self.agent().stdin(Stdio::null()).stderr(fs::File::create(&log)?))?;
         let agent = Background(agent);
-        let status = process::status(self.throttle("status --wait --json").stdout(Stdio::null()))?;
+        let status = process::status(self.throttle("status --wait --timeout 10s --json").stdout(Stdio::null()))?;
         if !matches!(status.code(), Some(0 | DEGRADED)) {
             let said = fs::read_to_string(&log).unwrap_or_default();
             bail!("the agent does not answer ({status}); it said:\n{said}");
