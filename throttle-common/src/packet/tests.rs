@@ -1,6 +1,7 @@
 //! What the parser promises for frames of every kind, and for no frame at all.
 
 use super::*;
+use crate::words::Reason;
 use proptest::prelude::*;
 use std::{vec, vec::Vec};
 

@@ -1,0 +1,88 @@
+//! What the kernel programs count and report.
+
+use super::{Address, FATES};
+
+/// Packets and bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Frames.
+    pub packets: u64,
+    /// Their whole lengths.
+    pub bytes: u64,
+}
+
+/// Elements of [`super::maps::REASON_TALLIES`]: one for each reason and outcome.
+pub const REASON_TALLIES: u32 = FATES as u32 * OUTCOMES;
+/// Outcomes of a packet.
+pub const OUTCOMES: u32 = 4;
+
+/// What one limit did. Every packet that it was asked about is in exactly one of `admitted`, `refused`, `observed`
+/// and `spared`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitTally {
+    /// Charged, or let through by the overflow rule `admit`.
+    pub admitted: Tally,
+    /// Refused by this limit.
+    pub refused: Tally,
+    /// Would have been refused by this limit.
+    pub observed: Tally,
+    /// Not charged because another limit refused.
+    pub spared: Tally,
+    /// Found no place in the region; each is also in one of the above.
+    pub overflowed: Tally,
+}
+
+/// What could not be done. Reads 0 on a healthy host, `events_withheld` and `answers_withheld` excepted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Events beyond their budget.
+    pub events_withheld: u64,
+    /// Events that found the ring buffer full.
+    pub events_lost: u64,
+    /// Answers beyond their budget.
+    pub answers_withheld: u64,
+    /// Refusals that `reject` must not answer (fragments, errors, broadcasts).
+    pub answers_undue: u64,
+}
+
+/// A sampled refusal.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// The kernel's monotonic clock, nanoseconds.
+    pub time: u64,
+    /// Sender.
+    pub source: Address,
+    /// Receiver.
+    pub destination: Address,
+    /// The interface that it came in by.
+    pub interface: u32,
+    /// Bytes of the frame.
+    pub length: u32,
+    /// Sender's port, 0 where there is none.
+    pub source_port: u16,
+    /// Receiver's port, 0 where there is none.
+    pub destination_port: u16,
+    /// The limit that refused, [`Event::NO_LIMIT`] where none did.
+    pub limit: u16,
+    /// The service, [`super::NONE`] where there is none.
+    pub service: u16,
+    /// 4, 6, or 0 for a frame without addresses.
+    pub family: u8,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// A [`crate::words::Reason`].
+    pub reason: u8,
+    /// An [`crate::words::Outcome`].
+    pub outcome: u8,
+    /// Zero.
+    pub padding: [u8; 4],
+}
+
+impl Event {
+    /// No limit refused this packet.
+    pub const NO_LIMIT: u16 = u16::MAX;
+}

@@ -1,0 +1,122 @@
+//! What lies in the maps: the records that the agent compiles policy into and that the kernel programs read and count.
+//!
+//! Every record is `#[repr(C)]` with explicit padding and a size that a test pins; [`LAYOUT`] names the whole and
+//! grows whenever a record, a map or the meaning of a number changes. Policy records exist twice, one for each
+//! generation: the agent writes the spare one and then flips [`Control::generation`].
+
+mod account;
+mod policy;
+mod sources;
+
+pub use self::{account::*, policy::*, sources::*};
+
+/// The version of everything in this module and of the set of maps. Pinned maps of another version are refused.
+pub const LAYOUT: u64 = 1;
+
+/// Policies that exist at once: the one in force and the one being written.
+pub const GENERATIONS: u32 = 2;
+/// Limits of one policy.
+pub const MAX_LIMITS: u32 = 1024;
+/// Services of one policy.
+pub const MAX_SERVICES: u32 = 1024;
+/// Different lists of services that share a port.
+pub const MAX_CANDIDATES: u32 = 1024;
+/// Services that may share one port (told apart by destination).
+pub const CANDIDATES: usize = 8;
+/// Limits that may apply to one packet.
+pub const SCOPE_LIMITS: usize = 8;
+/// Bytes of a name, zero-padded UTF-8.
+pub const NAME: usize = 48;
+/// Elements of [`maps::PORTS`] of one generation: TCP ports, UDP ports, then ICMP.
+pub const PORT_WORDS: u32 = 2 * 65_536 / PORTS_IN_WORD + 1;
+/// Port entries of 16 bits in one array element.
+pub const PORTS_IN_WORD: u32 = 4;
+/// "No service" and "no candidates".
+pub const NONE: u16 = 0;
+
+/// The names of the maps, which are also the names of their pins.
+pub mod maps {
+    /// `Array<Control, 1>`.
+    pub const CONTROL: &str = "CONTROL";
+    /// `Array<Policy, GENERATIONS>`.
+    pub const POLICIES: &str = "POLICIES";
+    /// `Array<Limit, GENERATIONS * MAX_LIMITS>`.
+    pub const LIMITS: &str = "LIMITS";
+    /// `Array<Service, GENERATIONS * MAX_SERVICES>`; element 0 of each generation is unused.
+    pub const SERVICES: &str = "SERVICES";
+    /// `Array<[u16; CANDIDATES], GENERATIONS * MAX_CANDIDATES>`; element 0 of each generation is unused.
+    pub const CANDIDATE_LISTS: &str = "CANDIDATE_LISTS";
+    /// `Array<u64, GENERATIONS * PORT_WORDS>`.
+    pub const PORTS: &str = "PORTS";
+    /// `Array<Bucket Set, sets>`, mmapable.
+    pub const BUCKETS: &str = "BUCKETS";
+    /// `Array<Ticks, sets>`, mmapable: the aggregates' buckets, one for each set.
+    pub const AGGREGATES: &str = "AGGREGATES";
+    /// `Hash<[u8; 4], SourceEntry>`: single IPv4 addresses, network byte order.
+    pub const SOURCES_V4: &str = "SOURCES_V4";
+    /// `Hash<[u8; 16], SourceEntry>`: single IPv6 addresses, network byte order.
+    pub const SOURCES_V6: &str = "SOURCES_V6";
+    /// `LpmTrie<[u8; 8], SourceEntry>`: IPv4 prefixes, network byte order, then four zero bytes.
+    pub const PREFIXES_V4: &str = "PREFIXES_V4";
+    /// `LpmTrie<[u8; 16], SourceEntry>`: IPv6 prefixes, network byte order.
+    pub const PREFIXES_V6: &str = "PREFIXES_V6";
+    /// `PerCpuArray<Tally, REASON_TALLIES>`.
+    pub const REASON_TALLIES: &str = "REASON_TALLIES";
+    /// `PerCpuArray<LimitTally, MAX_LIMITS>`.
+    pub const LIMIT_TALLIES: &str = "LIMIT_TALLIES";
+    /// `PerCpuArray<Losses, 1>`.
+    pub const LOSSES: &str = "LOSSES";
+    /// `PerCpuArray<Ticks, 1>`: the bucket that bounds events.
+    pub const EVENT_BUCKETS: &str = "EVENT_BUCKETS";
+    /// `Array<Ticks, 1>`: the bucket that bounds answers.
+    pub const ANSWER_BUCKET: &str = "ANSWER_BUCKET";
+    /// `RingBuf`: sampled [`super::Event`]s.
+    pub const EVENTS: &str = "EVENTS";
+    /// `PerCpuArray<[Charge; SCOPE_LIMITS]>`: a packet's scratch space; not pinned.
+    pub const CHARGES: &str = "CHARGES";
+    /// `Array<u64, 1>`: the clock where a test sets it.
+    pub const TEST_CLOCK: &str = "TEST_CLOCK";
+}
+
+/// The bytes of a name, cut at [`NAME`].
+pub fn name_bytes(name: &str) -> [u8; NAME] {
+    let mut bytes = [0; NAME];
+    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    bytes
+}
+
+/// The name in the bytes; empty where they are not UTF-8.
+pub fn name_str(bytes: &[u8; NAME]) -> &str {
+    let length = bytes.iter().position(|&byte| byte == 0).unwrap_or(NAME);
+    core::str::from_utf8(&bytes[..length]).unwrap_or_default()
+}
+
+macro_rules! sized {
+    ($($record:ident: $size:literal,)+) => {
+        $(const _: () = assert!(core::mem::size_of::<$record>() == $size);)+
+
+        #[cfg(feature = "user")]
+        mod pod {
+            use super::*;
+            $(
+                // SAFETY: `#[repr(C)]`, only integers, no implicit padding (the size is asserted), any bytes are valid.
+                unsafe impl aya::Pod for $record {}
+            )+
+        }
+    };
+}
+
+sized! {
+    Control: 40,
+    Policy: 136,
+    Service: 112,
+    Limit: 104,
+    Slot: 16,
+    SourceEntry: 16,
+    Tally: 16,
+    LimitTally: 80,
+    Losses: 32,
+    Event: 64,
+}

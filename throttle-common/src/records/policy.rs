@@ -1,0 +1,190 @@
+//! A compiled policy: what the agent writes into the spare generation and every packet reads.
+
+use super::{Address, NAME, PORTS_IN_WORD, SCOPE_LIMITS};
+use crate::{
+    gcra::{Price, Ticks},
+    hash::{self, Secret},
+    packet::Family,
+    words::Reason,
+};
+
+/// What every packet reads first. One element.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// [`super::LAYOUT`] of whoever created the maps.
+    pub layout: u64,
+    /// The place of keys in their regions; drawn when the table is created, never changed.
+    pub secret: Secret,
+    /// Which of the two policies is in force: 0 or 1.
+    pub generation: u32,
+    /// Which source maps have entries: a set of [`super::SourceMaps`] bits.
+    pub sources: u32,
+    /// Sets in the table of buckets.
+    pub sets: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// The head of one generation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The policy revision that this was compiled from.
+    pub revision: u64,
+    /// The answers that `reject` may send from this host.
+    pub answers: Budget,
+    /// The events that each CPU may report.
+    pub events: Budget,
+    /// The limits of packets that belong to no service.
+    pub scope: Scope,
+    /// 1 where the whole host only observes.
+    pub observe: u8,
+    /// 1 where services exist.
+    pub has_services: u8,
+    /// [`crate::words::Fate`] by [`Reason`] number.
+    pub fates: [u8; FATES],
+    /// Zero.
+    pub padding: [u8; 6],
+}
+
+/// Room for the fates of all reasons.
+pub const FATES: usize = 64;
+const _: () = assert!(Reason::ALL.len() <= FATES);
+
+/// A token bucket's constants.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// The cost of one.
+    pub cost: Ticks,
+    /// How deep the bucket is.
+    pub depth: Ticks,
+}
+
+/// The limits that apply to a packet, in the order in which they are read and charged.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// How many of `limits` are meant.
+    pub count: u16,
+    /// Limit numbers, 0 to [`super::MAX_LIMITS`].
+    pub limits: [u16; SCOPE_LIMITS],
+    /// Zero.
+    pub padding: [u16; 3],
+}
+
+/// A service. The destination decides where several share a port: the first match of a candidate list wins.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The limits of its packets: the host's and its own.
+    pub scope: Scope,
+    /// Destination prefix, both halves masked; IPv4 in the low 32 bits of `low`.
+    pub destination: Address,
+    /// Mask of `destination`; all zero matches every destination of either family.
+    pub mask: Address,
+    /// 4 or 6 where there is a destination, 0 where there is none.
+    pub family: u8,
+    /// IANA protocol number (6, 17, 1; 1 stands for ICMP and ICMPv6).
+    pub protocol: u8,
+    /// Zero.
+    pub padding: [u8; 6],
+    /// Its name.
+    pub name: [u8; NAME],
+}
+
+/// A limit per source. Its number, stable by name, is its place in the array and in the tallies.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// What its units cost.
+    pub price: Price,
+    /// How deep a bucket is.
+    pub depth: Ticks,
+    /// Where IPv4 sources have their buckets.
+    pub v4: Region,
+    /// Where IPv6 sources have their buckets.
+    pub v6: Region,
+    /// A [`crate::words::Unit`].
+    pub unit: u8,
+    /// A [`crate::words::Action`].
+    pub action: u8,
+    /// An [`crate::words::Overflow`].
+    pub overflow: u8,
+    /// 1 where it only observes.
+    pub observe: u8,
+    /// Zero.
+    pub padding: [u8; 4],
+    /// Its name; empty where the number is free.
+    pub name: [u8; NAME],
+}
+
+/// A limit's part of the table for one family.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Region {
+    /// Its first set, and its first aggregate.
+    pub base: u32,
+    /// Its sets, and its aggregates; 0 where the limit does not touch this family.
+    pub sets: u32,
+    /// Bits of an address that make a source: 1 to 32, or 1 to 128.
+    pub prefix: u8,
+    /// Bits of an address that make an aggregate: 1 to 32, or 1 to 64.
+    pub aggregate: u8,
+    /// Zero.
+    pub padding: [u8; 2],
+}
+
+impl Region {
+    /// The key of a source in this region.
+    #[inline(always)]
+    pub const fn key(&self, source: Address, family: Family, secret: Secret) -> u64 {
+        source.key(family, self.prefix, secret)
+    }
+
+    /// The set in which a key lives. The region must have sets.
+    #[inline(always)]
+    pub const fn set(&self, key: u64, secret: Secret) -> u32 {
+        self.base + hash::place(key, self.sets, secret)
+    }
+
+    /// The aggregate's bucket that serves a source. The region must have sets. Aggregates that meet share a bucket.
+    #[inline(always)]
+    pub const fn aggregate(&self, source: Address, family: Family, secret: Secret) -> u32 {
+        self.base + hash::place(source.key(family, self.aggregate, secret), self.sets, secret)
+    }
+}
+
+impl Limit {
+    /// Where sources of a family have their buckets.
+    #[inline(always)]
+    pub const fn region(&self, family: Family) -> &Region {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+}
+
+/// A slot of the table: 16 bytes for a source.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slot {
+    /// See [`Address::key`].
+    pub key: u64,
+    /// The source's bucket.
+    pub tat: Ticks,
+}
+
+/// Where a port's candidate list number lies: the element of [`super::maps::PORTS`] within a generation, and the bit.
+#[inline(always)]
+pub const fn port_place(slot: u32) -> (u32, u32) {
+    (slot / PORTS_IN_WORD, slot % PORTS_IN_WORD * 16)
+}
+
+/// The number of a TCP port (0), a UDP port (1) or ICMP (2, port 0) among all [`port_place`]s.
+#[inline(always)]
+pub const fn port_slot(transport: u32, port: u16) -> u32 {
+    transport * 65_536 + port as u32
+}
