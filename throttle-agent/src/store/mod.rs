@@ -76,3 +76,8 @@ impl Store {
         result
     }
 }
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod tests;

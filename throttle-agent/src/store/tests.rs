@@ -1,0 +1,143 @@
+//! What is written is there, once and whole; what is damaged is never believed.
+
+use super::*;
+use crate::policy::{self, Document};
+use ipnet::IpNet;
+use jiff::Timestamp;
+use std::{fs, net::Ipv4Addr, time::Instant};
+
+pub(super) fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+/// A document that says `number`, and is large enough to spread over pages.
+pub(super) fn document(number: u64) -> Document {
+    let blocks: Vec<_> = (0..200).map(|low| format!("\"10.{}.{}.{low}\"", number / 250, number % 250)).collect();
+    policy::parse(&format!("[sources]\nblock = [{}]\n", blocks.join(", "))).unwrap()
+}
+
+pub(super) fn block(number: u32, until: Option<i64>) -> Block {
+    Block {
+        prefix: IpNet::from(std::net::IpAddr::from(Ipv4Addr::from(number))),
+        until: until.map(at),
+        reason: "scan".into(),
+        author: "root".into(),
+        added: at(1),
+    }
+}
+
+fn fresh() -> (tempfile::TempDir, PathBuf, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let (store, notes) = Store::open(&path).unwrap();
+    assert_eq!(notes, []);
+    (directory, path, store)
+}
+
+#[test]
+fn a_revision_is_there_after_closing() {
+    let (_directory, path, store) = fresh();
+    assert_eq!(store.current().unwrap(), None);
+    assert_eq!(store.append(&document(1), "root", "first", at(1)).unwrap(), 1);
+    assert_eq!(store.append(&document(2), "root", "second", at(2)).unwrap(), 2);
+    drop(store);
+    let (store, notes) = Store::open(&path).unwrap();
+    assert_eq!(notes, []);
+    let current = store.current().unwrap().unwrap();
+    assert_eq!((current.info.revision, current.info.message.as_str(), &current.document), (2, "second", &document(2)));
+    assert_eq!(store.revision(1).unwrap().document, document(1));
+    assert!(matches!(store.revision(3), Err(StoreError::NoRevision(3))));
+    let numbers: Vec<_> = store.revisions().unwrap().iter().map(|info| info.revision).collect();
+    assert_eq!(numbers, [2, 1]);
+}
+
+#[test]
+fn the_oldest_revisions_go_when_there_are_too_many() {
+    let (_directory, path, store) = fresh();
+    for number in 1..=KEPT + 5 {
+        store.append(&Document::default(), "root", "", at(number as i64)).unwrap();
+    }
+    let revisions = store.revisions().unwrap();
+    assert_eq!((revisions.len() as u64, revisions.last().unwrap().revision), (KEPT, 6));
+    assert!(matches!(store.revision(5), Err(StoreError::NoRevision(5))));
+    assert!(fs::metadata(path).unwrap().len() < 8 << 20);
+}
+
+#[test]
+fn what_is_not_confirmed_goes_back_even_after_a_restart() {
+    let (_directory, path, store) = fresh();
+    store.append(&document(1), "root", "", at(1)).unwrap();
+    let pending = store.append_pending(&document(2), "root", "", at(2), at(60)).unwrap();
+    assert_eq!(pending, Pending { revision: 2, back_to: 1, deadline: at(60) });
+    drop(store);
+    let (store, _) = Store::open(&path).unwrap();
+    assert_eq!(store.pending().unwrap(), Some(pending));
+    assert!(matches!(
+        store.append(&document(3), "root", "", at(3)),
+        Err(StoreError::AwaitsConfirmation { revision: 2, .. })
+    ));
+    assert_eq!(store.go_back("throttle", at(60)).unwrap(), Some(3));
+    assert_eq!(store.current().unwrap().unwrap().document, document(1));
+    assert_eq!((store.pending().unwrap(), store.go_back("throttle", at(61)).unwrap()), (None, None));
+}
+
+#[test]
+fn what_is_confirmed_stays() {
+    let (_directory, _path, store) = fresh();
+    store.append_pending(&document(1), "root", "", at(1), at(60)).unwrap();
+    assert!(matches!(store.confirm(2), Err(StoreError::NothingPending(2))));
+    store.confirm(1).unwrap();
+    assert_eq!(store.pending().unwrap(), None);
+    assert_eq!(store.append(&document(2), "root", "", at(2)).unwrap(), 2);
+}
+
+#[test]
+fn the_first_revision_goes_back_to_nothing() {
+    let (_directory, _path, store) = fresh();
+    store.append_pending(&document(1), "root", "", at(1), at(60)).unwrap();
+    store.go_back("throttle", at(60)).unwrap();
+    assert_eq!(store.current().unwrap().unwrap().document, Document::default());
+}
+
+#[test]
+fn a_hundred_thousand_blocks_are_one_change() {
+    let (_directory, _path, store) = fresh();
+    let blocks: Vec<_> = (0..100_000).map(|number| block(number, Some(i64::from(number)))).collect();
+    let start = Instant::now();
+    store.add_blocks(&blocks).unwrap();
+    println!("100 000 blocks were added in {:?}", start.elapsed());
+    assert_eq!(store.blocks().unwrap(), blocks);
+    store.add_blocks(&[block(7, None)]).unwrap();
+    assert_eq!(store.blocks().unwrap()[7], block(7, None));
+    assert_eq!(store.purge(at(50_000)).unwrap().len(), 50_000);
+    assert_eq!(store.remove_blocks(&[blocks[7].prefix, blocks[8].prefix]).unwrap(), 1);
+    assert_eq!(store.blocks().unwrap(), blocks[50_001..]);
+}
+
+#[test]
+fn two_agents_cannot_share_a_file() {
+    let (_directory, path, store) = fresh();
+    assert!(matches!(Store::open(&path), Err(StoreError::InUse { .. })));
+    drop(store);
+    assert!(Store::open(&path).is_ok());
+}
+
+#[test]
+fn a_file_that_is_no_store_is_moved_aside_each_time_under_another_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    for number in 1..=3 {
+        fs::write(&path, format!("this is letter {number}, not a store")).unwrap();
+        let (store, notes) = Store::open(&path).unwrap();
+        let [Note::MovedAside { to, .. }] = &notes[..] else { panic!("{notes:?}") };
+        assert_eq!(fs::read_to_string(to).unwrap(), format!("this is letter {number}, not a store"));
+        assert!(to.ends_with(format!("store.redb.bad-{number}")));
+        assert_eq!(store.append(&document(1), "root", "", at(1)).unwrap(), 1);
+    }
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_named() {
+    let error = Store::open(Path::new("/nonexistent/store.redb")).err().unwrap().to_string();
+    assert!(error.starts_with("cannot open /nonexistent/store.redb: "), "{error}");
+}
