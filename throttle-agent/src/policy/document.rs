@@ -167,7 +167,7 @@ pub struct Events {
 }
 
 /// What a field is where the document is silent.
-pub(super) mod default {
+pub(in crate::policy) mod default {
     use super::{Action, Lengths, Mode, Overflow, Rate};
 
     pub(crate) const fn action() -> Action {

@@ -7,7 +7,7 @@ use super::{
     read::{self, Problem},
 };
 use serde_json::{Map, Number, Value};
-use std::{collections::HashMap, ops::Range};
+use std::{collections::HashMap, fmt, ops::Range};
 use toml::de::{DeTable, DeValue};
 
 /// Reads a policy file. Every problem is named, of its syntax, its fields or its meaning, in the order of the file.
@@ -20,19 +20,20 @@ pub fn parse_with_warnings(text: &str) -> Result<(Document, Vec<Warning>), Diagn
     let lines = Lines::of(text);
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        return Err(lines.sorted(errors.iter().map(|error| lines.syntax(error)).collect()));
+        return Err(sorted(errors.iter().map(|error| lines.syntax(error)).collect()));
     }
     let mut tree = Tree::default();
     let value = tree.table("", root.get_ref());
     let (document, mut problems) = read::read::<Document>(&value);
+    problems.0.retain(|problem| tree.problems.iter().all(|strange| strange.diagnostic.path != problem.diagnostic.path));
     problems.0.append(&mut tree.problems);
     let Some(document) = document.filter(|_| problems.0.is_empty()) else {
-        return Err(lines.sorted(problems.0.into_iter().map(|problem| lines.place(&tree, problem)).collect()));
+        return Err(sorted(problems.0.into_iter().map(|problem| lines.place(&tree, problem)).collect()));
     };
     let of_value = |diagnostic| lines.place(&tree, Problem { diagnostic, of_key: false });
     match check::check(&document) {
         Ok(warnings) => Ok((document, warnings.into_iter().map(of_value).collect())),
-        Err(Diagnostics(found)) => Err(lines.sorted(found.into_iter().map(of_value).collect())),
+        Err(Diagnostics(found)) => Err(sorted(found.into_iter().map(of_value).collect())),
     }
 }
 
@@ -76,11 +77,15 @@ impl Tree {
         let plain = match value {
             DeValue::String(text) => Value::String(text.to_string()),
             DeValue::Boolean(value) => Value::Bool(*value),
-            DeValue::Integer(integer) => self.integer(&path, integer),
-            DeValue::Float(float) => {
-                float.as_str().parse().ok().and_then(Number::from_f64).map_or(Value::Null, Value::Number)
-            }
-            DeValue::Datetime(_) => Value::Null,
+            DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
+                Ok(number) => number.into(),
+                Err(_) => self.strange(&path, integer),
+            },
+            DeValue::Float(float) => match float.as_str().parse().ok().and_then(Number::from_f64) {
+                Some(number) => number.into(),
+                None => self.strange(&path, float),
+            },
+            DeValue::Datetime(date) => self.strange(&path, date),
             DeValue::Table(table) => self.table(&path, table),
             DeValue::Array(items) => {
                 let items = items.iter().enumerate();
@@ -91,13 +96,11 @@ impl Tree {
         plain
     }
 
-    fn integer(&mut self, path: &str, integer: &toml::de::DeInteger<'_>) -> Value {
-        let number = i64::from_str_radix(integer.as_str(), integer.radix());
-        number.map(Value::from).unwrap_or_else(|_| {
-            let fault = Fault::new(format!("`{integer}` is too large a number"), "write a smaller one");
-            self.problems.push(Problem { diagnostic: fault.at(path), of_key: false });
-            Value::from(0)
-        })
+    /// Names a value that no field takes, whatever its reader thinks of it.
+    fn strange(&mut self, path: &str, value: &impl fmt::Display) -> Value {
+        let fault = Fault::new(format!("no field takes `{value}`"), "write text in quotes, or a number below 2^63");
+        self.problems.push(Problem { diagnostic: fault.at(path), of_key: false });
+        Value::Null
     }
 
     /// Where the problem is; for a path that the file does not have, where its parent is.
@@ -147,9 +150,13 @@ impl<'t> Lines<'t> {
         let fault = Fault::new(error.message().replace('\n', ", "), "correct the TOML here");
         Diagnostic { line: Some(line), column: Some(column), ..fault.at("") }
     }
-
-    fn sorted(&self, mut diagnostics: Vec<Diagnostic>) -> Diagnostics {
-        diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
-        Diagnostics(diagnostics)
-    }
 }
+
+fn sorted(mut diagnostics: Vec<Diagnostic>) -> Diagnostics {
+    diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+    Diagnostics(diagnostics)
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use throttle_common::{
     packet::Family,
     records::{Limit, name_str},
     table::{OPEN_WAYS, WAYS},
-    words::Unit,
+    words::{Overflow, Unit},
 };
 use utoipa::ToSchema;
 
@@ -31,6 +31,10 @@ pub struct Forecast {
     #[serde(with = "super::word")]
     #[schema(schema_with = super::word::schema::<Unit>)]
     pub unit: Unit,
+    /// What becomes of sources without a place.
+    #[serde(with = "super::word")]
+    #[schema(schema_with = super::word::schema::<Overflow>)]
+    pub overflow: Overflow,
     /// `ipv4` or `ipv6`.
     #[serde(serialize_with = "family_name")]
     #[schema(value_type = String)]
@@ -68,14 +72,14 @@ impl Forecast {
     /// What the limit's region for a family withstands, if there is one.
     pub fn of(limit: &Limit, family: Family) -> Option<Self> {
         let sets = limit.region(family).sets;
-        let unit = Unit::from_number(limit.unit)?;
+        let (unit, overflow) = (Unit::from_number(limit.unit)?, Overflow::from_number(limit.overflow)?);
         let cost = limit.price.cost(if unit == Unit::Bytes { FLOOD_FRAME } else { 1 });
         if sets == 0 || cost == 0 {
             return None;
         }
         let busy_seconds = cost as f64 / (TICKS_PER_NANO as f64 * 1e9);
         let full_at = offered_at(FULL) * f64::from(sets) / busy_seconds;
-        Some(Self { limit: name_str(&limit.name).to_owned(), unit, family, sets, busy_seconds, full_at })
+        Some(Self { limit: name_str(&limit.name).to_owned(), unit, overflow, family, sets, busy_seconds, full_at })
     }
 
     /// How the region fares under a flood.
@@ -108,15 +112,20 @@ impl fmt::Display for Forecast {
             Unit::Bytes => "64-byte frame",
             Unit::Connections => "SYN",
         };
+        let fate = match self.overflow {
+            Overflow::Aggregate => "these share the bucket of their aggregate",
+            Overflow::Refuse => "these are refused",
+            Overflow::Admit => "these pass uncounted",
+        };
         write!(
             f,
-            "{} ({}): one {packet} keeps its source's place for {}; of {} places, a flood of {} {packet}s/s from ever \
-             new sources leaves 1 % of them without one",
+            "{} ({}): room for {} sources at once; one {packet} holds a place for {}, so a flood of {} {packet}s/s from \
+             ever new sources leaves 1 % of them without one: {fate}",
             self.limit,
             family(self.family),
+            grouped(u64::from(self.sets) * OPEN_WAYS as u64),
             seconds(self.busy_seconds),
-            u64::from(self.sets) * OPEN_WAYS as u64,
-            grouped(self.full_at),
+            grouped(rounded(self.full_at)),
         )
     }
 }
@@ -143,11 +152,16 @@ fn seconds(seconds: f64) -> String {
     }
 }
 
-/// A number with two significant digits and a space between thousands.
+/// A number with two significant digits.
 #[expect(clippy::cast_sign_loss, reason = "rates of packets are not negative")]
-fn grouped(number: f64) -> String {
+fn rounded(number: f64) -> u64 {
     let step = 10f64.powf((number.max(1.0).log10().floor() - 1.0).max(0.0));
-    let digits = (((number / step).floor() * step) as u64).to_string();
+    ((number / step).floor() * step) as u64
+}
+
+/// A number with a space between thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
@@ -157,3 +171,7 @@ fn grouped(number: f64) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[path = "forecast_tests.rs"]
+mod tests;

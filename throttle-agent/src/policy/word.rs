@@ -84,7 +84,7 @@ pub fn one_of(word: &str, names: &[&str]) -> String {
 }
 
 /// The one of `names` that `word` most likely stands for, if it is near enough to be a slip of the hand.
-fn nearest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
+pub(super) fn nearest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
     let distance = |name: &&str| strsim::osa_distance(&word.to_lowercase(), name);
     let near = names.iter().copied().min_by_key(distance)?;
     (distance(&near) <= 1 + near.chars().count() / 4).then_some(near)

@@ -13,6 +13,8 @@ use std::{
 
 /// Set for the child process: the path of its store.
 const CHILD: &str = "THROTTLE_TEST_STORE";
+/// Set for the child process: a file that it removes when the disk is full.
+const BALLAST: &str = "THROTTLE_TEST_BALLAST";
 /// Blocks that the child adds at once.
 const BATCH: u32 = 100;
 /// Where the reproducible dice start.
@@ -26,8 +28,8 @@ fn dice(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// Not a test by itself: what the children of the tests below do until they are killed or fail. Each line that it
-/// prints is an acknowledgement.
+/// Not a test by itself: what the children of the tests below do until they are killed, or fail for the second time.
+/// Each line that it prints is an acknowledgement.
 #[test]
 fn child() {
     let Ok(path) = env::var(CHILD) else { return };
@@ -46,7 +48,10 @@ fn child() {
             }
             Err(error) => {
                 println!("\nfailed: {error}");
-                return;
+                // With room again the same store goes on.
+                if !env::var(BALLAST).is_ok_and(|ballast| fs::remove_file(ballast).is_ok()) {
+                    return;
+                }
             }
         }
     }
@@ -175,15 +180,20 @@ fn a_full_disk_refuses_and_loses_nothing() {
     }
     let directory = tempfile::tempdir().unwrap();
     // The mount lives in a mount namespace of the child's own, and ends with it.
-    let script = "mount -t tmpfs -o size=6m tmpfs \"$1\" && shift && \"$@\"; cp \"$THROTTLE_TEST_STORE\" \"$0\"";
+    let script = "mount -t tmpfs -o size=8m tmpfs \"$1\" && head -c 2000000 /dev/zero > \"$THROTTLE_TEST_BALLAST\" \
+                  && shift && \"$@\"; cp \"$THROTTLE_TEST_STORE\" \"$0\"";
     let copy = directory.path().join("copy.redb");
     let disk = directory.path().join("disk");
     fs::create_dir(&disk).unwrap();
     let mut program = Command::new("unshare");
     program.args(["--mount", "sh", "-c", script]).arg(&copy).arg(&disk).arg(env::current_exe().unwrap());
-    let child = spawn_child(&disk.join("store.redb"), program.args(child_arguments()));
+    program.args(child_arguments()).env(BALLAST, disk.join("ballast"));
+    let child = spawn_child(&disk.join("store.redb"), &mut program);
     let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-    let acknowledged = output.lines().filter_map(revision_of).last().expect("some revisions fit");
-    assert!(output.contains("failed: the store failed: "), "{output}");
-    assert_eq!(assert_whole(&copy, acknowledged), acknowledged);
+    let lines: Vec<_> = output.lines().filter(|line| !line.is_empty()).collect();
+    let full = lines.iter().position(|line| line.starts_with("failed: the store failed: ")).expect(&output);
+    let before = lines[..full].iter().rev().find_map(|line| revision_of(line)).expect("some revisions fit");
+    let after = lines[full..].iter().rev().find_map(|line| revision_of(line)).expect("the same store went on");
+    assert!(after > before);
+    assert_eq!(assert_whole(&copy, after), after);
 }

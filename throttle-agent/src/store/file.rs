@@ -155,9 +155,9 @@ fn prepare(database: &Database) -> Result<bool, StoreError> {
         new
     };
     if new {
-        transaction.commit()?
+        transaction.commit()?;
     } else {
-        transaction.abort()?
+        transaction.abort()?;
     }
     Ok(new)
 }

@@ -1,7 +1,7 @@
 //! Limits: what a bucket can hold, and what a packet can be asked.
 
 use crate::policy::{
-    document::{Document, Lengths, Limit, Protocol},
+    document::{Document, Lengths, Limit, Protocol, default},
     fault::{Diagnostic, Fault},
     units::Scale,
     word::{Word, one_of},
@@ -107,28 +107,29 @@ fn burst(limit: &Limit) -> Result<(), Fault> {
 
 fn lengths(limit: &Limit, wrong: &mut impl FnMut(&str, Fault)) {
     let Lengths { ipv4, ipv6 } = limit.prefix;
-    family("ipv4", ipv4, limit.aggregate.ipv4, [32, 32], limit.overflow, wrong);
-    family("ipv6", ipv6, limit.aggregate.ipv6, [128, 64], limit.overflow, wrong);
+    family("ipv4", [ipv4, limit.aggregate.ipv4], [32, 32], limit, wrong);
+    family("ipv6", [ipv6, limit.aggregate.ipv6], [128, 64], limit, wrong);
 }
 
 fn family(
     name: &str,
-    prefix: u8,
-    aggregate: u8,
+    [prefix, aggregate]: [u8; 2],
     [longest, longest_aggregate]: [u8; 2],
-    overflow: Overflow,
+    limit: &Limit,
     wrong: &mut impl FnMut(&str, Fault),
 ) {
     if prefix == 0 || prefix > longest {
         let fault = Fault::new(format!("a source cannot be {prefix} bits of {name}"), format!("write 1 to {longest}"));
         return wrong(&format!("prefix.{name}"), fault);
     }
-    let field = format!("aggregate.{name}");
+    // Where the aggregate is as by default, what its author wrote is the prefix.
+    let written = if limit.aggregate == default::aggregate() { "prefix" } else { "aggregate" };
+    let field = format!("{written}.{name}");
     if aggregate == 0 || aggregate > longest_aggregate {
         let reason = format!("an aggregate cannot be {aggregate} bits of {name}");
         wrong(&field, Fault::new(reason, format!("write 1 to {longest_aggregate}")));
-    } else if overflow == Overflow::Aggregate && aggregate >= prefix {
-        let reason = format!("an aggregate of {aggregate} bits is not shorter than a source of {prefix}");
+    } else if limit.overflow == Overflow::Aggregate && aggregate >= prefix {
+        let reason = format!("an aggregate of {aggregate} bits is not shorter than a source of {prefix} bits");
         let remedy = match prefix.saturating_sub(8).min(longest_aggregate) {
             0 => "write overflow = \"refuse\" or \"admit\"".to_owned(),
             shorter => format!("write aggregate = {{ {name} = {shorter} }}, or overflow = \"refuse\""),

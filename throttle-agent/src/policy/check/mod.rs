@@ -37,3 +37,6 @@ fn budget(path: &str, rate: Rate, found: &mut Vec<Diagnostic>) {
         found.push(Fault::new(format!("`{rate}` is more than a host can send"), remedy).at(path));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,8 +34,6 @@ fn fault_of(name: &str) -> Option<Fault> {
         return Some(Fault::new(format!("the name has {} bytes", name.len()), format!("use at most {NAME}")));
     }
     let odd = name.chars().find(|&c| !allowed(c));
-    match odd.or_else(|| name.chars().next().filter(|c| !c.is_ascii_alphanumeric())) {
-        Some(odd) => Some(Fault::new(format!("the name `{name}` has a {odd:?} where none may be"), remedy)),
-        None => None,
-    }
+    let odd = odd.or_else(|| name.chars().next().filter(|c| !c.is_ascii_alphanumeric()))?;
+    Some(Fault::new(format!("the name `{name}` has a {odd:?} where none may be"), remedy))
 }

@@ -58,3 +58,6 @@ fn fates(document: &Document) -> [u8; FATES] {
     }
     fates
 }
+
+#[cfg(test)]
+mod tests;

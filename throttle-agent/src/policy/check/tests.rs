@@ -1,0 +1,72 @@
+//! What the check warns of. What it refuses is in the corpus.
+
+use super::*;
+use crate::policy::{Limit, parse, tests::EXAMPLE, units::Quantity};
+use throttle_common::words::Unit;
+
+fn warnings(document: &Document) -> Vec<String> {
+    check(document).unwrap().iter().map(Warning::to_string).collect()
+}
+
+fn enforcing(limits: Vec<Limit>) -> Document {
+    Document { mode: Mode::Enforce, limits, ..Document::default() }
+}
+
+fn limit(name: &str, rate: &str) -> Limit {
+    Limit::new(name, Unit::Packets, rate.parse().unwrap())
+}
+
+fn sources(lists: &str) -> Document {
+    parse(&format!("mode = \"enforce\"\n[sources]\n{lists}")).unwrap()
+}
+
+#[test]
+fn a_plain_document_is_not_warned_of() {
+    assert_eq!(warnings(&Document::default()), [""; 0]);
+    assert_eq!(warnings(&enforcing(vec![limit("one", "1000/s"), limit("two", "100000/hour")])), [""; 0]);
+}
+
+#[test]
+fn what_only_observes_is_said_to() {
+    let document = Document { mode: Mode::Observe, ..enforcing(vec![limit("one", "5/s")]) };
+    assert!(warnings(&document)[0].starts_with("mode: the host only observes"));
+    assert!(warnings(&parse(EXAMPLE).unwrap())[0].starts_with("limit[0].mode: `new-connections` only observes"));
+}
+
+#[test]
+fn a_limit_behind_a_tighter_one_is_said_to_do_nothing() {
+    let refused = |limits| warnings(&enforcing(limits)).iter().filter(|text| text.contains("never refuses")).count();
+    assert_eq!(refused(vec![limit("wide", "1000/s"), limit("tight", "10/s")]), 1);
+    assert_eq!(refused(vec![limit("one", "10/s"), limit("same", "10/s")]), 1);
+    // The same rate with another burst or for finer sources is another limit.
+    let burst = Limit { burst: Some(Quantity::bare(50)), ..limit("burst", "100/s") };
+    assert_eq!(refused(vec![limit("steady", "10/s"), burst.clone()]), 1);
+    assert_eq!(refused(vec![Limit { burst: Some(Quantity::bare(500)), ..limit("steady", "10/s") }, burst]), 0);
+    let mut coarse = limit("coarse", "100/s");
+    coarse.prefix.ipv4 = 25;
+    assert_eq!(refused(vec![coarse, limit("fine", "10/s")]), 0);
+    // What only observes refuses nothing first.
+    assert_eq!(refused(vec![limit("wide", "1000/s"), Limit { mode: Mode::Observe, ..limit("tight", "10/s") }]), 0);
+}
+
+#[test]
+fn everyone_and_nobody_are_said_so() {
+    assert!(warnings(&sources("allow = [\"0.0.0.0/0\"]"))[0].contains("this allows everyone"));
+    assert!(warnings(&sources("block = [\"::/0\"]"))[0].contains("you included"));
+    assert!(warnings(&sources("known = [\"0.0.0.0/0\"]"))[0].contains("a flood can take every place"));
+    assert!(warnings(&sources("known = [\"192.0.2.1\", \"192.0.2.1\"]"))[0].contains("already in the list"));
+}
+
+#[test]
+fn a_block_within_an_allow_is_said_to_do_nothing_and_a_hole_in_a_block_is_not() {
+    let found = warnings(&sources("allow = [\"192.0.2.0/24\"]\nblock = [\"192.0.2.7\"]"));
+    assert!(found[0].contains("192.0.2.7 is never blocked: it lies within 192.0.2.0/24"));
+    assert_eq!(warnings(&sources("allow = [\"192.0.2.7\"]\nblock = [\"192.0.2.0/24\"]")), [""; 0]);
+}
+
+#[test]
+fn a_burst_below_joined_frames_is_said_to_hold_them_back() {
+    let limit =
+        Limit { burst: Some("2KB".parse().unwrap()), ..Limit::new("slow", Unit::Bytes, "1MB/s".parse().unwrap()) };
+    assert!(warnings(&enforcing(vec![limit]))[0].contains("large receive offload"));
+}

@@ -1,0 +1,177 @@
+//! What the kernel reads is what the document says, and what it remembers stays where it is.
+
+use super::*;
+use crate::policy::{
+    HeldLimit, Lengths, Limit, Service, parse,
+    tests::EXAMPLE,
+    units::{Period, Quantity},
+};
+use proptest::prelude::*;
+use throttle_common::{
+    gcra,
+    records::{self, NONE, Region, name_str, port_slot},
+    words::{Fate, Overflow, Unit},
+};
+
+fn empty(sets: u32) -> Layout {
+    Layout { sets, limits: Vec::new() }
+}
+
+fn after(compiled: &Compiled, sets: u32) -> Layout {
+    let limits = compiled.limits.iter().map(|&(number, record)| HeldLimit { number, record }).collect();
+    Layout { sets, limits }
+}
+
+fn limit(name: &str, sources: u32) -> Limit {
+    Limit { sources, ..Limit::new(name, Unit::Packets, Rate::per_second(10)) }
+}
+
+fn with(limits: Vec<Limit>) -> Document {
+    Document { limits, ..Document::default() }
+}
+
+fn number(compiled: &Compiled, name: &str) -> u16 {
+    compiled.limits.iter().find(|(_, record)| name_str(&record.name) == name).unwrap().0
+}
+
+fn record<'c>(compiled: &'c Compiled, name: &str) -> &'c records::Limit {
+    &compiled.limits.iter().find(|(_, record)| name_str(&record.name) == name).unwrap().1
+}
+
+#[test]
+fn the_example_compiles_to_what_it_says() {
+    let compiled = compile(&parse(EXAMPLE).unwrap(), 7, &empty(1 << 20)).unwrap();
+    let policy = &compiled.policy;
+    assert_eq!((policy.revision, policy.observe, policy.has_services), (7, 0, 1));
+    assert_eq!(policy.answers, Budget { cost: 256 * 500_000, depth: 256 * 1_000_000_000 });
+    assert_eq!(policy.fates[Reason::Arp as usize], Fate::Drop as u8);
+    assert_eq!(policy.fates[Reason::TooManyVlans as usize], Fate::Pass as u8);
+    assert_eq!(policy.fates[Reason::OtherEthertype as usize], Fate::Pass as u8);
+    // Nothing is due to events: no reading of the clock admits one.
+    assert_eq!(gcra::admit(0, gcra::ticks(1 << 50), policy.events.cost, policy.events.depth), None);
+
+    let connections = record(&compiled, "new-connections");
+    assert_eq!(connections.price.cost(1), 256 * 1_200_000_000);
+    assert_eq!((connections.observe, connections.overflow), (1, Overflow::Refuse as u8));
+    assert_eq!((connections.v4.prefix, connections.v4.aggregate, connections.v4.sets), (24, 16, 1_000));
+    // Its service has an IPv4 destination: no IPv6 packet is asked about it.
+    assert_eq!(connections.v6, Region::default());
+
+    // The host's limit comes first, and is all that packets of no service are asked about.
+    let (host, web) = (number(&compiled, "traffic"), number(&compiled, "new-connections"));
+    assert_eq!((policy.scope.count, policy.scope.limits[0]), (1, host));
+    let [service] = &compiled.services[..] else { panic!() };
+    assert_eq!((service.scope.count, &service.scope.limits[..2]), (2, &[host, web][..]));
+    assert_eq!((service.family, service.mask.low, service.destination.low), (4, 0xff00_0000, 0x0a00_0000));
+    assert_eq!(compiled.ports.len(), 82);
+    assert_eq!(compiled.ports[0], (port_slot(0, 80), 1));
+}
+
+#[test]
+fn the_most_specific_destination_is_asked_first() {
+    let service = |name: &str, destination: Option<&str>| Service {
+        name: name.into(),
+        protocol: crate::policy::Protocol::Icmp,
+        ports: Vec::new(),
+        destination: destination.map(|prefix| prefix.parse().unwrap()),
+    };
+    let services =
+        vec![service("any", None), service("wide", Some("10.0.0.0/8")), service("narrow", Some("10.1.0.0/16"))];
+    let compiled = compile(&Document { services, ..Document::default() }, 1, &empty(0)).unwrap();
+    assert_eq!(compiled.candidates, [[3, 2, 1, NONE, NONE, NONE, NONE, NONE]]);
+    assert_eq!(compiled.ports, [(port_slot(2, 0), 1)]);
+}
+
+#[test]
+fn a_limit_keeps_its_number_and_its_regions_whatever_comes_and_goes_around_it() {
+    let before = compile(&with(vec![limit("a", 30), limit("b", 30), limit("c", 30)]), 1, &empty(1_000)).unwrap();
+    let held = after(&before, 1_000);
+    let faster = Limit { rate: Rate::per_second(99), ..limit("c", 30) };
+    let after = compile(&with(vec![limit("new", 3), faster, limit("b", 30)]), 2, &held).unwrap();
+    for name in ["b", "c"] {
+        assert_eq!(number(&after, name), number(&before, name));
+        assert_eq!(
+            (record(&after, name).v4, record(&after, name).v6),
+            (record(&before, name).v4, record(&before, name).v6)
+        );
+    }
+    // What `a` held is not given away while packets still use it.
+    assert_eq!(number(&after, "new"), 3);
+    assert_eq!(record(&after, "new").v4.base, 60);
+}
+
+#[test]
+fn other_sources_are_a_new_region() {
+    let held = after(&compile(&with(vec![limit("a", 30)]), 1, &empty(1_000)).unwrap(), 1_000);
+    let prefix = Limit { prefix: Lengths { ipv4: 31, ipv6: 64 }, ..limit("a", 30) };
+    let bytes = Limit { unit: Unit::Bytes, ..limit("a", 30) };
+    let base = |limit| {
+        let compiled = compile(&with(vec![limit]), 2, &held).unwrap();
+        (compiled.limits[0].1.v4.base, compiled.limits[0].1.v6.base)
+    };
+    assert_eq!(base(limit("a", 30)), (0, 10));
+    assert_eq!(base(prefix), (20, 10));
+    assert_eq!(base(limit("a", 27)), (20, 29));
+    assert_eq!(base(bytes), (20, 30));
+}
+
+#[test]
+fn the_gap_that_a_limit_left_is_used_by_the_next_change() {
+    let all = compile(&with(vec![limit("a", 30), limit("b", 30)]), 1, &empty(40)).unwrap();
+    let only_b = compile(&with(vec![limit("b", 30)]), 2, &after(&all, 40)).unwrap();
+    let again = compile(&with(vec![limit("b", 30), limit("c", 30)]), 3, &after(&only_b, 40)).unwrap();
+    assert_eq!((number(&again, "c"), record(&again, "c").v4.base), (0, 0));
+}
+
+#[test]
+fn a_table_that_is_too_small_says_by_how_much_and_what_to_do() {
+    let error = compile(&with(vec![limit("a", 30), limit("b", 30)]), 1, &empty(30)).unwrap_err().to_string();
+    let expected = "limit: the limits need 40 sets, the table has 30: 10 found no range among the 0 that are free; \
+                    start the agent with --table-sets 64, or ask room for fewer `sources` (3 to a set and family)";
+    assert_eq!(error, expected);
+    let held = after(&compile(&with(vec![limit("a", 60)]), 1, &empty(40)).unwrap(), 40);
+    let error = compile(&with(vec![limit("b", 60)]), 2, &held).unwrap_err().to_string();
+    assert!(error.contains("in a change of its own"), "{error}");
+}
+
+#[test]
+fn a_wrong_document_is_not_compiled() {
+    let error = compile(&with(vec![limit("a b", 30)]), 1, &empty(1_000)).unwrap_err();
+    assert_eq!(error.0[0].path, "limit[0].name");
+}
+
+proptest! {
+    #[test]
+    fn regions_never_overlap_and_lie_within_the_table(
+        rounds in prop::collection::vec(prop::collection::btree_map(0u8..8, 1u32..200, 0..8), 1..6),
+    ) {
+        let mut held = empty(2_000);
+        for (revision, round) in rounds.iter().enumerate() {
+            let limits = round.iter().map(|(name, sources)| limit(&format!("limit-{name}"), *sources)).collect();
+            let Ok(compiled) = compile(&with(limits), revision as u64, &held) else { continue };
+            // Together with what the kernel still holds: packets in flight use both.
+            let mut regions: Vec<_> = compiled.limits.iter().flat_map(|(_, limit)| [limit.v4, limit.v6]).collect();
+            let kept = held.limits.iter().flat_map(|limit| [limit.record.v4, limit.record.v6]);
+            regions.extend(kept.filter(|region| !regions.contains(region)).collect::<Vec<_>>());
+            regions.sort_by_key(|region| region.base);
+            prop_assert!(regions.is_sorted_by(|one, next| one.base + one.sets <= next.base));
+            prop_assert!(regions.last().is_none_or(|last| last.base + last.sets <= held.sets));
+            held = after(&compiled, held.sets);
+        }
+    }
+
+    #[test]
+    fn a_burst_is_admitted_at_once_to_its_last_cell(
+        amount in 1u64..1_000_000, per in 0usize..4, burst in 1u64..100_000,
+    ) {
+        let per = [Period::Second, Period::Minute, Period::Hour, Period::Day][per];
+        let rate = Rate { quantity: Quantity::bare(amount), per };
+        let burst = Some(Quantity::bare(burst)).filter(|burst| burst.amount() * per.seconds() <= amount * 86_400);
+        let limit = Limit { burst, ..Limit { rate, ..limit("a", 3) } };
+        let cells = limit.burst_units();
+        let compiled = compile(&with(vec![limit]), 1, &empty(1_000)).unwrap();
+        let record = compiled.limits[0].1;
+        prop_assert!(u128::from(record.price.cost(1)) * u128::from(cells) <= u128::from(record.depth));
+        prop_assert!(u128::from(record.price.cost(1)) * u128::from(cells + 1) > u128::from(record.depth));
+    }
+}

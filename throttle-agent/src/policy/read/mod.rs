@@ -1,0 +1,198 @@
+//! From a tree of values to a [`super::Document`], naming every problem on the way instead of stopping at the first.
+//!
+//! TOML and JSON arrive here as the same tree. Problems carry the path of their value; [`super::file`] knows where in
+//! the file a path is.
+
+mod tables;
+
+use super::{
+    document::{Mode, Protocol},
+    fault::{Diagnostic, Diagnostics, Fault},
+    ports::PortRange,
+    prefix::Prefix,
+    units::{Quantity, Rate},
+    word::{Word, nearest, one_of},
+};
+use serde_json::{Map, Value};
+use throttle_common::words::{Action, Fate, Overflow, Unit};
+
+/// Problems in the order in which they were met.
+#[derive(Default)]
+pub(super) struct Problems(pub(super) Vec<Problem>);
+
+/// A problem, and whether its place is the value at its path or the key in front of it.
+pub(super) struct Problem {
+    pub(super) diagnostic: Diagnostic,
+    pub(super) of_key: bool,
+}
+
+impl Problems {
+    fn value(&mut self, path: &str, fault: Fault) {
+        self.0.push(Problem { diagnostic: fault.at(path), of_key: false });
+    }
+
+    fn key(&mut self, path: &str, fault: Fault) {
+        self.0.push(Problem { diagnostic: fault.at(path), of_key: true });
+    }
+}
+
+/// What can be read from a value. `None` only after a problem was named.
+pub(super) trait Read: Sized {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self>;
+}
+
+/// Reads a whole tree, or names every problem.
+pub(super) fn read<T: Read>(value: &Value) -> (Option<T>, Problems) {
+    let mut problems = Problems::default();
+    let read = T::read(value, "", &mut problems);
+    (read.filter(|_| problems.0.is_empty()), problems)
+}
+
+/// The fields of a table, each taken once; [`Fields::end`] names those that nobody asked for.
+struct Fields<'v, 'p> {
+    path: &'v str,
+    table: &'v Map<String, Value>,
+    known: Vec<&'static str>,
+    missing: Vec<(&'static str, &'static str)>,
+    problems: &'p mut Problems,
+}
+
+impl<'v, 'p> Fields<'v, 'p> {
+    fn of(value: &'v Value, path: &'v str, problems: &'p mut Problems) -> Option<Self> {
+        let Value::Object(table) = value else {
+            problems.value(path, wrong_type(value, "a table"));
+            return None;
+        };
+        Some(Self { path, table, known: Vec::new(), missing: Vec::new(), problems })
+    }
+
+    /// The field, if it is there and right.
+    fn optional<T: Read>(&mut self, name: &'static str) -> Option<T> {
+        self.known.push(name);
+        let value = self.table.get(name)?;
+        T::read(value, &join(self.path, name), self.problems)
+    }
+
+    /// The field, or what stands for it.
+    fn or<T: Read>(&mut self, name: &'static str, default: T) -> T {
+        self.optional(name).unwrap_or(default)
+    }
+
+    /// The field; its absence is a problem whose remedy is the example.
+    fn required<T: Read>(&mut self, name: &'static str, example: &'static str) -> Option<T> {
+        if !self.table.contains_key(name) {
+            self.missing.push((name, example));
+        }
+        self.optional(name)
+    }
+
+    /// Names unknown fields, and missing ones unless an unknown one is a slip of their name.
+    fn end(mut self) {
+        for name in self.table.keys().filter(|name| !self.known.contains(&name.as_str())) {
+            self.missing.retain(|(missing, _)| nearest(name, &self.known) != Some(missing));
+            let reason = format!("there is no field `{name}` here");
+            self.problems.key(&join(self.path, name), Fault::new(reason, one_of(name, &self.known)));
+        }
+        for (name, example) in self.missing {
+            self.problems
+                .value(self.path, Fault::new(format!("`{name}` is missing"), format!("add {name} = {example}")));
+        }
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn wrong_type(value: &Value, wanted: &str) -> Fault {
+    let found = match value {
+        Value::Null => "nothing".to_owned(),
+        Value::Bool(_) => "true or false".to_owned(),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(_) => "text".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "a table".to_owned(),
+    };
+    Fault::new(format!("this is {found}"), format!("write {wanted}"))
+}
+
+impl<T: Read> Read for Vec<T> {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let Value::Array(items) = value else {
+            let wanted = if value.is_object() {
+                format!("[[{path}]], once for each")
+            } else {
+                "a list, such as [80]".to_owned()
+            };
+            problems.value(path, wrong_type(value, &wanted));
+            return None;
+        };
+        let read = |(index, item)| T::read(item, &format!("{path}[{index}]"), problems);
+        Some(items.iter().enumerate().filter_map(read).collect())
+    }
+}
+
+macro_rules! read_text {
+    ($($type:ty => $wanted:literal, $read:expr;)+) => {$(
+        impl Read for $type {
+            fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+                let read: fn(&str) -> Result<Self, Fault> = $read;
+                let read = value.as_str().ok_or_else(|| wrong_type(value, $wanted)).and_then(read);
+                read.map_err(|fault| problems.value(path, fault)).ok()
+            }
+        }
+    )+};
+}
+
+read_text! {
+    String => "text in quotes", |text| Ok(text.to_owned());
+    Prefix => "an address or prefix in quotes", str::parse;
+    Rate => "a rate in quotes, such as \"50/min\"", str::parse;
+    Mode => "\"observe\" or \"enforce\"", Word::named;
+    Protocol => "\"tcp\", \"udp\" or \"icmp\"", Word::named;
+    Unit => "\"packets\", \"bytes\" or \"connections\"", Word::named;
+    Action => "\"drop\" or \"reject\"", Word::named;
+    Overflow => "\"aggregate\", \"refuse\" or \"admit\"", Word::named;
+    Fate => "\"pass\" or \"drop\"", Word::named;
+}
+
+macro_rules! read_number_or_text {
+    ($($type:ty => $wanted:literal, $number:expr;)+) => {$(
+        impl Read for $type {
+            fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+                let number: fn(u64) -> Result<Self, Fault> = $number;
+                let read = match (value.as_u64(), value.as_str()) {
+                    (Some(value), _) => number(value),
+                    (_, Some(text)) => text.parse(),
+                    _ => Err(wrong_type(value, $wanted)),
+                };
+                read.map_err(|fault| problems.value(path, fault)).ok()
+            }
+        }
+    )+};
+}
+
+read_number_or_text! {
+    Quantity => "a number such as 50 or text such as \"64KiB\"", |number| number.to_string().parse();
+    PortRange => "a port such as 80 or a range such as \"8000-8080\"", |port| Self::new(port, port);
+}
+
+macro_rules! read_number {
+    ($($type:ty),+) => {$(
+        impl Read for $type {
+            fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+                let wanted = || wrong_type(value, &format!("a whole number from 0 to {}", Self::MAX));
+                let read = value.as_u64().and_then(|number| Self::try_from(number).ok()).ok_or_else(wanted);
+                read.map_err(|fault| problems.value(path, fault)).ok()
+            }
+        }
+    )+};
+}
+
+read_number!(u8, u32);
+
+impl Problems {
+    pub(super) fn into_diagnostics(self) -> Diagnostics {
+        Diagnostics(self.0.into_iter().map(|problem| problem.diagnostic).collect())
+    }
+}

@@ -1,0 +1,136 @@
+//! The tables of a document, field by field.
+
+use super::{Fields, Problems, Read, join, read, wrong_type};
+use crate::policy::{
+    document::{Answers, Document, Events, Lengths, Limit, Mode, Service, Sources, default},
+    word::Word,
+};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use throttle_common::words::{Fate, Reason};
+
+impl Read for Document {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(value, path, problems)?;
+        let document = Self {
+            mode: fields.or("mode", Mode::default()),
+            services: fields.or("service", Vec::new()),
+            limits: fields.or("limit", Vec::new()),
+            sources: fields.or("sources", Sources::default()),
+            shapes: fields.or("shapes", BTreeMap::new()),
+            answers: fields.or("answers", Answers::default()),
+            events: fields.or("events", Events::default()),
+        };
+        fields.end();
+        Some(document)
+    }
+}
+
+impl Read for Service {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(value, path, problems)?;
+        let name = fields.required("name", "\"web\"");
+        let protocol = fields.required("protocol", "\"tcp\"");
+        let ports = fields.or("ports", Vec::new());
+        let destination = fields.optional("destination");
+        fields.end();
+        Some(Self { name: name?, protocol: protocol?, ports, destination })
+    }
+}
+
+impl Read for Limit {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(value, path, problems)?;
+        let name: Option<String> = fields.required("name", "\"new-connections\"");
+        let service = fields.optional("service");
+        let unit = fields.required("unit", "\"packets\"");
+        let rate = fields.required("rate", "\"1000/s\"");
+        let burst = fields.optional("burst");
+        let action = fields.or("action", default::action());
+        let mode = fields.or("mode", default::mode());
+        let overflow = fields.or("overflow", default::overflow());
+        let prefix = fields.lengths("prefix", default::prefix());
+        let aggregate = fields.lengths("aggregate", default::aggregate());
+        let sources = fields.or("sources", default::sources());
+        fields.end();
+        let limit = Self::new(name?, unit?, rate?);
+        Some(Self { service, burst, action, mode, overflow, prefix, aggregate, sources, ..limit })
+    }
+}
+
+impl Fields<'_, '_> {
+    /// Both lengths of a prefix; the one that is not written is the default's.
+    fn lengths(&mut self, name: &'static str, default: Lengths) -> Lengths {
+        self.known.push(name);
+        let path = join(self.path, name);
+        let Some(value) = self.table.get(name) else { return default };
+        let Some(mut fields) = Fields::of(value, &path, self.problems) else { return default };
+        let lengths = Lengths { ipv4: fields.or("ipv4", default.ipv4), ipv6: fields.or("ipv6", default.ipv6) };
+        fields.end();
+        lengths
+    }
+}
+
+impl Read for Sources {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(value, path, problems)?;
+        let sources = Self {
+            allow: fields.or("allow", Vec::new()),
+            known: fields.or("known", Vec::new()),
+            block: fields.or("block", Vec::new()),
+        };
+        fields.end();
+        Some(sources)
+    }
+}
+
+impl Read for Answers {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(value, path, problems)?;
+        let answers = Self { rate: fields.or("rate", default::answers()) };
+        fields.end();
+        Some(answers)
+    }
+}
+
+impl Read for Events {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(value, path, problems)?;
+        let events = Self { rate: fields.or("rate", default::events()) };
+        fields.end();
+        Some(events)
+    }
+}
+
+impl Read for BTreeMap<Reason, Fate> {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let Value::Object(table) = value else {
+            problems.value(path, wrong_type(value, "a table of shapes and fates"));
+            return None;
+        };
+        let mut fates = Self::new();
+        for (name, value) in table {
+            let path = join(path, name);
+            let fate = Fate::read(value, &path, problems);
+            match <Reason as Word>::named(name) {
+                Ok(shape) => fates.extend(fate.map(|fate| (shape, fate))),
+                Err(fault) => problems.key(&path, fault),
+            }
+        }
+        Some(fates)
+    }
+}
+
+macro_rules! deserialize_by_reading {
+    ($($type:ty),+) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let (read, problems) = read(&Value::deserialize(deserializer)?);
+                read.ok_or_else(|| D::Error::custom(problems.into_diagnostics()))
+            }
+        }
+    )+};
+}
+
+deserialize_by_reading!(Document, Service, Limit, Sources, Answers, Events);
