@@ -16,7 +16,7 @@ mod revisions;
 pub use blocks::Block;
 pub use error::StoreError;
 pub use file::Note;
-pub use revisions::{KEPT, Pending, Revision, RevisionInfo};
+pub use revisions::{KEPT, KEPT_BYTES, Pending, Revision, RevisionInfo};
 
 use redb::{Database, ReadTransaction, WriteTransaction};
 use std::{

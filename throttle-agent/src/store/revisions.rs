@@ -15,6 +15,8 @@ const PENDING_KEY: &str = "pending";
 
 /// How many revisions are kept.
 pub const KEPT: u64 = 1000;
+/// How many bytes of documents are kept, if that is less; the last two revisions always are.
+pub const KEPT_BYTES: u64 = 64 << 20;
 
 /// Who changed the policy, when and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,8 @@ pub struct RevisionInfo {
     pub message: String,
     /// When.
     pub at: Timestamp,
+    /// How large its document is in the store.
+    pub bytes: u64,
 }
 
 /// A policy that is or was in force.
@@ -172,14 +176,31 @@ fn append(
     let mut documents = transaction.open_table(DOCUMENTS)?;
     let revision = last(&infos)? + 1;
     let key = revision.to_be_bytes();
-    let info = RevisionInfo { revision, author: author.to_owned(), message: message.to_owned(), at };
+    let sealed = record::seal(DOCUMENT_NAME, &key, document);
+    let bytes = sealed.len() as u64;
+    let info = RevisionInfo { revision, author: author.to_owned(), message: message.to_owned(), at, bytes };
     infos.insert(revision, record::seal(INFO_NAME, &key, &info).as_slice())?;
-    documents.insert(revision, record::seal(DOCUMENT_NAME, &key, document).as_slice())?;
-    while infos.len()? > KEPT {
-        infos.pop_first()?;
-        documents.pop_first()?;
+    documents.insert(revision, sealed.as_slice())?;
+    for oldest in surplus(&infos)? {
+        infos.remove(oldest)?;
+        documents.remove(oldest)?;
     }
     Ok(revision)
+}
+
+/// The oldest revisions, which are too many or too large to be kept.
+fn surplus(infos: &impl ReadableTable<u64, &'static [u8]>) -> Result<Vec<u64>, StoreError> {
+    let (mut kept, mut bytes, mut surplus) = (0, 0, Vec::new());
+    for entry in infos.iter()?.rev() {
+        let (key, sealed) = entry?;
+        let info: RevisionInfo = record::open(INFO_NAME, &key.value().to_be_bytes(), sealed.value())?;
+        kept += 1;
+        bytes += info.bytes;
+        if kept > KEPT || (bytes > KEPT_BYTES && kept > 2) {
+            surplus.push(info.revision);
+        }
+    }
+    Ok(surplus)
 }
 
 /// The number of the last revision, 0 before the first.

@@ -64,6 +64,20 @@ fn the_oldest_revisions_go_when_there_are_too_many() {
 }
 
 #[test]
+fn large_documents_are_not_kept_by_the_thousand() {
+    let (_directory, path, store) = fresh();
+    let prefixes = (0..300_000u32).map(|number| std::net::IpAddr::from(Ipv4Addr::from(number)).into()).collect();
+    let large = Document { sources: policy::Sources { block: prefixes, ..Default::default() }, ..Document::default() };
+    for _ in 0..20 {
+        store.append(&large, "root", "", at(1)).unwrap();
+    }
+    let revisions = store.revisions().unwrap();
+    assert!((10..20).contains(&revisions.len()), "{}", revisions.len());
+    assert!(revisions.iter().map(|info| info.bytes).sum::<u64>() <= KEPT_BYTES);
+    println!("the file has {} MiB", fs::metadata(path).unwrap().len() >> 20);
+}
+
+#[test]
 fn what_is_not_confirmed_goes_back_even_after_a_restart() {
     let (_directory, path, store) = fresh();
     store.append(&document(1), "root", "", at(1)).unwrap();
