@@ -1,5 +1,10 @@
 //! The agent: loads the throttle's kernel programs, holds its policy and answers for what they do.
 
+pub mod agent;
+pub mod api;
+pub mod control;
 pub mod datapath;
+pub mod events;
 pub mod policy;
+pub mod run;
 pub mod store;

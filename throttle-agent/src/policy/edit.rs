@@ -123,7 +123,8 @@ impl List {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// Its name within `sources`.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Allow => "allow",
             Self::Known => "known",

@@ -126,6 +126,23 @@ impl Store {
         })
     }
 
+    /// Takes the last revision back, as if it had never been: for one that could not be put in force.
+    pub fn withdraw(&self, revision: u64) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut infos = transaction.open_table(INFOS)?;
+            if revision == 0 || last(&infos)? != revision {
+                return Err(StoreError::NoRevision(revision));
+            }
+            infos.remove(revision)?;
+            transaction.open_table(DOCUMENTS)?.remove(revision)?;
+            let mut state = transaction.open_table(STATE)?;
+            if pending(&state)?.is_some_and(|pending| pending.revision == revision) {
+                state.remove(PENDING_KEY)?;
+            }
+            Ok(())
+        })
+    }
+
     /// Puts the document from before the waiting revision in force again, as a revision of its own. None where
     /// nothing waits.
     pub fn go_back(&self, author: &str, at: Timestamp) -> Result<Option<u64>, StoreError> {

@@ -1,0 +1,280 @@
+//! The agent as a process: wires the control thread, the API, the events and the watches together, and ends in order.
+//!
+//! The start is done by one thread: locks, socket, store, kernel, policy, interfaces; then privileges go, and only then
+//! threads are started, because capabilities belong to threads. The end leaves enforcement in place.
+
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use sha2::{Digest as _, Sha256};
+use throttle_common::records::LAYOUT;
+use tokio::{
+    net::TcpListener,
+    runtime,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{
+        Api,
+        peer::{Admission, group_number},
+        serve,
+        wire::Build,
+    },
+    control::{Control, Handle, Published},
+    datapath::{self, Attachment, Datapath, Mode, OBJECT, Watch},
+    events::Hub,
+    policy::{self, Document},
+    run::{
+        lock::{Lock, Socket, private_directory},
+        logs, notify, privileges,
+    },
+    store::Store,
+};
+
+/// How often interfaces are looked at although the kernel reported no change.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Interfaces to throttle; those that are absent are waited for.
+    pub interfaces: Vec<String>,
+    /// Where in the receive path.
+    pub mode: Mode,
+    /// Sets of the table of buckets, 72 bytes each.
+    pub table_sets: u32,
+    /// The API's socket.
+    pub socket: PathBuf,
+    /// The group that may use it beside root, by name or number.
+    pub socket_group: Option<String>,
+    /// Where the store lies.
+    pub state_dir: PathBuf,
+    /// Where programs, links and maps are pinned.
+    pub pin_dir: PathBuf,
+    /// The policy to put in force if the store has none.
+    pub policy: Option<PathBuf>,
+    /// A loopback address that serves `/metrics`.
+    pub metrics: Option<SocketAddr>,
+    /// Whether the programs write debugging output.
+    pub debug: bool,
+    /// Whether to drop every capability that is not needed after the start.
+    pub drop_privileges: bool,
+}
+
+/// Runs until SIGTERM or SIGINT. A policy that is refused is a [`policy::Diagnostics`] in the error's chain.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    logs::start()?;
+    let agent = Agent::start(options)?;
+    agent.serve(&CancellationToken::new(), true)
+}
+
+/// An agent that is attached and has its policy in force, and is about to serve.
+pub struct Agent {
+    control: Control,
+    socket: Socket,
+    admission: Admission,
+    metrics: Option<SocketAddr>,
+    _state: Lock,
+}
+
+impl Agent {
+    /// Does everything that needs privileges, in the network namespace of the calling thread.
+    pub fn start(options: &Options) -> anyhow::Result<Self> {
+        privileges::require()?;
+        if let Some(address) = options.metrics.filter(|address| !address.ip().is_loopback()) {
+            bail!(
+                "--metrics {address}: served without a password, so on loopback only; write 127.0.0.1:{}",
+                address.port()
+            );
+        }
+        let seed = options.policy.as_deref().map(read_policy).transpose()?;
+        let group = options.socket_group.as_deref().map(group_number).transpose()?;
+        private_directory(&options.state_dir, 0o700)?;
+        let state = Lock::directory(&options.state_dir)?;
+        let socket = Socket::bind(&options.socket, group)?;
+        let (store, notes) = Store::open(&options.state_dir.join("store.redb"))?;
+        for note in notes {
+            tracing::warn!("{note}");
+        }
+        let datapath = Datapath::open(&datapath::Options {
+            pin_dir: options.pin_dir.clone(),
+            table_sets: options.table_sets,
+            debug: options.debug,
+            test_clock: false,
+            adopt: true,
+        })?;
+        let mut control = Control::open(datapath, store, &options.state_dir, build(), seed)?;
+        attach(control.datapath(), &options.interfaces, options.mode)?;
+        let kept = if options.drop_privileges { privileges::drop_others()? } else { privileges::held() };
+        tracing::info!(capabilities = kept.join(" "), dropped_others = options.drop_privileges, "privileges");
+        control.keep_capabilities(kept);
+        let uid = rustix::process::geteuid().as_raw();
+        let admission = Admission { uid, group };
+        Ok(Self { control, socket, admission, metrics: options.metrics, _state: state })
+    }
+
+    /// Serves until `end` is cancelled or, with `signals`, SIGTERM or SIGINT comes.
+    pub fn serve(self, end: &CancellationToken, signals: bool) -> anyhow::Result<()> {
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("agent")
+            .enable_all()
+            .build()
+            .context("start the event loop")?;
+        let thread = runtime.block_on(self.work(end, signals))?;
+        drop(runtime);
+        thread.join().map_err(|_| anyhow::anyhow!("the control thread died; enforcement goes on from the pins"))
+    }
+
+    async fn work(self, end: &CancellationToken, signals: bool) -> anyhow::Result<JoinHandle<()>> {
+        let Self { mut control, socket, admission, metrics, _state } = self;
+        if signals {
+            end_by_signal(end.clone())?;
+        }
+        let published = control.published().clone();
+        let mut events = control.datapath().events()?;
+        let kernel_log = control.datapath().kernel_log()?;
+        let mut watch = Watch::new().context("watch the interfaces")?;
+        let hub = Hub::new(published.names.subscribe(), published.losses.subscribe());
+        let (control, thread) = Handle::spawn(control)?;
+        let api = Api { control: control.clone(), events: hub.clone(), faults: Arc::default() };
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            loop {
+                match events.next().await {
+                    Ok(event) => hub.publish(&event),
+                    Err(error) => return tracing::error!(%error, "the kernel's events cannot be read"),
+                }
+            }
+        });
+        if let Some(log) = kernel_log {
+            tasks.spawn(async move {
+                if let Err(error) = log.await {
+                    tracing::error!(%error, "the kernel programs' log cannot be read");
+                }
+            });
+        }
+        let watching = control.clone();
+        tasks.spawn(async move {
+            loop {
+                if let Ok(Err(error)) = tokio::time::timeout(LOOK, watch.changed()).await {
+                    return tracing::error!(%error, "interfaces cannot be watched");
+                }
+                if let Err(problem) = watching.ask(Control::reattach).await {
+                    tracing::error!(%problem, "interfaces cannot be looked at");
+                }
+            }
+        });
+        if let Some(period) = notify::watchdog_period() {
+            let beating = control.clone();
+            tasks.spawn(notify::feed_watchdog(period, end.clone(), move || {
+                let control = beating.clone();
+                async move { control.ask(Control::beat).await.is_ok() }
+            }));
+        }
+        if let Some(address) = metrics {
+            let listener = TcpListener::bind(address).await.with_context(|| format!("serve metrics on {address}"))?;
+            tasks.spawn(serve::serve_tcp(listener, api.clone().metrics_router(), end.clone()));
+        }
+        tasks.spawn(report(published));
+        let faults = Arc::clone(&api.faults);
+        let serving = serve::serve_unix(socket.listener()?, api.router(), admission, faults, end.clone());
+        serving.await;
+
+        let farewell = "ended; enforcement goes on from the pins, `throttle detach` undoes it";
+        notify::stopping(farewell);
+        tasks.shutdown().await;
+        tracing::info!("{farewell}");
+        Ok(thread)
+    }
+}
+
+/// Tells the service manager and the log how it stands: ready first, then every change.
+async fn report(published: Published) {
+    let mut summary = published.summary.subscribe();
+    let mut ready = false;
+    while summary.changed().await.is_ok() {
+        let summary = summary.borrow_and_update().clone();
+        tracing::info!("{summary}");
+        if ready {
+            notify::status(&summary);
+        } else {
+            notify::ready(&summary);
+        }
+        ready = true;
+    }
+}
+
+/// Attaches to the interfaces that are there and waits for the others; where one is refused, those that were attached
+/// by this are detached again.
+fn attach(datapath: &mut Datapath, interfaces: &[String], mode: Mode) -> anyhow::Result<()> {
+    let present = datapath::interfaces().context("list the interfaces")?;
+    let held: Vec<String> =
+        datapath.attachments()?.into_iter().filter(Attachment::attached).map(|it| it.interface).collect();
+    let mut fresh: Vec<&String> = Vec::new();
+    for interface in interfaces {
+        if !present.iter().any(|it| it.name == *interface) {
+            tracing::warn!(interface, "the interface does not exist; waiting for it");
+            datapath.expect(interface, mode);
+            continue;
+        }
+        match datapath.attach(interface, mode) {
+            Ok(attachment) => tracing::info!(interface, standing = ?attachment.standing, "attached"),
+            Err(error) => {
+                for interface in fresh {
+                    if let Err(error) = datapath.detach(interface) {
+                        tracing::error!(interface, "stays attached: {error:#}");
+                    }
+                }
+                return Err(error);
+            }
+        }
+        if !held.contains(interface) {
+            fresh.push(interface);
+        }
+    }
+    Ok(())
+}
+
+fn read_policy(path: &Path) -> anyhow::Result<Document> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read the policy {}", path.display()))?;
+    policy::parse(&text).with_context(|| format!("the policy {} is refused", path.display()))
+}
+
+fn build() -> Build {
+    let mut digest = String::new();
+    for byte in Sha256::digest(OBJECT) {
+        write!(digest, "{byte:02x}").expect("a string takes all text");
+    }
+    Build { version: env!("CARGO_PKG_VERSION").to_owned(), layout: LAYOUT, object_digest: digest }
+}
+
+fn end_by_signal(end: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("watch for SIGHUP")?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => {
+                    tracing::info!("SIGHUP changes nothing: policy comes by `throttle policy apply FILE`");
+                }
+            }
+        }
+        end.cancel();
+    });
+    Ok(())
+}

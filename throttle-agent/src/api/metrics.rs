@@ -1,0 +1,212 @@
+//! The figures for Prometheus: a page made from one [`Status`] at each scrape.
+//!
+//! Labels are bounded by policy and by closed lists of words: limit, result, reason, outcome, family, interface, mode.
+//! Counters that never counted stand at 0, so that the first refusal is a change and not an appearance.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet, text},
+    metrics::MetricType,
+    registry::Registry,
+};
+use throttle_common::words::{Outcome, Reason};
+
+use super::wire::{LimitView, RegionLoad, Status, Tally};
+use crate::policy::Mode;
+
+/// What [`encode`] writes.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Mistakes of the API's peers.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// Requests that were answered with a problem of the peer's (4xx). Reads 0 or grows slowly.
+    pub requests: AtomicU64,
+    /// Peers that may not use the socket. Reads 0.
+    pub peers: AtomicU64,
+}
+
+/// The page.
+pub(super) fn encode(status: Status, faults: &Faults) -> String {
+    let page =
+        Page { refused_requests: faults.requests.load(Relaxed), refused_peers: faults.peers.load(Relaxed), status };
+    let mut registry = Registry::with_prefix("throttle");
+    registry.register_collector(Box::new(page));
+    let mut text = String::new();
+    text::encode(&mut text, &registry).expect("a string takes all text");
+    text
+}
+
+#[derive(Debug)]
+struct Page {
+    status: Status,
+    refused_requests: u64,
+    refused_peers: u64,
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// Writes one family of samples after the other.
+struct Writer<'e>(DescriptorEncoder<'e>);
+
+impl Writer<'_> {
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels, u64)>,
+    ) -> Result<(), fmt::Error> {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in samples {
+            if labels.is_empty() {
+                family.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            } else {
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels, i64)>,
+    ) -> Result<(), fmt::Error> {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in samples {
+            if labels.is_empty() {
+                family.encode_gauge(&value)?;
+            } else {
+                family.encode_family(&labels)?.encode_gauge(&value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), fmt::Error> {
+        self.counters(name, help, [(Labels::new(), value)])
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> Result<(), fmt::Error> {
+        self.gauges(name, help, [(Labels::new(), gauge(value))])
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+impl Collector for Page {
+    fn encode(&self, encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let mut to = Writer(encoder);
+        self.verdicts(&mut to)?;
+        self.limits(&mut to)?;
+        self.table(&mut to)?;
+        self.losses(&mut to)?;
+        self.host(&mut to)
+    }
+}
+
+impl Page {
+    fn verdicts(&self, to: &mut Writer) -> Result<(), fmt::Error> {
+        let samples = |count: fn(&Tally) -> u64| {
+            Reason::ALL.iter().flat_map(move |reason| {
+                Outcome::ALL.iter().map(move |outcome| {
+                    let (reason, outcome) = (reason.name(), outcome.name());
+                    let labels = vec![("reason", reason.to_owned()), ("outcome", outcome.to_owned())];
+                    (labels, count(&self.tally(reason, outcome)))
+                })
+            })
+        };
+        to.counters("packets", "Frames judged, by reason and outcome", samples(|tally| tally.packets))?;
+        to.counters("bytes", "Bytes of frames judged, by reason and outcome", samples(|tally| tally.bytes))
+    }
+
+    fn tally(&self, reason: &str, outcome: &str) -> Tally {
+        let counted = |it: &&super::wire::ReasonCount| it.reason == reason && it.outcome == outcome;
+        let found = self.status.reasons.iter().find(counted);
+        found.map_or(Tally::default(), |it| Tally { packets: it.packets, bytes: it.bytes })
+    }
+
+    fn limits(&self, to: &mut Writer) -> Result<(), fmt::Error> {
+        let samples = |count: fn(&Tally) -> u64| {
+            self.status.limits.iter().flat_map(move |view| {
+                results(view).map(move |(result, tally)| {
+                    (vec![("limit", view.limit.name.clone()), ("result", result.to_owned())], count(&tally))
+                })
+            })
+        };
+        to.counters("limit_packets", "Frames that a limit was asked about, by result", samples(|it| it.packets))?;
+        to.counters("limit_bytes", "Bytes that a limit was asked about, by result", samples(|it| it.bytes))?;
+        let overflowed = self.status.limits.iter().map(|view| (of(view), view.tallies.overflowed.packets));
+        to.counters("limit_overflowed_packets", "Frames whose source found no room in the limit's region", overflowed)
+    }
+
+    fn table(&self, to: &mut Writer) -> Result<(), fmt::Error> {
+        let regions = |count: fn(&RegionLoad) -> u64| {
+            self.status.limits.iter().flat_map(move |view| {
+                view.regions.iter().map(move |region| {
+                    let mut labels = of(view);
+                    labels.push(("family", region.family.clone()));
+                    (labels, gauge(count(region)))
+                })
+            })
+        };
+        to.gauges("region_slots", "Buckets that a limit has room for", regions(|it| it.slots))?;
+        to.gauges("region_busy_slots", "Buckets of a limit in debt now", regions(|it| it.busy))?;
+        to.gauges("region_busy_aggregates", "Aggregates of a limit in debt now", regions(|it| it.aggregates_busy))?;
+        to.gauge("table_sets", "Sets of the table of buckets", self.status.table.sets)?;
+        to.gauge("table_used_sets", "Sets that belong to limits", self.status.table.sets_used)
+    }
+
+    fn losses(&self, to: &mut Writer) -> Result<(), fmt::Error> {
+        let losses = &self.status.losses;
+        to.counter("events_withheld", "Events beyond their budget", losses.events_withheld)?;
+        to.counter("events_lost", "Events that found the ring buffer full", losses.events_lost)?;
+        to.counter("answers_withheld", "Answers of reject beyond their budget", losses.answers_withheld)?;
+        to.counter("answers_undue", "Refusals that must not be answered", losses.answers_undue)?;
+        to.counter("api_refused_requests", "Requests that were a mistake of the peer's", self.refused_requests)?;
+        to.counter("api_refused_peers", "Peers that may not use the socket", self.refused_peers)
+    }
+
+    fn host(&self, to: &mut Writer) -> Result<(), fmt::Error> {
+        let status = &self.status;
+        let attached = status.attachments.iter().map(|it| {
+            let mode = it.mode.clone().unwrap_or_else(|| "none".to_owned());
+            (vec![("interface", it.interface.clone()), ("mode", mode)], i64::from(it.attached))
+        });
+        to.gauges("attached", "1 where the program judges an interface's packets", attached)?;
+        to.gauge("enforcing", "1 where the host enforces", u64::from(status.mode == Mode::Enforce))?;
+        to.gauge("policy_revision", "The revision in force", status.revision)?;
+        to.gauge("policy_pending", "1 where the revision waits for its confirmation", status.pending.is_some().into())?;
+        to.gauge("blocks", "Blocks added by command", status.blocks)?;
+        to.gauge("problems", "What status says is wrong", status.problems.len() as u64)?;
+        let build = vec![
+            ("version", status.build.version.clone()),
+            ("layout", status.build.layout.to_string()),
+            ("object", status.build.object_digest.chars().take(12).collect()),
+        ];
+        to.gauges("build_info", "What is running", [(build, 1)])
+    }
+}
+
+fn of(view: &LimitView) -> Labels {
+    vec![("limit", view.limit.name.clone())]
+}
+
+fn results(view: &LimitView) -> impl Iterator<Item = (&'static str, Tally)> + use<> {
+    let tallies = view.tallies;
+    [
+        ("admitted", tallies.admitted),
+        ("refused", tallies.refused),
+        ("observed", tallies.observed),
+        ("spared", tallies.spared),
+    ]
+    .into_iter()
+}

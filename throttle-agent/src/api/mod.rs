@@ -1,0 +1,105 @@
+//! The local API: HTTP and JSON over a Unix socket.
+//!
+//! Comes in: requests of peers that the kernel vouches for ([`peer`]), bounded in size, number and time ([`serve`]).
+//! Goes out: answers in the words of [`wire`], refusals as problems. The routes do nothing themselves: they ask the
+//! control thread. `agent.rs` serves the router; the CLI and the tests speak to it through [`wire`].
+
+mod extract;
+mod metrics;
+mod openapi;
+pub mod peer;
+mod routes;
+pub mod serve;
+mod stream;
+pub mod wire;
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    middleware::{self, Next},
+    response::Response,
+    routing::{get, post, put},
+};
+pub use metrics::Faults;
+pub use openapi::document as openapi_document;
+use wire::paths;
+
+use crate::{control::Handle, events::Hub};
+
+/// Bytes of a body that brings a policy or blocks: room for 100 000 of them.
+const LARGE_BODY: usize = 16 << 20;
+/// Bytes of any other body.
+const BODY: usize = 1 << 20;
+
+/// What the routes share.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The control thread.
+    pub control: Handle,
+    /// Sampled refusals.
+    pub events: Hub,
+    /// Mistakes of peers.
+    pub faults: Arc<Faults>,
+}
+
+impl Api {
+    /// Every route, for the Unix socket.
+    pub fn router(self) -> Router {
+        use routes::{blocks, entries, health, policy, prefixes};
+
+        let large = Router::new()
+            .route(paths::POLICY_CHECK, post(policy::check))
+            .route(paths::POLICY_DIFF, post(policy::diff))
+            .route(paths::POLICY_APPLY, post(policy::apply))
+            .route(paths::BLOCKS, get(blocks::blocks).post(blocks::add_blocks))
+            .route(paths::BLOCKS_DELETE, post(blocks::delete_blocks))
+            .layer(DefaultBodyLimit::max(LARGE_BODY));
+        let small = Router::new()
+            .route(paths::STATUS, get(entries::status))
+            .route(paths::LIMITS, get(entries::limits))
+            .route("/v1/limits/{name}", put(entries::set_limit).delete(entries::delete_limit))
+            .route(paths::SERVICES, get(entries::services))
+            .route("/v1/services/{name}", put(entries::set_service).delete(entries::delete_service))
+            .route(paths::MODE, put(entries::set_mode))
+            .route(paths::ALLOWS, get(prefixes::allows).post(prefixes::add_allows))
+            .route(paths::ALLOWS_DELETE, post(prefixes::delete_allows))
+            .route(paths::KNOWN, get(prefixes::known).post(prefixes::add_known))
+            .route(paths::KNOWN_DELETE, post(prefixes::delete_known))
+            .route(paths::POLICY, get(policy::policy))
+            .route(paths::POLICY_CONFIRM, post(policy::confirm))
+            .route(paths::POLICY_ROLLBACK, post(policy::rollback))
+            .route(paths::POLICY_HISTORY, get(policy::history))
+            .route(paths::EVENTS, get(stream::events))
+            .route(paths::OPENAPI, get(health::openapi))
+            .route(paths::HEALTHZ, get(health::healthz))
+            .route(paths::READYZ, get(health::readyz))
+            .route(paths::METRICS, get(health::metrics))
+            .layer(DefaultBodyLimit::max(BODY));
+        self.finish(large.merge(small))
+    }
+
+    /// The figures alone, for a loopback TCP port.
+    pub fn metrics_router(self) -> Router {
+        let routes = Router::new().route(paths::METRICS, get(routes::health::metrics));
+        self.finish(routes)
+    }
+
+    fn finish(self, routes: Router<Self>) -> Router {
+        routes
+            .fallback(extract::no_such_path)
+            .method_not_allowed_fallback(extract::no_such_method)
+            .layer(middleware::from_fn(extract::in_time))
+            .layer(middleware::from_fn_with_state(self.clone(), count_faults))
+            .with_state(self)
+    }
+}
+
+async fn count_faults(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if response.status().is_client_error() {
+        api.faults.requests.fetch_add(1, Relaxed);
+    }
+    response
+}

@@ -1,0 +1,52 @@
+//! The OpenAPI document, made from the routes and the wire's types.
+
+use utoipa::OpenApi;
+
+use super::{routes, stream, wire};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "throttle",
+        description = "The local API of the throttle agent, on a Unix socket. Durations are whole seconds; times are \
+                       RFC 3339 in UTC; refusals are RFC 9457 problems."
+    ),
+    paths(
+        routes::entries::status,
+        routes::entries::limits,
+        routes::entries::set_limit,
+        routes::entries::delete_limit,
+        routes::entries::services,
+        routes::entries::set_service,
+        routes::entries::delete_service,
+        routes::entries::set_mode,
+        routes::blocks::blocks,
+        routes::blocks::add_blocks,
+        routes::blocks::delete_blocks,
+        routes::prefixes::allows,
+        routes::prefixes::add_allows,
+        routes::prefixes::delete_allows,
+        routes::prefixes::known,
+        routes::prefixes::add_known,
+        routes::prefixes::delete_known,
+        routes::policy::policy,
+        routes::policy::check,
+        routes::policy::diff,
+        routes::policy::apply,
+        routes::policy::confirm,
+        routes::policy::rollback,
+        routes::policy::history,
+        stream::events,
+        routes::health::healthz,
+        routes::health::readyz,
+        routes::health::metrics,
+        routes::health::openapi,
+    ),
+    components(schemas(wire::Problem))
+)]
+struct Document;
+
+/// The document as JSON.
+pub fn document() -> String {
+    Document::openapi().to_pretty_json().expect("the document is plain data")
+}

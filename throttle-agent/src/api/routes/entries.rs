@@ -1,0 +1,134 @@
+//! Status, limits, services and the host's mode.
+
+use axum::extract::State;
+
+use crate::{
+    api::{
+        Api,
+        extract::{Answer, Asked, Named, Queried, answer},
+        peer::Peer,
+        wire::{
+            Envelope, LimitRequest, Limits, ModeRequest, Problem, ProblemKind, ServiceRequest, Services, Status, Write,
+            Written,
+        },
+    },
+    control::Author,
+    policy::{Document, edit},
+};
+
+/// What the agent does now.
+#[utoipa::path(get, path = "/v1/status", tag = "status", responses((status = 200, body = Envelope<Status>)))]
+pub(crate) async fn status(State(api): State<Api>) -> Answer<Status> {
+    api.control.ask(|control| control.status()).await.map(answer)
+}
+
+/// Every limit, its counts and its part of the table.
+#[utoipa::path(get, path = "/v1/limits", tag = "limits", responses((status = 200, body = Envelope<Limits>)))]
+pub(crate) async fn limits(State(api): State<Api>) -> Answer<Limits> {
+    api.control.ask(|control| Ok(Limits { limits: control.limits()? })).await.map(answer)
+}
+
+/// Sets a limit: creates it, or replaces the one with its name.
+#[utoipa::path(
+    put, path = "/v1/limits/{name}", tag = "limits", params(("name" = String, Path, description = "The limit's name")),
+    request_body = LimitRequest,
+    responses((status = 200, body = Envelope<Written>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn set_limit(
+    State(api): State<Api>,
+    peer: Peer,
+    Named(name): Named,
+    Asked(request): Asked<LimitRequest>,
+) -> Answer<Written> {
+    same_name(&name, &request.limit.name)?;
+    let author = Author::new(&peer.name, &format!("limit set {name}"));
+    let change = move |document: &Document| edit::set_limit(document, request.limit);
+    api.control.ask(move |control| control.edit(change, &request.write, &author)).await.map(answer)
+}
+
+/// Deletes a limit; its buckets and counts go with it.
+#[utoipa::path(
+    delete, path = "/v1/limits/{name}", tag = "limits",
+    params(("name" = String, Path, description = "The limit's name"), Write),
+    responses((status = 200, body = Envelope<Written>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn delete_limit(
+    State(api): State<Api>,
+    peer: Peer,
+    Named(name): Named,
+    Queried(write): Queried<Write>,
+) -> Answer<Written> {
+    let author = Author::new(&peer.name, &format!("limit delete {name}"));
+    let change = move |document: &Document| edit::delete_limit(document, &name);
+    api.control.ask(move |control| control.edit(change, &write, &author)).await.map(answer)
+}
+
+/// Every service.
+#[utoipa::path(get, path = "/v1/services", tag = "services", responses((status = 200, body = Envelope<Services>)))]
+pub(crate) async fn services(State(api): State<Api>) -> Answer<Services> {
+    let services = api.control.ask(|control| Ok(control.document().services.clone())).await?;
+    Ok(answer(Services { services }))
+}
+
+/// Sets a service: creates it, or replaces the one with its name.
+#[utoipa::path(
+    put, path = "/v1/services/{name}", tag = "services",
+    params(("name" = String, Path, description = "The service's name")), request_body = ServiceRequest,
+    responses((status = 200, body = Envelope<Written>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn set_service(
+    State(api): State<Api>,
+    peer: Peer,
+    Named(name): Named,
+    Asked(request): Asked<ServiceRequest>,
+) -> Answer<Written> {
+    same_name(&name, &request.service.name)?;
+    let author = Author::new(&peer.name, &format!("service set {name}"));
+    let change = move |document: &Document| edit::set_service(document, request.service);
+    api.control.ask(move |control| control.edit(change, &request.write, &author)).await.map(answer)
+}
+
+/// Deletes a service that no limit is for.
+#[utoipa::path(
+    delete, path = "/v1/services/{name}", tag = "services",
+    params(("name" = String, Path, description = "The service's name"), Write),
+    responses((status = 200, body = Envelope<Written>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn delete_service(
+    State(api): State<Api>,
+    peer: Peer,
+    Named(name): Named,
+    Queried(write): Queried<Write>,
+) -> Answer<Written> {
+    let author = Author::new(&peer.name, &format!("service delete {name}"));
+    let change = move |document: &Document| edit::delete_service(document, &name);
+    api.control.ask(move |control| control.edit(change, &write, &author)).await.map(answer)
+}
+
+/// Sets whether the host enforces.
+#[utoipa::path(
+    put, path = "/v1/mode", tag = "status", request_body = ModeRequest,
+    responses((status = 200, body = Envelope<Written>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn set_mode(
+    State(api): State<Api>,
+    peer: Peer,
+    Asked(request): Asked<ModeRequest>,
+) -> Answer<Written> {
+    let author = Author::new(&peer.name, "mode");
+    let change = move |document: &Document| Ok(edit::set_mode(document, request.mode));
+    api.control.ask(move |control| control.edit(change, &request.write, &author)).await.map(answer)
+}
+
+fn same_name(path: &str, body: &str) -> Result<(), Problem> {
+    if path == body {
+        return Ok(());
+    }
+    let detail = format!("the path names `{path}` and the body `{body}`; they must be the same");
+    Err(Problem::new(ProblemKind::Malformed, detail))
+}

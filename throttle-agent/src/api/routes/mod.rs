@@ -1,0 +1,7 @@
+//! The routes, by subject. Each reads its request, asks the control thread, and answers.
+
+pub(super) mod blocks;
+pub(super) mod entries;
+pub(super) mod health;
+pub(super) mod policy;
+pub(super) mod prefixes;

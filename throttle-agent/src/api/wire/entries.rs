@@ -1,0 +1,214 @@
+//! Limits, services, blocks, allows: the entries of the policy that commands edit one by one.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Pending, RegionLoad, SessionAllow};
+use crate::policy::{Limit, Mode, Service};
+
+/// What every write may say beside its subject.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct Write {
+    /// Why, for the history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The address from which the writer is logged in (SSH). It is warned of a rule that would hit it, and stays
+    /// allowed for an hour.
+    #[schema(value_type = Option<String>)]
+    #[param(value_type = Option<String>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<IpAddr>,
+    /// Leaves the session unprotected.
+    pub force: bool,
+    /// Goes back by itself unless it is confirmed within these seconds (1 to 86 400).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirm_within_seconds: Option<u64>,
+}
+
+/// What a write did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Written {
+    /// The revision in force now.
+    pub revision: u64,
+    /// What changed, a line each; empty where everything was so already.
+    pub changes: Vec<String>,
+    /// What deserves a second look.
+    pub warnings: Vec<String>,
+    /// Set where the write goes back by itself.
+    pub pending: Option<Pending>,
+    /// Set where the writer's session stays allowed for a while.
+    pub session_allow: Option<SessionAllow>,
+}
+
+/// All limits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Limits {
+    /// In the policy's order.
+    pub limits: Vec<LimitView>,
+}
+
+/// A limit and what it does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LimitView {
+    /// As the policy has it.
+    pub limit: Limit,
+    /// Its place in the kernel's maps, stable by name.
+    pub number: u16,
+    /// What it did since it exists.
+    pub tallies: Tallies,
+    /// Its parts of the table.
+    pub regions: Vec<RegionLoad>,
+}
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Tally {
+    /// Frames.
+    pub packets: u64,
+    /// Their whole lengths.
+    pub bytes: u64,
+}
+
+/// What a limit did. Every packet that it was asked about is in one of the first four.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Tallies {
+    /// Charged and let through.
+    pub admitted: Tally,
+    /// Refused.
+    pub refused: Tally,
+    /// Would have been refused.
+    pub observed: Tally,
+    /// Not charged because another limit refused.
+    pub spared: Tally,
+    /// Found no place in the region; each is also in one of the above.
+    pub overflowed: Tally,
+}
+
+/// A limit to set: created, or replaced as a whole. The name in the path must be the limit's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitRequest {
+    /// The limit.
+    pub limit: Limit,
+    /// How to write it.
+    #[serde(default)]
+    pub write: Write,
+}
+
+/// All services.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Services {
+    /// In the policy's order.
+    pub services: Vec<Service>,
+}
+
+/// A service to set: created, or replaced as a whole. The name in the path must be the service's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceRequest {
+    /// The service.
+    pub service: Service,
+    /// How to write it.
+    #[serde(default)]
+    pub write: Write,
+}
+
+/// Whether the host enforces.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModeRequest {
+    /// `enforce` or `observe`.
+    pub mode: Mode,
+    /// How to write it.
+    #[serde(default)]
+    pub write: Write,
+}
+
+/// Everything that is blocked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Blocks {
+    /// The policy's permanent ones, then those that were added by command.
+    pub blocks: Vec<Block>,
+}
+
+/// A source or prefix that is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Block {
+    /// Whom.
+    #[schema(value_type = String)]
+    pub prefix: IpNet,
+    /// Until when; absent where it does not end.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub until: Option<Timestamp>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Who added it; absent for the policy's own.
+    pub author: Option<String>,
+    /// When; absent for the policy's own.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub added: Option<Timestamp>,
+}
+
+/// Blocks to add, all or none. A prefix that is blocked already takes the new end and reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BlocksRequest {
+    /// At most 100 000.
+    pub blocks: Vec<NewBlock>,
+    /// How to write them; `confirm_within_seconds` does not apply.
+    #[serde(default)]
+    pub write: Write,
+}
+
+/// A block to add.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewBlock {
+    /// Whom; an address is a prefix of full length.
+    #[schema(value_type = String)]
+    pub prefix: IpNet,
+    /// For how long, at least 1; absent for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The prefixes of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Prefixes {
+    /// In the policy's order.
+    #[schema(value_type = Vec<String>)]
+    pub prefixes: Vec<IpNet>,
+}
+
+/// Prefixes to add to a list, all or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrefixesRequest {
+    /// Whom.
+    #[schema(value_type = Vec<String>)]
+    pub prefixes: Vec<IpNet>,
+    /// How to write them.
+    #[serde(default)]
+    pub write: Write,
+}
+
+/// Prefixes to take off a list; one that is not on it refuses the whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrefixesDelete {
+    /// Whom.
+    #[schema(value_type = Vec<String>)]
+    pub prefixes: Vec<IpNet>,
+    /// How to write it.
+    #[serde(default)]
+    pub write: Write,
+}

@@ -1,0 +1,96 @@
+//! What the API says and hears: every request and response, shared by the server, the CLI and the tests.
+//!
+//! Answers are JSON objects in an [`Envelope`] that names the version of this contract. Fields are only added within a
+//! version; readers ignore what they do not know. Requests refuse what they do not know, so that a misspelt field never
+//! passes for its absence. Durations are whole seconds and say so in their names; times are RFC 3339 in UTC; addresses
+//! and prefixes are text. Refusals are [`Problem`]s.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+mod entries;
+mod events;
+mod policy;
+mod problem;
+mod status;
+
+pub use entries::{
+    Block, Blocks, BlocksRequest, LimitRequest, LimitView, Limits, ModeRequest, NewBlock, Prefixes, PrefixesDelete,
+    PrefixesRequest, ServiceRequest, Services, Tallies, Tally, Write, Written,
+};
+pub use events::{Event, EventFilter, Gap, StreamItem};
+pub use policy::{
+    ApplyRequest, CheckReport, CheckRequest, DiffReport, History, LimitForecast, Pending, PolicyQuery, PolicyView,
+    RevisionView, RollbackRequest,
+};
+pub use problem::{Problem, ProblemKind};
+pub use status::{Attachment, Build, Forecast, LossCounts, ReasonCount, RegionLoad, SessionAllow, Status, Table};
+
+/// The version of this contract, in every answer.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// An answer with the version of the contract that it follows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Envelope<T> {
+    /// [`SCHEMA_VERSION`] of the agent that answered.
+    pub schema_version: u32,
+    /// The answer; its fields stand beside `schema_version`.
+    #[serde(flatten)]
+    pub body: T,
+}
+
+impl<T> Envelope<T> {
+    /// The answer under the current version.
+    pub fn new(body: T) -> Self {
+        Self { schema_version: SCHEMA_VERSION, body }
+    }
+}
+
+/// The paths of the API, relative to the socket.
+pub mod paths {
+    /// `GET` [`super::Status`].
+    pub const STATUS: &str = "/v1/status";
+    /// `GET` [`super::Limits`]; `PUT` [`super::LimitRequest`] and `DELETE` (with [`super::Write`] as its query) at
+    /// `/v1/limits/{name}`.
+    pub const LIMITS: &str = "/v1/limits";
+    /// `GET` [`super::Services`]; `PUT` [`super::ServiceRequest`] and `DELETE` at `/v1/services/{name}`.
+    pub const SERVICES: &str = "/v1/services";
+    /// `GET` [`super::Blocks`]; `POST` [`super::BlocksRequest`].
+    pub const BLOCKS: &str = "/v1/blocks";
+    /// `POST` [`super::PrefixesDelete`].
+    pub const BLOCKS_DELETE: &str = "/v1/blocks/delete";
+    /// `GET` [`super::Prefixes`]; `POST` [`super::PrefixesRequest`].
+    pub const ALLOWS: &str = "/v1/allows";
+    /// `POST` [`super::PrefixesDelete`].
+    pub const ALLOWS_DELETE: &str = "/v1/allows/delete";
+    /// `GET` [`super::Prefixes`]; `POST` [`super::PrefixesRequest`].
+    pub const KNOWN: &str = "/v1/known";
+    /// `POST` [`super::PrefixesDelete`].
+    pub const KNOWN_DELETE: &str = "/v1/known/delete";
+    /// `PUT` [`super::ModeRequest`].
+    pub const MODE: &str = "/v1/mode";
+    /// `GET` [`super::PolicyView`] (query [`super::PolicyQuery`]).
+    pub const POLICY: &str = "/v1/policy";
+    /// `POST` [`super::CheckRequest`], answered by [`super::CheckReport`].
+    pub const POLICY_CHECK: &str = "/v1/policy/check";
+    /// `POST` [`super::CheckRequest`], answered by [`super::DiffReport`].
+    pub const POLICY_DIFF: &str = "/v1/policy/diff";
+    /// `POST` [`super::ApplyRequest`], answered by [`super::Written`].
+    pub const POLICY_APPLY: &str = "/v1/policy/apply";
+    /// `POST` [`super::Write`], answered by [`super::Written`].
+    pub const POLICY_CONFIRM: &str = "/v1/policy/confirm";
+    /// `POST` [`super::RollbackRequest`], answered by [`super::Written`].
+    pub const POLICY_ROLLBACK: &str = "/v1/policy/rollback";
+    /// `GET` [`super::History`].
+    pub const POLICY_HISTORY: &str = "/v1/policy/history";
+    /// `GET` a stream of [`super::StreamItem`]s in envelopes, one a line (query [`super::EventFilter`]).
+    pub const EVENTS: &str = "/v1/events";
+    /// `GET` the OpenAPI document.
+    pub const OPENAPI: &str = "/v1/openapi.json";
+    /// `GET` 200 while the control loop ticks.
+    pub const HEALTHZ: &str = "/healthz";
+    /// `GET` 200 once a policy is in force and every interface is attached.
+    pub const READYZ: &str = "/readyz";
+    /// `GET` Prometheus text.
+    pub const METRICS: &str = "/metrics";
+}

@@ -1,0 +1,147 @@
+//! The state of the agent on one page.
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{LimitView, Pending};
+use crate::policy::Mode;
+
+/// What the agent does now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// What is wrong, each with its remedy; empty when all is well. `throttle status` exits 4 when it is not.
+    pub problems: Vec<String>,
+    /// Whether the host enforces at all.
+    pub mode: Mode,
+    /// The revision in force; 0 before the first.
+    pub revision: u64,
+    /// A revision that goes back by itself unless it is confirmed.
+    pub pending: Option<Pending>,
+    /// Sessions that stay allowed for a while although policy would touch them.
+    pub session_allows: Vec<SessionAllow>,
+    /// Where the program is, or should be, attached.
+    pub attachments: Vec<Attachment>,
+    /// The table of buckets.
+    pub table: Table,
+    /// Every limit with its counts and its part of the table.
+    pub limits: Vec<LimitView>,
+    /// Frames by reason and outcome; together every frame that the program saw. Combinations that read 0 are left out.
+    pub reasons: Vec<ReasonCount>,
+    /// What could not be done.
+    pub losses: LossCounts,
+    /// Timed blocks that have not ended.
+    pub blocks: u64,
+    /// When the agent started.
+    #[schema(value_type = String, format = DateTime)]
+    pub started: Timestamp,
+    /// What is running.
+    pub build: Build,
+    /// The Linux capabilities that the agent kept, e.g. `CAP_BPF`; empty where it dropped none.
+    pub capabilities: Vec<String>,
+}
+
+/// An interface on which the agent was told to throttle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attachment {
+    /// Its name.
+    pub interface: String,
+    /// Whether the program judges its packets.
+    pub attached: bool,
+    /// `native` or `generic` while attached.
+    pub mode: Option<String>,
+    /// Why it is not attached, or not as it should be, with the remedy.
+    pub problem: Option<String>,
+}
+
+/// The table that holds all buckets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Table {
+    /// Sets of four buckets.
+    pub sets: u64,
+    /// Sets that belong to limits.
+    pub sets_used: u64,
+    /// Bytes of kernel memory that it takes, aggregates included.
+    pub bytes: u64,
+}
+
+/// The part of the table that holds one limit's buckets for one family.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RegionLoad {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Bits of an address that make a source.
+    pub prefix: u8,
+    /// Bits of an address that make an aggregate.
+    pub aggregate: u8,
+    /// Buckets that it has room for; a quarter is kept for proven sources.
+    pub slots: u64,
+    /// Buckets in debt at this moment, which no other source can take.
+    pub busy: u64,
+    /// Buckets of aggregates in debt.
+    pub aggregates_busy: u64,
+    /// `busy / slots`, 0 to 1.
+    pub occupancy: f64,
+    /// What fills it.
+    pub forecast: Forecast,
+}
+
+/// What fills a region.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Forecast {
+    /// How long one packet keeps a bucket busy, in seconds.
+    pub busy_seconds: f64,
+    /// Packets each second, each from another source, at which one in a hundred finds no place.
+    pub flood_per_second: f64,
+}
+
+/// Frames of one reason and outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReasonCount {
+    /// Why, e.g. `source-limit`.
+    pub reason: String,
+    /// What became of them: `pass`, `drop`, `reject` or `observe`.
+    pub outcome: String,
+    /// How many.
+    pub packets: u64,
+    /// Their whole lengths.
+    pub bytes: u64,
+}
+
+/// What could not be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LossCounts {
+    /// Events beyond their budget: the price of sampling, not a fault.
+    pub events_withheld: u64,
+    /// Events that found the ring buffer full. Reads 0.
+    pub events_lost: u64,
+    /// Answers of `reject` beyond their budget.
+    pub answers_withheld: u64,
+    /// Refusals that must not be answered: fragments, errors, broadcasts.
+    pub answers_undue: u64,
+}
+
+/// An administrator's session that stays allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionAllow {
+    /// Its address.
+    #[schema(value_type = String)]
+    pub prefix: IpNet,
+    /// When it ends.
+    #[schema(value_type = String, format = DateTime)]
+    pub until: Timestamp,
+    /// Who applied the policy.
+    pub author: String,
+}
+
+/// What is running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Build {
+    /// The agent's version.
+    pub version: String,
+    /// The version of the maps' layout.
+    pub layout: u64,
+    /// SHA-256 of the kernel object, hexadecimal.
+    pub object_digest: String,
+}

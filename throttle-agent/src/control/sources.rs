@@ -1,0 +1,166 @@
+//! Who is allowed, known and blocked: the policy's statements, the blocks of commands, and the sessions.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Author, Control, kernel, session, stored};
+use crate::{
+    api::wire::{self, NewBlock, Problem, ProblemKind, SessionAllow, Write, Written},
+    policy::{
+        Document, Prefix,
+        sources::{FOR_EVER, Standing, resolve},
+    },
+    store::{Block, StoreError},
+};
+
+/// Blocks that a request may add.
+const MOST_AT_ONCE: usize = 100_000;
+/// The longest block that ends, in seconds; a century.
+const LONGEST: u64 = 100 * 366 * 86_400;
+
+impl Control {
+    /// Every block: the policy's, then those of commands.
+    pub fn blocks(&self) -> Result<Vec<wire::Block>, Problem> {
+        let permanent = self.document.sources.block.iter().map(|prefix| wire::Block {
+            prefix: prefix.net(),
+            until: None,
+            reason: None,
+            author: None,
+            added: None,
+        });
+        let added = self.blocks.values().map(|block| wire::Block {
+            prefix: block.prefix,
+            until: block.until,
+            reason: (!block.reason.is_empty()).then(|| block.reason.clone()),
+            author: Some(block.author.clone()),
+            added: Some(block.added),
+        });
+        Ok(permanent.chain(added).collect())
+    }
+
+    /// Adds blocks, all or none; a prefix that is blocked by command already takes the new end and reason.
+    pub fn add_blocks(&mut self, new: &[NewBlock], write: &Write, author: &Author) -> Result<Written, Problem> {
+        if new.len() > MOST_AT_ONCE {
+            let detail = format!("{} blocks at once; send at most {MOST_AT_ONCE}", new.len());
+            return Err(Problem::new(ProblemKind::TooLarge, detail));
+        }
+        let now = Timestamp::now();
+        let added = new.iter().map(|new| block(new, write, author, now)).collect::<Result<Vec<_>, _>>()?;
+        let prefixes = self.blocks.keys().chain(added.iter().map(|block| &block.prefix));
+        let dangers = match write.session {
+            Some(address) => session::dangers(&self.document, prefixes, address),
+            None => Vec::new(),
+        };
+        let session_allow = self.protect(&dangers, write, author)?;
+        let mut blocks = self.blocks.clone();
+        blocks.extend(added.iter().map(|block| (block.prefix, block.clone())));
+        self.replace_blocks(blocks, |control| control.store.add_blocks(&added))?;
+        tracing::info!(author = %author.name, blocks = added.len(), "blocked");
+        let changes = summary("+ block", added.iter().map(|block| block.prefix));
+        Ok(Written { revision: self.revision, changes, warnings: dangers, session_allow, ..Written::default() })
+    }
+
+    /// Ends blocks of commands, all or none.
+    pub fn delete_blocks(&mut self, prefixes: &[IpNet], author: &Author) -> Result<Written, Problem> {
+        let prefixes: BTreeSet<IpNet> = prefixes.iter().map(IpNet::trunc).collect();
+        if let Some(missing) = prefixes.iter().find(|prefix| !self.blocks.contains_key(prefix)) {
+            let permanent = self.document.sources.block.iter().any(|block| block.net() == *missing);
+            let remedy =
+                if permanent { "it stands in the policy: take it out there" } else { "see `throttle block list`" };
+            return Err(Problem::new(ProblemKind::NotFound, format!("no command has blocked {missing}; {remedy}")));
+        }
+        let mut blocks = self.blocks.clone();
+        blocks.retain(|prefix, _| !prefixes.contains(prefix));
+        let list: Vec<IpNet> = prefixes.iter().copied().collect();
+        self.replace_blocks(blocks, |control| control.store.remove_blocks(&list).map(|_| ()))?;
+        tracing::info!(author = %author.name, blocks = list.len(), "unblocked");
+        let changes = summary("- block", list.into_iter());
+        Ok(Written { revision: self.revision, changes, ..Written::default() })
+    }
+
+    /// Writes other blocks to the kernel, then to the store; on an error nothing has changed.
+    fn replace_blocks(
+        &mut self,
+        blocks: super::Blocks,
+        keep: impl FnOnce(&Self) -> Result<(), StoreError>,
+    ) -> Result<(), Problem> {
+        let before = std::mem::replace(&mut self.blocks, blocks);
+        let written = self.write_sources(None).and_then(|()| keep(self).map_err(|error| stored(&error)));
+        if written.is_err() {
+            self.blocks = before;
+            // What the kernel has is written anew at the next tick.
+            self.stale = true;
+        }
+        written
+    }
+
+    /// Allows the writer's session for a while where a rule would hit it, or takes that away where it is forced.
+    pub(super) fn protect(
+        &mut self,
+        dangers: &[String],
+        write: &Write,
+        author: &Author,
+    ) -> Result<Option<SessionAllow>, Problem> {
+        let failed =
+            |error: std::io::Error| Problem::new(ProblemKind::Store, format!("note the allowed session: {error}"));
+        match write.session {
+            Some(address) if write.force => self.sessions.forget(address).map_err(failed).map(|_| None),
+            Some(address) if !dangers.is_empty() => {
+                self.sessions.allow(address, &author.name, Timestamp::now()).map_err(failed).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Writes to the kernel what a policy (by default the one in force), the blocks and the sessions say of sources; on
+    /// an error the kernel is as before.
+    pub(super) fn write_sources(&mut self, document: Option<&Document>) -> Result<(), Problem> {
+        let sources = &document.unwrap_or(&self.document).sources;
+        let all = |list: &[Prefix], standing| -> Vec<(IpNet, Standing)> {
+            list.iter().map(|prefix| (prefix.net(), standing)).collect()
+        };
+        let timed = self.blocks.values().map(|block| {
+            let until = block.until.map_or(FOR_EVER, |until| self.clock.kernel(until));
+            (block.prefix, Standing::Block { until })
+        });
+        let sessions = self.sessions.allows().iter().map(|allow| (allow.prefix, Standing::Allow));
+        let statements = all(&sources.allow, Standing::Allow)
+            .into_iter()
+            .chain(all(&sources.known, Standing::Known))
+            .chain(all(&sources.block, Standing::Block { until: FOR_EVER }))
+            .chain(timed)
+            .chain(sessions);
+        let entries = resolve(statements);
+        self.datapath.set_sources(&entries).map_err(|error| kernel(&error))?;
+        self.stale = false;
+        Ok(())
+    }
+}
+
+/// A block to keep, from a block that was asked for.
+fn block(new: &NewBlock, write: &Write, author: &Author, now: Timestamp) -> Result<Block, Problem> {
+    let prefix = new.prefix.trunc();
+    let refused = |detail| Err(Problem::new(ProblemKind::Malformed, detail));
+    if prefix.prefix_len() == 0 && !write.force {
+        return refused(format!("{prefix} is everybody; if that is meant, say so with --force"));
+    }
+    let until = match new.seconds {
+        None => None,
+        Some(seconds @ 1..=LONGEST) => Some(now + SignedDuration::from_secs(seconds.cast_signed())),
+        Some(seconds) => {
+            return refused(format!("{prefix}: a block of {seconds} s; write 1 to {LONGEST}, or nothing for ever"));
+        }
+    };
+    let reason = new.reason.clone().or_else(|| write.message.clone()).unwrap_or_default();
+    Ok(Block { prefix, until, reason, author: author.name.clone(), added: now })
+}
+
+/// A line for each of a few prefixes, one line for many.
+fn summary(what: &str, prefixes: impl ExactSizeIterator<Item = IpNet>) -> Vec<String> {
+    match prefixes.len() {
+        0..=8 => prefixes.map(|prefix| format!("{what} {}", Prefix::from(prefix))).collect(),
+        many => vec![format!("{what} {many} prefixes")],
+    }
+}

@@ -1,0 +1,238 @@
+//! What the agent shows of itself.
+
+use throttle_common::{packet::Family, records, table::WAYS};
+
+use super::{Control, kernel, stored};
+use crate::{
+    api::wire::{
+        self, Attachment, CheckReport, DiffReport, Forecast, History, LimitForecast, LimitView, LossCounts, PolicyView,
+        Problem, ReasonCount, RegionLoad, RevisionView, Status, Table, Tallies, Tally,
+    },
+    datapath::{Standing, Use, XdpMode},
+    policy::{self, Diagnostic, Document, Mode},
+    store::{Pending, RevisionInfo},
+};
+
+/// The share of a region's slots in debt that is worth a word: four of five that are open to any source.
+const CROWDED: f64 = 0.6;
+/// Bytes of a set and of its aggregate.
+const SET_BYTES: u64 = (WAYS * size_of::<records::Slot>() + size_of::<u64>()) as u64;
+
+impl Control {
+    /// The policy in force.
+    pub fn document(&self) -> &Document {
+        &self.document
+    }
+
+    /// Everything on one page.
+    pub fn status(&self) -> Result<Status, Problem> {
+        let limits = self.limits()?;
+        let reasons = self.datapath.reason_tallies().map_err(|error| kernel(&error))?;
+        let losses = self.datapath.losses().map_err(|error| kernel(&error))?;
+        let mut problems = self.problems();
+        problems.extend(limits.iter().flat_map(crowded));
+        Ok(Status {
+            problems,
+            mode: self.document.mode,
+            revision: self.revision,
+            pending: self.pending.map(|(held, _)| pending(held)),
+            session_allows: self.sessions.allows().to_vec(),
+            attachments: self.attachments()?,
+            table: self.table(),
+            limits,
+            reasons: reasons
+                .into_iter()
+                .map(|(reason, outcome, tally)| ReasonCount {
+                    reason: reason.name().to_owned(),
+                    outcome: outcome.name().to_owned(),
+                    packets: tally.packets,
+                    bytes: tally.bytes,
+                })
+                .collect(),
+            losses: self::losses(&losses),
+            blocks: self.blocks.len() as u64,
+            started: self.started,
+            build: self.build.clone(),
+            capabilities: self.capabilities.clone(),
+        })
+    }
+
+    /// Every limit that is in force.
+    pub fn limits(&self) -> Result<Vec<LimitView>, Problem> {
+        let held = self.datapath.limits();
+        let in_force = self.document.limits.iter().filter_map(|limit| {
+            held.iter().find(|held| records::name_str(&held.record.name) == limit.name).map(|held| (limit, held))
+        });
+        in_force
+            .map(|(limit, held)| {
+                let tally = self.datapath.limit_tally(held.number).map_err(|error| kernel(&error))?;
+                let occupancy = self.datapath.occupancy(&held.record);
+                Ok(LimitView {
+                    limit: limit.clone(),
+                    number: held.number,
+                    tallies: tallies(&tally),
+                    regions: regions(&held.record, [occupancy.v4, occupancy.v6]),
+                })
+            })
+            .collect()
+    }
+
+    /// What is wrong and quick to find, each with its remedy.
+    pub fn problems(&self) -> Vec<String> {
+        let attachments = match self.attachments() {
+            Ok(attachments) => attachments.into_iter().filter_map(|it| it.problem).collect(),
+            Err(problem) => vec![problem.to_string()],
+        };
+        self.faults.values().cloned().chain(attachments).collect()
+    }
+
+    /// How it stands, in one line.
+    pub(super) fn summary(&self) -> String {
+        let attachments = self.attachments().unwrap_or_default();
+        let interfaces: Vec<String> = attachments
+            .iter()
+            .map(|it| format!("{} ({})", it.interface, it.mode.as_deref().unwrap_or("not attached")))
+            .collect();
+        let mode = if self.document.mode == Mode::Enforce { "enforcing" } else { "observing" };
+        format!("{mode} revision {} on {}; {} problems", self.revision, interfaces.join(", "), self.problems().len())
+    }
+
+    fn attachments(&self) -> Result<Vec<Attachment>, Problem> {
+        let attachments = self.datapath.attachments().map_err(|error| kernel(&error))?;
+        Ok(attachments
+            .into_iter()
+            .map(|it| {
+                let name = &it.interface;
+                let (mode, problem) = match it.standing {
+                    Standing::Attached(XdpMode::Native) => (Some(XdpMode::Native), None),
+                    Standing::Attached(XdpMode::Generic) => {
+                        let problem = format!("{name} is throttled in generic mode, which costs far more per packet");
+                        (Some(XdpMode::Generic), Some(problem))
+                    }
+                    Standing::Absent => (None, Some(format!("{name} does not exist now; the agent waits for it"))),
+                    Standing::Refused(reason) => (None, Some(format!("{name} is not throttled: {reason}"))),
+                };
+                Attachment {
+                    attached: mode.is_some(),
+                    mode: mode.map(|mode| mode.to_string()),
+                    problem,
+                    interface: it.interface,
+                }
+            })
+            .collect())
+    }
+
+    fn table(&self) -> Table {
+        let layout = self.datapath.layout();
+        let used =
+            layout.limits.iter().map(|held| u64::from(held.record.v4.sets) + u64::from(held.record.v6.sets)).sum();
+        Table { sets: layout.sets.into(), sets_used: used, bytes: u64::from(layout.sets) * SET_BYTES }
+    }
+
+    /// A revision: the one in force, or any that is kept.
+    pub fn policy(&self, revision: Option<u64>) -> Result<PolicyView, Problem> {
+        let held = match revision {
+            Some(number) => Some(self.store.revision(number).map_err(|error| stored(&error))?),
+            None => self.store.current().map_err(|error| stored(&error))?,
+        };
+        let (revision, document) = match held {
+            Some(held) => (revision_view(held.info), held.document),
+            None => (
+                RevisionView {
+                    revision: 0,
+                    author: super::AGENT.to_owned(),
+                    message: "nothing was applied yet".to_owned(),
+                    at: self.started,
+                },
+                Document::default(),
+            ),
+        };
+        Ok(PolicyView { revision, toml: policy::to_toml(&document), document })
+    }
+
+    /// The revisions that are kept.
+    pub fn history(&self) -> Result<History, Problem> {
+        let revisions = self.store.revisions().map_err(|error| stored(&error))?;
+        let pending = self.pending.map(|(held, _)| pending(held));
+        Ok(History { revisions: revisions.into_iter().map(revision_view).collect(), current: self.revision, pending })
+    }
+
+    /// What a policy would do.
+    pub fn check(&self, document: &Document) -> Result<CheckReport, Problem> {
+        let warnings = policy::check(document).map_err(super::refused)?;
+        let compiled = policy::compile(document, self.revision + 1, &self.datapath.layout()).map_err(super::refused)?;
+        let limits = compiled.limits.iter().map(|(_, record)| LimitForecast {
+            name: records::name_str(&record.name).to_owned(),
+            regions: regions(record, [Use::default(); 2]),
+        });
+        Ok(CheckReport { limits: limits.collect(), warnings: warnings.iter().map(Diagnostic::to_string).collect() })
+    }
+
+    /// How a policy differs from the one in force.
+    pub fn diff(&self, document: &Document) -> DiffReport {
+        let changes = policy::diff(&self.document, document);
+        DiffReport { revision: self.revision, changes: changes.iter().map(ToString::to_string).collect() }
+    }
+}
+
+pub(super) fn pending(held: Pending) -> wire::Pending {
+    wire::Pending { revision: held.revision, back_to: held.back_to, deadline: held.deadline }
+}
+
+pub(super) fn losses(losses: &records::Losses) -> LossCounts {
+    LossCounts {
+        events_withheld: losses.events_withheld,
+        events_lost: losses.events_lost,
+        answers_withheld: losses.answers_withheld,
+        answers_undue: losses.answers_undue,
+    }
+}
+
+fn revision_view(info: RevisionInfo) -> RevisionView {
+    RevisionView { revision: info.revision, author: info.author, message: info.message, at: info.at }
+}
+
+fn tallies(tally: &records::LimitTally) -> Tallies {
+    let of = |tally: records::Tally| Tally { packets: tally.packets, bytes: tally.bytes };
+    Tallies {
+        admitted: of(tally.admitted),
+        refused: of(tally.refused),
+        observed: of(tally.observed),
+        spared: of(tally.spared),
+        overflowed: of(tally.overflowed),
+    }
+}
+
+/// The parts of the table that a limit has, with how much of each is in use.
+fn regions(record: &records::Limit, uses: [Use; 2]) -> Vec<RegionLoad> {
+    let families = [(Family::V4, "ipv4"), (Family::V6, "ipv6")];
+    let of = |((family, name), usage): ((Family, &str), Use)| {
+        let forecast = policy::forecast::Forecast::of(record, family)?;
+        let region = record.region(family);
+        let slots = u64::from(region.sets) * WAYS as u64;
+        Some(RegionLoad {
+            family: name.to_owned(),
+            prefix: region.prefix,
+            aggregate: region.aggregate,
+            slots,
+            busy: usage.busy,
+            aggregates_busy: usage.aggregates_busy,
+            occupancy: usage.busy as f64 / slots as f64,
+            forecast: Forecast { busy_seconds: forecast.busy_seconds, flood_per_second: forecast.full_at },
+        })
+    };
+    families.into_iter().zip(uses).filter_map(of).collect()
+}
+
+fn crowded(view: &LimitView) -> impl Iterator<Item = String> {
+    view.regions.iter().filter(|region| region.occupancy >= CROWDED).map(|region| {
+        format!(
+            "limit `{}`: {:.0} % of its {} buckets are in debt, above {:.0} % new sources find no place; \
+             raise `sources`, or shorten what a packet costs (rate)",
+            view.limit.name,
+            region.occupancy * 100.0,
+            region.family,
+            CROWDED * 100.0,
+        )
+    })
+}

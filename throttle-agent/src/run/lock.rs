@@ -1,0 +1,138 @@
+//! One agent for each state directory, pin directory and socket.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use rustix::fs::{FlockOperation, flock};
+use tokio::net::UnixListener;
+
+/// Keeps a second agent away from a path while it lives; the kernel lets go of it however the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Locks a directory, which must exist.
+    pub fn directory(path: &Path) -> anyhow::Result<Self> {
+        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+        Self::take(file, path)
+    }
+
+    fn take(file: File, path: &Path) -> anyhow::Result<Self> {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => bail!(
+                "{} is in use by another agent; stop it (`systemctl stop throttle`), or give this one directories and a \
+                 socket of its own (--state-dir, --pin-dir, --socket)",
+                path.display()
+            ),
+            Err(error) => Err(error).with_context(|| format!("lock {}", path.display())),
+        }
+    }
+}
+
+/// Creates a directory that only its owner may enter, unless it exists.
+pub fn private_directory(path: &Path, mode: u32) -> anyhow::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(mode).create(path).with_context(|| format!("create the directory {}", path.display()))
+}
+
+/// The API's socket, which goes when the agent ends in order.
+#[derive(Debug)]
+pub struct Socket {
+    /// Where peers are accepted.
+    pub listener: std::os::unix::net::UnixListener,
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl Socket {
+    /// Binds the socket: 0660 in a directory of 0750, both given to `group` where there is one.
+    pub fn bind(path: &Path, group: Option<u32>) -> anyhow::Result<Self> {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let ours = !directory.is_dir();
+        private_directory(directory, 0o750)?;
+        if ours && let Some(group) = group {
+            give(directory, group)?;
+        }
+        let beside = path.with_added_extension("lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&beside);
+        let lock = Lock::take(file.with_context(|| format!("open {}", beside.display()))?, path)?;
+        // The lock is ours: whatever lies here was left behind by an agent that was killed.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove the old socket {}", path.display()));
+            }
+            _ => {}
+        }
+        let listener = std::os::unix::net::UnixListener::bind(path)
+            .with_context(|| format!("bind the API's socket {}", path.display()))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+            .with_context(|| format!("set the mode of {}", path.display()))?;
+        if let Some(group) = group {
+            give(path, group)?;
+        }
+        listener.set_nonblocking(true).context("make the socket non-blocking")?;
+        Ok(Self { listener, path: path.to_owned(), _lock: lock })
+    }
+
+    /// A listener for the event loop.
+    pub fn listener(&self) -> anyhow::Result<UnixListener> {
+        let listener = self.listener.try_clone().context("share the API's socket")?;
+        UnixListener::from_std(listener).context("watch the API's socket")
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn give(path: &Path, group: u32) -> anyhow::Result<()> {
+    std::os::unix::fs::chown(path, None, Some(group)).with_context(|| {
+        format!(
+            "give {} to group {group}: without CAP_CHOWN the agent's own groups must include it \
+             (systemd: SupplementaryGroups=)",
+            path.display()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_on_the_same_paths_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Lock::directory(dir.path()).unwrap();
+        let refusal = Lock::directory(dir.path()).unwrap_err().to_string();
+        assert!(refusal.contains("in use by another agent"), "{refusal}");
+        drop(first);
+        Lock::directory(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_socket_left_behind_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/api.sock");
+        drop(std::os::unix::net::UnixListener::bind(dir.path().join("stale")).unwrap());
+        let live = Socket::bind(&path, None).unwrap();
+        assert!(Socket::bind(&path, None).unwrap_err().to_string().contains("in use by another agent"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o750);
+        drop(live);
+        assert!(!path.exists());
+        fs::rename(dir.path().join("stale"), &path).unwrap();
+        Socket::bind(&path, None).unwrap();
+    }
+}

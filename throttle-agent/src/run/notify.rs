@@ -1,0 +1,51 @@
+//! Word to the service manager: ready, status, and a watchdog that only a working control loop feeds.
+
+use std::{future::Future, time::Duration};
+
+use sd_notify::NotifyState;
+use tokio_util::sync::CancellationToken;
+
+/// Says that the policy is in force and the interfaces are attached.
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// Says how it stands in one line.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
+/// Says that the agent ends.
+pub fn stopping(status: &str) {
+    tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
+}
+
+/// How often the watchdog is fed: at half of its deadline. `None` where the service manager set none.
+pub fn watchdog_period() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|deadline| deadline / 2)
+}
+
+/// Feeds the watchdog every `period` for as long as `alive` says so, until `end`. A dead backend or a full table is no
+/// reason to be restarted; a control loop that stands still or maps that cannot be read are.
+pub async fn feed_watchdog<F>(period: Duration, end: CancellationToken, alive: impl Fn() -> F)
+where
+    F: Future<Output = bool>,
+{
+    let mut was_alive = true;
+    let mut ticks = tokio::time::interval(period);
+    while end.run_until_cancelled(ticks.tick()).await.is_some() {
+        let is_alive = tokio::time::timeout(period, alive()).await.unwrap_or(false);
+        if is_alive {
+            tell(&[NotifyState::Watchdog]);
+        } else if was_alive {
+            tracing::error!("the control loop does not answer; the watchdog is not fed");
+        }
+        was_alive = is_alive;
+    }
+}
+
+fn tell(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
