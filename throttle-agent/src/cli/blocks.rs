@@ -174,9 +174,7 @@ fn delete(context: &Context, prefixes: Vec<Prefix>, all: bool) -> Result<(), Fai
         let (timed, permanent): (Vec<Block>, Vec<Block>) = listed.into_iter().partition(|block| block.added.is_some());
         if !permanent.is_empty() {
             let count = permanent.len();
-            context
-                .output
-                .say(&format!("{count} blocks stand in the policy and stay; `throttle policy apply` ends them"));
+            output::say(&format!("{count} blocks stand in the policy and stay; `throttle policy apply` ends them"));
         }
         prefixes.extend(timed.iter().map(|block| block.prefix));
     }

@@ -89,7 +89,7 @@ impl Check {
             return output::json(&Envelope::new(report(&compiled, warnings, self.flood)));
         }
         let (services, limits) = (document.services.len(), document.limits.len());
-        let summary = format!("{name} is sound: {services} services, {limits} limits\n");
+        let summary = format!("{name} is sound: services: {services}, limits: {limits}\n");
         output::data(&(summary + &render(&compiled, self.flood, context.output.paint)))
     }
 }

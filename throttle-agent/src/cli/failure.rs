@@ -13,7 +13,7 @@ Exit codes:
   1   failed, and nothing was changed
   2   wrong usage: a flag, a rate, a prefix that cannot be meant
   3   the agent cannot be reached
-  4   degraded (status, doctor): enforcement is weaker than it should be
+  4   degraded: something is wrong that `throttle status` names
   78  the policy was refused, and nothing was changed";
 
 /// What ends a command early. Whatever it is, what was in force before still is.

@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn spans_keep_two_units() {
         assert_eq!(span(Duration::from_secs(90)), "1 min 30 s");
-        assert_eq!(span(Duration::from_secs(86_400 + 3 * 60)), "1 d");
+        assert_eq!(span(Duration::from_mins(1443)), "1 d");
         assert_eq!(span(Duration::from_secs(2 * 86_400 + 5 * 3600 + 9)), "2 d 5 h");
         assert_eq!(span(Duration::from_millis(1200)), "1.2 s");
         assert_eq!(span(Duration::from_millis(250)), "250 ms");
