@@ -79,7 +79,7 @@ impl BlockCommand {
             Self::Add(add) => {
                 let request = add.request()?;
                 let answer = context.client()?.post(paths::BLOCKS, &request)?;
-                writing::tell(context, &answer)
+                writing::tell_blocks(context, &answer)
             }
             Self::List { contains } => {
                 let answer = context.client()?.get(paths::BLOCKS)?;
@@ -176,10 +176,14 @@ fn delete(context: &Context, prefixes: Vec<Prefix>, all: bool) -> Result<(), Fai
             let count = permanent.len();
             output::say(&format!("{count} blocks stand in the policy and stay; `throttle policy apply` ends them"));
         }
+        if timed.is_empty() {
+            output::say("no block was added by command");
+            return Ok(());
+        }
         prefixes.extend(timed.iter().map(|block| block.prefix));
     }
     let request = PrefixesDelete { prefixes, write: Write { session: session::address(), ..Write::default() } };
-    writing::tell(context, &client.post(paths::BLOCKS_DELETE, &request)?)
+    writing::tell_blocks(context, &client.post(paths::BLOCKS_DELETE, &request)?)
 }
 
 fn render(blocks: &[Block], now: Timestamp, paint: Paint) -> String {

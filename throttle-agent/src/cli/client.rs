@@ -142,7 +142,7 @@ impl Client {
     fn unreachable(&self, error: &io::Error) -> Failure {
         let remedy = match error.kind() {
             io::ErrorKind::PermissionDenied => {
-                "run this as root, or as a member of the group that `throttle run --group` names"
+                "run this as root, or as a member of the group that `throttle run --socket-group` names"
             }
             _ => "is `throttle run` running? start it, or name its socket with --socket or THROTTLE_SOCKET",
         };

@@ -28,7 +28,9 @@ pub(crate) fn code(problem: &Problem) -> u8 {
 /// What was refused, one line for each fault; `file` is where the faults' positions are.
 pub(crate) fn render(problem: &Problem, file: Option<&str>) -> String {
     if problem.diagnostics.is_empty() {
-        return format!("{}: {}", lower(&problem.title), problem.detail);
+        // What the one who asks can mend explains itself; what the agent met does not.
+        let own = problem.status < 500;
+        return if own { problem.detail.clone() } else { format!("{}: {}", lower(&problem.title), problem.detail) };
     }
     let lines = problem.diagnostics.iter().map(|diagnostic| match file {
         Some(file) => diagnostic.in_file(file),
@@ -74,8 +76,10 @@ p.toml:9:8: limit[1].rate: `50` names no period; write 50/min";
     #[test]
     fn other_refusals_say_what_and_why() {
         let problem = Problem::new(ProblemKind::NotFound, "no limit is named `x`; see `throttle limit list`");
-        assert_eq!(render(&problem, None), "there is no such thing: no limit is named `x`; see `throttle limit list`");
+        assert_eq!(render(&problem, None), "no limit is named `x`; see `throttle limit list`");
         assert_eq!(code(&problem), 1);
+        let problem = Problem::new(ProblemKind::Store, "no space left on the device; make room");
+        assert_eq!(render(&problem, None), "the store refused: no space left on the device; make room");
     }
 
     #[test]

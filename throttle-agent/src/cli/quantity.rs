@@ -59,9 +59,10 @@ pub(crate) fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
-/// How long it is from `now` to `end`.
+/// How long it is from `now` to `end`, to the second.
 pub(crate) fn until(end: Timestamp, now: Timestamp) -> String {
-    span(Duration::from_secs(end.duration_since(now).as_secs().max(0).unsigned_abs()))
+    let millis = end.duration_since(now).as_millis().max(0).unsigned_abs();
+    span(Duration::from_secs(u64::try_from((millis + 500) / 1000).unwrap_or(u64::MAX)))
 }
 
 fn scaled(mut value: f64, step: f64, letters: &[&str]) -> String {

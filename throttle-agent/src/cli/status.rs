@@ -140,13 +140,15 @@ fn attachments(status: &Status, paint: Paint) -> String {
     let mut table = Table::new(&["INTERFACE", "STATE", "XDP MODE", "NOTE"]);
     for attachment in &status.attachments {
         let mode = attachment.mode.as_deref().unwrap_or_default();
+        // The agent's problems stand at the top already.
+        let note = attachment.problem.as_deref().filter(|note| !status.problems.iter().any(|problem| problem == note));
         let state =
             if attachment.attached { Cell::new("attached", Tone::Good) } else { Cell::new("absent", Tone::Fault) };
         table.row([
             attachment.interface.as_str().into(),
             state,
             Cell::new(mode, if mode == "native" { Tone::Plain } else { Tone::Warning }),
-            attachment.problem.as_deref().unwrap_or_default().into(),
+            note.unwrap_or_default().into(),
         ]);
     }
     if table.is_empty() {

@@ -44,8 +44,29 @@ impl Writing {
     }
 }
 
-/// Tells what a change did.
+/// Changes that are told one by one; the rest are counted.
+const TOLD: usize = 20;
+
+/// What a change was of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    /// The policy, whose revisions count.
+    Policy,
+    /// The blocks beside it.
+    Blocks,
+}
+
+/// Tells what a change of the policy did.
 pub(crate) fn tell(context: &Context, answer: &Answer) -> Result<(), Failure> {
+    tell_of(context, answer, Subject::Policy)
+}
+
+/// Tells what a change of the blocks did.
+pub(crate) fn tell_blocks(context: &Context, answer: &Answer) -> Result<(), Failure> {
+    tell_of(context, answer, Subject::Blocks)
+}
+
+fn tell_of(context: &Context, answer: &Answer, subject: Subject) -> Result<(), Failure> {
     let written = answer.parse::<Envelope<Written>>()?.body;
     for warning in &written.warnings {
         context.output.warn(warning);
@@ -53,17 +74,22 @@ pub(crate) fn tell(context: &Context, answer: &Answer) -> Result<(), Failure> {
     if context.output.json {
         return output::data(&answer.text());
     }
-    output::data(&render(&written, Timestamp::now(), context.output.paint))
+    output::data(&render(&written, subject, Timestamp::now(), context.output.paint))
 }
 
-fn render(written: &Written, now: Timestamp, paint: Paint) -> String {
-    let mut text = changes(&written.changes, paint);
-    let revision = written.revision;
-    if written.changes.is_empty() {
-        _ = writeln!(text, "nothing to change: revision {revision} is in force");
-    } else {
-        _ = writeln!(text, "revision {revision} is in force");
+fn render(written: &Written, subject: Subject, now: Timestamp, paint: Paint) -> String {
+    let (told, untold) = written.changes.split_at(written.changes.len().min(TOLD));
+    let mut text = changes(told, paint);
+    if !untold.is_empty() {
+        _ = writeln!(text, "and {} more", untold.len());
     }
+    let revision = written.revision;
+    _ = match (subject, written.changes.is_empty()) {
+        (Subject::Policy, false) => writeln!(text, "revision {revision} is in force"),
+        (Subject::Policy, true) => writeln!(text, "nothing to change: revision {revision} is in force"),
+        (Subject::Blocks, false) => Ok(()),
+        (Subject::Blocks, true) => writeln!(text, "nothing to change"),
+    };
     if let Some(pending) = &written.pending {
         _ = writeln!(text, "{}", paint.warning(&waiting(pending, now)));
     }
@@ -123,13 +149,22 @@ revision 8 is in force
 revision 8 goes back to 7 in 1 min (at 2026-11-23 19:01:00Z) unless `throttle policy confirm` follows
 your session from 192.0.2.7 stays allowed for 1 h
 ";
-        assert_eq!(render(&written, now, Paint::PLAIN), expected);
+        assert_eq!(render(&written, Subject::Policy, now, Paint::PLAIN), expected);
     }
 
     #[test]
     fn a_change_that_changes_nothing_says_so() {
         let written = Written { revision: 8, ..Written::default() };
-        let text = render(&written, Timestamp::UNIX_EPOCH, Paint::PLAIN);
+        let text = render(&written, Subject::Policy, Timestamp::UNIX_EPOCH, Paint::PLAIN);
         assert_eq!(text, "nothing to change: revision 8 is in force\n");
+    }
+
+    #[test]
+    fn a_hundred_thousand_changes_are_counted_not_told() {
+        let changes = vec!["+ block 192.0.2.7".to_owned(); 100_000];
+        let written = Written { changes, ..Written::default() };
+        let text = render(&written, Subject::Blocks, Timestamp::UNIX_EPOCH, Paint::PLAIN);
+        assert_eq!(text.lines().count(), TOLD + 1);
+        assert!(text.ends_with("and 99980 more\n"));
     }
 }
