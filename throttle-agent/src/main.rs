@@ -1,1 +1,7 @@
-fn main() {}
+//! The `throttle` command: the agent (`throttle run`) and everything that asks it.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,242 @@
+//! `throttle block`: sources that are refused, one by one or by the hundred thousand.
+
+use std::{io::Read as _, net::IpAddr, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use throttle_agent::{
+    api::wire::{Block, Blocks, BlocksRequest, Envelope, NewBlock, PrefixesDelete, Write, paths},
+    policy::{Prefix, units::Span},
+};
+
+use super::{
+    Context,
+    failure::Failure,
+    output::{self, Paint},
+    quantity::{moment, until},
+    session,
+    table::Table,
+    writing,
+};
+
+/// Blocks of one command; the API's own bound.
+const MOST: usize = 100_000;
+/// Bad lines that are named; the rest are counted.
+const NAMED: usize = 20;
+
+/// What to do with blocks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BlockCommand {
+    /// Refuse addresses or prefixes, all or none; 100 000 in one command
+    #[command(
+        after_help = "Examples:\n  throttle block add 192.0.2.7 2001:db8::/32 --for 10m --reason 'scans ports'\n  \
+                            throttle block add --file drop.txt --for 1d\n  \
+                            curl -s https://example.org/list.txt | throttle block add --file -"
+    )]
+    Add(Add),
+    /// List blocks and when they end
+    List {
+        /// Only what covers this address
+        #[arg(long, value_name = "IP")]
+        contains: Option<IpAddr>,
+    },
+    /// End blocks that were added by command, all or none
+    #[command(after_help = "Examples:\n  throttle block delete 192.0.2.7\n  throttle block delete --all")]
+    Delete {
+        /// Whom, as they are listed
+        #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "PREFIX")]
+        prefixes: Vec<Prefix>,
+        /// Every block that was added by command
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// Whom to block.
+#[derive(Debug, Args)]
+pub(crate) struct Add {
+    /// Whom, e.g. 192.0.2.7 or 2001:db8::/32
+    #[arg(required_unless_present = "file", value_name = "PREFIX")]
+    prefixes: Vec<Prefix>,
+    /// Also those in a file, one a line, `#` starts a comment; `-` reads stdin
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// For how long, e.g. 10m or 1d; by default for ever
+    #[arg(long = "for", value_name = "TIME")]
+    span: Option<Span>,
+    /// Why, for whoever finds the block
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Do it although it may refuse the SSH session that this comes from
+    #[arg(long)]
+    force: bool,
+}
+
+impl BlockCommand {
+    /// Does it.
+    pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Add(add) => {
+                let request = add.request()?;
+                let answer = context.client()?.post(paths::BLOCKS, &request)?;
+                writing::tell_blocks(context, &answer)
+            }
+            Self::List { contains } => {
+                let answer = context.client()?.get(paths::BLOCKS)?;
+                if context.output.json && contains.is_none() {
+                    return output::data(&answer.text());
+                }
+                let mut listed = answer.parse::<Envelope<Blocks>>()?;
+                if let Some(address) = contains {
+                    listed.body.blocks.retain(|block| block.prefix.contains(&address));
+                }
+                if context.output.json {
+                    return output::json(&listed);
+                }
+                if listed.body.blocks.is_empty() {
+                    output::say(&match contains {
+                        Some(address) => format!("no block covers {address}"),
+                        None => "nothing is blocked; `throttle block add --help` shows how".to_owned(),
+                    });
+                    return Ok(());
+                }
+                output::data(&render(&listed.body.blocks, Timestamp::now(), context.output.paint))
+            }
+            Self::Delete { prefixes, all } => delete(context, prefixes, all),
+        }
+    }
+}
+
+impl Add {
+    fn request(self) -> Result<BlocksRequest, Failure> {
+        let mut prefixes = self.prefixes;
+        if let Some(file) = &self.file {
+            let (name, text) = if file.as_os_str() == "-" {
+                let mut text = String::new();
+                std::io::stdin().read_to_string(&mut text).map_err(|error| Failure::of("read stdin", error))?;
+                ("stdin".to_owned(), text)
+            } else {
+                let name = file.display().to_string();
+                (
+                    name.clone(),
+                    std::fs::read_to_string(file).map_err(|error| Failure::of(format!("read {name}"), error))?,
+                )
+            };
+            prefixes.extend(lines(&name, &text)?);
+        }
+        if prefixes.is_empty() {
+            return Err(Failure::Usage("the file names no address; put one a line, e.g. 192.0.2.7".into()));
+        }
+        if prefixes.len() > MOST {
+            let count = prefixes.len();
+            return Err(Failure::Usage(format!(
+                "{count} prefixes are more than the {MOST} of one command; split them, or block whole prefixes"
+            )));
+        }
+        let seconds = self.span.map(Span::seconds);
+        if seconds == Some(0) {
+            return Err(Failure::Usage("--for 0s blocks nobody; name a longer time, e.g. 10m".into()));
+        }
+        let block = |prefix: Prefix| NewBlock { prefix: prefix.net(), seconds, reason: self.reason.clone() };
+        let write = Write { session: session::address(), force: self.force, ..Write::default() };
+        Ok(BlocksRequest { blocks: prefixes.into_iter().map(block).collect(), write })
+    }
+}
+
+/// The prefixes of a file, or every line that is none.
+fn lines(name: &str, text: &str) -> Result<Vec<Prefix>, Failure> {
+    let mut prefixes = Vec::new();
+    let mut bad = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let word = line.split_once('#').map_or(line, |(before, _)| before).trim();
+        match word.parse() {
+            _ if word.is_empty() => {}
+            Ok(prefix) => prefixes.push(prefix),
+            Err(fault) => bad.push(format!("{name}:{}: {fault}", index + 1)),
+        }
+    }
+    if bad.is_empty() {
+        return Ok(prefixes);
+    }
+    let unnamed = bad.len().saturating_sub(NAMED);
+    bad.truncate(NAMED);
+    if unnamed > 0 {
+        bad.push(format!("and {unnamed} more"));
+    }
+    Err(Failure::Usage(format!("nothing was blocked, because of these lines:\n{}", bad.join("\n"))))
+}
+
+fn delete(context: &Context, prefixes: Vec<Prefix>, all: bool) -> Result<(), Failure> {
+    let client = context.client()?;
+    let mut prefixes: Vec<_> = prefixes.into_iter().map(Prefix::net).collect();
+    if all {
+        let listed = client.get(paths::BLOCKS)?.parse::<Envelope<Blocks>>()?.body.blocks;
+        let (timed, permanent): (Vec<Block>, Vec<Block>) = listed.into_iter().partition(|block| block.added.is_some());
+        if !permanent.is_empty() {
+            let count = permanent.len();
+            output::say(&format!("{count} blocks stand in the policy and stay; `throttle policy apply` ends them"));
+        }
+        if timed.is_empty() {
+            output::say("no block was added by command");
+            return Ok(());
+        }
+        prefixes.extend(timed.iter().map(|block| block.prefix));
+    }
+    let request = PrefixesDelete { prefixes, write: Write { session: session::address(), ..Write::default() } };
+    writing::tell_blocks(context, &client.post(paths::BLOCKS_DELETE, &request)?)
+}
+
+fn render(blocks: &[Block], now: Timestamp, paint: Paint) -> String {
+    let mut table = Table::new(&["SOURCE", ">ENDS IN", "REASON", "BY", "SINCE"]);
+    for block in blocks {
+        table.row([
+            Prefix::from(block.prefix).to_string().into(),
+            block.until.map_or("never".to_owned(), |end| until(end, now)).into(),
+            block.reason.as_deref().unwrap_or_default().into(),
+            block.author.as_deref().unwrap_or("policy").into(),
+            block.added.map(moment).unwrap_or_default().into(),
+        ]);
+    }
+    table.render(paint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_whole_or_its_bad_lines_are_named() {
+        let good = "# drop list\n192.0.2.0/24 # a network\n\n  2001:db8::1\n";
+        let read: Vec<_> = lines("drop.txt", good).unwrap().iter().map(Prefix::to_string).collect();
+        assert_eq!(read, ["192.0.2.0/24", "2001:db8::1"]);
+        let Err(Failure::Usage(text)) = lines("drop.txt", "192.0.2.7\n192.0.2.300\n\nexample.org\n") else {
+            panic!("bad lines are refused")
+        };
+        assert!(text.contains("drop.txt:2: `192.0.2.300`") && text.contains("drop.txt:4: `example.org`"), "{text}");
+        let Err(Failure::Usage(text)) = lines("drop.txt", &"x\n".repeat(NAMED + 5)) else {
+            panic!("bad lines are refused")
+        };
+        assert!(text.ends_with("and 5 more"));
+    }
+
+    #[test]
+    fn a_list_says_when_each_block_ends() {
+        let now: Timestamp = "2026-11-23T19:00:00Z".parse().unwrap();
+        let blocks = [
+            Block { prefix: "203.0.113.0/24".parse().unwrap(), until: None, reason: None, author: None, added: None },
+            Block {
+                prefix: "192.0.2.7/32".parse().unwrap(),
+                until: Some("2026-11-23T19:09:58Z".parse().unwrap()),
+                reason: Some("scans ports".to_owned()),
+                author: Some("root".to_owned()),
+                added: Some("2026-11-23T18:59:58Z".parse().unwrap()),
+            },
+        ];
+        let expected = "\
+SOURCE             ENDS IN  REASON       BY      SINCE
+203.0.113.0/24       never               policy
+192.0.2.7       9 min 58 s  scans ports  root    2026-11-23 18:59:58Z
+";
+        assert_eq!(render(&blocks, now, Paint::PLAIN), expected);
+    }
+}

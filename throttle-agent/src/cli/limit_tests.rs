@@ -1,0 +1,81 @@
+use super::*;
+use throttle_agent::api::wire::{Forecast, RegionLoad, Tallies, Tally};
+
+fn set() -> Set {
+    Set { name: "web".to_owned(), ..Set::default() }
+}
+
+fn rate(text: &str) -> Rate {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_new_limit_needs_a_unit_and_a_rate() {
+    assert!(matches!(set().edit(None), Err(Failure::Usage(text)) if text.contains("--unit and --rate")));
+    let full = Set { unit: Some(Unit::Packets), rate: Some(rate("10/s")), observe: true, ..set() };
+    let expected = Limit { mode: Mode::Observe, ..Limit::new("web", Unit::Packets, rate("10/s")) };
+    assert_eq!(full.edit(None).unwrap(), expected);
+}
+
+#[test]
+fn what_no_flag_names_stays() {
+    let held = Limit {
+        service: Some("http".to_owned()),
+        burst: Some(Quantity::bare(7)),
+        mode: Mode::Observe,
+        ..Limit::new("web", Unit::Connections, rate("50/min"))
+    };
+    let edited = Set { rate: Some(rate("60/min")), enforce: true, ..set() }.edit(Some(held.clone())).unwrap();
+    assert_eq!(edited, Limit { rate: rate("60/min"), mode: Mode::Enforce, ..held });
+}
+
+#[test]
+fn another_unit_needs_another_rate_and_forgets_the_burst() {
+    let held = Limit { burst: Some(Quantity::bare(7)), ..Limit::new("web", Unit::Packets, rate("10/s")) };
+    let unit = Set { unit: Some(Unit::Bytes), ..set() };
+    assert!(matches!(unit.edit(Some(held.clone())), Err(Failure::Usage(_))));
+    let both = Set { unit: Some(Unit::Bytes), rate: Some(rate("1MB/s")), ..set() };
+    assert_eq!(both.edit(Some(held)).unwrap().burst, None);
+}
+
+#[test]
+fn the_aggregate_stays_larger_than_the_source() {
+    let held = Limit::new("web", Unit::Packets, rate("10/s"));
+    let edited = Set { prefix_v4: Some(24), prefix_v6: Some(48), ..set() }.edit(Some(held)).unwrap();
+    assert_eq!(edited.aggregate, Lengths { ipv4: 16, ipv6: 32 });
+}
+
+#[test]
+fn a_list_shows_what_each_limit_did() {
+    let region = |family: &str, occupancy| RegionLoad {
+        family: family.to_owned(),
+        prefix: 32,
+        aggregate: 24,
+        slots: 262_144,
+        busy: 0,
+        aggregates_busy: 0,
+        occupancy,
+        forecast: Forecast { busy_seconds: 1.2, flood_per_second: 60_000.0 },
+    };
+    let packets = |packets| Tally { packets, bytes: 74 * packets };
+    let limits = [
+        LimitView {
+            limit: Limit::new("new-connections", Unit::Connections, rate("50/min")),
+            number: 0,
+            tallies: Tallies { admitted: packets(1234), refused: packets(1_000_000), ..Tallies::default() },
+            regions: vec![region("ipv4", 0.034), region("ipv6", 0.0)],
+        },
+        LimitView {
+            limit: Limit { mode: Mode::Observe, ..Limit::new("all", Unit::Packets, rate("1000/s")) },
+            number: 1,
+            tallies: Tallies { observed: packets(5), ..Tallies::default() },
+            regions: vec![region("ipv4", 0.8), region("ipv6", 0.0)],
+        },
+    ];
+    let expected = "\
+LIMIT            UNIT           RATE  ACTION  MODE     ADMITTED  REFUSED  OBSERVED  BUSY V4  BUSY V6
+new-connections  connections  50/min  drop    enforce      1234       1M              3.4 %      0 %
+all              packets      1000/s  drop    observe         0        0         5     80 %      0 %
+";
+    assert_eq!(render(&limits, Paint::PLAIN), expected);
+}

@@ -1,0 +1,170 @@
+//! The command line: each command is a client of the agent's API, and a few work without an agent.
+//!
+//! Arguments come in, a request goes out, its answer is rendered on one screen: problems first, units as people read
+//! them. With `--json` the answer is printed as it came. A command file holds its arguments (clap), what it asks
+//! (pure, tested) and how it shows the answer (pure, tested against strings); [`client`] is the only road to the agent,
+//! [`failure::Failure`] the only way out that is not success.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use throttle_agent::api::wire::paths;
+
+mod blocks;
+mod check;
+mod client;
+mod detach;
+mod doctor;
+mod events;
+mod failure;
+mod limit;
+mod mode;
+mod output;
+mod policy;
+mod prefixes;
+mod problem;
+mod quantity;
+mod run;
+mod service;
+mod session;
+mod status;
+mod table;
+mod words;
+mod writing;
+
+use client::Client;
+use failure::{EXIT_CODES, Failure};
+use output::{Color, Output, Paint};
+
+/// Throttles what each source may send to this host, in the kernel, before the network stack sees it.
+#[derive(Debug, Parser)]
+#[command(name = "throttle", version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command understands.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// The agent's socket
+    #[arg(long, global = true, env = "THROTTLE_SOCKET", default_value = "/run/throttle/api.sock", value_name = "PATH")]
+    #[arg(hide_env_values = true, help_heading = "Global options")]
+    pub(crate) socket: PathBuf,
+    /// Where the agent keeps policy revisions and blocks
+    #[arg(long, global = true, env = "THROTTLE_STATE_DIR", default_value = "/var/lib/throttle", value_name = "DIR")]
+    #[arg(hide_env_values = true, help_heading = "Global options")]
+    pub(crate) state_dir: PathBuf,
+    /// Where programs, links and maps are pinned; below a mounted bpffs
+    #[arg(long, global = true, env = "THROTTLE_PIN_DIR", default_value = "/sys/fs/bpf/throttle", value_name = "DIR")]
+    #[arg(hide_env_values = true, help_heading = "Global options")]
+    pub(crate) pin_dir: PathBuf,
+    /// Print the API's JSON on stdout, for programs
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+    /// When to use colour; `auto` heeds NO_COLOR
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", help_heading = "Global options")]
+    #[arg(hide_possible_values = true)]
+    pub(crate) color: Color,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent: attach to interfaces, hold the policy, answer the other commands
+    Run(run::Run),
+    /// Show what is enforced where, and what is wrong
+    Status(status::StatusArgs),
+    /// Enforce on this host, or only observe
+    Mode(mode::ModeArgs),
+    /// Set, list and delete limits per source
+    #[command(subcommand)]
+    Limit(limit::LimitCommand),
+    /// Name services, so that limits can be theirs
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
+    /// Refuse sources, for a time or for ever
+    #[command(subcommand)]
+    Block(blocks::BlockCommand),
+    /// Sources that no block and no limit touches
+    #[command(subcommand)]
+    Allow(prefixes::PrefixCommand),
+    /// Sources known to be genuine: a flood of others cannot take their place
+    #[command(subcommand)]
+    Known(prefixes::PrefixCommand),
+    /// Watch sampled refusals
+    Events(events::EventsArgs),
+    /// Check, compare, apply and take back whole policies
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Stop throttling: take the programs off the interfaces; works without an agent
+    Detach(detach::Detach),
+    /// Examine what this host lacks, and say what helps; works without an agent
+    Doctor(doctor::Doctor),
+    /// Print the completions for a shell
+    #[command(after_help = "Examples:\n  throttle completions bash > /etc/bash_completion.d/throttle")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the OpenAPI document of the agent's API
+    Openapi,
+}
+
+/// What a command works with.
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    pub(crate) output: Output,
+}
+
+impl Context {
+    /// The road to the agent.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        Client::new(&self.global.socket)
+    }
+}
+
+/// Parses the arguments, does what they ask, and gives the exit code.
+pub(crate) fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    let talk = Paint::of_stderr(global.color);
+    let output = Output::new(global.json, global.color);
+    match obey(&Context { global, output }, command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(talk),
+    }
+}
+
+fn obey(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run(run) => run.obey(context),
+        Command::Status(status) => status.obey(context),
+        Command::Mode(mode) => mode.obey(context),
+        Command::Limit(command) => command.obey(context),
+        Command::Service(command) => command.obey(context),
+        Command::Block(command) => command.obey(context),
+        Command::Allow(command) => command.obey(context, &prefixes::ALLOWED),
+        Command::Known(command) => command.obey(context, &prefixes::KNOWN),
+        Command::Events(events) => events.obey(context),
+        Command::Policy(command) => command.obey(context),
+        Command::Detach(detach) => detach.obey(context),
+        Command::Doctor(doctor) => doctor.obey(context),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "throttle", &mut script);
+            output::data(&String::from_utf8_lossy(&script))
+        }
+        Command::Openapi => output::data(&context.client()?.get(paths::OPENAPI)?.text()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,195 @@
+//! `throttle policy`: the document as a whole, its revisions, and the way back.
+
+use std::{io::Read as _, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use throttle_agent::api::wire::{
+    ApplyRequest, CheckRequest, DiffReport, Envelope, History, PolicyQuery, PolicyView, RollbackRequest, Write, paths,
+};
+
+use super::{
+    Context,
+    check::Check,
+    client::query,
+    failure::Failure,
+    output::{self, Paint},
+    quantity::moment,
+    session,
+    table::{Cell, Table, Tone},
+    writing,
+    writing::{Writing, changes},
+};
+
+/// What to do with a policy.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Say what is wrong with a policy, and which flood fills each limit; works without an agent
+    Check(Check),
+    /// Show how a policy differs from the one in force
+    #[command(after_help = "Examples:\n  throttle policy diff policy.toml")]
+    Diff {
+        /// The policy; `-` reads stdin
+        file: PathBuf,
+    },
+    /// Put a policy in force, as a whole or not at all
+    #[command(
+        after_help = "Examples:\n  throttle policy apply policy.toml --confirm-within 60s -m 'tighter web limit'\n  \
+                            throttle policy confirm"
+    )]
+    Apply(Apply),
+    /// Keep the policy that would otherwise go back by itself
+    Confirm,
+    /// Print a policy as TOML, as `apply` takes it
+    #[command(after_help = "Examples:\n  throttle policy export > policy.toml\n  throttle policy export --revision 7")]
+    Export {
+        /// An earlier one; by default the one in force
+        #[arg(long, value_name = "N")]
+        revision: Option<u64>,
+    },
+    /// List the revisions, the newest first
+    History,
+    /// Put an earlier revision in force again, as a new one
+    #[command(
+        after_help = "Examples:\n  throttle policy rollback      # to the one before\n  throttle policy rollback 7"
+    )]
+    Rollback {
+        /// Which; by default the one before that in force
+        revision: Option<u64>,
+        #[command(flatten)]
+        writing: Writing,
+    },
+}
+
+/// A policy to apply.
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The policy; `-` reads stdin
+    file: PathBuf,
+    /// Refuse unless this revision is in force, so as not to undo another's change
+    #[arg(long, value_name = "N")]
+    if_revision: Option<u64>,
+    #[command(flatten)]
+    writing: Writing,
+}
+
+impl PolicyCommand {
+    /// Does it.
+    pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Check(check) => check.obey(context),
+            Self::Diff { file } => diff(context, &file),
+            Self::Apply(apply) => {
+                let source = Source::read(&apply.file)?;
+                let request = ApplyRequest { document: None, toml: Some(source.text), write: apply.writing.wire() };
+                let client = context.client()?;
+                let answer = client.post_if(paths::POLICY_APPLY, &request, apply.if_revision);
+                writing::tell(context, &answer.map_err(|failure| failure.in_file(&source.name))?)
+            }
+            Self::Confirm => {
+                let request = Write { session: session::address(), ..Write::default() };
+                writing::tell(context, &context.client()?.post(paths::POLICY_CONFIRM, &request)?)
+            }
+            Self::Export { revision } => {
+                let answer = context.client()?.get(&query(paths::POLICY, &PolicyQuery { revision })?)?;
+                if context.output.json {
+                    return output::data(&answer.text());
+                }
+                output::data(&answer.parse::<Envelope<PolicyView>>()?.body.toml)
+            }
+            Self::History => {
+                let answer = context.client()?.get(paths::POLICY_HISTORY)?;
+                if context.output.json {
+                    return output::data(&answer.text());
+                }
+                let history = answer.parse::<Envelope<History>>()?.body;
+                output::data(&render(&history, context.output.paint))
+            }
+            Self::Rollback { revision, writing } => {
+                let request = RollbackRequest { revision, write: writing.wire() };
+                writing::tell(context, &context.client()?.post(paths::POLICY_ROLLBACK, &request)?)
+            }
+        }
+    }
+}
+
+fn diff(context: &Context, file: &std::path::Path) -> Result<(), Failure> {
+    let source = Source::read(file)?;
+    let request = CheckRequest { document: None, toml: Some(source.text) };
+    let answer = context.client()?.post(paths::POLICY_DIFF, &request);
+    let answer = answer.map_err(|failure| failure.in_file(&source.name))?;
+    if context.output.json {
+        return output::data(&answer.text());
+    }
+    let report = answer.parse::<Envelope<DiffReport>>()?.body;
+    if report.changes.is_empty() {
+        output::say(&format!("nothing would change: revision {} is the same", report.revision));
+    }
+    output::data(&changes(&report.changes, context.output.paint))
+}
+
+/// A policy file and the name that messages give it.
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+impl Source {
+    /// Reads it; `-` is stdin.
+    pub(crate) fn read(file: &std::path::Path) -> Result<Self, Failure> {
+        let name = if file.as_os_str() == "-" { "stdin".to_owned() } else { file.display().to_string() };
+        let mut text = String::new();
+        let outcome = match name.as_str() {
+            "stdin" => std::io::stdin().read_to_string(&mut text),
+            _ => std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text)),
+        };
+        outcome.map_err(|error| Failure::of(format!("read the policy {name}"), error))?;
+        Ok(Self { name, text })
+    }
+}
+
+fn render(history: &History, paint: Paint) -> String {
+    let mut table = Table::new(&[">REVISION", "AT", "BY", "WHY", "STATE"]);
+    for line in &history.revisions {
+        let pending = history.pending.as_ref().is_some_and(|pending| pending.revision == line.revision);
+        let state = match (line.revision == history.current, pending) {
+            (true, true) => Cell::new("in force until confirmed", Tone::Warning),
+            (true, false) => Cell::new("in force", Tone::Good),
+            _ => "".into(),
+        };
+        table.row([
+            line.revision.to_string().into(),
+            moment(line.at).into(),
+            line.author.as_str().into(),
+            line.message.as_str().into(),
+            state,
+        ]);
+    }
+    table.render(paint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use throttle_agent::api::wire::{Pending, RevisionView};
+
+    #[test]
+    fn the_history_marks_what_is_in_force_and_what_waits() {
+        let revision = |revision, message: &str| RevisionView {
+            revision,
+            author: "root".to_owned(),
+            message: message.to_owned(),
+            at: "2026-11-23T19:00:00Z".parse().unwrap(),
+        };
+        let mut history =
+            History { revisions: vec![revision(8, "limit set web"), revision(7, "")], current: 8, pending: None };
+        let expected = "\
+REVISION  AT                    BY    WHY            STATE
+       8  2026-11-23 19:00:00Z  root  limit set web  in force
+       7  2026-11-23 19:00:00Z  root
+";
+        assert_eq!(render(&history, Paint::PLAIN), expected);
+        let deadline = "2026-11-23T19:01:00Z".parse().unwrap();
+        history.pending = Some(Pending { revision: 8, back_to: 7, deadline });
+        assert!(render(&history, Paint::PLAIN).contains("in force until confirmed"));
+    }
+}

@@ -1,0 +1,86 @@
+//! `throttle run`: the agent itself, in the foreground.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, ValueEnum};
+use throttle_agent::{agent, datapath, policy::Diagnostics};
+
+use super::{Context, failure::Failure};
+
+/// How to run.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Nothing is refused until the policy says `mode = \"enforce\"`. The agent may end, by a signal or by accident: its programs
+go on enforcing from their pins, and the next agent adopts them. `throttle detach` takes them off.
+
+Examples:
+  throttle run --interface eth0
+  throttle run --interface eth0 --interface eth1 --policy /etc/throttle/policy.toml --socket-group throttle
+  throttle run --interface eth0 --metrics 127.0.0.1:9851")]
+pub(crate) struct Run {
+    /// An interface to throttle; may be given several times. One that is absent is waited for
+    #[arg(long = "interface", short, value_name = "IF")]
+    interfaces: Vec<String>,
+    /// Where to judge packets: in the driver, in the network stack, or in the driver where it can
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    mode: Mode,
+    /// The policy to put in force if the store has none yet
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Sets of the table of buckets, 72 bytes each, with room for three sources and a proven one
+    #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..))]
+    table_sets: u32,
+    /// The group that may use the socket beside root, by name or number
+    #[arg(long, value_name = "GROUP")]
+    socket_group: Option<String>,
+    /// A loopback address that serves /metrics for Prometheus, e.g. 127.0.0.1:9851
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
+    /// Let the kernel programs write debugging output to the agent's log; it costs time for every packet
+    #[arg(long)]
+    debug: bool,
+    /// Keep every privilege after the start, instead of only those that are needed
+    #[arg(long)]
+    keep_privileges: bool,
+}
+
+/// [`datapath::Mode`] as a flag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// In the driver where it can, else in the network stack, which `status` keeps saying
+    #[default]
+    Auto,
+    /// In the driver, or not at all
+    Native,
+    /// In the network stack
+    Generic,
+}
+
+impl Run {
+    /// Runs until it is told to end.
+    pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
+        let file = self.policy.as_ref().map(|file| file.display().to_string());
+        let global = &context.global;
+        let options = agent::Options {
+            interfaces: self.interfaces,
+            mode: match self.mode {
+                Mode::Auto => datapath::Mode::Auto,
+                Mode::Native => datapath::Mode::Native,
+                Mode::Generic => datapath::Mode::Generic,
+            },
+            table_sets: self.table_sets,
+            socket: global.socket.clone(),
+            socket_group: self.socket_group,
+            state_dir: global.state_dir.clone(),
+            pin_dir: global.pin_dir.clone(),
+            policy: self.policy,
+            metrics: self.metrics,
+            debug: self.debug,
+            drop_privileges: !self.keep_privileges,
+        };
+        agent::run(&options).map_err(|error| match (error.downcast_ref::<Diagnostics>(), file) {
+            (Some(faults), Some(file)) => Failure::Policy(format!("refused\n{}", faults.in_file(&file))),
+            _ => Failure::Failed(error),
+        })
+    }
+}

@@ -1,0 +1,135 @@
+use super::*;
+use throttle_agent::{
+    api::wire::{
+        Attachment, Build, Forecast, LimitView, LossCounts, Pending, ReasonCount, RegionLoad, SessionAllow,
+        Table as Room, Tallies, Tally,
+    },
+    policy::Limit,
+};
+use throttle_common::words::Unit;
+
+fn now() -> Timestamp {
+    "2026-11-23T19:00:00Z".parse().unwrap()
+}
+
+fn status() -> Status {
+    let region = |family: &str, prefix, aggregate| RegionLoad {
+        family: family.to_owned(),
+        prefix,
+        aggregate,
+        slots: 262_144,
+        busy: 8_913,
+        aggregates_busy: 12,
+        occupancy: 0.034,
+        forecast: Forecast { busy_seconds: 1.2, flood_per_second: 24_900.0 },
+    };
+    let reason = |reason: &str, outcome: &str, packets| ReasonCount {
+        reason: reason.to_owned(),
+        outcome: outcome.to_owned(),
+        packets,
+        bytes: 74 * packets,
+    };
+    Status {
+        problems: Vec::new(),
+        mode: Mode::Enforce,
+        revision: 7,
+        pending: None,
+        session_allows: Vec::new(),
+        attachments: vec![Attachment {
+            interface: "eth0".to_owned(),
+            attached: true,
+            mode: Some("native".to_owned()),
+            problem: None,
+        }],
+        table: Room { sets: 1 << 20, sets_used: 131_072, bytes: 72 << 20 },
+        limits: vec![LimitView {
+            limit: Limit::new("new-connections", Unit::Connections, "50/min".parse().unwrap()),
+            number: 0,
+            tallies: Tallies {
+                admitted: Tally { packets: 1234, bytes: 91_316 },
+                refused: Tally { packets: 1_020_000, bytes: 75_480_000 },
+                ..Tallies::default()
+            },
+            regions: vec![region("ipv4", 32, 24), region("ipv6", 64, 48)],
+        }],
+        reasons: vec![reason("admitted", "pass", 5_120_000), reason("source-limit", "drop", 1_020_000)],
+        losses: LossCounts::default(),
+        blocks: 3,
+        started: "2026-11-23T15:48:00Z".parse().unwrap(),
+        build: Build { version: "0.1.0".to_owned(), layout: 1, object_digest: "c0ffee".to_owned() },
+        capabilities: vec!["CAP_BPF".to_owned(), "CAP_NET_ADMIN".to_owned()],
+    }
+}
+
+#[test]
+fn a_healthy_host_fits_on_one_screen() {
+    let expected = "\
+throttle 0.1.0: healthy, enforcing, revision 7, up 3 h 12 min
+
+INTERFACE  STATE     XDP MODE
+eth0       attached  native
+
+LIMIT            UNIT           RATE  ACTION  MODE     ADMITTED  REFUSED  BUSY V4  BUSY V6
+new-connections  connections  50/min  drop    enforce      1234    1.02M    3.4 %    3.4 %
+
+REASON        OUTCOME  PACKETS    BYTES
+admitted      pass       5.12M  361 MiB
+source-limit  drop       1.02M   72 MiB
+
+table: 131k of 1.05M sets belong to limits, 72 MiB of memory; timed blocks: 3
+";
+    assert_eq!(render(&status(), false, now(), Paint::PLAIN), expected);
+}
+
+#[test]
+fn what_is_wrong_comes_first() {
+    let status = Status {
+        problems: vec!["eth1 is not there; it is attached when it returns".to_owned()],
+        mode: Mode::Observe,
+        pending: Some(Pending { revision: 7, back_to: 6, deadline: "2026-11-23T19:00:42Z".parse().unwrap() }),
+        session_allows: vec![SessionAllow {
+            prefix: "192.0.2.7/32".parse().unwrap(),
+            until: "2026-11-23T20:00:00Z".parse().unwrap(),
+            author: "root".to_owned(),
+        }],
+        attachments: vec![
+            Attachment {
+                interface: "eth0".to_owned(),
+                attached: true,
+                mode: Some("generic".to_owned()),
+                problem: Some("generic mode is slow; the driver has no native XDP".to_owned()),
+            },
+            Attachment { interface: "eth1".to_owned(), attached: false, mode: None, problem: None },
+        ],
+        limits: Vec::new(),
+        reasons: Vec::new(),
+        ..status()
+    };
+    let expected = "\
+throttle 0.1.0: 1 problem, observing, revision 7, up 3 h 12 min
+  ! eth1 is not there; it is attached when it returns
+  * revision 7 goes back to 6 in 42 s (at 2026-11-23 19:00:42Z) unless `throttle policy confirm` follows
+  * this host only observes: nothing is refused until `throttle mode enforce`
+  * the SSH session of root from 192.0.2.7 stays allowed for 1 h
+
+INTERFACE  STATE     XDP MODE  NOTE
+eth0       attached  generic   generic mode is slow; the driver has no native XDP
+eth1       absent
+
+no frame has been seen yet
+
+table: 131k of 1.05M sets belong to limits, 72 MiB of memory; timed blocks: 3
+";
+    assert_eq!(render(&status, false, now(), Paint::PLAIN), expected);
+}
+
+#[test]
+fn the_verbose_screen_adds_regions_and_privileges() {
+    let text = render(&status(), true, now(), Paint::PLAIN);
+    let region = "\
+LIMIT            FAMILY  PREFIX  AGGREGATE  SLOTS  BUSY  AGGREGATES BUSY  BUSY FOR  FULL AT
+new-connections  ipv4       /32        /24   262k  8913               12     1.2 s  24.9k/s
+";
+    assert!(text.contains(region), "{text}");
+    assert!(text.contains("capabilities: CAP_BPF CAP_NET_ADMIN\n"), "{text}");
+}
