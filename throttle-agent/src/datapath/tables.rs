@@ -10,8 +10,8 @@ use aya::{
 use throttle_common::{
     gcra::Ticks,
     records::{
-        CANDIDATES, Control, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, PORT_WORDS, PORTS_IN_WORD, Policy, Scope,
-        Service, Slot, maps, port_place,
+        CANDIDATES, Control, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, PORT_WORDS, Policy, Service, Slot, maps,
+        port_place,
     },
     table::WAYS,
 };
