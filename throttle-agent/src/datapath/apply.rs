@@ -1,10 +1,8 @@
 //! Making a compiled policy the one in force.
 //!
 //! The spare generation is written, one store flips to it, and after a grace period (see [`super::grace`]) no packet is
-//! under the old one any more: only then may it be written again, and what it freed be cleared. Where the new policy
-//! puts a region on ground that the old one still uses, the limits that leave are silenced first, for the tens of
-//! milliseconds that the clearing takes. Everything is checked before anything is written, and the writes themselves
-//! go to our own memory, so that an application that was begun ends.
+//! under the old one any more: only then may it be written again, and what it freed be cleared. Everything is checked
+//! before anything is written, and the writes themselves go to our own memory, so that what was begun ends.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,12 +15,13 @@ use throttle_common::{
 use super::{
     Datapath,
     regions::{self, Reprice, Scale},
-    tables::{clear, without},
+    tables::clear,
 };
 use crate::policy::{Compiled, HeldLimit, Layout};
 
 /// How often a debt is expressed anew when packets keep changing it meanwhile.
 const TRIES: usize = 64;
+const FIT: &str = "the compiled policy does not fit what the kernel holds";
 
 impl Datapath {
     /// What the kernel holds now, which the next policy must respect.
@@ -48,17 +47,10 @@ impl Datapath {
     /// Puts a policy in force. Buckets of limits that stay are kept; where the price of a limit changed, every bucket
     /// goes on owing for as many units as before. On an error nothing has changed.
     pub fn apply(&mut self, policy: &Compiled) -> Result<()> {
-        regions::check(policy, self.tables.control().sets)
-            .context("the compiled policy does not fit the kernel's maps")?;
-        let mut plan = regions::plan(&self.limits(), &policy.limits);
+        regions::check(policy, self.tables.control().sets).context(FIT)?;
+        let plan = regions::plan(&self.limits(), &policy.limits).context(FIT)?;
         for &number in &plan.renamed {
             self.tallies.reset_limit(number)?;
-        }
-        if plan.crowded {
-            self.silence(&plan.leaving)?;
-            for region in plan.freed.drain(..) {
-                clear(&self.tables, region.base, region.sets)?;
-            }
         }
         self.tables.write_spare(policy);
         self.tables.flip();
@@ -70,19 +62,6 @@ impl Datapath {
             clear(&self.tables, region.base, region.sets)?;
         }
         Ok(())
-    }
-
-    /// Takes limits out of the policy in force.
-    fn silence(&self, numbers: &[u16]) -> Result<()> {
-        let mut policy = self.tables.read_back();
-        policy.policy.scope = without(policy.policy.scope, numbers);
-        for service in &mut policy.services {
-            service.scope = without(service.scope, numbers);
-        }
-        policy.limits.retain(|(number, _)| !numbers.contains(number));
-        self.tables.write_spare(&policy);
-        self.tables.flip();
-        self.grace.wait().context("cannot wait for the packets under the old policy")
     }
 
     /// Expresses the debts of a region anew. Right after the flip: what is charged at the new price before its slot is

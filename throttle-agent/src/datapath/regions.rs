@@ -47,10 +47,6 @@ impl Scale {
 pub(super) struct Plan {
     /// To be cleared when no packet uses them any more.
     pub(super) freed: Vec<Region>,
-    /// The limits in force that own what is freed.
-    pub(super) leaving: Vec<u16>,
-    /// Whether something new lies where something freed was: those limits must be silenced before.
-    pub(super) crowded: bool,
     /// To be expressed anew.
     pub(super) repriced: Vec<Reprice>,
     /// Numbers that a limit of another name had before, whose tallies start from zero.
@@ -59,8 +55,8 @@ pub(super) struct Plan {
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// Compares what is with what is to be.
-pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Plan {
+/// Compares what is with what is to be. Nothing new may lie where something goes: packets still use that.
+pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
     let mut plan = Plan::default();
     for old in held {
         let new = next.iter().map(|(_, limit)| limit).find(|limit| limit.name == old.record.name);
@@ -72,25 +68,22 @@ pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Plan {
                     plan.repriced.push(Reprice { region, scale: Scale::between(&old.record, new) });
                 }
                 Some(_) => {}
-                None => {
-                    plan.freed.push(region);
-                    plan.leaving.push(old.number);
-                }
+                None => plan.freed.push(region),
             }
         }
     }
-    plan.leaving.dedup();
     for (number, new) in next {
         let old = held.iter().find(|old| old.record.name == new.name).map(|old| &old.record);
         let fresh = FAMILIES.into_iter().filter(|&family| !old.is_some_and(|old| keeps(old, new, family)));
         for region in fresh.map(|family| new.region(family)) {
-            plan.crowded |= plan.freed.iter().any(|freed| overlap(freed, region));
+            let free = !plan.freed.iter().any(|freed| overlap(freed, region));
+            ensure!(free, "limit {}: its region is one that packets still use", name_str(&new.name));
         }
         if !held.iter().any(|old| old.number == *number && old.record.name == new.name) {
             plan.renamed.push(*number);
         }
     }
-    plan
+    Ok(plan)
 }
 
 fn keeps(old: &Limit, new: &Limit, family: Family) -> bool {

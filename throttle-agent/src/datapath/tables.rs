@@ -10,8 +10,8 @@ use aya::{
 use throttle_common::{
     gcra::Ticks,
     records::{
-        CANDIDATES, Control, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, PORT_WORDS, PORTS_IN_WORD, Policy, Scope,
-        Service, Slot, maps, port_place,
+        CANDIDATES, Control, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, PORT_WORDS, Policy, Service, Slot, maps,
+        port_place,
     },
     table::WAYS,
 };
@@ -112,24 +112,6 @@ impl Tables {
         }
     }
 
-    /// The policy in force as it would be compiled again.
-    pub(super) fn read_back(&self) -> Compiled {
-        let generation = self.in_force();
-        let words = self.ports.run(generation * PORT_WORDS, PORT_WORDS);
-        let lists = words.iter().enumerate().flat_map(|(place, word)| {
-            let word = word.load(Ordering::Relaxed);
-            (0..PORTS_IN_WORD).map(move |port| (place as u32 * PORTS_IN_WORD + port, (word >> (port * 16)) as u16))
-        });
-        let candidates = (1..MAX_CANDIDATES).map(|number| self.candidates.get(generation * MAX_CANDIDATES + number));
-        Compiled {
-            policy: self.policy(),
-            limits: self.limits().into_iter().map(|held| (held.number, held.record)).collect(),
-            services: self.services().into_iter().map(|(_, service)| service).collect(),
-            candidates: candidates.take_while(|list| list[0] != 0).collect(),
-            ports: lists.filter(|&(_, list)| list != 0).collect(),
-        }
-    }
-
     /// Puts the other generation in force, with one store: no packet sees half a policy.
     pub(super) fn flip(&self) {
         let next = 1 - self.in_force();
@@ -159,18 +141,6 @@ fn fill<T: aya::Pod>(array: &MappedArray<T>, base: u32, count: u32, elements: im
     for (number, element) in elements {
         array.set(base + number, &element);
     }
-}
-
-/// A scope without some limits.
-pub(super) fn without(scope: Scope, numbers: &[u16]) -> Scope {
-    let mut kept = Scope::default();
-    for &number in &scope.limits[..usize::from(scope.count)] {
-        if !numbers.contains(&number) {
-            kept.limits[usize::from(kept.count)] = number;
-            kept.count += 1;
-        }
-    }
-    kept
 }
 
 /// Zeroes a part of the table. No packet may be judged by it.
