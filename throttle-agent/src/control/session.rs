@@ -18,7 +18,11 @@ const CONNECTIONS: u64 = 5;
 
 /// What the rules would do to a session from `address`, a sentence each; none where they leave it alone. `blocks` are
 /// those beside the document.
-pub fn dangers<'b>(document: &Document, blocks: impl IntoIterator<Item = &'b IpNet>, address: IpAddr) -> Vec<String> {
+pub(super) fn dangers<'b>(
+    document: &Document,
+    blocks: impl IntoIterator<Item = &'b IpNet>,
+    address: IpAddr,
+) -> Vec<String> {
     let address = address.to_canonical();
     if document.mode == Mode::Observe || document.sources.allow.iter().any(|p| p.net().contains(&address)) {
         return Vec::new();
