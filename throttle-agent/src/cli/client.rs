@@ -90,8 +90,8 @@ impl Client {
         self.request(Method::DELETE, path, None, None)
     }
 
-    /// Reads lines as they come, until `each` has enough, the agent ends them, or the reader is interrupted.
-    pub(crate) fn lines(&self, path: &str, mut each: impl FnMut(&str) -> Result<bool, Failure>) -> Result<(), Failure> {
+    /// Reads lines as they come, until the agent ends them, or `each` fails.
+    pub(crate) fn lines(&self, path: &str, mut each: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
         self.runtime.block_on(async {
             let request = build(Method::GET, path, None, None)?;
             let response = deadline(READ, self.send(request)).await??;
@@ -103,8 +103,8 @@ impl Client {
                 while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
                     let line: Vec<u8> = rest.drain(..=end).collect();
                     let line = String::from_utf8_lossy(&line);
-                    if !line.trim().is_empty() && !each(line.trim_end())? {
-                        return Ok(());
+                    if !line.trim().is_empty() {
+                        each(line.trim_end())?;
                     }
                 }
             }
