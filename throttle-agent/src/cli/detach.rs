@@ -62,13 +62,16 @@ impl Detach {
         if self.interfaces.is_empty() {
             return Ok(detach_all(pins)?);
         }
-        let mut detached = Detached::default();
+        let (mut detached, mut missing) = (Detached::default(), Vec::new());
         for interface in &self.interfaces {
-            if detach_interface(pins, interface)? {
-                detached.interfaces.push(interface.clone());
-            }
+            let was_there = detach_interface(pins, interface)?;
+            if was_there { &mut detached.interfaces } else { &mut missing }.push(interface.clone());
         }
-        Ok(detached)
+        if missing.is_empty() {
+            return Ok(detached);
+        }
+        let (missing, done) = (missing.join(", "), render(&detached));
+        Err(Failure::Failed(anyhow::anyhow!("no program of ours is on {missing}; {}", done.trim_end())))
     }
 }
 

@@ -48,7 +48,9 @@ impl EventsArgs {
     /// Shows them.
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
         let path = query(paths::EVENTS, &self.filter())?;
+        let mut shown = false;
         context.client()?.lines(&path, |line| {
+            shown = true;
             let item = serde_json::from_str::<Envelope<StreamItem>>(line).map_err(anyhow::Error::from)?.body;
             if context.output.json {
                 output::data(line)?;
@@ -61,7 +63,11 @@ impl EventsArgs {
                 _ => {}
             }
             Ok(())
-        })
+        })?;
+        if !shown {
+            output::say("the agent has seen no such refusal; `throttle events --follow` waits for one");
+        }
+        Ok(())
     }
 
     fn filter(&self) -> EventFilter {
