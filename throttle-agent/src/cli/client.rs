@@ -220,22 +220,5 @@ async fn deadline<T>(limit: Duration, answer: impl Future<Output = T>) -> Result
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_and_queries_are_escaped() {
-        assert_eq!(under("/v1/limits", "a b/ü"), "/v1/limits/a%20b%2F%C3%BC");
-        let fields = serde_json::json!({"message": "why & how", "session": null, "force": false});
-        assert_eq!(query("/x", &fields).unwrap(), "/x?force=false&message=why%20%26%20how");
-        assert_eq!(query("/x", &serde_json::json!({"revision": null})).unwrap(), "/x");
-    }
-
-    #[test]
-    fn an_absent_agent_is_named_with_its_remedy() {
-        let client = Client::new(Path::new("/nonexistent/api.sock")).unwrap();
-        let Err(failure @ Failure::Unreachable { .. }) = client.get("/v1/status") else { panic!("nobody is there") };
-        assert!(failure.to_string().contains("/nonexistent/api.sock"));
-        assert!(failure.to_string().contains("throttle run"));
-    }
-}
+#[path = "client_tests.rs"]
+mod tests;
