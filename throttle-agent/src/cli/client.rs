@@ -90,8 +90,8 @@ impl Client {
         self.request(Method::DELETE, path, None, None)
     }
 
-    /// Reads lines as they come, until `each` has enough, the agent ends them, or the reader is interrupted.
-    pub(crate) fn lines(&self, path: &str, mut each: impl FnMut(&str) -> Result<bool, Failure>) -> Result<(), Failure> {
+    /// Reads lines as they come, until the agent ends them, or `each` fails.
+    pub(crate) fn lines(&self, path: &str, mut each: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
         self.runtime.block_on(async {
             let request = build(Method::GET, path, None, None)?;
             let response = deadline(READ, self.send(request)).await??;
@@ -103,8 +103,8 @@ impl Client {
                 while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
                     let line: Vec<u8> = rest.drain(..=end).collect();
                     let line = String::from_utf8_lossy(&line);
-                    if !line.trim().is_empty() && !each(line.trim_end())? {
-                        return Ok(());
+                    if !line.trim().is_empty() {
+                        each(line.trim_end())?;
                     }
                 }
             }
@@ -220,22 +220,5 @@ async fn deadline<T>(limit: Duration, answer: impl Future<Output = T>) -> Result
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_and_queries_are_escaped() {
-        assert_eq!(under("/v1/limits", "a b/ü"), "/v1/limits/a%20b%2F%C3%BC");
-        let fields = serde_json::json!({"message": "why & how", "session": null, "force": false});
-        assert_eq!(query("/x", &fields).unwrap(), "/x?force=false&message=why%20%26%20how");
-        assert_eq!(query("/x", &serde_json::json!({"revision": null})).unwrap(), "/x");
-    }
-
-    #[test]
-    fn an_absent_agent_is_named_with_its_remedy() {
-        let client = Client::new(Path::new("/nonexistent/api.sock")).unwrap();
-        let Err(failure @ Failure::Unreachable { .. }) = client.get("/v1/status") else { panic!("nobody is there") };
-        assert!(failure.to_string().contains("/nonexistent/api.sock"));
-        assert!(failure.to_string().contains("throttle run"));
-    }
-}
+#[path = "client_tests.rs"]
+mod tests;

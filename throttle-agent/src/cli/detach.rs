@@ -1,10 +1,12 @@
 //! `throttle detach`: the end of all throttling. It works on the pins alone, so that it works when nothing else does.
 
+use std::path::Path;
+
 use clap::Args;
 use serde::Serialize;
 use throttle_agent::{
     api::wire::{Envelope, paths},
-    datapath::{Detached, detach_all},
+    datapath::{Detached, detach_all, detach_interface},
 };
 
 use super::{Context, failure::Failure, output};
@@ -17,8 +19,12 @@ store. A running agent would attach again, so it must end first.
 
 Examples:
   systemctl stop throttle && throttle detach
-  throttle detach --force       # beside an agent that is stuck")]
+  throttle detach --interface eth1     # the others, and all state, stay
+  throttle detach --force              # beside an agent that is stuck")]
 pub(crate) struct Detach {
+    /// Only from this interface; buckets, counters and blocks stay
+    #[arg(long = "interface", short, value_name = "IF")]
+    interfaces: Vec<String>,
     /// Detach although an agent runs
     #[arg(long)]
     force: bool,
@@ -33,7 +39,8 @@ struct Report<'a> {
 impl Detach {
     /// Detaches.
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
-        if context.client()?.get(paths::HEALTHZ).is_ok() {
+        // An agent that does not answer in time is one that may wake up and attach again.
+        if !matches!(context.client()?.get(paths::HEALTHZ), Err(Failure::Unreachable { .. })) {
             let socket = context.global.socket.display();
             if !self.force {
                 return Err(Failure::Failed(anyhow::anyhow!(
@@ -41,14 +48,30 @@ impl Detach {
                      or detach beside it with --force"
                 )));
             }
-            context.output.warn(&format!("the agent at {socket} still runs; what it does from now on judges nothing"));
+            context.output.warn(&format!("the agent at {socket} still runs, and may attach again"));
         }
-        let detached = detach_all(&context.global.pin_dir)?;
+        let detached = self.detach(&context.global.pin_dir)?;
         if context.output.json {
             let report = Report { interfaces: &detached.interfaces, maps: detached.maps };
             return output::json(&Envelope::new(report));
         }
         output::data(&render(&detached))
+    }
+
+    fn detach(&self, pins: &Path) -> Result<Detached, Failure> {
+        if self.interfaces.is_empty() {
+            return Ok(detach_all(pins)?);
+        }
+        let (mut detached, mut missing) = (Detached::default(), Vec::new());
+        for interface in &self.interfaces {
+            let was_there = detach_interface(pins, interface)?;
+            if was_there { &mut detached.interfaces } else { &mut missing }.push(interface.clone());
+        }
+        if missing.is_empty() {
+            return Ok(detached);
+        }
+        let (missing, done) = (missing.join(", "), render(&detached));
+        Err(Failure::Failed(anyhow::anyhow!("no program of ours is on {missing}; {}", done.trim_end())))
     }
 }
 
@@ -56,6 +79,7 @@ fn render(detached: &Detached) -> String {
     match (detached.interfaces.as_slice(), detached.maps) {
         ([], 0) => "nothing was attached\n".to_owned(),
         ([], maps) => format!("nothing was attached; removed {maps} maps\n"),
+        (interfaces, 0) => format!("detached from {}\n", interfaces.join(", ")),
         (interfaces, maps) => format!("detached from {}; removed {maps} maps\n", interfaces.join(", ")),
     }
 }

@@ -1,4 +1,4 @@
-//! `throttle events`: what is refused, as it happens; the stream is sampled and says what it left out.
+//! `throttle events`: what was refused, or is as it happens; the stream is sampled and says what it left out.
 
 use std::fmt::Write as _;
 
@@ -21,12 +21,12 @@ Examples:
   throttle events --last 10 --limit new-connections
   throttle events --follow --reason source-limit --outcome reject --json | jq .event.source")]
 pub(crate) struct EventsArgs {
-    /// Go on until interrupted; the default without --last
-    #[arg(long, short, conflicts_with = "last")]
+    /// Show them as they come, until interrupted
+    #[arg(long, short)]
     follow: bool,
-    /// End after so many events
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    last: Option<u64>,
+    /// Begin with so many of the past; by default 20, with --follow none. The agent keeps 1024
+    #[arg(long, short = 'n', value_name = "N")]
+    last: Option<usize>,
     /// Only from these addresses or prefixes
     #[arg(long, value_name = "[!]PREFIX", value_delimiter = ',', value_parser = prefix)]
     source: Vec<String>,
@@ -48,8 +48,9 @@ impl EventsArgs {
     /// Shows them.
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
         let path = query(paths::EVENTS, &self.filter())?;
-        let mut left = self.last;
+        let mut shown = false;
         context.client()?.lines(&path, |line| {
+            shown = true;
             let item = serde_json::from_str::<Envelope<StreamItem>>(line).map_err(anyhow::Error::from)?.body;
             if context.output.json {
                 output::data(line)?;
@@ -61,11 +62,12 @@ impl EventsArgs {
                 StreamItem::Gap(gap) if !context.output.json => context.output.warn(&missed(*gap)),
                 _ => {}
             }
-            if let (Some(left), StreamItem::Event(_)) = (&mut left, &item) {
-                *left -= 1;
-            }
-            Ok(left != Some(0))
-        })
+            Ok(())
+        })?;
+        if !shown {
+            output::say("the agent has seen no such refusal; `throttle events --follow` waits for one");
+        }
+        Ok(())
     }
 
     fn filter(&self) -> EventFilter {
@@ -76,6 +78,8 @@ impl EventsArgs {
             service: list(&self.service),
             reason: list(&self.reason),
             outcome: list(&self.outcome),
+            last: self.last.unwrap_or(if self.follow { 0 } else { 20 }),
+            past_only: !self.follow,
         }
     }
 }

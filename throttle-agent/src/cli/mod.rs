@@ -8,7 +8,6 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use throttle_agent::api::wire::paths;
 
 mod blocks;
 mod check;
@@ -93,7 +92,7 @@ enum Command {
     /// Sources known to be genuine: a flood of others cannot take their place
     #[command(subcommand)]
     Known(prefixes::PrefixCommand),
-    /// Watch sampled refusals
+    /// Show sampled refusals, past and as they happen
     Events(events::EventsArgs),
     /// Check, compare, apply and take back whole policies
     #[command(subcommand)]
@@ -155,7 +154,7 @@ fn obey(context: &Context, command: Command) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "throttle", &mut script);
             output::data(&String::from_utf8_lossy(&script))
         }
-        Command::Openapi => output::data(&context.client()?.get(paths::OPENAPI)?.text()),
+        Command::Openapi => output::data(&throttle_agent::api::openapi_document()),
     }
 }
 

@@ -142,8 +142,11 @@ fn attachments(status: &Status, paint: Paint) -> String {
         let mode = attachment.mode.as_deref().unwrap_or_default();
         // The agent's problems stand at the top already.
         let note = attachment.problem.as_deref().filter(|note| !status.problems.iter().any(|problem| problem == note));
-        let state =
-            if attachment.attached { Cell::new("attached", Tone::Good) } else { Cell::new("absent", Tone::Fault) };
+        let state = if attachment.attached {
+            Cell::new("attached", Tone::Good)
+        } else {
+            Cell::new("not attached", Tone::Fault)
+        };
         table.row([
             attachment.interface.as_str().into(),
             state,

@@ -112,9 +112,9 @@ throttle 0.1.0: 1 problem, observing, revision 7, up 3 h 12 min
   * this host only observes: nothing is refused until `throttle mode enforce`
   * the SSH session of root from 192.0.2.7 stays allowed for 1 h
 
-INTERFACE  STATE     XDP MODE  NOTE
-eth0       attached  generic   generic mode is slow; the driver has no native XDP
-eth1       absent
+INTERFACE  STATE         XDP MODE  NOTE
+eth0       attached      generic   generic mode is slow; the driver has no native XDP
+eth1       not attached
 
 no frame has been seen yet
 

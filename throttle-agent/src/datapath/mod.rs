@@ -39,7 +39,7 @@ pub use self::{
     interfaces::{Interface, interfaces},
     load::{OpenError, Options},
     occupancy::{Bucket, Occupancy, Use},
-    pins::{Detached, detach_all},
+    pins::{Detached, detach_all, detach_interface},
     reconcile::{Change, Step, reconcile},
     sources::SourceDelta,
     watch::Watch,

@@ -229,10 +229,7 @@ pub fn detach_all(root: &Path) -> Result<Detached> {
     let mut detached = Detached::default();
     let denied = || format!("cannot read {}; detaching needs root, or CAP_BPF and the owner's uid", root.display());
     for interface in linked(root).with_context(denied)? {
-        let path = links(root).join(file_name(&interface));
-        let link = bpf::open(&path).with_context(|| format!("cannot open the link of {interface}"))?;
-        if bpf::link_info(link.as_fd()).is_ok_and(|info| info.kind == bpf::XDP_LINK) {
-            remove_link(link.as_fd(), &path).with_context(|| format!("cannot detach from {interface}"))?;
+        if detach_interface(root, &interface)? {
             detached.interfaces.push(interface);
         }
     }
@@ -240,6 +237,20 @@ pub fn detach_all(root: &Path) -> Result<Detached> {
     remove_if_empty(&links(root))?;
     remove_if_empty(root)?;
     Ok(detached)
+}
+
+/// Takes the program off one interface, whether or not an agent runs; the maps stay. `false` where none is pinned for it.
+pub fn detach_interface(root: &Path, interface: &str) -> Result<bool> {
+    let path = links(root).join(file_name(interface));
+    if !path.try_exists().with_context(|| format!("cannot read {}", path.display()))? {
+        return Ok(false);
+    }
+    let link = bpf::open(&path).with_context(|| format!("cannot open the link of {interface}"))?;
+    let ours = bpf::link_info(link.as_fd()).is_ok_and(|info| info.kind == bpf::XDP_LINK);
+    if ours {
+        remove_link(link.as_fd(), &path).with_context(|| format!("cannot detach from {interface}"))?;
+    }
+    Ok(ours)
 }
 
 /// Ends a link, whoever else holds it, and removes its pin.

@@ -1,6 +1,9 @@
 //! From the kernel's ring buffer to every reader of the API, each with a bounded backlog of its own.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use throttle_common::records;
 use tokio::sync::{broadcast, watch};
@@ -10,11 +13,14 @@ use crate::api::wire::{Event, Gap, LossCounts};
 
 /// Events that a reader may lag behind before it loses some.
 const BACKLOG: usize = 4096;
+/// The last events, kept for readers who come later.
+const KEPT: usize = 1024;
 
 /// Where events come in and readers subscribe.
 #[derive(Clone, Debug)]
 pub struct Hub {
     events: broadcast::Sender<Arc<Event>>,
+    kept: Arc<Mutex<VecDeque<Arc<Event>>>>,
     names: watch::Receiver<Arc<Names>>,
     losses: watch::Receiver<LossCounts>,
 }
@@ -39,27 +45,36 @@ pub enum Next {
 impl Hub {
     /// A hub that looks names and losses up where the control thread publishes them.
     pub fn new(names: watch::Receiver<Arc<Names>>, losses: watch::Receiver<LossCounts>) -> Self {
-        Self { events: broadcast::channel(BACKLOG).0, names, losses }
+        Self { events: broadcast::channel(BACKLOG).0, kept: Arc::default(), names, losses }
     }
 
     /// Tells every reader of a refusal.
     pub fn publish(&self, event: &records::Event) {
-        if self.events.receiver_count() > 0 {
-            let event = decode(event, &self.names.borrow());
-            // The last reader may have gone in this instant.
-            let _ = self.events.send(Arc::new(event));
+        let event = Arc::new(decode(event, &self.names.borrow()));
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == KEPT {
+            kept.pop_front();
         }
+        kept.push_back(Arc::clone(&event));
+        // Without a reader there is nobody to miss it.
+        let _ = self.events.send(event);
     }
 
-    /// A place for a reader, from now on.
-    pub fn subscribe(&self) -> Subscription {
+    /// The events that are kept, the oldest first, and a place from there on: each event is in one of the two.
+    pub fn subscribe(&self) -> (Vec<Arc<Event>>, Subscription) {
         let mut losses = self.losses.clone();
         let seen = *losses.borrow_and_update();
-        Subscription { events: self.events.subscribe(), losses, seen }
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        (kept.iter().cloned().collect(), Subscription { events: self.events.subscribe(), losses, seen })
     }
 }
 
 impl Subscription {
+    /// What was not told before this place: since the kernel's maps exist.
+    pub fn missed(&self) -> Gap {
+        Gap { lost: self.seen.events_lost, withheld: self.seen.events_withheld }
+    }
+
     /// What comes next; `None` once the agent ends.
     pub async fn next(&mut self) -> Option<Next> {
         loop {
@@ -84,5 +99,24 @@ impl Subscription {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_event_is_kept_or_still_to_come() {
+        let (_names, names) = watch::channel(Arc::default());
+        let (_losses, losses) = watch::channel(LossCounts { events_withheld: 3, ..LossCounts::default() });
+        let hub = Hub::new(names, losses);
+        let publish = |length| hub.publish(&records::Event { length, ..records::Event::default() });
+        (0..=KEPT as u32).for_each(publish);
+        let (kept, mut coming) = hub.subscribe();
+        publish(7);
+        assert_eq!((kept.len(), kept[0].length), (KEPT, 1));
+        assert!(matches!(coming.next().await, Some(Next::Event(event)) if event.length == 7));
+        assert_eq!(coming.missed(), Gap { lost: 0, withheld: 3 });
     }
 }

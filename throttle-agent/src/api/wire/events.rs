@@ -78,4 +78,8 @@ pub struct EventFilter {
     /// Outcomes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
+    /// Begins with the last so many that match, of the 1024 that the agent keeps.
+    pub last: usize,
+    /// Ends after these, and a gap of all that was never sent, instead of waiting for more.
+    pub past_only: bool,
 }
