@@ -3,7 +3,7 @@
 //! Called by the check, which wants the clashes, and by [`super::compile`], which wants the lists.
 
 use super::document::{Protocol, Service};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use throttle_common::records::{CANDIDATES, NONE, port_slot};
 
 /// Service numbers, the first match first, padded with [`NONE`].
@@ -34,14 +34,18 @@ pub(super) fn lists(services: &[Service]) -> (Lists, Vec<Clash>) {
     for (index, service) in services.iter().enumerate() {
         for (slot, port) in slots_of(service) {
             let shared = slots.entry(slot).or_default();
+            if shared.last() == Some(&index) {
+                continue;
+            }
             for &earlier in shared.iter().filter(|&&earlier| services[earlier].destination == service.destination) {
                 pairs.entry((earlier, index)).or_insert(port);
             }
             if shared.len() == CANDIDATES {
-                crowded.entry(index).or_insert(port);
-            } else {
-                shared.push(index);
+                // One port says it; a thousand services of all ports would take minutes to count out.
+                crowded.insert(index, port);
+                break;
             }
+            shared.push(index);
         }
     }
     let mut clashes: Vec<_> =
@@ -70,13 +74,14 @@ fn number(services: &[Service], slots: BTreeMap<u32, Vec<usize>>) -> Lists {
     lists
 }
 
-/// The slots of a service's ports, each once.
-fn slots_of(service: &Service) -> Vec<(u32, u16)> {
+/// The slots of a service's ports; those of ranges that overlap more than once.
+fn slots_of(service: &Service) -> impl Iterator<Item = (u32, u16)> {
     let transport = match service.protocol {
         Protocol::Tcp => 0,
         Protocol::Udp => 1,
-        Protocol::Icmp => return vec![(port_slot(2, 0), 0)],
+        Protocol::Icmp => 2,
     };
-    let ports: BTreeSet<u16> = service.ports.iter().flat_map(|range| range.ports()).collect();
-    ports.into_iter().map(|port| (port_slot(transport, port), port)).collect()
+    let icmp = (service.protocol == Protocol::Icmp).then_some(0);
+    let ports = service.ports.iter().flat_map(|range| range.ports()).chain(icmp);
+    ports.map(move |port| (port_slot(transport, port), port))
 }
