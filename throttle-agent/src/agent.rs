@@ -19,6 +19,7 @@ use tokio::{
     net::TcpListener,
     runtime,
     signal::unix::{SignalKind, signal},
+    sync::watch,
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -30,7 +31,7 @@ use crate::{
         serve,
         wire::Build,
     },
-    control::{Control, Handle, Published},
+    control::{Control, Handle},
     datapath::{self, Attachment, Datapath, Mode, OBJECT, Watch},
     events::Hub,
     policy::{self, Document},
@@ -83,7 +84,7 @@ pub struct Agent {
     control: Control,
     socket: Socket,
     admission: Admission,
-    metrics: Option<SocketAddr>,
+    metrics: Option<std::net::TcpListener>,
     _state: Lock,
 }
 
@@ -91,14 +92,9 @@ impl Agent {
     /// Does everything that needs privileges, in the network namespace of the calling thread.
     pub fn start(options: &Options) -> anyhow::Result<Self> {
         privileges::require()?;
-        if let Some(address) = options.metrics.filter(|address| !address.ip().is_loopback()) {
-            bail!(
-                "--metrics {address}: served without a password, so on loopback only; write 127.0.0.1:{}",
-                address.port()
-            );
-        }
         let seed = options.policy.as_deref().map(read_policy).transpose()?;
         let group = options.socket_group.as_deref().map(group_number).transpose()?;
+        let metrics = options.metrics.map(bind_metrics).transpose()?;
         private_directory(&options.state_dir, 0o700)?;
         let state = Lock::directory(&options.state_dir)?;
         let socket = Socket::bind(&options.socket, group)?;
@@ -120,7 +116,7 @@ impl Agent {
         control.keep_capabilities(kept);
         let uid = rustix::process::geteuid().as_raw();
         let admission = Admission { uid, group };
-        Ok(Self { control, socket, admission, metrics: options.metrics, _state: state })
+        Ok(Self { control, socket, admission, metrics, _state: state })
     }
 
     /// Serves until `end` is cancelled or, with `signals`, SIGTERM or SIGINT comes.
@@ -144,8 +140,10 @@ impl Agent {
         let published = control.published().clone();
         let mut events = control.datapath().events()?;
         let kernel_log = control.datapath().kernel_log()?;
-        let mut watch = Watch::new().context("watch the interfaces")?;
-        let hub = Hub::new(published.names.subscribe(), published.losses.subscribe());
+        let mut interfaces = Watch::new().context("watch the interfaces")?;
+        let hub = Hub::new(published.names.subscribe(), published.losses.subscribe(), end.clone());
+        // Before the control thread says its first word, which is the one that the service manager waits for.
+        let summary = published.summary.subscribe();
         let (control, thread) = Handle::spawn(control)?;
         let api = Api { control: control.clone(), events: hub.clone(), faults: Arc::default() };
 
@@ -168,7 +166,7 @@ impl Agent {
         let watching = control.clone();
         tasks.spawn(async move {
             loop {
-                if let Ok(Err(error)) = tokio::time::timeout(LOOK, watch.changed()).await {
+                if let Ok(Err(error)) = tokio::time::timeout(LOOK, interfaces.changed()).await {
                     return tracing::error!(%error, "interfaces cannot be watched");
                 }
                 if let Err(problem) = watching.ask(Control::reattach).await {
@@ -183,11 +181,11 @@ impl Agent {
                 async move { control.ask(Control::beat).await.is_ok() }
             }));
         }
-        if let Some(address) = metrics {
-            let listener = TcpListener::bind(address).await.with_context(|| format!("serve metrics on {address}"))?;
+        if let Some(listener) = metrics {
+            let listener = TcpListener::from_std(listener).context("watch the figures' socket")?;
             tasks.spawn(serve::serve_tcp(listener, api.clone().metrics_router(), end.clone()));
         }
-        tasks.spawn(report(published));
+        tasks.spawn(report(summary));
         let faults = Arc::clone(&api.faults);
         let serving = serve::serve_unix(socket.listener()?, api.router(), admission, faults, end.clone());
         serving.await;
@@ -201,18 +199,13 @@ impl Agent {
 }
 
 /// Tells the service manager and the log how it stands: ready first, then every change.
-async fn report(published: Published) {
-    let mut summary = published.summary.subscribe();
-    let mut ready = false;
+async fn report(mut summary: watch::Receiver<String>) {
+    let mut tell: fn(&str) = notify::ready;
     while summary.changed().await.is_ok() {
         let summary = summary.borrow_and_update().clone();
         tracing::info!("{summary}");
-        if ready {
-            notify::status(&summary);
-        } else {
-            notify::ready(&summary);
-        }
-        ready = true;
+        tell(&summary);
+        tell = notify::status;
     }
 }
 
@@ -245,6 +238,17 @@ fn attach(datapath: &mut Datapath, interfaces: &[String], mode: Mode) -> anyhow:
         }
     }
     Ok(())
+}
+
+/// Binds where the figures are served.
+fn bind_metrics(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    if !address.ip().is_loopback() {
+        let port = address.port();
+        bail!("--metrics {address}: served without a password, so on loopback only; write 127.0.0.1:{port}");
+    }
+    let listener = std::net::TcpListener::bind(address).with_context(|| format!("serve the figures on {address}"))?;
+    listener.set_nonblocking(true).context("make the figures' socket non-blocking")?;
+    Ok(listener)
 }
 
 fn read_policy(path: &Path) -> anyhow::Result<Document> {

@@ -193,6 +193,10 @@ fn openapi_names_every_route_and_metrics_start_at_zero() {
     let document = agent.get("/v1/openapi.json").json();
     let paths = document["paths"].as_object().unwrap();
     assert_eq!(paths.len(), 24);
+    let text = document.to_string();
+    for name in text.split("#/components/schemas/").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        assert!(document["components"]["schemas"].get(name).is_some(), "{name} is not described");
+    }
     for (path, item) in paths {
         for method in item
             .as_object()

@@ -170,6 +170,28 @@ fn what_was_in_force_goes_on_without_the_agent_and_is_adopted() {
 }
 
 #[test]
+fn a_stored_policy_that_no_longer_fits_is_said_and_can_be_repaired() {
+    if !privileged() {
+        return;
+    }
+    let host = Host::new();
+    let mut options = host.options();
+    let agent = host.agent();
+    let limit = json!({"name": "few", "unit": "packets", "rate": "1/hour", "sources": 3000});
+    enforce(&agent, &json!({"limit": [limit]}));
+    agent.stop();
+    let pins = options.pin_dir.clone();
+    host.within(move || throttle_agent::datapath::detach_all(&pins)).unwrap();
+    options.table_sets = 16;
+    let agent = host.agent_with(options);
+    let status = agent.get("/v1/status").ok();
+    assert!(status["problems"][0].as_str().unwrap().contains("revision 1 is not in force"), "{status}");
+    agent.ask("DELETE", "/v1/limits/few", None).ok();
+    let status = agent.get("/v1/status").ok();
+    assert_eq!((&status["revision"], status["problems"].as_array().unwrap().len()), (&json!(2), 1), "{status}");
+}
+
+#[test]
 fn a_second_agent_is_refused_and_says_why() {
     if !privileged() {
         return;
@@ -236,7 +258,7 @@ fn the_policy_given_at_the_start_is_for_an_empty_store_only() {
     std::fs::write(&path, "[[limit]]\nname = \"a\"\nunit = \"packets\"\nrate = \"0\"\n").unwrap();
     options.policy = Some(path.clone());
     let Err(refusal) = host.start(options.clone()) else { panic!("the policy is wrong") };
-    assert!(refusal.chain().any(|cause| cause.is::<throttle_agent::policy::Diagnostics>()), "{refusal:#}");
+    assert!(refusal.is::<throttle_agent::policy::Diagnostics>(), "{refusal:#}");
 
     std::fs::write(&path, "[sources]\nknown = [\"192.0.2.7\"]\n").unwrap();
     let agent = host.agent_with(options.clone());
@@ -247,6 +269,18 @@ fn the_policy_given_at_the_start_is_for_an_empty_store_only() {
     let agent = host.agent_with(options);
     assert_eq!(agent.get("/v1/known").ok()["prefixes"], json!([]));
     assert_eq!(agent.get("/v1/allows").ok()["prefixes"], json!(["192.0.2.0/24"]));
+}
+
+#[test]
+fn figures_are_served_on_loopback_only() {
+    if !privileged() {
+        return;
+    }
+    let host = Host::new();
+    let mut options = host.options();
+    options.metrics = Some("0.0.0.0:9".parse().unwrap());
+    let Err(refusal) = host.start(options) else { panic!("figures for everybody") };
+    assert!(refusal.to_string().contains("write 127.0.0.1:9"), "{refusal:#}");
 }
 
 #[test]

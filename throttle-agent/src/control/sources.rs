@@ -46,6 +46,10 @@ impl Control {
             let detail = format!("{} blocks at once; send at most {MOST_AT_ONCE}", new.len());
             return Err(Problem::new(ProblemKind::TooLarge, detail));
         }
+        if write.confirm_within_seconds.is_some() {
+            let detail = "blocks wait for no confirmation; give them an end (`seconds`) instead";
+            return Err(Problem::new(ProblemKind::Malformed, detail));
+        }
         let now = Timestamp::now();
         let added = new.iter().map(|new| block(new, write, author, now)).collect::<Result<Vec<_>, _>>()?;
         let prefixes = self.blocks.keys().chain(added.iter().map(|block| &block.prefix));

@@ -8,7 +8,7 @@ use crate::{
         self, Attachment, CheckReport, DiffReport, Forecast, History, LimitForecast, LimitView, LossCounts, PolicyView,
         Problem, ReasonCount, RegionLoad, RevisionView, Status, Table, Tallies, Tally,
     },
-    datapath::{Standing, Use, XdpMode},
+    datapath::{self, Standing, Use, XdpMode},
     policy::{self, Diagnostic, Document, Mode},
     store::{Pending, RevisionInfo},
 };
@@ -80,6 +80,9 @@ impl Control {
     /// What is wrong and quick to find, each with its remedy.
     pub fn problems(&self) -> Vec<String> {
         let attachments = match self.attachments() {
+            Ok(none) if none.is_empty() => {
+                vec!["no interface is throttled; run the agent with --interface IF".to_owned()]
+            }
             Ok(attachments) => attachments.into_iter().filter_map(|it| it.problem).collect(),
             Err(problem) => vec![problem.to_string()],
         };
@@ -99,27 +102,7 @@ impl Control {
 
     fn attachments(&self) -> Result<Vec<Attachment>, Problem> {
         let attachments = self.datapath.attachments().map_err(|error| kernel(&error))?;
-        Ok(attachments
-            .into_iter()
-            .map(|it| {
-                let name = &it.interface;
-                let (mode, problem) = match it.standing {
-                    Standing::Attached(XdpMode::Native) => (Some(XdpMode::Native), None),
-                    Standing::Attached(XdpMode::Generic) => {
-                        let problem = format!("{name} is throttled in generic mode, which costs far more per packet");
-                        (Some(XdpMode::Generic), Some(problem))
-                    }
-                    Standing::Absent => (None, Some(format!("{name} does not exist now; the agent waits for it"))),
-                    Standing::Refused(reason) => (None, Some(format!("{name} is not throttled: {reason}"))),
-                };
-                Attachment {
-                    attached: mode.is_some(),
-                    mode: mode.map(|mode| mode.to_string()),
-                    problem,
-                    interface: it.interface,
-                }
-            })
-            .collect())
+        Ok(attachments.into_iter().map(attachment).collect())
     }
 
     fn table(&self) -> Table {
@@ -173,6 +156,25 @@ impl Control {
         let changes = policy::diff(&self.document, document);
         DiffReport { revision: self.revision, changes: changes.iter().map(ToString::to_string).collect() }
     }
+}
+
+fn attachment(it: datapath::Attachment) -> Attachment {
+    let name = &it.interface;
+    let (mode, problem) = match it.standing {
+        Standing::Attached(mode) if it.asked.is_none() => {
+            let remedy = "run with --interface for it too, or `throttle detach` and start again";
+            (Some(mode), Some(format!("{name} is throttled by the program of an earlier agent; {remedy}")))
+        }
+        Standing::Attached(XdpMode::Native) => (Some(XdpMode::Native), None),
+        Standing::Attached(XdpMode::Generic) => {
+            let problem = format!("{name} is throttled in generic mode, which costs far more per packet");
+            (Some(XdpMode::Generic), Some(problem))
+        }
+        Standing::Absent => (None, Some(format!("{name} does not exist now; the agent waits for it"))),
+        Standing::Refused(reason) => (None, Some(format!("{name} is not throttled: {reason}"))),
+    };
+    let attached = mode.is_some();
+    Attachment { mode: mode.map(|mode| mode.to_string()), attached, problem, interface: it.interface }
 }
 
 pub(super) fn pending(held: Pending) -> wire::Pending {

@@ -146,7 +146,7 @@ impl Control {
         };
         (self.document, self.revision) = (document, revision);
         self.pending = self.store.pending().ok().flatten().map(|it| (it, due::instant(it.deadline, now)));
-        tracing::info!(author = %author.name, revision, changes = changes.len(), message, "policy in force");
+        tracing::info!(author = %author.name, revision, changes = changes.len(), note = message, "policy in force");
         Ok(Written {
             revision,
             changes: changes.iter().map(ToString::to_string).collect(),

@@ -7,6 +7,7 @@ use std::{
 
 use throttle_common::records;
 use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::names::{Names, decode};
 use crate::api::wire::{Event, Gap, LossCounts};
@@ -23,6 +24,7 @@ pub struct Hub {
     kept: Arc<Mutex<VecDeque<Arc<Event>>>>,
     names: watch::Receiver<Arc<Names>>,
     losses: watch::Receiver<LossCounts>,
+    end: CancellationToken,
 }
 
 /// A reader's place.
@@ -31,6 +33,7 @@ pub struct Subscription {
     events: broadcast::Receiver<Arc<Event>>,
     losses: watch::Receiver<LossCounts>,
     seen: LossCounts,
+    end: CancellationToken,
 }
 
 /// What a reader gets next.
@@ -43,9 +46,13 @@ pub enum Next {
 }
 
 impl Hub {
-    /// A hub that looks names and losses up where the control thread publishes them.
-    pub fn new(names: watch::Receiver<Arc<Names>>, losses: watch::Receiver<LossCounts>) -> Self {
-        Self { events: broadcast::channel(BACKLOG).0, kept: Arc::default(), names, losses }
+    /// A hub that looks names and losses up where the control thread publishes them, until `end`.
+    pub fn new(
+        names: watch::Receiver<Arc<Names>>,
+        losses: watch::Receiver<LossCounts>,
+        end: CancellationToken,
+    ) -> Self {
+        Self { events: broadcast::channel(BACKLOG).0, kept: Arc::default(), names, losses, end }
     }
 
     /// Tells every reader of a refusal.
@@ -65,7 +72,10 @@ impl Hub {
         let mut losses = self.losses.clone();
         let seen = *losses.borrow_and_update();
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        (kept.iter().cloned().collect(), Subscription { events: self.events.subscribe(), losses, seen })
+        (
+            kept.iter().cloned().collect(),
+            Subscription { events: self.events.subscribe(), losses, seen, end: self.end.clone() },
+        )
     }
 }
 
@@ -80,6 +90,7 @@ impl Subscription {
         loop {
             tokio::select! {
                 biased;
+                () = self.end.cancelled() => return None,
                 event = self.events.recv() => return match event {
                     Ok(event) => Some(Next::Event(event)),
                     Err(broadcast::error::RecvError::Lagged(lost)) => Some(Next::Gap(Gap { lost, withheld: 0 })),
@@ -106,11 +117,16 @@ impl Subscription {
 mod tests {
     use super::*;
 
+    fn hub() -> (Hub, watch::Sender<LossCounts>, CancellationToken) {
+        let (losses, end) = (watch::Sender::default(), CancellationToken::new());
+        let names = watch::Sender::new(Arc::new(Names::default()));
+        (Hub::new(names.subscribe(), losses.subscribe(), end.clone()), losses, end)
+    }
+
     #[tokio::test]
     async fn each_event_is_kept_or_still_to_come() {
-        let (_names, names) = watch::channel(Arc::default());
-        let (_losses, losses) = watch::channel(LossCounts { events_withheld: 3, ..LossCounts::default() });
-        let hub = Hub::new(names, losses);
+        let (hub, losses, _end) = hub();
+        losses.send_replace(LossCounts { events_withheld: 3, ..LossCounts::default() });
         let publish = |length| hub.publish(&records::Event { length, ..records::Event::default() });
         (0..=KEPT as u32).for_each(publish);
         let (kept, mut coming) = hub.subscribe();
@@ -118,5 +134,29 @@ mod tests {
         assert_eq!((kept.len(), kept[0].length), (KEPT, 1));
         assert!(matches!(coming.next().await, Some(Next::Event(event)) if event.length == 7));
         assert_eq!(coming.missed(), Gap { lost: 0, withheld: 3 });
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_too_slow_is_told_what_it_lost() {
+        let (hub, _losses, _end) = hub();
+        let (_, mut slow) = hub.subscribe();
+        for _ in 0..BACKLOG + 7 {
+            hub.publish(&records::Event::default());
+        }
+        let Some(Next::Gap(gap)) = slow.next().await else { panic!("no gap") };
+        assert_eq!(gap, Gap { lost: 7, withheld: 0 });
+        assert!(matches!(slow.next().await, Some(Next::Event(_))));
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_lost_or_withheld_is_told_from_the_subscription_on() {
+        let (hub, losses, end) = hub();
+        losses.send_replace(LossCounts { events_lost: 3, events_withheld: 5, ..LossCounts::default() });
+        let (_, mut reader) = hub.subscribe();
+        losses.send_replace(LossCounts { events_lost: 4, events_withheld: 9, ..LossCounts::default() });
+        let Some(Next::Gap(gap)) = reader.next().await else { panic!("no gap") };
+        assert_eq!(gap, Gap { lost: 1, withheld: 4 });
+        end.cancel();
+        assert!(reader.next().await.is_none());
     }
 }

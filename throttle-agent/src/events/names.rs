@@ -95,11 +95,11 @@ mod tests {
             outcome: Outcome::Drop as u8,
             ..records::Event::default()
         };
-        let named = decode(&event, &names);
-        assert_eq!(named.source, Some("192.0.2.7".parse().unwrap()));
-        assert_eq!((named.limit.as_deref(), named.service.as_deref()), (Some("syn"), Some("web")));
-        assert_eq!((named.reason.as_str(), named.outcome.as_str()), ("source-limit", "drop"));
-        assert_eq!((named.interface.as_str(), named.protocol.as_deref()), ("eth0", Some("tcp")));
+        let shown = decode(&event, &names);
+        assert_eq!(shown.source, Some("192.0.2.7".parse().unwrap()));
+        assert_eq!((shown.limit.as_deref(), shown.service.as_deref()), (Some("syn"), Some("web")));
+        assert_eq!((shown.reason.as_str(), shown.outcome.as_str()), ("source-limit", "drop"));
+        assert_eq!((shown.interface.as_str(), shown.protocol.as_deref()), ("eth0", Some("tcp")));
         let unnamed = decode(&records::Event { limit: 9, ..event }, &Names::default());
         assert_eq!((unnamed.limit.as_deref(), unnamed.interface.as_str()), (Some("9"), "7"));
     }

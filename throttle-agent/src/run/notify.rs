@@ -33,6 +33,7 @@ where
 {
     let mut was_alive = true;
     let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while end.run_until_cancelled(ticks.tick()).await.is_some() {
         let is_alive = tokio::time::timeout(period, alive()).await.unwrap_or(false);
         if is_alive {

@@ -106,6 +106,17 @@ fn what_is_confirmed_stays() {
 }
 
 #[test]
+fn what_is_withdrawn_never_was() {
+    let (_directory, _, store) = fresh();
+    store.append(&document(1), "ann", "", at(1)).unwrap();
+    let pending = store.append_pending(&document(2), "ann", "", at(2), at(60)).unwrap();
+    store.withdraw(pending.revision).unwrap();
+    assert_eq!((store.pending().unwrap(), store.current().unwrap().unwrap().document), (None, document(1)));
+    assert!(matches!(store.withdraw(2), Err(StoreError::NoRevision(2))));
+    assert_eq!(store.append(&document(3), "ann", "", at(3)).unwrap(), 2);
+}
+
+#[test]
 fn the_first_revision_goes_back_to_nothing() {
     let (_directory, _path, store) = fresh();
     store.append_pending(&document(1), "root", "", at(1), at(60)).unwrap();

@@ -55,7 +55,9 @@ impl Host {
             mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
             mount("bpf", &bpffs, "bpf", MountFlags::empty(), None).unwrap();
             run("ip link set lo up");
-            waiting.into_iter().for_each(|job| job());
+            for job in waiting {
+                job();
+            }
         });
         Self { jobs: Some(jobs), thread: Some(thread), dir }
     }

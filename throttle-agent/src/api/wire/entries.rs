@@ -161,7 +161,7 @@ pub struct Block {
 pub struct BlocksRequest {
     /// At most 100 000.
     pub blocks: Vec<NewBlock>,
-    /// How to write them; `confirm_within_seconds` does not apply.
+    /// How to write them; `confirm_within_seconds` is refused, because blocks end by themselves.
     #[serde(default)]
     pub write: Write,
 }
