@@ -42,7 +42,7 @@ struct Entry<'a> {
 impl Doctor {
     /// Examines.
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
-        let findings = doctor::examine(&self.interfaces);
+        let findings = doctor::examine(&self.interfaces, &context.global.pin_dir);
         if context.output.json {
             let findings = findings.iter().map(entry).collect();
             output::json(&Envelope::new(Findings { findings }))?;

@@ -5,8 +5,8 @@
 //! A program of somebody else is named and left alone.
 
 use std::{
-    fmt,
-    os::fd::{AsFd, OwnedFd},
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     str::FromStr,
 };
 
@@ -17,7 +17,8 @@ use super::{
     Datapath, Interface, PROGRAMS,
     bpf::{self, LinkInfo},
     ethtool, interfaces,
-    pins::remove_link,
+    load::load_program,
+    pins::{detach_interface, remove_link},
 };
 
 /// Where in the receive path a program is to sit.
@@ -54,6 +55,15 @@ pub enum XdpMode {
     Native,
     /// In the network stack, after the packet buffer was allocated.
     Generic,
+}
+
+impl From<XdpMode> for Mode {
+    fn from(mode: XdpMode) -> Self {
+        match mode {
+            XdpMode::Native => Self::Native,
+            XdpMode::Generic => Self::Generic,
+        }
+    }
 }
 
 impl fmt::Display for XdpMode {
@@ -94,8 +104,8 @@ pub struct Attachment {
 }
 
 impl Datapath {
-    /// Attaches to an interface, or replaces our own earlier program there. On an error nothing has changed, but that
-    /// where another mode was asked for than the one in force, the interface is left without a program.
+    /// Attaches to an interface, or replaces our own earlier program there: without a gap where it stays in its mode,
+    /// within milliseconds where the mode changes. On an error nothing has changed, or the error says so.
     pub fn attach(&mut self, interface: &str, mode: Mode) -> Result<Attachment> {
         let all = interfaces().context("cannot list the interfaces")?;
         let device = all.iter().find(|device| device.name == interface).ok_or_else(|| {
@@ -115,10 +125,7 @@ impl Datapath {
 
     /// Takes our program off an interface. Without one there it only forgets that it was asked for.
     pub fn detach(&mut self, interface: &str) -> Result<()> {
-        if let Some((link, _)) = self.link(interface)? {
-            remove_link(link.as_fd(), &self.pins.link(interface))
-                .with_context(|| format!("cannot detach from {interface}"))?;
-        }
+        detach_interface(self.pins.root(), interface)?;
         self.asked.remove(interface);
         self.refused.remove(interface);
         Ok(())
@@ -157,12 +164,12 @@ impl Datapath {
                 let info = bpf::link_info(link.as_fd()).with_context(failed)?;
                 Ok(Some((link, info)))
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(failed),
         }
     }
 
-    fn attach_to(&self, device: &Interface, mode: Mode) -> Result<XdpMode> {
+    fn attach_to(&mut self, device: &Interface, mode: Mode) -> Result<XdpMode> {
         let name = &device.name;
         let ours = match self.link(name)? {
             Some((link, info)) if info.interface == device.index => Some((link, info)),
@@ -178,33 +185,38 @@ impl Datapath {
         if let Some(id) = device.programs().find(|&id| Some(id) != own_program) {
             bail!("{}", foreign(name, id));
         }
-        if let Some((link, info)) = ours {
-            let in_force = mode_of(device, &info);
-            if mode == Mode::Auto || mode == (if in_force == XdpMode::Native { Mode::Native } else { Mode::Generic }) {
-                self.first_that_works(|program| bpf::link_update(link.as_fd(), program))
-                    .map_err(|error| explain(device, in_force, &error))?;
-                return Ok(in_force);
-            }
-            remove_link(link.as_fd(), &self.pins.link(name))
-                .with_context(|| format!("cannot detach from {name} to change its mode"))?;
+        let Some((link, info)) = ours else { return self.attach_anew(device, mode) };
+        let in_force = mode_of(device, &info);
+        if mode == Mode::Auto || mode == Mode::from(in_force) {
+            self.first_that_works(|program| bpf::link_update(link.as_fd(), program))
+                .map_err(|error| explain(device, in_force, &error))?;
+            return Ok(in_force);
         }
-        let native = match mode {
-            Mode::Generic => None,
-            _ => Some(self.attach_anew(device, XdpMode::Native)),
-        };
-        match native {
-            Some(Ok(())) => return Ok(XdpMode::Native),
-            Some(Err(error)) if mode == Mode::Native => return Err(error),
-            Some(Err(error)) => {
-                tracing::warn!("{name} is throttled in generic mode, which costs far more per packet: {error:#}");
+        remove_link(link.as_fd(), &self.pins.link(name))
+            .with_context(|| format!("cannot detach from {name} to change its mode"))?;
+        self.attach_anew(device, mode).or_else(|error| {
+            self.attach_in(device, in_force)
+                .with_context(|| format!("{name} is not throttled any more, because {in_force} mode fails too"))?;
+            Err(error)
+        })
+    }
+
+    fn attach_anew(&mut self, device: &Interface, mode: Mode) -> Result<XdpMode> {
+        if mode != Mode::Generic {
+            match self.attach_in(device, XdpMode::Native) {
+                Ok(()) => return Ok(XdpMode::Native),
+                Err(error) if mode == Mode::Native => return Err(error),
+                Err(error) => tracing::warn!(
+                    "{} is throttled in generic mode, which costs far more per packet: {error:#}",
+                    device.name
+                ),
             }
-            None => {}
         }
-        self.attach_anew(device, XdpMode::Generic)?;
+        self.attach_in(device, XdpMode::Generic)?;
         Ok(XdpMode::Generic)
     }
 
-    fn attach_anew(&self, device: &Interface, mode: XdpMode) -> Result<()> {
+    fn attach_in(&mut self, device: &Interface, mode: XdpMode) -> Result<()> {
         let flag = if mode == XdpMode::Native { bpf::NATIVE } else { bpf::GENERIC };
         let link = self
             .first_that_works(|program| bpf::link_create(program, device.index, flag))
@@ -214,14 +226,16 @@ impl Datapath {
     }
 
     /// Tries the program for frames in one buffer, then the one for several, which a large MTU needs in native mode.
-    fn first_that_works<T>(
-        &self,
-        act: impl Fn(std::os::fd::BorrowedFd<'_>) -> std::io::Result<T>,
-    ) -> std::io::Result<T> {
-        let fd = |name| self.program(name).and_then(|program| Ok(program.fd()?)).map_err(std::io::Error::other);
-        match act(fd(PROGRAMS[0])?.as_fd()) {
-            Err(error) if self.has_frags && !matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EPERM)) => {
-                act(fd(PROGRAMS[1])?.as_fd()).map_err(|_| error)
+    fn first_that_works<T>(&mut self, act: impl Fn(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        let mut program = |name| load_program(&mut self.ebpf, name).map_err(io::Error::other);
+        let first = act(program(PROGRAMS[0])?.as_fd());
+        match first {
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EPERM | libc::EOPNOTSUPP)) => {
+                program(PROGRAMS[1]).and_then(|program| act(program.as_fd())).map_err(|second| {
+                    // What the kernel said of the first one is what counts where it has no programs of the second kind.
+                    tracing::debug!("the program for frames in several buffers: {second:#}");
+                    error
+                })
             }
             result => result,
         }
@@ -250,13 +264,13 @@ pub(super) fn foreign(interface: &str, id: u32) -> String {
         Err(_) => format!("XDP program {id} (its name is for root to see: bpftool prog show id {id})"),
     };
     format!(
-        "{name}, which is not throttle's, is attached to {interface}; one interface has room for one. Stop what \
-         attached it, or remove it: ip link set dev {interface} xdp off"
+        "{name}, which is not throttle's, is attached to {interface}, which has room for one; stop what attached it, \
+         or remove it: ip link set dev {interface} xdp off"
     )
 }
 
 /// What the kernel meant.
-fn explain(device: &Interface, mode: XdpMode, error: &std::io::Error) -> anyhow::Error {
+fn explain(device: &Interface, mode: XdpMode, error: &io::Error) -> anyhow::Error {
     let name = &device.name;
     let driver = ethtool::driver(name).unwrap_or_else(|| "its driver".to_owned());
     let why = match error.raw_os_error() {

@@ -8,7 +8,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -41,8 +41,15 @@ enum Command {
 fn bpf<A>(command: Command, attributes: &mut A) -> io::Result<RawFd> {
     // SAFETY: the attributes are a live `#[repr(C)]` block of the length given; every address in it is checked by the
     // callers below, who own what it points to until the call is over.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, attributes as *mut A, size_of::<A>()) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command as libc::c_long, std::ptr::from_mut(attributes), size_of::<A>())
+    };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
+}
+
+/// A descriptor as an attribute.
+pub(super) fn number(object: BorrowedFd<'_>) -> u32 {
+    object.as_raw_fd().cast_unsigned()
 }
 
 fn owned(fd: RawFd) -> OwnedFd {
@@ -64,7 +71,7 @@ struct ObjectAttributes {
 /// Gives an object a name in the BPF file system.
 pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = path_string(path)?;
-    let mut attributes = ObjectAttributes { path: path.as_ptr() as u64, fd: object.as_raw_fd() as u32, flags: 0 };
+    let mut attributes = ObjectAttributes { path: path.as_ptr() as u64, fd: number(object), flags: 0 };
     bpf(Command::ObjectPin, &mut attributes).map(drop)
 }
 
@@ -100,11 +107,8 @@ pub(super) const XDP_LINK: u32 = 6;
 
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = LinkInfo::default();
-    let mut attributes = InfoAttributes {
-        fd: link.as_raw_fd() as u32,
-        length: size_of::<LinkInfo>() as u32,
-        info: &raw mut info as u64,
-    };
+    let mut attributes =
+        InfoAttributes { fd: number(link), length: size_of::<LinkInfo>() as u32, info: &raw mut info as u64 };
     bpf(Command::ObjectInfo, &mut attributes)?;
     Ok(info)
 }
@@ -122,7 +126,7 @@ pub(super) fn program_name(id: u32) -> io::Result<String> {
     let program = bpf(Command::ProgramFdById, &mut by_id).map(owned)?;
     let mut info = ProgramInfo::default();
     let mut attributes = InfoAttributes {
-        fd: program.as_raw_fd() as u32,
+        fd: number(program.as_fd()),
         length: size_of::<ProgramInfo>() as u32,
         info: &raw mut info as u64,
     };
@@ -140,19 +144,19 @@ pub(super) const NATIVE: u32 = 1 << 2;
 
 /// Attaches an XDP program to an interface for as long as the link lives. `mode` is [`NATIVE`] or [`GENERIC`].
 pub(super) fn link_create(program: BorrowedFd<'_>, interface: u32, mode: u32) -> io::Result<OwnedFd> {
-    let mut attributes = [program.as_raw_fd() as u32, interface, ATTACH_XDP, mode];
+    let mut attributes = [number(program), interface, ATTACH_XDP, mode];
     bpf(Command::LinkCreate, &mut attributes).map(owned)
 }
 
 /// Puts another program in the place of the link's, without a packet in between that neither sees.
 pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut attributes = [link.as_raw_fd() as u32, program.as_raw_fd() as u32, 0, 0];
+    let mut attributes = [number(link), number(program), 0, 0];
     bpf(Command::LinkUpdate, &mut attributes).map(drop)
 }
 
 /// Takes the program off the interface, whoever still holds the link.
 pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
-    bpf(Command::LinkDetach, &mut [link.as_raw_fd() as u32]).map(drop)
+    bpf(Command::LinkDetach, &mut [number(link)]).map(drop)
 }
 
 /// What a map is made of.
@@ -197,7 +201,7 @@ pub(super) fn map_next_key(map: BorrowedFd<'_>, key: Option<&[u8]>, next: &mut [
 
 fn element(command: Command, map: BorrowedFd<'_>, key: &[u8], value: u64) -> io::Result<()> {
     let key = if key.is_empty() { 0 } else { key.as_ptr() as u64 };
-    bpf(command, &mut [u64::from(map.as_raw_fd() as u32), key, value, 0]).map(drop)
+    bpf(command, &mut [u64::from(number(map)), key, value, 0]).map(drop)
 }
 
 /// `struct { ... } batch` of `union bpf_attr`.
@@ -224,7 +228,7 @@ pub(super) fn map_delete_batch(map: BorrowedFd<'_>, keys: &[u8], count: u32) -> 
 }
 
 fn batch(command: Command, map: BorrowedFd<'_>, keys: u64, values: u64, count: u32) -> io::Result<()> {
-    let map = map.as_raw_fd() as u32;
+    let map = number(map);
     let mut attributes =
         BatchAttributes { in_batch: 0, out_batch: 0, keys, values, count, map, element_flags: 0, flags: 0 };
     bpf(command, &mut attributes).map(drop)

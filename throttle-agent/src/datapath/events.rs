@@ -8,7 +8,7 @@ use aya_log::EbpfLogger;
 use throttle_common::records::Event;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::Datapath;
+use super::{Datapath, mapped::record};
 
 /// The stream of reports. Reports that find the buffer full are counted in [`Datapath::losses`].
 pub struct Events(AsyncFd<RingBuf<MapData>>);
@@ -19,9 +19,8 @@ impl Events {
         loop {
             let mut ready = self.0.readable_mut().await?;
             while let Some(bytes) = ready.get_inner_mut().next() {
-                if bytes.len() >= size_of::<Event>() {
-                    // SAFETY: long enough by the line above; an `Event` is valid whatever its bytes.
-                    return Ok(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() });
+                if let Some(event) = record(&bytes) {
+                    return Ok(event);
                 }
             }
             ready.clear_ready();

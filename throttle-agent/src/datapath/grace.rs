@@ -9,7 +9,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
 };
 
 use super::bpf::{self, MapShape};
@@ -28,13 +28,13 @@ impl Grace {
         const ARRAY_OF_MAPS: u32 = 12;
         let shape = MapShape { kind: ARRAY, key_size: 4, value_size: 4, entries: 1, flags: 0, inner: 0 };
         let inner = bpf::map_create(shape)?;
-        let outer = bpf::map_create(MapShape { kind: ARRAY_OF_MAPS, inner: inner.as_raw_fd() as u32, ..shape })?;
+        let outer = bpf::map_create(MapShape { kind: ARRAY_OF_MAPS, inner: bpf::number(inner.as_fd()), ..shape })?;
         Ok(Self { outer, inner })
     }
 
     /// Returns when every packet that was being judged at the call has its verdict: within tens of milliseconds.
     pub(super) fn wait(&self) -> io::Result<()> {
-        let inner = self.inner.as_raw_fd().to_ne_bytes();
+        let inner = bpf::number(self.inner.as_fd()).to_ne_bytes();
         bpf::map_update(self.outer.as_fd(), &0u32.to_ne_bytes(), &inner)
     }
 }

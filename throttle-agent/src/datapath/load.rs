@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, Map, MapData},
-    programs::Xdp,
+    programs::{ProgramError, ProgramFd, Xdp},
 };
 use throttle_common::{
     hash::Secret,
@@ -22,7 +22,7 @@ use super::{
     mapped::first_word,
     pins::{PINNED, Pins},
     sources::Sources,
-    tables::{Tables, take},
+    tables::{Tables, map},
     tallies::Tallies,
 };
 use crate::policy::{self, Compiled, Layout};
@@ -149,22 +149,17 @@ impl Datapath {
         )?;
         load_program(&mut ebpf, PROGRAMS[0])
             .context("the kernel refuses the program; `throttle doctor` says what it lacks")?;
-        let frags = load_program(&mut ebpf, PROGRAMS[1]);
-        if let Err(error) = &frags {
-            tracing::info!("no frames of several buffers on this kernel, so no large MTU in native mode: {error:#}");
-        }
-        let test_clock = match take(&mut ebpf, maps::TEST_CLOCK) {
+        let test_clock = match map(&ebpf, maps::TEST_CLOCK) {
             Ok(map) if options.test_clock => Some(Array::try_from(Map::Array(map))?),
             _ => None,
         };
         Ok(Self {
             pins,
-            has_frags: frags.is_ok(),
-            tables: Tables::new(&mut ebpf)?,
-            tallies: Tallies::new(&mut ebpf)?,
-            sources: Sources::new(&mut ebpf)?,
+            tables: Tables::new(&ebpf)?,
+            tallies: Tallies::new(&ebpf)?,
+            sources: Sources::new(&ebpf)?,
             grace: Grace::new().context("cannot make the map that waiting for packets needs")?,
-            events: Some(take(&mut ebpf, maps::EVENTS)?),
+            events: Some(map(&ebpf, maps::EVENTS)?),
             asked: std::collections::BTreeMap::default(),
             refused: std::collections::BTreeMap::default(),
             debug: options.debug,
@@ -183,10 +178,30 @@ impl Datapath {
     }
 }
 
-fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<()> {
+/// Has the kernel check and take a program, which it holds until it is attached somewhere.
+pub(super) fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
+    /// The verifier gives up with EAGAIN where a signal is pending, as libbpf knows and tries as often.
+    const TRIES: usize = 5;
     let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
     let program: &mut Xdp = program.try_into()?;
-    Ok(program.load()?)
+    let mut tries = 1;
+    while program.fd().is_err() {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) && tries < TRIES =>
+            {
+                tries += 1;
+            }
+            Err(ProgramError::LoadError { io_error, verifier_log }) => {
+                let log = verifier_log.to_string();
+                let last: Vec<_> = log.lines().rev().take(12).collect();
+                let last: Vec<_> = last.into_iter().rev().collect();
+                return Err(anyhow::Error::new(io_error).context(format!("the verifier says:\n{}", last.join("\n"))));
+            }
+            result => result?,
+        }
+    }
+    Ok(program.fd()?.try_clone()?)
 }
 
 /// Refuses maps that this build would misread.

@@ -93,6 +93,21 @@ impl<T: Pod> MappedArray<T> {
 /// layout, in every version of it.
 pub(super) fn first_word(map: &MapData) -> Result<u64> {
     let memory = MmapOptions::new().len(8).map_raw(map.fd().as_fd().as_raw_fd())?;
-    // SAFETY: the mapping starts on a page and has at least these 8 bytes.
-    Ok(unsafe { memory.as_ptr().cast::<u64>().read_volatile() })
+    let mut word = [0; 8];
+    // SAFETY: the mapping has at least these 8 bytes, and nobody changes them while maps exist.
+    unsafe { memory.as_ptr().copy_to_nonoverlapping(word.as_mut_ptr(), word.len()) };
+    Ok(u64::from_ne_bytes(word))
+}
+
+/// The bytes of records, which have no padding.
+pub(super) fn bytes_of<T: Pod>(records: &[T]) -> &[u8] {
+    // SAFETY: the slice's own memory, all of it initialised: a `Pod` of ours asserts that it has no padding.
+    unsafe { std::slice::from_raw_parts(records.as_ptr().cast(), size_of_val(records)) }
+}
+
+/// The record that the bytes begin with; `None` where they are too few.
+pub(super) fn record<T: Pod>(bytes: &[u8]) -> Option<T> {
+    let bytes = bytes.get(..size_of::<T>())?;
+    // SAFETY: as many bytes as a `T` has, and a `Pod` is valid whatever they are.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }

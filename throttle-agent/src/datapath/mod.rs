@@ -49,15 +49,14 @@ use self::{grace::Grace, pins::Pins, sources::Sources, tables::Tables, tallies::
 /// The kernel programs, as an ELF object for bpfel-unknown-none.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("THROTTLE_OBJECT"));
 
-/// The program for frames that lie in one buffer, and the one for frames that may lie in several.
+/// The program for frames that lie in one buffer, and the one for frames that may lie in several. The second is loaded
+/// when an interface needs it: the verifier takes a third of a second for each.
 const PROGRAMS: [&str; 2] = ["throttle", "throttle_frags"];
 
 /// The loaded programs and their maps. One process at a time holds those of a pin directory.
 pub struct Datapath {
     pins: Pins,
     ebpf: Ebpf,
-    /// Whether the kernel took the program for several buffers.
-    has_frags: bool,
     tables: Tables,
     tallies: Tallies,
     sources: Sources,
@@ -88,18 +87,16 @@ pub struct TestRun {
 impl Datapath {
     /// The kernel's hash of the loaded program: two builds that behave alike share it.
     pub fn program_tag(&self) -> anyhow::Result<u64> {
-        Ok(self.program(PROGRAMS[0])?.info()?.tag())
+        Ok(self.program()?.info()?.tag())
     }
 
     /// Nanoseconds of the clock that the programs read: CLOCK_MONOTONIC, or what a test set.
     pub fn now(&self) -> u64 {
-        match &self.test_clock {
-            Some(clock) => clock.get(&0, 0).unwrap_or_default(),
-            None => {
-                let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-                now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-            }
+        if let Some(clock) = &self.test_clock {
+            return clock.get(&0, 0).unwrap_or_default();
         }
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
     }
 
     /// Sets the clock that the programs read, where [`Options::test_clock`] asked for one.
@@ -114,14 +111,14 @@ impl Datapath {
         let mut out = vec![0; frame.len() + 256];
         let options =
             TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat, ..TestRunOptions::default() };
-        let result = self.program(PROGRAMS[0])?.test_run(options)?;
+        let result = self.program()?.test_run(options)?;
         let length = result.data_size_out as usize;
         out.truncate(length);
         Ok(TestRun { action: result.return_value, nanos: result.duration.as_nanos() as u32, frame: out })
     }
 
-    fn program(&self, name: &str) -> anyhow::Result<&Xdp> {
-        let program = self.ebpf.program(name).ok_or_else(|| anyhow::anyhow!("the object has no program {name}"))?;
+    fn program(&self) -> anyhow::Result<&Xdp> {
+        let program = self.ebpf.program(PROGRAMS[0]).ok_or_else(|| anyhow::anyhow!("the object has no program"))?;
         Ok(program.try_into()?)
     }
 }

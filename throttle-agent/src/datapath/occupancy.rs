@@ -1,12 +1,16 @@
 //! How full the table is, and what one source owes.
 
-use std::{net::IpAddr, sync::atomic::Ordering, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use throttle_common::{
     gcra::{self, TICKS_PER_NANO, Ticks},
     packet::Family,
     records::{Address, Limit, Region},
-    table::WAYS,
+    table::{OPEN_WAYS, WAYS},
 };
 
 use super::Datapath;
@@ -56,13 +60,14 @@ impl Datapath {
     }
 
     fn usage(&self, region: &Region, now: Ticks) -> Use {
-        let busy = |word: &&std::sync::atomic::AtomicU64| gcra::debt(word.load(Ordering::Relaxed), now) > 0;
-        let slots = self.tables.buckets.run(region.base, region.sets);
+        let busy = |word: &AtomicU64| u64::from(gcra::debt(word.load(Ordering::Relaxed), now) > 0);
+        // A slot is a key and a bucket.
+        let slots = self.tables.buckets.run(region.base, region.sets).chunks_exact(2);
         let aggregates = self.tables.aggregates.run(region.base, region.sets);
         Use {
-            busy: slots.iter().skip(1).step_by(2).filter(busy).count() as u64,
+            busy: slots.map(|slot| busy(&slot[1])).sum(),
             slots: u64::from(region.sets) * WAYS as u64,
-            aggregates_busy: aggregates.iter().filter(busy).count() as u64,
+            aggregates_busy: aggregates.iter().map(busy).sum(),
             aggregates: region.sets.into(),
         }
     }
@@ -91,7 +96,7 @@ impl Datapath {
             debt: span(gcra::debt(tat, now)),
             wait: span(gcra::wait(tat, now, limit.price.cost(units), limit.depth)),
             aggregate_debt: span(gcra::debt(aggregate, now)),
-            room: set.iter().take(throttle_common::table::OPEN_WAYS).any(|slot| gcra::debt(slot.tat, now) == 0),
+            room: set.iter().take(OPEN_WAYS).any(|slot| gcra::debt(slot.tat, now) == 0),
         })
     }
 }

@@ -29,7 +29,7 @@ use super::{OpenError, bpf};
 /// Where the BPF file system is mounted by convention.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of include/uapi/linux/magic.h.
-const MAGIC: u64 = 0xcafe_4a11;
+const MAGIC: i64 = 0xcafe_4a11;
 
 /// The maps that outlive the agent.
 pub(super) const PINNED: [&str; 19] = [
@@ -64,7 +64,10 @@ impl Pins {
     /// Makes the directory where it is absent, mounting the BPF file system first if need be, and locks it.
     pub(super) fn open(root: &Path) -> Result<Self, OpenError> {
         mount_where_absent(root)?;
-        create(root).with_context(|| format!("cannot make the pin directory {}", root.display()))?;
+        create(root).with_context(|| {
+            let shown = root.display();
+            format!("cannot make the pin directory {shown}; as root: install -d -o USER -m 700 {shown}")
+        })?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let lock = rustix::fs::open(root, flags, Mode::empty())
             .with_context(|| format!("cannot open the pin directory {}", root.display()))?;
@@ -101,7 +104,7 @@ impl Pins {
 
     /// Where the link of an interface is pinned.
     pub(super) fn link(&self, interface: &str) -> PathBuf {
-        links(&self.root).join(file_name(interface))
+        link_path(&self.root, interface)
     }
 
     /// The interfaces that have a pinned link.
@@ -152,6 +155,11 @@ fn create(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
+/// Where the link of an interface is pinned.
+pub(super) fn link_path(root: &Path, interface: &str) -> PathBuf {
+    links(root).join(file_name(interface))
+}
+
 /// The BPF file system allows no full stop in a name, but VLAN interfaces have one: `eth0.100` is `eth0%2e100` here.
 fn file_name(interface: &str) -> String {
     interface.replace('%', "%25").replace('.', "%2e")
@@ -196,9 +204,7 @@ fn remove_if_empty(directory: &Path) -> io::Result<()> {
 
 /// Whether the path, or what exists of it, lies in a BPF file system.
 pub(super) fn on_bpffs(path: &Path) -> bool {
-    path.ancestors()
-        .find_map(|ancestor| rustix::fs::statfs(ancestor).ok())
-        .is_some_and(|status| status.f_type as u64 == MAGIC)
+    path.ancestors().find_map(|ancestor| rustix::fs::statfs(ancestor).ok()).is_some_and(|status| status.f_type == MAGIC)
 }
 
 fn mount_where_absent(root: &Path) -> Result<(), OpenError> {
@@ -227,7 +233,7 @@ pub struct Detached {
 /// with maps that judge nothing; stop it first, or ask it to detach.
 pub fn detach_all(root: &Path) -> Result<Detached> {
     let mut detached = Detached::default();
-    let denied = || format!("cannot read {}; detaching needs root, or CAP_BPF and the owner's uid", root.display());
+    let denied = || format!("cannot read {}; run this as root or as the agent's user", root.display());
     for interface in linked(root).with_context(denied)? {
         if detach_interface(root, &interface)? {
             detached.interfaces.push(interface);
@@ -235,13 +241,17 @@ pub fn detach_all(root: &Path) -> Result<Detached> {
     }
     detached.maps = remove_maps(&finished(root))? + remove_maps(&drafts(root))?;
     remove_if_empty(&links(root))?;
-    remove_if_empty(root)?;
+    match remove_if_empty(root) {
+        // Made for us by somebody who keeps it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        result => result.with_context(|| format!("cannot remove {}", root.display()))?,
+    }
     Ok(detached)
 }
 
 /// Takes the program off one interface, whether or not an agent runs; the maps stay. `false` where none is pinned for it.
 pub fn detach_interface(root: &Path, interface: &str) -> Result<bool> {
-    let path = links(root).join(file_name(interface));
+    let path = link_path(root, interface);
     if !path.try_exists().with_context(|| format!("cannot read {}", path.display()))? {
         return Ok(false);
     }

@@ -37,8 +37,10 @@ impl Scale {
 
     /// A bucket that owed `debt` for some units goes on owing for as many, though never more than it is deep.
     pub(super) fn debt(&self, debt: Ticks) -> Ticks {
-        // Below 2^55 and so exact to four ticks, which is 16 ps.
-        ((debt as f64 * self.ratio).round() as Ticks).min(self.depth)
+        // Below 2^55 and so exact to four ticks, which is 16 ps; never negative, because neither factor is.
+        #[expect(clippy::cast_sign_loss, reason = "the line above")]
+        let debt = (debt as f64 * self.ratio).round() as Ticks;
+        debt.min(self.depth)
     }
 }
 

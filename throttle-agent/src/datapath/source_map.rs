@@ -7,7 +7,11 @@ use aya::{Ebpf, maps::MapData};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use throttle_common::records::{SourceEntry, SourceMaps, maps};
 
-use super::{bpf, tables::take};
+use super::{
+    bpf,
+    mapped::{bytes_of, record},
+    tables::map,
+};
 
 /// Elements of one system call.
 const BATCH: usize = 4096;
@@ -103,8 +107,8 @@ pub(super) struct SourceMap {
 }
 
 impl SourceMap {
-    pub(super) fn new(ebpf: &mut Ebpf, kind: Kind) -> Result<Self> {
-        let map = take(ebpf, kind.name())?;
+    pub(super) fn new(ebpf: &Ebpf, kind: Kind) -> Result<Self> {
+        let map = map(ebpf, kind.name())?;
         let info = map.info()?;
         let fits =
             info.key_size() as usize == kind.key_size() && info.value_size() as usize == size_of::<SourceEntry>();
@@ -122,7 +126,8 @@ impl SourceMap {
         while more {
             bpf::map_lookup(map, &key, &mut value)?;
             let prefix = self.kind.read_key(&key).ok_or(io::ErrorKind::InvalidData)?;
-            entries.push((prefix, entry_of(&value)));
+            let entry = record(&value).ok_or(io::ErrorKind::InvalidData)?;
+            entries.push((prefix, entry));
             let before = key.clone();
             more = bpf::map_next_key(map, Some(&before), &mut key)?;
         }
@@ -134,8 +139,9 @@ impl SourceMap {
         let map = self.map.fd().as_fd();
         for batch in entries.chunks(BATCH) {
             let keys = self.keys(batch.iter().map(|(prefix, _)| prefix));
-            let values: Vec<u8> = batch.iter().flat_map(|(_, entry)| bytes_of(entry)).collect();
-            if in_batch(bpf::map_update_batch(map, &keys, &values, batch.len() as u32))? {
+            let entries: Vec<SourceEntry> = batch.iter().map(|(_, entry)| *entry).collect();
+            let values = bytes_of(&entries);
+            if in_batch(bpf::map_update_batch(map, &keys, values, batch.len() as u32))? {
                 continue;
             }
             let values = values.chunks_exact(size_of::<SourceEntry>());
@@ -176,22 +182,6 @@ fn in_batch(result: io::Result<()>) -> io::Result<bool> {
     }
 }
 
-fn bytes_of(entry: &SourceEntry) -> [u8; size_of::<SourceEntry>()] {
-    let mut bytes = [0; size_of::<SourceEntry>()];
-    bytes[..8].copy_from_slice(&entry.blocked_until.to_ne_bytes());
-    bytes[8..12].copy_from_slice(&entry.flags.to_ne_bytes());
-    bytes
-}
-
-fn entry_of(bytes: &[u8; size_of::<SourceEntry>()]) -> SourceEntry {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *bytes;
-    SourceEntry {
-        blocked_until: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-        flags: u32::from_ne_bytes([i, j, k, l]),
-        padding: 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,11 +197,5 @@ mod tests {
             assert_eq!(keys.len(), 2 * kind.key_size());
             assert_eq!(kind.read_key(&keys[kind.key_size()..]), Some(prefix));
         }
-    }
-
-    #[test]
-    fn reads_the_entries_that_it_writes() {
-        let entry = SourceEntry { blocked_until: 7 << 40, flags: 3, padding: 0 };
-        assert_eq!(entry_of(&bytes_of(&entry)), entry);
     }
 }

@@ -78,7 +78,7 @@ fn bits(counts: [usize; 4]) -> u32 {
 
 impl Sources {
     /// Takes the maps and reads what is in them.
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
+    pub(super) fn new(ebpf: &Ebpf) -> Result<Self> {
         let [a, b, c, d] = Kind::ALL;
         let maps =
             [SourceMap::new(ebpf, a)?, SourceMap::new(ebpf, b)?, SourceMap::new(ebpf, c)?, SourceMap::new(ebpf, d)?];

@@ -1,6 +1,9 @@
 //! The mapped arrays: the two generations of policy, the switch between them, and the table of buckets.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    os::fd::AsFd,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -31,27 +34,28 @@ pub(super) struct Tables {
     pub(super) aggregates: MappedArray<Ticks>,
 }
 
-/// Takes a map of any kind out of the loaded object.
-pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<MapData> {
-    match ebpf.take_map(name) {
+/// A map of the loaded object, by a descriptor of our own: the object keeps its own, which programs that are loaded
+/// later refer to.
+pub(super) fn map(ebpf: &Ebpf, name: &str) -> Result<MapData> {
+    match ebpf.map(name) {
         Some(Map::Array(map) | Map::PerCpuArray(map) | Map::HashMap(map) | Map::LpmTrie(map) | Map::RingBuf(map)) => {
-            Ok(map)
+            Ok(MapData::from_fd(map.fd().as_fd().try_clone_to_owned()?)?)
         }
         _ => anyhow::bail!("the object has no map {name}"),
     }
 }
 
 impl Tables {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
+    pub(super) fn new(ebpf: &Ebpf) -> Result<Self> {
         Ok(Self {
-            control: MappedArray::new(&take(ebpf, maps::CONTROL)?)?,
-            policies: MappedArray::new(&take(ebpf, maps::POLICIES)?)?,
-            limits: MappedArray::new(&take(ebpf, maps::LIMITS)?)?,
-            services: MappedArray::new(&take(ebpf, maps::SERVICES)?)?,
-            candidates: MappedArray::new(&take(ebpf, maps::CANDIDATE_LISTS)?)?,
-            ports: MappedArray::new(&take(ebpf, maps::PORTS)?)?,
-            buckets: MappedArray::new(&take(ebpf, maps::BUCKETS)?)?,
-            aggregates: MappedArray::new(&take(ebpf, maps::AGGREGATES)?)?,
+            control: MappedArray::new(&map(ebpf, maps::CONTROL)?)?,
+            policies: MappedArray::new(&map(ebpf, maps::POLICIES)?)?,
+            limits: MappedArray::new(&map(ebpf, maps::LIMITS)?)?,
+            services: MappedArray::new(&map(ebpf, maps::SERVICES)?)?,
+            candidates: MappedArray::new(&map(ebpf, maps::CANDIDATE_LISTS)?)?,
+            ports: MappedArray::new(&map(ebpf, maps::PORTS)?)?,
+            buckets: MappedArray::new(&map(ebpf, maps::BUCKETS)?)?,
+            aggregates: MappedArray::new(&map(ebpf, maps::AGGREGATES)?)?,
         })
     }
 

@@ -10,7 +10,7 @@ use throttle_common::{
     words::{Outcome, Reason},
 };
 
-use super::{Datapath, tables::take};
+use super::{Datapath, tables::map};
 
 /// The per-CPU counters.
 pub(super) struct Tallies {
@@ -20,7 +20,7 @@ pub(super) struct Tallies {
 }
 
 impl Tallies {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
+    pub(super) fn new(ebpf: &Ebpf) -> Result<Self> {
         Ok(Self {
             reasons: open(ebpf, maps::REASON_TALLIES)?,
             limits: open(ebpf, maps::LIMIT_TALLIES)?,
@@ -35,8 +35,8 @@ impl Tallies {
     }
 }
 
-fn open<T: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<PerCpuArray<MapData, T>> {
-    let map = take(ebpf, name)?;
+fn open<T: Pod>(ebpf: &Ebpf, name: &str) -> Result<PerCpuArray<MapData, T>> {
+    let map = map(ebpf, name)?;
     Ok(PerCpuArray::try_from(aya::maps::Map::PerCpuArray(map))?)
 }
 
