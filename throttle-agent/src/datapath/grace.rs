@@ -3,9 +3,9 @@
 //! A packet reads the generation once and then uses its records until its verdict, all within one RCU read-side
 //! section. The kernel promises one thing about such sections to user space: an update of a map of maps by system call
 //! returns only after every program that could have seen the old inner map has ended (`maybe_wait_bpf_programs`,
-//! kernel/bpf/syscall.c, since Linux 5.0). It is `synchronize_rcu()`, for any update of any such map, so a map of our
-//! own that no program uses serves. `membarrier(MEMBARRIER_CMD_GLOBAL)` waits likewise, but only where more than one
-//! CPU is online, and not at all on kernels with `nohz_full`.
+//! kernel/bpf/syscall.c). It is `synchronize_rcu()`, for any update of any such map, so a map of our own that no program
+//! uses serves. `membarrier(MEMBARRIER_CMD_GLOBAL)` waits likewise, but only where more than one CPU is online, and not
+//! at all on kernels with `nohz_full`.
 
 use std::{
     io,
