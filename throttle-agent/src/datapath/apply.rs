@@ -65,13 +65,19 @@ impl Datapath {
     }
 
     /// Expresses the debts of a region anew. Right after the flip: what is charged at the new price before its slot is
-    /// visited is scaled too, which touches only the packets of the milliseconds that the visit takes.
+    /// visited is scaled too, which touches only the packets of the milliseconds that the visit takes. The clock is read
+    /// every few microseconds, because the time since a reading counts as debt.
     fn reprice(&self, Reprice { region, scale }: &Reprice) {
-        let now = gcra::ticks(self.now());
-        let slots = self.tables.buckets.run(region.base, region.sets).iter().skip(1).step_by(2);
-        for tat in slots.chain(self.tables.aggregates.run(region.base, region.sets)) {
-            rescale(tat, now, scale);
-        }
+        const BETWEEN_READINGS: usize = 256;
+        let scale_all = |all: &[AtomicU64], words: usize| {
+            for chunk in all.chunks(BETWEEN_READINGS) {
+                let now = gcra::ticks(self.now());
+                chunk.iter().skip(words - 1).step_by(words).for_each(|tat| rescale(tat, now, scale));
+            }
+        };
+        // Of a slot's two words the second is the bucket.
+        scale_all(self.tables.buckets.run(region.base, region.sets), 2);
+        scale_all(self.tables.aggregates.run(region.base, region.sets), 1);
     }
 
     /// After an agent died within [`Datapath::apply`]: waits for what may still be under the spare generation and
