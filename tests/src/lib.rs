@@ -10,6 +10,8 @@ pub mod generator;
 pub mod kernel;
 pub mod machine;
 pub mod netns;
+pub mod pins;
+pub mod program;
 pub mod wire;
 
 /// Prints a line past the test harness, which would otherwise keep the figures of a passing test to itself.
