@@ -10,12 +10,14 @@ use std::collections::BTreeMap;
 use throttle_agent::{
     datapath::{Datapath, Options},
     policy::{
-        self, Document,
+        self, Compiled, Document,
         sources::{self, Standing},
     },
 };
 use throttle_common::{
-    records::{Control, Limit, LimitTally, SourceEntry, Tally, maps},
+    gcra::Ticks,
+    records::{self, Control, Limit, LimitTally, Slot, SourceEntry, Tally, maps},
+    table::WAYS,
     words::{Outcome, Reason},
 };
 
@@ -54,9 +56,12 @@ pub struct Judged {
 pub struct Program {
     /// The agent's kernel edge.
     pub datapath: Datapath,
+    /// The policy in force as it was written.
+    pub document: Document,
+    /// And as the kernel has it.
+    pub compiled: Compiled,
     pins: Pins,
     now: u64,
-    revision: u64,
 }
 
 impl Program {
@@ -75,7 +80,8 @@ impl Program {
         let pins = Pins::new()?;
         let options = Options { pin_dir: pins.pin_dir(), table_sets, debug: false, test_clock, adopt: false };
         let datapath = Datapath::open(&options).context("load the kernel program")?;
-        let mut program = Self { datapath, pins, now: START, revision: 0 };
+        let (document, compiled) = compile("", 0, &datapath)?;
+        let mut program = Self { datapath, document, compiled, pins, now: START };
         if test_clock {
             program.datapath.set_clock(program.now)?;
         }
@@ -85,11 +91,9 @@ impl Program {
 
     /// Puts another policy in force, with its sources.
     pub fn apply(&mut self, policy: &str) -> Result<()> {
-        let document = policy::parse(policy).map_err(|wrong| anyhow!("{wrong}\n{policy}"))?;
-        self.revision += 1;
-        let compiled = policy::compile(&document, self.revision, &self.datapath.layout());
-        self.datapath.apply(&compiled.map_err(|wrong| anyhow!("{wrong}"))?)?;
-        self.set_sources(statements(&document))
+        (self.document, self.compiled) = compile(policy, self.compiled.policy.revision + 1, &self.datapath)?;
+        self.datapath.apply(&self.compiled)?;
+        self.set_sources(statements(&self.document))
     }
 
     /// Replaces what is said of sources.
@@ -134,7 +138,7 @@ impl Program {
     /// All frames so far.
     pub fn tallies(&self) -> Result<Tallies> {
         let counted = self.datapath.reason_tallies()?;
-        Ok(counted.into_iter().filter(|(_, tally)| tally.packets > 0).collect())
+        Ok(counted.into_iter().map(|(reason, outcome, tally)| ((reason, outcome), tally)).collect())
     }
 
     /// What a limit did so far.
@@ -144,9 +148,17 @@ impl Program {
 
     /// A limit as the kernel has it, with its number.
     pub fn limit_record(&self, name: &str) -> Result<(u16, Limit)> {
-        let limits = self.datapath.layout().limits;
-        let held = limits.into_iter().find(|held| throttle_common::records::name_str(&held.record.name) == name);
-        held.map(|held| (held.number, held.record)).with_context(|| format!("no limit {name} in the kernel"))
+        let named = self.compiled.limits.iter().find(|(_, limit)| records::name_str(&limit.name) == name);
+        named.copied().with_context(|| format!("no limit {name} in the policy"))
+    }
+
+    /// The first sets of the table of buckets, and their aggregates.
+    pub fn table(&self, sets: u32) -> Result<(Vec<BucketSet>, Vec<Ticks>)> {
+        let buckets = self.map::<SetBytes>(maps::BUCKETS)?;
+        let aggregates = self.map::<Ticks>(maps::AGGREGATES)?;
+        let buckets = (0..sets).map(|set| Ok(buckets.get(&set, 0)?.0));
+        let aggregates = (0..sets).map(|set| Ok(aggregates.get(&set, 0)?));
+        Ok((buckets.collect::<Result<_>>()?, aggregates.collect::<Result<_>>()?))
     }
 
     /// What every packet reads first.
@@ -160,6 +172,22 @@ impl Program {
         let data = MapData::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
         Ok(Map::Array(data).try_into()?)
     }
+}
+
+/// The slots of one set of the table.
+pub type BucketSet = [Slot; WAYS];
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct SetBytes(BucketSet);
+
+// SAFETY: slots are plain numbers, without padding between them.
+unsafe impl aya::Pod for SetBytes {}
+
+fn compile(policy: &str, revision: u64, datapath: &Datapath) -> Result<(Document, Compiled)> {
+    let document = policy::parse(policy).map_err(|wrong| anyhow!("{wrong}\n{policy}"))?;
+    let compiled = policy::compile(&document, revision, &datapath.layout());
+    Ok((document, compiled.map_err(|wrong| anyhow!("{wrong}"))?))
 }
 
 /// What a policy says of sources.

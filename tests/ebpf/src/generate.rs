@@ -44,9 +44,13 @@ fn draw(ctx: &XdpContext) -> Option<u32> {
         sent.now = unsafe { bpf_ktime_get_ns() };
     }
     sent.turns += 1;
+    if sent.flood + sent.honest == 0 {
+        sent.first = sent.now;
+    }
     if due(&mut sent.next_honest, order.honest_interval, sent.now) {
         frame::set_source(ctx, order.honest)?;
         sent.honest += 1;
+        sent.last = sent.now;
         return Some(xdp_action::XDP_TX);
     }
     if due(&mut sent.next_flood, order.flood_interval, sent.now) {
@@ -54,6 +58,7 @@ fn draw(ctx: &XdpContext) -> Option<u32> {
         let source = order.flood | ((sent.state >> 32) as u32 & order.random);
         frame::set_source(ctx, if source == order.honest { source ^ 1 } else { source })?;
         sent.flood += 1;
+        sent.last = sent.now;
         return Some(xdp_action::XDP_TX);
     }
     Some(xdp_action::XDP_DROP)

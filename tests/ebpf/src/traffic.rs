@@ -48,6 +48,10 @@ pub struct Sent {
     pub flood: u64,
     /// Frames sent by the honest source.
     pub honest: u64,
+    /// The clock at the first frame that was sent.
+    pub first: u64,
+    /// The clock at the last one.
+    pub last: u64,
 }
 
 /// What came through to the network stack.
