@@ -145,6 +145,13 @@ impl Frame {
         self
     }
 
+    /// An echo request of either family.
+    #[must_use]
+    pub fn echo(self) -> Self {
+        let kind = if self.source.is_ipv4() { 8 } else { 128 };
+        self.icmp(kind, 0)
+    }
+
     /// A payload of another protocol.
     #[must_use]
     pub fn protocol(mut self, number: u8) -> Self {

@@ -33,6 +33,8 @@ pub mod action {
 pub const START: u64 = 100_000 * SECOND;
 /// In the clock's nanoseconds.
 pub const SECOND: u64 = 1_000_000_000;
+/// Sets of the table, as the agent has them by default.
+pub const DEFAULT_SETS: u32 = 1 << 20;
 /// Longer than any bucket may owe.
 const REST: u64 = 25 * 3_600 * SECOND;
 
@@ -67,12 +69,12 @@ pub struct Program {
 impl Program {
     /// Loads it with a clock that stands at [`START`] until [`Program::wait`] moves it.
     pub fn timed(policy: &str) -> Result<Self> {
-        Self::load(policy, true, 1 << 16)
+        Self::load(policy, true, DEFAULT_SETS)
     }
 
     /// Loads it with the real clock.
     pub fn live(policy: &str) -> Result<Self> {
-        Self::load(policy, false, 1 << 16)
+        Self::load(policy, false, DEFAULT_SETS)
     }
 
     /// Loads it with the clock that is asked for and a table of so many sets.

@@ -83,8 +83,10 @@ fn lru_hash(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn read(ctx: &XdpContext) -> Result<Packet, Reason> {
     let (start, end) = (ctx.data(), ctx.data_end());
+    let mut packet = Packet::default();
     // SAFETY: the verifier proves that every read lies between the two.
-    unsafe { packet::parse(start, end, (end - start) as u32) }
+    unsafe { packet::parse(start, end, (end - start) as u32, &mut packet) }?;
+    Ok(packet)
 }
 
 #[inline(always)]

@@ -12,7 +12,7 @@ use throttle_common::{
     gcra::{self, Ticks},
     hash::Secret,
     packet::{Family, Packet, parse_bytes},
-    records::{Limit, LimitTally, Slot, Tally, maps},
+    records::{Limit, LimitTally, Slot, Tally},
     table::{Check, Commit, OPEN_WAYS, Request, Set, WAYS, check, commit},
     words::{Fate, Outcome, Overflow, Reason, Unit},
 };

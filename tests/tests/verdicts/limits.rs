@@ -194,8 +194,8 @@ fn observing_lets_pass_what_it_counts() -> Result<()> {
 #[test]
 fn a_limit_without_a_bucket_deep_enough_for_the_packet_refuses_it() -> Result<()> {
     needs_root!();
-    let policy = "mode = \"enforce\"\n[[limit]]\nname = \"b\"\nunit = \"bytes\"\nrate = \"1000B/s\"\nburst = \"1000B\"\n";
-    let (large, small) = (Frame::from(SOURCE).length(1001), Frame::from(SOURCE).length(1000));
+    let policy = "mode = \"enforce\"\n[[limit]]\nname = \"b\"\nunit = \"bytes\"\nrate = \"1000B/s\"\nburst = \"2000B\"\n";
+    let (large, small) = (Frame::from(SOURCE).length(2001), Frame::from(SOURCE).length(2000));
     show(vec![Case {
         sentence: "a packet above the burst never passes, and costs nothing",
         policy,
