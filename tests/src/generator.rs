@@ -11,21 +11,27 @@ use anyhow::{Context, Result, anyhow};
 use aya::{
     Ebpf,
     maps::{Array, PerCpuArray},
-    programs::{SchedClassifier, TcAttachType, TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
+    programs::{
+        ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode,
+    },
 };
 use std::{
+    io::ErrorKind,
+    os::unix::thread::JoinHandleExt as _,
     sync::{
-        Arc,
+        Arc, Once,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 /// Frames that reach the receiver at a time: below the 256 that a veth queue holds.
 const BATCH: u32 = 64;
-/// Frames between two looks at whether to stop: some 10 ms.
-const TURN: u32 = 1 << 15;
+/// Frames of one run: minutes of them. A run begins with tens of milliseconds in which the kernel makes its calls of the
+/// program direct, so it is not cut short to look at a flag; a signal ends it.
+const RUN: u32 = i32::MAX as u32;
 
 /// The LRU baseline is of no use here.
 const NO_LRU: u32 = 64;
@@ -54,9 +60,10 @@ impl Sender {
         let seed = Sent { state: 0x2545_f491_4f6c_dd1d ^ cpu as u64, ..Sent::default() };
         Array::try_from(object.map_mut("SENT").context("no map SENT")?)?.set(0, seed, 0)?;
         kernel::xdp(&mut object, "generate")?;
+        interruptible();
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, started) = mpsc::sync_channel(0);
-        let turn = Turn { interface: self.interface, cpu, frame: frame.to_vec() };
+        let run = Run { interface: self.interface, cpu, frame: frame.to_vec() };
         let entry = host.entry()?;
         let thread = {
             let stop = stop.clone();
@@ -66,7 +73,7 @@ impl Sender {
                 ready.send(()).map_err(|_| anyhow!("nobody waits for the flood"))?;
                 let program: &mut Xdp = object.program_mut("generate").context("no program generate")?.try_into()?;
                 while !stop.load(Ordering::Relaxed) {
-                    turn.run(program)?;
+                    run.go(program)?;
                 }
                 Ok(Array::<_, Sent>::try_from(object.map("SENT").context("no map SENT")?)?.get(&0, 0)?)
             })
@@ -79,25 +86,29 @@ impl Sender {
     }
 }
 
-/// What one run of the generator needs.
-struct Turn {
+/// What a run of the generator needs.
+struct Run {
     interface: u32,
     cpu: usize,
     frame: Vec<u8>,
 }
 
-impl Turn {
-    fn run(&self, program: &Xdp) -> Result<()> {
+impl Run {
+    /// Sends frames until they are used up, or a signal comes.
+    fn go(&self, program: &Xdp) -> Result<()> {
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let words = [0, self.frame.len() as u32, 0, self.interface, 0, 0];
         let context: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut options = TestRunOptions::new();
         options.data_in = Some(&self.frame);
         options.ctx_in = Some(&context);
-        options.repeat = TURN;
+        options.repeat = RUN;
         options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
-        program.test_run(options).with_context(|| format!("send frames from CPU {}", self.cpu))?;
-        Ok(())
+        match program.test_run(options) {
+            Ok(_) => Ok(()),
+            Err(ProgramError::SyscallError(error)) if error.io_error.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("send frames from CPU {}", self.cpu)),
+        }
     }
 }
 
@@ -111,15 +122,50 @@ pub struct Flood {
 impl Flood {
     /// Ends it, and says what was sent.
     pub fn stop(mut self) -> Result<Sent> {
-        self.stop.store(true, Ordering::Relaxed);
-        join(self.thread.take().expect("only `stop` and `drop` take the thread"))
+        self.end().expect("only `stop` and `drop` end the thread")
     }
+
+    /// Ends several as nearly at once as can be, and says what each sent.
+    pub fn stop_all(floods: Vec<Self>) -> Result<Vec<Sent>> {
+        floods.iter().for_each(Self::interrupt);
+        floods.into_iter().map(Self::stop).collect()
+    }
+
+    fn interrupt(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = &self.thread {
+            // SAFETY: the thread is not joined yet, so its handle is valid; the signal has a handler.
+            unsafe { libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR1) };
+        }
+    }
+
+    fn end(&mut self) -> Option<Result<Sent>> {
+        // A signal between the thread's look at the flag and its system call is lost, so there may be another.
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            self.interrupt();
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.thread.take().map(join)
+    }
+}
+
+/// Makes SIGUSR1 a signal that ends a system call and nothing else.
+fn interruptible() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the handler does nothing, and a zeroed mask is an empty one.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = nothing as *const () as usize;
+            libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut());
+        }
+    });
 }
 
 impl Drop for Flood {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(Err(error)) = self.thread.take().map(join) {
+        if let Some(Err(error)) = self.end() {
             machine::print(&format!("a flood failed: {error:#}"));
         }
     }

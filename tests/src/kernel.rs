@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use aya::{Ebpf, EbpfLoader, programs::Xdp};
 
-pub use records::{CATCH_UP, NEVER, Order, Received, Sent, xorshift};
+pub use records::{NEVER, Order, Received, Sent, xorshift};
 
 #[path = "../ebpf/src/traffic.rs"]
 mod records;

@@ -25,7 +25,7 @@ fn frames_are_what_they_say() {
 #[test]
 fn every_frame_of_a_flood_arrives_from_whom_it_names() -> Result<()> {
     needs_root!();
-    let _machine = machine::alone();
+    let _machine = machine::alone()?;
     let wire = Wire::silent()?;
     // The far end's queue moves to the driver's fast path with a program.
     let mut far_end = kernel::load(64)?;

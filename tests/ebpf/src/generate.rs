@@ -3,7 +3,7 @@
 
 use crate::{
     frame,
-    traffic::{CATCH_UP, NEVER, Order, Received, Sent, xorshift},
+    traffic::{NEVER, Order, Received, Sent, xorshift},
 };
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, xdp_action},
@@ -44,16 +44,19 @@ fn draw(ctx: &XdpContext) -> Option<u32> {
         sent.now = unsafe { bpf_ktime_get_ns() };
     }
     sent.turns += 1;
-    if sent.flood + sent.honest == 0 {
-        sent.first = sent.now;
+    if sent.now < order.begin {
+        return Some(xdp_action::XDP_DROP);
     }
-    if due(&mut sent.next_honest, order.honest_interval, sent.now) {
+    if sent.flood + sent.honest == 0 {
+        (sent.first, sent.next_flood, sent.next_honest) = (sent.now, sent.now, sent.now);
+    }
+    if due(&mut sent.next_honest, order.honest_interval, order.catch_up, sent.now) {
         frame::set_source(ctx, order.honest)?;
         sent.honest += 1;
         sent.last = sent.now;
         return Some(xdp_action::XDP_TX);
     }
-    if due(&mut sent.next_flood, order.flood_interval, sent.now) {
+    if due(&mut sent.next_flood, order.flood_interval, order.catch_up, sent.now) {
         sent.state = xorshift(sent.state);
         let source = order.flood | ((sent.state >> 32) as u32 & order.random);
         frame::set_source(ctx, if source == order.honest { source ^ 1 } else { source })?;
@@ -66,14 +69,14 @@ fn draw(ctx: &XdpContext) -> Option<u32> {
 
 /// Whether a stream's next frame is due, and if so when the one after it will be.
 #[inline(always)]
-fn due(next: &mut u64, interval: u64, now: u64) -> bool {
+fn due(next: &mut u64, interval: u64, catch_up: u64, now: u64) -> bool {
     if interval == 0 {
         return true;
     }
     if interval == NEVER || now < *next {
         return false;
     }
-    let earliest = now - CATCH_UP;
+    let earliest = now - catch_up;
     *next = if *next < earliest { earliest } else { *next } + interval;
     true
 }

@@ -16,19 +16,28 @@ pub struct Order {
     pub clock_every: u32,
     /// Nanoseconds between frames of the honest source, or [`NEVER`].
     pub honest_interval: u64,
+    /// How late a stream may catch up, in nanoseconds: its rate holds over that long a preemption, its spacing does not.
+    pub catch_up: u64,
+    /// When both streams begin, on the kernel's monotonic clock; 0 for at once.
+    pub begin: u64,
 }
 
 impl Order {
     /// Sends nothing.
-    pub const SILENT: Self =
-        Self { flood: 0, random: 0, flood_interval: NEVER, honest: 0, clock_every: 1, honest_interval: NEVER };
+    pub const SILENT: Self = Self {
+        flood: 0,
+        random: 0,
+        flood_interval: NEVER,
+        honest: 0,
+        clock_every: 1,
+        honest_interval: NEVER,
+        catch_up: 1_000_000,
+        begin: 0,
+    };
 }
 
 /// No such frames.
 pub const NEVER: u64 = u64::MAX;
-
-/// How late a stream may catch up, in nanoseconds: its rate holds over a preemption, its spacing nearly so.
-pub const CATCH_UP: u64 = 1_000_000;
 
 /// Where the traffic source stands. Written by the kernel, except for the seed.
 #[repr(C)]

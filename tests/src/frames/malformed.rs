@@ -1,7 +1,7 @@
 //! Frames that no honest host sends: cut short anywhere, bits changed anywhere, lengths that lie.
 
 use super::Frame;
-use throttle_common::packet::{protocol, tcp};
+use throttle_common::packet::{parse_bytes, protocol, tcp};
 
 /// Numbers from a seed that the test prints.
 #[derive(Clone, Debug)]
@@ -56,32 +56,41 @@ pub fn shapes() -> Vec<Vec<u8>> {
     shapes.iter().map(Frame::bytes).collect()
 }
 
-/// `count` frames, each one of [`shapes`] that was cut, changed or both: at least as long as an Ethernet header, which
-/// is the shortest frame that the kernel runs a program on.
+/// Frames of which `count` cannot be read, and others between them that still can: [`shapes`] and too deeply nested ones,
+/// cut at every byte, then cut, lengthened and changed at random. All are at least as long as an Ethernet header, which is
+/// the shortest frame that the kernel runs a program on.
 pub fn malformed(dice: &mut Dice, count: usize) -> Vec<Vec<u8>> {
-    let shapes = shapes();
-    let mut frames: Vec<Vec<u8>> = Vec::with_capacity(count);
-    for shape in &shapes {
-        frames.extend((14..shape.len()).map(|length| shape[..length].to_vec()));
-    }
-    while frames.len() < count {
-        let mut frame = shapes[dice.below(shapes.len())].clone();
-        match dice.below(4) {
-            0 => frame.truncate(14 + dice.below(frame.len() - 14)),
-            1 => frame.extend(std::iter::repeat_n(0, dice.below(64))),
-            _ => {}
-        }
-        for _ in 0..dice.below(6) {
-            let at = 12 + dice.below(frame.len() - 12);
-            frame[at] = match dice.below(4) {
-                0 => 0,
-                1 => 0xff,
-                2 => frame[at] ^ 1 << dice.below(8),
-                _ => dice.roll() as u8,
-            };
-        }
+    let mut bases = shapes();
+    let nested = |frame: Frame| frame.extension(protocol::DESTINATION_OPTIONS, 8);
+    bases.push((0..9).fold(Frame::from("2001:db8:7::7"), |frame, _| nested(frame)).bytes());
+    bases.push(Frame::from("198.51.100.7").vlan(7).vlan(8).vlan(9).bytes());
+    let cut = bases.iter().flat_map(|base| (14..base.len()).map(|length| base[..length].to_vec()));
+    let mut frames: Vec<Vec<u8>> = bases.iter().cloned().chain(cut).collect();
+    let mut unread = frames.iter().filter(|frame| parse_bytes(frame).is_err()).count();
+    while unread < count {
+        let frame = change(bases[dice.below(bases.len())].clone(), dice);
+        unread += usize::from(parse_bytes(&frame).is_err());
         frames.push(frame);
     }
-    frames.truncate(count);
     frames
+}
+
+/// Cuts or lengthens the frame, and changes up to eight bytes, most of them in its headers.
+fn change(mut frame: Vec<u8>, dice: &mut Dice) -> Vec<u8> {
+    match dice.below(4) {
+        0 => frame.truncate(14 + dice.below(frame.len() - 14)),
+        1 => frame.extend(std::iter::repeat_n(0, dice.below(64))),
+        _ => {}
+    }
+    for _ in 0..dice.below(9) {
+        let headers = if dice.below(4) == 0 { frame.len() } else { frame.len().min(64) };
+        let at = 12 + dice.below(headers - 12);
+        frame[at] = match dice.below(4) {
+            0 => 0,
+            1 => 0xff,
+            2 => frame[at] ^ 1 << dice.below(8),
+            _ => dice.roll() as u8,
+        };
+    }
+    frame
 }

@@ -97,7 +97,7 @@ fn woven(interval: u64) -> Order {
 #[test]
 fn a_known_source_loses_nothing_and_the_forecast_holds() -> Result<()> {
     needs_root!();
-    let _machine = machine::alone();
+    let _machine = machine::alone()?;
     for (rate, interval) in RATES {
         let (seen, program) = flood(&policy(rate, true), woven(interval))?;
         let span = (seen.sent.last - seen.sent.first) as f64 / SECOND as f64;
@@ -128,7 +128,7 @@ fn a_known_source_loses_nothing_and_the_forecast_holds() -> Result<()> {
 #[test]
 fn an_unproven_source_gets_what_the_overflow_rule_promises() -> Result<()> {
     needs_root!();
-    let _machine = machine::alone();
+    let _machine = machine::alone()?;
     for (rate, interval) in RATES {
         let (seen, program) = flood(&policy(rate, false), woven(interval))?;
         let (_, limit) = program.limit_record("l")?;
@@ -154,7 +154,7 @@ fn an_unproven_source_gets_what_the_overflow_rule_promises() -> Result<()> {
 #[test]
 fn an_offender_gains_nothing_from_ten_million_others_passing_by() -> Result<()> {
     needs_root!();
-    let _machine = machine::alone();
+    let _machine = machine::alone()?;
     for (rate, interval) in [RATES[0], RATES[1]] {
         let order = Order { random: (1 << 24) - 1, flood: 10 << 24, honest_interval: interval / 100, ..woven(interval) };
         let (seen, program) = flood(&policy(rate, false), order)?;
