@@ -1,6 +1,10 @@
 //! How full the table is, and what one source owes.
 
-use std::{net::IpAddr, sync::atomic::Ordering, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use throttle_common::{
     gcra::{self, TICKS_PER_NANO, Ticks},
@@ -51,20 +55,33 @@ pub struct Bucket {
 impl Datapath {
     /// Counts the busy slots of a limit's regions.
     pub fn occupancy(&self, limit: &Limit) -> Occupancy {
-        let now = gcra::ticks(self.now());
-        Occupancy { v4: self.usage(&limit.v4, now), v6: self.usage(&limit.v6, now) }
+        Occupancy { v4: self.usage(&limit.v4), v6: self.usage(&limit.v6) }
     }
 
-    fn usage(&self, region: &Region, now: Ticks) -> Use {
-        let busy = |word: &&std::sync::atomic::AtomicU64| gcra::debt(word.load(Ordering::Relaxed), now) > 0;
+    fn usage(&self, region: &Region) -> Use {
         let slots = self.tables.buckets.run(region.base, region.sets);
         let aggregates = self.tables.aggregates.run(region.base, region.sets);
         Use {
-            busy: slots.iter().skip(1).step_by(2).filter(busy).count() as u64,
+            // Of a slot's two words the second is the bucket.
+            busy: self.count_busy(slots, 2),
             slots: u64::from(region.sets) * WAYS as u64,
-            aggregates_busy: aggregates.iter().filter(busy).count() as u64,
+            aggregates_busy: self.count_busy(aggregates, 1),
             aggregates: region.sets.into(),
         }
+    }
+
+    /// Counts the buckets that owe something, the last of every `words` words.
+    ///
+    /// The clock is read again every few microseconds: a bucket that owes a millisecond would else be counted though it
+    /// was charged after the scan began, together with all that were full again by then.
+    fn count_busy(&self, all: &[AtomicU64], words: usize) -> u64 {
+        const BETWEEN_READINGS: usize = 256;
+        let busy = |chunk: &[AtomicU64]| {
+            let now = gcra::ticks(self.now());
+            let buckets = chunk.iter().skip(words - 1).step_by(words);
+            buckets.filter(|bucket| gcra::debt(bucket.load(Ordering::Relaxed), now) > 0).count() as u64
+        };
+        all.chunks(BETWEEN_READINGS).map(busy).sum()
     }
 
     /// What a limit remembers of a source that would send `units` next. `None` where the limit does not touch its
