@@ -118,7 +118,9 @@ fn run(program: &Program, offer: Offer) -> Result<[(u64, u64); 2]> {
                 scope.spawn(move || -> Result<[(u64, u64); 2]> {
                     machine::pin_to(cpu)?;
                     barrier.wait();
-                    pace(offer.rate * 10 / offer.cpus as u64, |frames| program.datapath.test_run(frame, frames).map(drop))
+                    pace(offer.rate * 10 / offer.cpus as u64, |frames| {
+                        program.datapath.test_run(frame, frames).map(drop)
+                    })
                 })
             })
             .collect();
@@ -246,7 +248,10 @@ fn more_sources_than_ways_on_two_cpus_stay_within_the_bound() -> Result<()> {
     let charges = 1 + window * PER_SECOND / SECOND;
     let total: u64 = admitted.iter().sum();
     let ways = throttle_common::table::OPEN_WAYS as u64;
-    say!("one set, {SOURCES} sources, {cpus} CPUs: {total} admitted, {} without any race: {admitted:?}", ways * charges);
+    say!(
+        "one set, {SOURCES} sources, {cpus} CPUs: {total} admitted, {} without any race: {admitted:?}",
+        ways * charges
+    );
     ensure!(total <= cpus as u64 * ways * charges, "{total} admitted in {ways} slots of {charges} charges each");
     for count in admitted {
         ensure!(count <= cpus as u64 * charges, "a source was admitted {count} times, {charges} is its right");

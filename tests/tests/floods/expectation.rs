@@ -18,8 +18,10 @@ pub(crate) struct Flood {
     pub frames: u64,
     /// Nanoseconds from the first to the last.
     pub span: u64,
-    /// Frames of the honest source, evenly spaced.
+    /// Frames of the honest source, the first at the beginning.
     pub honest: u64,
+    /// Nanoseconds between them.
+    pub interval: u64,
 }
 
 /// The mean number of the honest source's frames that come through, and its standard deviation from play to play.
@@ -67,12 +69,12 @@ fn play(limit: &Limit, flood: &Flood, dice: &mut Dice) -> u32 {
     let cost = limit.price.cost(1);
     let mean_gap = flood.span as f64 * f64::from(limit.v4.sets) / flood.frames as f64;
     let (mut next_own, mut next_other) = (gap(mean_gap, dice), gap(mean_gap, dice));
-    let spacing = flood.span as f64 / flood.honest.max(1) as f64;
     let (mut asked, mut through, mut stranger) = (0, 0, 1u64);
     while asked < flood.honest {
-        let due = spacing * asked as f64;
+        let due = (flood.interval * asked) as f64;
         let now = due.min(next_own).min(next_other);
-        let request = |key| Request { key, now: gcra::ticks(now as u64 + 1), cost, depth: limit.depth, ways: OPEN_WAYS };
+        let request =
+            |key| Request { key, now: gcra::ticks(now as u64 + 1), cost, depth: limit.depth, ways: OPEN_WAYS };
         let mut share = |now| gcra::admit(aggregate, now, cost, limit.depth).map(|next| aggregate = next).is_some();
         stranger += 1;
         if now >= due {

@@ -133,7 +133,8 @@ fn an_unproven_source_gets_what_the_overflow_rule_promises() -> Result<()> {
         let (seen, program) = flood(&policy(rate, false), woven(interval))?;
         let (_, limit) = program.limit_record("l")?;
         let span = seen.sent.last - seen.sent.first;
-        let assumed = Assumed { frames: seen.sent.flood, span, honest: seen.sent.honest };
+        let interval = woven(interval).honest_interval;
+        let assumed = Assumed { frames: seen.sent.flood, span, honest: seen.sent.honest, interval };
         let (mean, deviation) = expect(&limit, &assumed);
         say!(
             "flood of {:.2} million/s at {rate}: unproven source {} of {} through, {mean:.1} +- {deviation:.1} expected; \
@@ -156,7 +157,8 @@ fn an_offender_gains_nothing_from_ten_million_others_passing_by() -> Result<()> 
     needs_root!();
     let _machine = machine::alone()?;
     for (rate, interval) in [RATES[0], RATES[1]] {
-        let order = Order { random: (1 << 24) - 1, flood: 10 << 24, honest_interval: interval / 100, ..woven(interval) };
+        let order =
+            Order { random: (1 << 24) - 1, flood: 10 << 24, honest_interval: interval / 100, ..woven(interval) };
         let (seen, program) = flood(&policy(rate, false), order)?;
         let span = seen.sent.last - seen.sent.first;
         let others = (1u64 << 24) as f64 * (1.0 - (-(seen.sent.flood as f64) / f64::from(1 << 24)).exp());

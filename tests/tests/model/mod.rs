@@ -70,8 +70,14 @@ enum Answer {
     /// It has no say in it.
     Unasked,
     /// It would charge this; or nothing, where overflow admits.
-    Yes { overflowed: bool, charge: Option<Charge> },
-    No { overflowed: bool, reason: Reason },
+    Yes {
+        overflowed: bool,
+        charge: Option<Charge>,
+    },
+    No {
+        overflowed: bool,
+        reason: Reason,
+    },
 }
 
 #[derive(Clone, Copy)]

@@ -18,7 +18,8 @@ const SOURCE: &str = "198.51.100.7";
 fn a_limit_counts_packets_bytes_or_new_connections() -> Result<()> {
     needs_root!();
     let packets = "mode = \"enforce\"\n[[limit]]\nname = \"p\"\nunit = \"packets\"\nrate = \"10/s\"\nburst = 3\n";
-    let bytes = "mode = \"enforce\"\n[[limit]]\nname = \"b\"\nunit = \"bytes\"\nrate = \"1000B/s\"\nburst = \"3000B\"\n";
+    let bytes =
+        "mode = \"enforce\"\n[[limit]]\nname = \"b\"\nunit = \"bytes\"\nrate = \"1000B/s\"\nburst = \"3000B\"\n";
     let opens = "mode = \"enforce\"\n[[limit]]\nname = \"c\"\nunit = \"connections\"\nrate = \"50/min\"\nburst = 2\n";
     let plain = Frame::from(SOURCE);
     let syn = plain.clone().tcp(40_000, 80, tcp::SYN);
@@ -104,10 +105,14 @@ fn the_overflow_rule_decides_for_a_source_without_a_place() -> Result<()> {
     assert_eq!(fill("admit")?, [Reason::Admitted; 5]);
     assert_eq!(fill("refuse")?, [Reason::SourceOverflow; 5]);
     // One aggregate for each set, and there is one set: the /24s meet in it.
-    let shared = [Reason::Admitted, Reason::Admitted, Reason::SourceOverflow, Reason::SourceOverflow, Reason::SourceOverflow];
+    let shared =
+        [Reason::Admitted, Reason::Admitted, Reason::SourceOverflow, Reason::SourceOverflow, Reason::SourceOverflow];
     assert_eq!(fill("aggregate")?, shared);
     for rule in ["admit", "refuse", "aggregate"] {
-        assert_eq!(program.limit(rule).map_or(0, |tally| tally.overflowed.packets), if rule == "aggregate" { 5 } else { 0 });
+        assert_eq!(
+            program.limit(rule).map_or(0, |tally| tally.overflowed.packets),
+            if rule == "aggregate" { 5 } else { 0 }
+        );
     }
     Ok(())
 }
@@ -139,7 +144,10 @@ fn all_limits_of_a_packet_are_checked_before_any_is_charged() -> Result<()> {
     assert_eq!((wide.admitted.packets, wide.refused.packets, wide.spared.packets), (2, 0, 10));
     assert_eq!((narrow.admitted.packets, narrow.refused.packets, narrow.spared.packets), (2, 10, 0));
     // What the narrow limit refused cost the wide one nothing: three of its five are left.
-    program.apply(&TWO.replace("\"narrow\"\nunit = \"packets\"\nrate = \"2/min\"", "\"other\"\nunit = \"packets\"\nrate = \"100/min\""))?;
+    program.apply(&TWO.replace(
+        "\"narrow\"\nunit = \"packets\"\nrate = \"2/min\"",
+        "\"other\"\nunit = \"packets\"\nrate = \"100/min\"",
+    ))?;
     for _ in 0..3 {
         assert_eq!(program.judge(&frame.bytes())?.reason, Reason::Admitted);
     }
@@ -163,7 +171,11 @@ fn eight_limits_of_one_packet_are_all_charged() -> Result<()> {
     for n in 0..8 {
         let tally = program.limit(&format!("l{n}"))?;
         let refused = u64::from(n == 7);
-        assert_eq!((tally.admitted.packets, tally.refused.packets, tally.spared.packets), (13, refused, 1 - refused), "l{n}");
+        assert_eq!(
+            (tally.admitted.packets, tally.refused.packets, tally.spared.packets),
+            (13, refused, 1 - refused),
+            "l{n}"
+        );
     }
     Ok(())
 }
@@ -194,7 +206,8 @@ fn observing_lets_pass_what_it_counts() -> Result<()> {
 #[test]
 fn a_limit_without_a_bucket_deep_enough_for_the_packet_refuses_it() -> Result<()> {
     needs_root!();
-    let policy = "mode = \"enforce\"\n[[limit]]\nname = \"b\"\nunit = \"bytes\"\nrate = \"1000B/s\"\nburst = \"2000B\"\n";
+    let policy =
+        "mode = \"enforce\"\n[[limit]]\nname = \"b\"\nunit = \"bytes\"\nrate = \"1000B/s\"\nburst = \"2000B\"\n";
     let (large, small) = (Frame::from(SOURCE).length(2001), Frame::from(SOURCE).length(2000));
     show(vec![Case {
         sentence: "a packet above the burst never passes, and costs nothing",

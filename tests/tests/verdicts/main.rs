@@ -75,7 +75,10 @@ fn show(cases: Vec<Case>) -> Result<()> {
                 Outcome::Reject => action::TX,
             };
             ensure!(judged.action == told, "{sentence}: frame {number}: the driver was told {}", judged.action);
-            ensure!(judged.outcome == Outcome::Reject || judged.frame == step.frame, "{sentence}: the frame was changed");
+            ensure!(
+                judged.outcome == Outcome::Reject || judged.frame == step.frame,
+                "{sentence}: the frame was changed"
+            );
         }
     }
     Ok(())

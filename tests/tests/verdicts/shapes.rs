@@ -43,8 +43,11 @@ fn every_shape_that_is_read_is_limited() -> Result<()> {
         ("any other protocol is limited", Frame::from(V4).protocol(47).payload(20)),
         ("an empty payload of any other protocol is limited", Frame::from(V6).protocol(89)),
     ];
-    let limited =
-        |(sentence, frame): (_, Frame)| Case { sentence, policy: ONE_A_MINUTE, steps: vec![passes(&frame), refused(&frame)] };
+    let limited = |(sentence, frame): (_, Frame)| Case {
+        sentence,
+        policy: ONE_A_MINUTE,
+        steps: vec![passes(&frame), refused(&frame)],
+    };
     show(shapes.into_iter().map(limited).collect())
 }
 

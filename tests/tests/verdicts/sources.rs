@@ -29,13 +29,22 @@ fn blocks_and_allows_hold_for_addresses_and_prefixes_of_both_families() -> Resul
     let case = |sentence, steps| Case { sentence, policy: STANDINGS, steps };
     show(vec![
         case("a blocked address is refused", vec![blocked("198.51.100.9"), blocked("2001:db8:c::1")]),
-        case("its neighbour is not", vec![passes(&Frame::from("198.51.100.10")), passes(&Frame::from("2001:db8:c::2"))]),
-        case("a blocked prefix is refused", vec![blocked("192.0.2.1"), blocked("192.0.2.255"), blocked("2001:db8:b:7::1")]),
+        case(
+            "its neighbour is not",
+            vec![passes(&Frame::from("198.51.100.10")), passes(&Frame::from("2001:db8:c::2"))],
+        ),
+        case(
+            "a blocked prefix is refused",
+            vec![blocked("192.0.2.1"), blocked("192.0.2.255"), blocked("2001:db8:b:7::1")],
+        ),
         case("an allowed address in a blocked prefix passes", vec![allowed("192.0.2.66"), allowed("192.0.2.66")]),
         case("an allowed prefix in a blocked one passes", vec![allowed("203.0.113.129"), blocked("203.0.113.127")]),
         case("an allow wins over a longer block", vec![allowed("2001:db8:a:b::1"), allowed("2001:db8:a::1")]),
         case("an allowed source meets no limit", vec![allowed("203.0.113.200"), allowed("203.0.113.200")]),
-        case("others meet the limit", vec![passes(&Frame::from("198.51.100.1")), refused(&Frame::from("198.51.100.1"))]),
+        case(
+            "others meet the limit",
+            vec![passes(&Frame::from("198.51.100.1")), refused(&Frame::from("198.51.100.1"))],
+        ),
         Case {
             sentence: "a host that observes blocks nobody",
             policy: "mode = \"observe\"\n[sources]\nblock = [\"192.0.2.0/24\"]\n",
@@ -98,7 +107,9 @@ overflow = "refuse"
     // One set: three ways that anybody may take, one for the known.
     let (_, record) = program.limit_record("packets")?;
     assert_eq!((record.v4.sets, record.v6.sets), (1, 1));
-    let strangers = (1..=5).map(|host| Frame::v4([192, 0, 2, host])).chain((1..=5).map(|host| Frame::v6([0x2001, 0xdb8, 0, host, 0, 0, 0, 1])));
+    let strangers = (1..=5)
+        .map(|host| Frame::v4([192, 0, 2, host]))
+        .chain((1..=5).map(|host| Frame::v6([0x2001, 0xdb8, 0, host, 0, 0, 0, 1])));
     let mut reasons = Vec::new();
     for stranger in strangers {
         reasons.push(program.judge(&stranger.bytes())?.reason);
