@@ -1,1 +1,34 @@
-//! Placeholder.
+//! What the tests with a kernel are made of.
+//!
+//! [`frames`] writes packets, [`netns`] and [`wire`] lay out hosts and the cable between them, [`generator`] floods it
+//! with what [`kernel`] has,
+//! [`program`] holds the kernel program on its own with a clock that the test sets, [`agent`] runs the real binary, and
+//! [`clients`] are real servers and clients. Everything that these make is undone when it is dropped.
+
+pub mod frames;
+pub mod generator;
+pub mod kernel;
+pub mod machine;
+pub mod netns;
+pub mod pins;
+pub mod program;
+pub mod wire;
+
+/// Prints a line past the test harness, which would otherwise keep the figures of a passing test to itself.
+#[macro_export]
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::machine::print(&format!($($text)*))
+    };
+}
+
+/// Ends the test, saying why, where it cannot run: tests with a kernel need root.
+#[macro_export]
+macro_rules! needs_root {
+    () => {
+        if !$crate::machine::is_root() {
+            $crate::say!("skipped {}: needs root", std::thread::current().name().unwrap_or("a test"));
+            return Ok(());
+        }
+    };
+}

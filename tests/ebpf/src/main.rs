@@ -1,0 +1,20 @@
+//! The kernel programs that throttle is tested with and compared to.
+//!
+//! `vary`, `drop`, `parse_clock` and `lru_hash` belong to the benchmark, `generate`, `pass` and `count` to tests with
+//! traffic. All share `throttle_common`, so that they see a packet as throttle does.
+#![no_std]
+#![no_main]
+
+mod baseline;
+mod frame;
+mod generate;
+mod traffic;
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

@@ -1,0 +1,87 @@
+//! What the traffic source is told, what it sent and what came through: shared by the kernel programs and the tests.
+
+/// What to send. Sources are IPv4 addresses, or the second half of an IPv6 /64.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The bits that all sources of the flood share.
+    pub flood: u32,
+    /// The bits that are drawn for each frame of the flood.
+    pub random: u32,
+    /// Nanoseconds between frames of the flood: 0 for as fast as possible, [`NEVER`] for none.
+    pub flood_interval: u64,
+    /// The one source that is woven into the flood; the flood never speaks in its name.
+    pub honest: u32,
+    /// The clock is read once in so many frames: a power of two.
+    pub clock_every: u32,
+    /// Nanoseconds between frames of the honest source, or [`NEVER`].
+    pub honest_interval: u64,
+    /// How late a stream may catch up, in nanoseconds: its rate holds over that long a preemption, its spacing does not.
+    pub catch_up: u64,
+    /// When both streams begin, on the kernel's monotonic clock; 0 for at once.
+    pub begin: u64,
+}
+
+impl Order {
+    /// Sends nothing.
+    pub const SILENT: Self = Self {
+        flood: 0,
+        random: 0,
+        flood_interval: NEVER,
+        honest: 0,
+        clock_every: 1,
+        honest_interval: NEVER,
+        catch_up: 1_000_000,
+        begin: 0,
+    };
+}
+
+/// No such frames.
+pub const NEVER: u64 = u64::MAX;
+
+/// Where the traffic source stands. Written by the kernel, except for the seed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// The xorshift state; not 0.
+    pub state: u64,
+    /// The clock as last read.
+    pub now: u64,
+    /// When the flood's next frame is due.
+    pub next_flood: u64,
+    /// When the honest source's next frame is due.
+    pub next_honest: u64,
+    /// Frames seen, sent or not.
+    pub turns: u64,
+    /// Frames sent by the flood.
+    pub flood: u64,
+    /// Frames sent by the honest source.
+    pub honest: u64,
+    /// The clock at the first frame that was sent.
+    pub first: u64,
+    /// The clock at the last one.
+    pub last: u64,
+}
+
+/// What came through to the network stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Frames of the honest source.
+    pub honest: u64,
+    /// Their bytes.
+    pub honest_bytes: u64,
+    /// All other frames.
+    pub other: u64,
+    /// Their bytes.
+    pub other_bytes: u64,
+}
+
+/// The next state of Marsaglia's xorshift64 (2003): every 64-bit number but 0 once.
+#[inline(always)]
+pub const fn xorshift(mut state: u64) -> u64 {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    state
+}

@@ -1,0 +1,210 @@
+//! A flood without hardware: live frames through `BPF_PROG_TEST_RUN`, sent out of the near end of the wire by `generate`,
+//! about 3.8 million a second on one CPU; and the counter at the far end, behind throttle.
+
+use crate::{
+    kernel::{self, Order, Received, Sent},
+    machine,
+    netns::Namespace,
+    wire::{FAR, NEAR, Wire},
+};
+use anyhow::{Context, Result, anyhow};
+use aya::{
+    Ebpf,
+    maps::{Array, PerCpuArray},
+    programs::{ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
+};
+use std::{
+    io::ErrorKind,
+    os::unix::thread::JoinHandleExt as _,
+    sync::{
+        Arc, Once,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+/// Frames that reach the receiver at a time: below the 256 that a veth queue holds.
+const BATCH: u32 = 64;
+/// Frames of one run: minutes of them. A run begins with tens of milliseconds in which the kernel makes its calls of the
+/// program direct, so it is not cut short to look at a flag; a signal ends it.
+const RUN: u32 = i32::MAX as u32;
+
+/// The LRU baseline is of no use here.
+const NO_LRU: u32 = 64;
+
+/// The near end with what its driver needs to take frames.
+#[derive(Debug)]
+pub struct Sender {
+    /// Attached while this lives.
+    _object: Ebpf,
+    interface: u32,
+}
+
+impl Sender {
+    /// Prepares the near end of a wire.
+    pub fn on(wire: &Wire) -> Result<Self> {
+        let mut object = kernel::load(NO_LRU)?;
+        let pass = kernel::xdp(&mut object, "pass")?;
+        wire.near.enter(|| pass.attach(NEAR, XdpMode::Driver))?.context("attach to the near end")?;
+        Ok(Self { _object: object, interface: wire.near.interface_index(NEAR)? })
+    }
+
+    /// Starts a flood from one CPU. It goes on until it is stopped or dropped.
+    pub fn start(&self, host: &Namespace, cpu: usize, frame: &[u8], order: Order) -> Result<Flood> {
+        let mut object = kernel::load(NO_LRU)?;
+        Array::try_from(object.map_mut("ORDER").context("no map ORDER")?)?.set(0, order, 0)?;
+        let seed = Sent { state: 0x2545_f491_4f6c_dd1d ^ cpu as u64, ..Sent::default() };
+        Array::try_from(object.map_mut("SENT").context("no map SENT")?)?.set(0, seed, 0)?;
+        kernel::xdp(&mut object, "generate")?;
+        interruptible();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ready, started) = mpsc::sync_channel(0);
+        let run = Run { interface: self.interface, cpu, frame: frame.to_vec() };
+        let entry = host.entry()?;
+        let thread = {
+            let stop = stop.clone();
+            thread::spawn(move || {
+                machine::pin_to(cpu)?;
+                entry.enter()?;
+                ready.send(()).map_err(|_| anyhow!("nobody waits for the flood"))?;
+                let program: &mut Xdp = object.program_mut("generate").context("no program generate")?.try_into()?;
+                while !stop.load(Ordering::Relaxed) {
+                    run.go(program)?;
+                }
+                Ok(Array::<_, Sent>::try_from(object.map("SENT").context("no map SENT")?)?.get(&0, 0)?)
+            })
+        };
+        // A thread that failed before it was ready says why when it is joined.
+        if started.recv().is_err() {
+            return Err(join(thread).err().unwrap_or_else(|| anyhow!("the flood ended before it began")));
+        }
+        Ok(Flood { stop, thread: Some(thread) })
+    }
+}
+
+/// What a run of the generator needs.
+struct Run {
+    interface: u32,
+    cpu: usize,
+    frame: Vec<u8>,
+}
+
+impl Run {
+    /// Sends frames until they are used up, or a signal comes.
+    fn go(&self, program: &Xdp) -> Result<()> {
+        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let words = [0, self.frame.len() as u32, 0, self.interface, 0, 0];
+        let context: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&self.frame);
+        options.ctx_in = Some(&context);
+        options.repeat = RUN;
+        options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
+        match program.test_run(options) {
+            Ok(_) => Ok(()),
+            Err(ProgramError::SyscallError(error)) if error.io_error.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("send frames from CPU {}", self.cpu)),
+        }
+    }
+}
+
+/// A flood under way.
+#[derive(Debug)]
+pub struct Flood {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<Sent>>>,
+}
+
+impl Flood {
+    /// Ends it, and says what was sent.
+    pub fn stop(mut self) -> Result<Sent> {
+        self.end().expect("only `stop` and `drop` end the thread")
+    }
+
+    /// Ends several as nearly at once as can be, and says what each sent.
+    pub fn stop_all(floods: Vec<Self>) -> Result<Vec<Sent>> {
+        floods.iter().for_each(Self::interrupt);
+        floods.into_iter().map(Self::stop).collect()
+    }
+
+    fn interrupt(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = &self.thread {
+            // SAFETY: the thread is not joined yet, so its handle is valid; the signal has a handler.
+            unsafe { libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR1) };
+        }
+    }
+
+    fn end(&mut self) -> Option<Result<Sent>> {
+        // A signal between the thread's look at the flag and its system call is lost, so there may be another.
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            self.interrupt();
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.thread.take().map(join)
+    }
+}
+
+/// Makes SIGUSR1 a signal that ends a system call and nothing else.
+fn interruptible() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the handler does nothing, and a zeroed mask is an empty one.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = nothing as *const () as usize;
+            libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut());
+        }
+    });
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.end() {
+            machine::print(&format!("a flood failed: {error:#}"));
+        }
+    }
+}
+
+fn join<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Counts, and ends, what comes through to the far host's network stack.
+#[derive(Debug)]
+pub struct Counter(Ebpf);
+
+impl Counter {
+    /// Puts it behind throttle; frames of `honest` (see [`Order::honest`]) are counted apart.
+    pub fn on(wire: &Wire, honest: u32) -> Result<Self> {
+        let mut object = kernel::load(NO_LRU)?;
+        let order = Order { honest, ..Order::SILENT };
+        Array::try_from(object.map_mut("ORDER").context("no map ORDER")?)?.set(0, order, 0)?;
+        let program: &mut SchedClassifier = object.program_mut("count").context("no program count")?.try_into()?;
+        program.load().context("load count")?;
+        wire.far.enter(|| {
+            if let Err(error) = program.attach(FAR, TcAttachType::Ingress) {
+                // Kernels before 6.6 want a queueing discipline for it first.
+                aya::programs::tc::qdisc_add_clsact(FAR).with_context(|| format!("attach count: {error}"))?;
+                program.attach(FAR, TcAttachType::Ingress)?;
+            }
+            anyhow::Ok(())
+        })??;
+        Ok(Self(object))
+    }
+
+    /// What came through since it was put there.
+    pub fn received(&self) -> Result<Received> {
+        let map = PerCpuArray::<_, Received>::try_from(self.0.map("RECEIVED").context("no map RECEIVED")?)?;
+        let sum = map.get(&0, 0)?.iter().fold(Received::default(), |sum, cpu| Received {
+            honest: sum.honest + cpu.honest,
+            honest_bytes: sum.honest_bytes + cpu.honest_bytes,
+            other: sum.other + cpu.other,
+            other_bytes: sum.other_bytes + cpu.other_bytes,
+        });
+        Ok(sum)
+    }
+}

@@ -1,0 +1,61 @@
+//! The machine that the tests run on: who runs them, its CPUs, its clock, its lines of output.
+
+use anyhow::{Context, Result, ensure};
+use std::{
+    io::Write as _,
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Prints a line that the test harness does not capture.
+pub fn print(line: &str) {
+    // Nobody reads the figures where standard output is closed; the test goes on.
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Whether this process may load kernel programs and make namespaces.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Holds back every other test of this process that wants the machine for itself, until it is dropped; and lets this
+/// thread wake in time though its senders use all CPUs.
+pub fn alone() -> Result<MutexGuard<'static, ()>> {
+    static MACHINE: Mutex<()> = Mutex::new(());
+    // A test that failed left nothing here.
+    let alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    go_first()?;
+    Ok(alone)
+}
+
+/// Puts this thread, and those that it starts, ahead of ordinary ones: a wire does not wait for a compiler.
+fn go_first() -> Result<()> {
+    rustix::process::setpriority_process(None, -20).context("raise a thread's priority")
+}
+
+/// The CPUs that threads can be pinned to.
+pub fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Gives this thread one CPU, ahead of ordinary threads.
+pub fn pin_to(cpu: usize) -> Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("pin a thread to CPU {cpu}"))?;
+    go_first()
+}
+
+/// CLOCK_MONOTONIC in nanoseconds: the clock of `bpf_ktime_get_ns`.
+pub fn monotonic() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
+/// Runs a command to its end, and fails with what it said if it does.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("run {command:?}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}: {}", output.status, said.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,218 @@
+//! The kernel program on its own: a policy in, frames in, verdicts and counters out, with a clock that the test sets.
+//!
+//! It is the agent's own [`Datapath`] and the agent's own compiler that a [`Program`] is made of; only the agent is absent.
+
+use crate::pins::Pins;
+use anyhow::{Context, Result, anyhow, ensure};
+use aya::maps::{Array, Map, MapData};
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use throttle_agent::{
+    datapath::{Datapath, Options},
+    policy::{
+        self, Compiled, Document,
+        sources::{self, Standing},
+    },
+};
+use throttle_common::{
+    gcra::Ticks,
+    records::{self, Control, Limit, LimitTally, Slot, SourceEntry, Tally, maps},
+    table::WAYS,
+    words::{Outcome, Reason},
+};
+
+/// The `XDP_*` actions (linux/bpf.h) that a verdict may come out as.
+pub mod action {
+    #![expect(missing_docs, reason = "the names are the kernel's")]
+    pub const DROP: u32 = 1;
+    pub const PASS: u32 = 2;
+    pub const TX: u32 = 3;
+}
+
+/// Where a test's clock starts: a day and a bit after boot, so that no bucket owes anything that lies before.
+pub const START: u64 = 100_000 * SECOND;
+/// In the clock's nanoseconds.
+pub const SECOND: u64 = 1_000_000_000;
+/// Sets of the table, as the agent has them by default.
+pub const DEFAULT_SETS: u32 = 1 << 20;
+/// Longer than any bucket may owe.
+const REST: u64 = 25 * 3_600 * SECOND;
+
+/// Frames by why and what became of them.
+pub type Tallies = BTreeMap<(Reason, Outcome), Tally>;
+
+/// What became of one frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// What the program counted it as.
+    pub reason: Reason,
+    /// What the program says became of it.
+    pub outcome: Outcome,
+    /// What the driver was told.
+    pub action: u32,
+    /// The frame as the program left it: the answer, where it was rejected.
+    pub frame: Vec<u8>,
+}
+
+/// A loaded program with its maps, under a policy.
+pub struct Program {
+    /// The agent's kernel edge.
+    pub datapath: Datapath,
+    /// The policy in force as it was written.
+    pub document: Document,
+    /// And as the kernel has it.
+    pub compiled: Compiled,
+    pins: Pins,
+    now: u64,
+}
+
+impl Program {
+    /// Loads it with a clock that stands at [`START`] until [`Program::wait`] moves it.
+    pub fn timed(policy: &str) -> Result<Self> {
+        Self::load(policy, true, DEFAULT_SETS)
+    }
+
+    /// Loads it with the real clock.
+    pub fn live(policy: &str) -> Result<Self> {
+        Self::load(policy, false, DEFAULT_SETS)
+    }
+
+    /// Loads it with the clock that is asked for and a table of so many sets.
+    pub fn load(policy: &str, test_clock: bool, table_sets: u32) -> Result<Self> {
+        let pins = Pins::new()?;
+        let options = Options { pin_dir: pins.pin_dir(), table_sets, debug: false, test_clock, adopt: false };
+        let datapath = Datapath::open(&options).context("load the kernel program")?;
+        let (document, compiled) = compile("", 0, &datapath)?;
+        let mut program = Self { datapath, document, compiled, pins, now: START };
+        if test_clock {
+            program.datapath.set_clock(program.now)?;
+        }
+        program.apply(policy)?;
+        Ok(program)
+    }
+
+    /// Puts another policy in force, with its sources.
+    pub fn apply(&mut self, policy: &str) -> Result<()> {
+        (self.document, self.compiled) = compile(policy, self.compiled.policy.revision + 1, &self.datapath)?;
+        self.datapath.apply(&self.compiled)?;
+        self.set_sources(statements(&self.document))
+    }
+
+    /// Replaces what is said of sources.
+    pub fn set_sources(&mut self, statements: impl IntoIterator<Item = (IpNet, Standing)>) -> Result<()> {
+        let entries: BTreeMap<IpNet, SourceEntry> = sources::resolve(statements.into_iter());
+        self.datapath.set_sources(&entries).map(drop)
+    }
+
+    /// The clock that the program reads.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Moves the clock on.
+    pub fn wait(&mut self, nanos: u64) -> Result<()> {
+        self.now += nanos;
+        self.datapath.set_clock(self.now)
+    }
+
+    /// Moves the clock on until every bucket is full.
+    pub fn rest(&mut self) -> Result<()> {
+        self.wait(REST)
+    }
+
+    /// Runs the program on a frame; only what the driver is told.
+    pub fn act(&self, frame: &[u8]) -> Result<u32> {
+        Ok(self.datapath.test_run(frame, 1)?.action)
+    }
+
+    /// Runs the program on a frame, and sees how it was counted: once, and with its whole length.
+    pub fn judge(&self, frame: &[u8]) -> Result<Judged> {
+        let before = self.tallies()?;
+        let run = self.datapath.test_run(frame, 1)?;
+        let mut counted = difference(&self.tallies()?, &before);
+        let Some(((reason, outcome), tally)) = counted.pop_first() else { anyhow::bail!("the frame was not counted") };
+        ensure!(counted.is_empty(), "the frame was counted twice: {reason:?} and {counted:?}");
+        let once = Tally { packets: 1, bytes: frame.len() as u64 };
+        ensure!(tally == once, "a frame of {} bytes was counted as {tally:?}", frame.len());
+        Ok(Judged { reason, outcome, action: run.action, frame: run.frame })
+    }
+
+    /// All frames so far.
+    pub fn tallies(&self) -> Result<Tallies> {
+        let counted = self.datapath.reason_tallies()?;
+        Ok(counted.into_iter().map(|(reason, outcome, tally)| ((reason, outcome), tally)).collect())
+    }
+
+    /// What a limit did so far.
+    pub fn limit(&self, name: &str) -> Result<LimitTally> {
+        self.datapath.limit_tally(self.limit_record(name)?.0)
+    }
+
+    /// A limit as the kernel has it, with its number.
+    pub fn limit_record(&self, name: &str) -> Result<(u16, Limit)> {
+        let named = self.compiled.limits.iter().find(|(_, limit)| records::name_str(&limit.name) == name);
+        named.copied().with_context(|| format!("no limit {name} in the policy"))
+    }
+
+    /// The first sets of the table of buckets, and their aggregates.
+    pub fn table(&self, sets: u32) -> Result<(Vec<BucketSet>, Vec<Ticks>)> {
+        let buckets = self.map::<SetBytes>(maps::BUCKETS)?;
+        let aggregates = self.map::<Ticks>(maps::AGGREGATES)?;
+        let buckets = (0..sets).map(|set| Ok(buckets.get(&set, 0)?.0));
+        let aggregates = (0..sets).map(|set| Ok(aggregates.get(&set, 0)?));
+        Ok((buckets.collect::<Result<_>>()?, aggregates.collect::<Result<_>>()?))
+    }
+
+    /// What every packet reads first.
+    pub fn control(&self) -> Result<Control> {
+        Ok(self.map::<Control>(maps::CONTROL)?.get(&0, 0)?)
+    }
+
+    /// One of the pinned arrays.
+    pub fn map<T: aya::Pod>(&self, name: &str) -> Result<Array<MapData, T>> {
+        let path = self.pins.pin_dir().join("maps").join(name);
+        let data = MapData::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
+        Ok(Map::Array(data).try_into()?)
+    }
+}
+
+/// The slots of one set of the table.
+pub type BucketSet = [Slot; WAYS];
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct SetBytes(BucketSet);
+
+// SAFETY: slots are plain numbers, without padding between them.
+unsafe impl aya::Pod for SetBytes {}
+
+fn compile(policy: &str, revision: u64, datapath: &Datapath) -> Result<(Document, Compiled)> {
+    let document = policy::parse(policy).map_err(|wrong| anyhow!("{wrong}\n{policy}"))?;
+    let compiled = policy::compile(&document, revision, &datapath.layout());
+    Ok((document, compiled.map_err(|wrong| anyhow!("{wrong}"))?))
+}
+
+/// What a policy says of sources.
+fn statements(document: &Document) -> Vec<(IpNet, Standing)> {
+    let listed = &document.sources;
+    let lists = [
+        (&listed.allow, Standing::Allow),
+        (&listed.known, Standing::Known),
+        (&listed.block, Standing::Block { until: u64::MAX }),
+    ];
+    let stated = lists.into_iter().flat_map(|(list, standing)| list.iter().map(move |prefix| (prefix.net(), standing)));
+    stated.collect()
+}
+
+/// What was counted between two readings.
+pub fn difference(after: &Tallies, before: &Tallies) -> Tallies {
+    let mut counted = after.clone();
+    for (key, earlier) in before {
+        if let Some(tally) = counted.get_mut(key) {
+            tally.packets -= earlier.packets;
+            tally.bytes -= earlier.bytes;
+        }
+    }
+    counted.retain(|_, tally| tally.packets > 0);
+    counted
+}

@@ -1,0 +1,85 @@
+//! Two hosts and the cable between them: a veth pair with a queue for each of two CPUs.
+
+use crate::{machine, netns::Namespace};
+use anyhow::{Context, Result};
+use std::process::Command;
+
+/// The interface of the near host, from which traffic comes.
+pub const NEAR: &str = "near";
+/// The interface of the far host, which is throttled.
+pub const FAR: &str = "far";
+/// The near host's IPv4 address; further ones are `10.98.0.3` and up.
+pub const NEAR_V4: &str = "10.98.0.2";
+/// The far host's IPv4 address.
+pub const FAR_V4: &str = "10.98.0.1";
+/// The near host's IPv6 address.
+pub const NEAR_V6: &str = "fd98::2";
+/// The far host's IPv6 address.
+pub const FAR_V6: &str = "fd98::1";
+/// The far interface's MAC address: frames of the tests carry it.
+pub const FAR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x98, 1];
+/// The near interface's MAC address.
+pub const NEAR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x98, 2];
+
+/// A near host, a far host and the cable.
+#[derive(Debug)]
+pub struct Wire {
+    /// Where clients and floods run.
+    pub near: Namespace,
+    /// Where throttle and servers run.
+    pub far: Namespace,
+}
+
+impl Wire {
+    /// Lays it, with addresses at both ends, up and running.
+    pub fn new() -> Result<Self> {
+        let wire = Self { near: Namespace::new("near")?, far: Namespace::new("far")? };
+        wire.connect()?;
+        wire.address()?;
+        Ok(wire)
+    }
+
+    /// Lays it without addresses: neither end says a word of its own, and every frame on it is the test's.
+    pub fn silent() -> Result<Self> {
+        let wire = Self { near: Namespace::new("near")?, far: Namespace::new("far")? };
+        for host in [&wire.near, &wire.far] {
+            host.enter(|| std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"))?
+                .context("switch IPv6 off in a namespace")?;
+        }
+        wire.connect()?;
+        Ok(wire)
+    }
+
+    /// Lays the cable between the two hosts.
+    pub fn connect(&self) -> Result<()> {
+        let queues = ["numtxqueues", "2", "numrxqueues", "2"];
+        machine::run(
+            Command::new("ip")
+                .args(["link", "add", NEAR, "netns", self.near.name()])
+                .args(queues)
+                .args(["address", &mac(NEAR_MAC), "type", "veth"])
+                .args(["peer", "name", FAR, "netns", self.far.name()])
+                .args(queues)
+                .args(["address", &mac(FAR_MAC)]),
+        )?;
+        self.near.ip(&["link", "set", NEAR, "up"])?;
+        self.far.ip(&["link", "set", FAR, "up"]).map(drop)
+    }
+
+    fn address(&self) -> Result<()> {
+        for (host, interface, v4, v6) in [(&self.near, NEAR, NEAR_V4, NEAR_V6), (&self.far, FAR, FAR_V4, FAR_V6)] {
+            host.ip(&["address", "add", &format!("{v4}/16"), "dev", interface])?;
+            host.ip(&["address", "add", &format!("{v6}/32"), "dev", interface, "nodad"])?;
+        }
+        Ok(())
+    }
+
+    /// Pulls the cable out: both interfaces are gone.
+    pub fn disconnect(&self) -> Result<()> {
+        self.far.ip(&["link", "delete", FAR]).map(drop)
+    }
+}
+
+fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}

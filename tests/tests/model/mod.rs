@@ -1,0 +1,234 @@
+//! What the kernel program should do, written anew in user space on the shared arithmetic: one packet at a time, with
+//! the buckets in an ordinary vector. It knows the host's limits and known sources, not services, blocks and allows.
+
+use anyhow::{Result, ensure};
+use ipnet::IpNet;
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+use throttle_common::{
+    gcra::{self, Ticks},
+    hash::Secret,
+    packet::{Family, Packet, parse_bytes},
+    records::{Limit, LimitTally, Slot, Tally},
+    table::{Check, Commit, OPEN_WAYS, Request, Set, WAYS, check, commit},
+    words::{Fate, Outcome, Overflow, Reason, Unit},
+};
+use throttle_tests::program::{BucketSet, Program, Tallies};
+
+/// A policy, and what its limits remember.
+pub(crate) struct Model {
+    secret: Secret,
+    observe: bool,
+    limits: Vec<Judge>,
+    known: Vec<IpNet>,
+    buckets: Vec<Slots>,
+    aggregates: Vec<Ticks>,
+    tallies: Tallies,
+}
+
+/// A limit and what it did.
+struct Judge {
+    number: u16,
+    limit: Limit,
+    tally: LimitTally,
+}
+
+struct Slots([Cell<Slot>; WAYS]);
+
+impl Set for Slots {
+    fn key(&self, way: usize) -> u64 {
+        self.0[way].get().key
+    }
+    fn tat(&self, way: usize) -> Ticks {
+        self.0[way].get().tat
+    }
+    fn swap_key(&self, way: usize, old: u64, key: u64) -> bool {
+        let slot = self.0[way].get();
+        if slot.key == old {
+            self.0[way].set(Slot { key, ..slot });
+        }
+        slot.key == old
+    }
+    fn swap_tat(&self, way: usize, old: Ticks, tat: Ticks) -> bool {
+        let slot = self.0[way].get();
+        if slot.tat == old {
+            self.0[way].set(Slot { tat, ..slot });
+        }
+        slot.tat == old
+    }
+    fn refund(&self, way: usize, cost: Ticks) {
+        let slot = self.0[way].get();
+        self.0[way].set(Slot { tat: slot.tat.wrapping_sub(cost), ..slot });
+    }
+}
+
+/// A limit's answer to a packet, before anything is charged.
+enum Answer {
+    /// It has no say in it.
+    Unasked,
+    /// It would charge this; or nothing, where overflow admits.
+    Yes {
+        overflowed: bool,
+        charge: Option<Charge>,
+    },
+    No {
+        overflowed: bool,
+        reason: Reason,
+    },
+}
+
+#[derive(Clone, Copy)]
+enum Charge {
+    Slot { set: u32, request: Request, seen: Check },
+    Aggregate { place: u32, next: Ticks },
+}
+
+impl Model {
+    /// The policy in force, with the table and the counters as they are.
+    pub(crate) fn of(program: &Program) -> Result<Self> {
+        let compiled = &program.compiled;
+        let scope = &compiled.policy.scope;
+        let mut limits = Vec::new();
+        for &number in &scope.limits[..usize::from(scope.count)] {
+            let limit = compiled.limits.iter().find(|(held, _)| *held == number).expect("a scope names real limits").1;
+            limits.push(Judge { number, limit, tally: program.datapath.limit_tally(number)? });
+        }
+        let regions = limits.iter().flat_map(|judge| [judge.limit.v4, judge.limit.v6]);
+        let end = regions.map(|region| region.base + region.sets).max().unwrap_or(0);
+        let (buckets, aggregates) = program.table(end)?;
+        Ok(Self {
+            secret: program.control()?.secret,
+            observe: compiled.policy.observe != 0,
+            limits,
+            known: program.document.sources.known.iter().map(|prefix| prefix.net()).collect(),
+            buckets: buckets.into_iter().map(|set| Slots(set.map(Cell::new))).collect(),
+            aggregates,
+            tallies: BTreeMap::new(),
+        })
+    }
+
+    /// Judges and charges a frame.
+    pub(crate) fn judge(&mut self, now: u64, frame: &[u8]) -> (Reason, Outcome) {
+        let length = frame.len() as u32;
+        let (reason, outcome) = match parse_bytes(frame) {
+            Ok(packet) => self.limit(gcra::ticks(now), &packet, length),
+            Err(shape) if shape.default_fate() == Fate::Pass => (shape, Outcome::Pass),
+            Err(shape) => (shape, if self.observe { Outcome::Observe } else { Outcome::Drop }),
+        };
+        count(self.tallies.entry((reason, outcome)).or_default(), length);
+        (reason, outcome)
+    }
+
+    fn limit(&mut self, now: Ticks, packet: &Packet, length: u32) -> (Reason, Outcome) {
+        let mut verdict = (Reason::Admitted, Outcome::Pass);
+        let mut agreed = Vec::new();
+        for at in 0..self.limits.len() {
+            match self.ask(at, now, packet, length) {
+                Answer::Unasked => {}
+                Answer::Yes { overflowed, charge } => agreed.push((at, overflowed, charge)),
+                Answer::No { overflowed, reason } => {
+                    let Judge { limit, tally, .. } = &mut self.limits[at];
+                    let observes = self.observe || limit.observe != 0;
+                    count_for(tally, overflowed, length, |tally| {
+                        if observes { &mut tally.observed } else { &mut tally.refused }
+                    });
+                    let outcome = if observes { Outcome::Observe } else { Outcome::Drop };
+                    if limit.observe == 0 {
+                        for (at, overflowed, _) in agreed {
+                            count_for(&mut self.limits[at].tally, overflowed, length, |tally| &mut tally.spared);
+                        }
+                        return (reason, outcome);
+                    }
+                    if verdict.1 == Outcome::Pass {
+                        verdict = (reason, outcome);
+                    }
+                }
+            }
+        }
+        for (at, overflowed, charge) in agreed {
+            match charge {
+                Some(Charge::Slot { set, request, seen }) => {
+                    let charged = commit(&self.buckets[set as usize], &request, seen);
+                    assert!(matches!(charged, Commit::Charged(_)), "nobody else is at the table");
+                }
+                Some(Charge::Aggregate { place, next }) => self.aggregates[place as usize] = next,
+                None => {}
+            }
+            count_for(&mut self.limits[at].tally, overflowed, length, |tally| &mut tally.admitted);
+        }
+        verdict
+    }
+
+    fn ask(&self, at: usize, now: Ticks, packet: &Packet, length: u32) -> Answer {
+        let limit = &self.limits[at].limit;
+        let region = limit.region(packet.family);
+        if region.sets == 0 || (limit.unit == Unit::Connections as u8 && !packet.opens_connection()) {
+            return Answer::Unasked;
+        }
+        let key = region.key(packet.source, packet.family, self.secret);
+        let cost = limit.price.cost(if limit.unit == Unit::Bytes as u8 { length } else { 1 });
+        let ways = if self.knows(packet) { WAYS } else { OPEN_WAYS };
+        let request = Request { key, now, cost, depth: limit.depth, ways };
+        let set = region.set(key, self.secret);
+        match check(&self.buckets[set as usize], &request) {
+            Check::Exceeded => Answer::No { overflowed: false, reason: Reason::SourceLimit },
+            Check::Full if limit.overflow == Overflow::Admit as u8 => Answer::Yes { overflowed: true, charge: None },
+            Check::Full if limit.overflow == Overflow::Refuse as u8 => {
+                Answer::No { overflowed: true, reason: Reason::SourceOverflow }
+            }
+            Check::Full => {
+                let place = region.aggregate(packet.source, packet.family, self.secret);
+                match gcra::admit(self.aggregates[place as usize], now, cost, limit.depth) {
+                    Some(next) => Answer::Yes { overflowed: true, charge: Some(Charge::Aggregate { place, next }) },
+                    None => Answer::No { overflowed: true, reason: Reason::SourceOverflow },
+                }
+            }
+            seen => Answer::Yes { overflowed: false, charge: Some(Charge::Slot { set, request, seen }) },
+        }
+    }
+
+    fn knows(&self, packet: &Packet) -> bool {
+        let source: IpAddr = match packet.family {
+            Family::V4 => Ipv4Addr::from_bits(packet.source.low as u32).into(),
+            Family::V6 => {
+                Ipv6Addr::from_bits(u128::from(packet.source.high) << 64 | u128::from(packet.source.low)).into()
+            }
+        };
+        self.known.iter().any(|prefix| prefix.contains(&source))
+    }
+
+    /// What was judged.
+    pub(crate) fn tallies(&self) -> &Tallies {
+        &self.tallies
+    }
+
+    /// Fails where the kernel's table or a limit's counters differ from the model's.
+    pub(crate) fn agrees_with(&self, program: &Program) -> Result<()> {
+        let (buckets, aggregates) = program.table(self.buckets.len() as u32)?;
+        let mine: Vec<BucketSet> = self.buckets.iter().map(|set| set.0.each_ref().map(Cell::get)).collect();
+        for (number, (kernel, mine)) in buckets.iter().zip(&mine).enumerate() {
+            ensure!(kernel == mine, "set {number}: the kernel holds {kernel:?}, the model {mine:?}");
+        }
+        ensure!(aggregates == self.aggregates, "aggregates: {aggregates:?} in the kernel, {:?} here", self.aggregates);
+        for Judge { number, tally, .. } in &self.limits {
+            let kernel = program.datapath.limit_tally(*number)?;
+            ensure!(kernel == *tally, "limit {number}: the kernel counts {kernel:?}, the model {tally:?}");
+        }
+        Ok(())
+    }
+}
+
+fn count(tally: &mut Tally, length: u32) {
+    tally.packets += 1;
+    tally.bytes += u64::from(length);
+}
+
+fn count_for(tally: &mut LimitTally, overflowed: bool, length: u32, of: impl FnOnce(&mut LimitTally) -> &mut Tally) {
+    if overflowed {
+        count(&mut tally.overflowed, length);
+    }
+    count(of(tally), length);
+}
