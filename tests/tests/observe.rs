@@ -84,8 +84,7 @@ fn judge(program: &mut Program, host: &str, limit: &str, arrivals: &[(u64, Vec<u
     // Whatever a limit refused or would have refused, and what it let through.
     let refused = |after: Tally, before: Tally| [after.packets - before.packets, after.bytes - before.bytes];
     let limits = [(after.1, before.1), (after.2, before.2)].map(|(after, before)| {
-        let [refused, observed] =
-            [refused(after.refused, before.refused), refused(after.observed, before.observed)];
+        let [refused, observed] = [refused(after.refused, before.refused), refused(after.observed, before.observed)];
         let either = [refused[0] + observed[0], refused[1] + observed[1]];
         (after.admitted.packets - before.admitted.packets, either)
     });
@@ -118,7 +117,8 @@ fn a_host_that_observes_counts_exactly_what_it_would_refuse() -> Result<()> {
 #[test]
 fn a_limit_that_observes_counts_exactly_what_it_would_refuse() -> Result<()> {
     needs_root!();
-    let arrivals: Vec<_> = (0..2_000).map(|n| (SECOND / 100, Frame::v4([192, 0, 2, 6 + (n % 3) as u8]).bytes())).collect();
+    let arrivals: Vec<_> =
+        (0..2_000).map(|n| (SECOND / 100, Frame::v4([192, 0, 2, 6 + (n % 3) as u8]).bytes())).collect();
     let mut program = Program::timed("")?;
     let ((_, enforced), passed) = judge(&mut program, "enforce", "enforce", &arrivals)?;
     assert!(!passed);
