@@ -5,6 +5,8 @@
 //! [`program`] holds the kernel program on its own with a clock that the test sets, [`agent`] runs the real binary, and
 //! [`clients`] are real servers and clients. Everything that these make is undone when it is dropped.
 
+pub mod agent;
+pub mod clients;
 pub mod frames;
 pub mod generator;
 pub mod kernel;

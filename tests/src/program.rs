@@ -170,9 +170,13 @@ impl Program {
 
     /// One of the pinned arrays.
     pub fn map<T: aya::Pod>(&self, name: &str) -> Result<Array<MapData, T>> {
+        Ok(Map::Array(self.map_data(name)?).try_into()?)
+    }
+
+    /// One of the pinned maps.
+    pub fn map_data(&self, name: &str) -> Result<MapData> {
         let path = self.pins.pin_dir().join("maps").join(name);
-        let data = MapData::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
-        Ok(Map::Array(data).try_into()?)
+        MapData::from_pin(&path).with_context(|| format!("open {}", path.display()))
     }
 }
 

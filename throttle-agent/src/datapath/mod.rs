@@ -31,7 +31,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 
-use aya::{Ebpf, maps::MapData, programs::Xdp};
+use aya::{Ebpf, maps::MapData, programs::{ProgramFd, Xdp}};
 
 pub use self::{
     attach::{Attachment, Mode, Standing, XdpMode},
@@ -115,6 +115,11 @@ impl Datapath {
         let length = result.data_size_out as usize;
         out.truncate(length);
         Ok(TestRun { action: result.return_value, nanos: result.duration.as_nanos() as u32, frame: out })
+    }
+
+    /// The loaded program, for who runs it by other means: a benchmark that tail-calls it.
+    pub fn program_fd(&self) -> anyhow::Result<&ProgramFd> {
+        Ok(self.program()?.fd()?)
     }
 
     fn program(&self) -> anyhow::Result<&Xdp> {

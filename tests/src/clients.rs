@@ -1,0 +1,133 @@
+//! Real traffic: raw frames, a real web server, and clients of it.
+
+use crate::{machine, netns::Namespace};
+use anyhow::{Context, Result, ensure};
+use std::{
+    ffi::CString,
+    fs,
+    net::{IpAddr, SocketAddr, TcpStream},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// Sends a frame out of an interface of this thread's namespace, `count` times, through a packet socket.
+pub fn send_raw(interface: &str, frame: &[u8], count: usize) -> Result<()> {
+    let name = CString::new(interface)?;
+    // SAFETY: the name lives through the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    ensure!(index != 0, "no interface {interface}");
+    // SAFETY: plain numbers; the result is checked.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    ensure!(socket >= 0, "open a packet socket: {}", std::io::Error::last_os_error());
+    // SAFETY: the descriptor was just opened, and nobody else has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: zero is a valid value of every field.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_ifindex = index as i32;
+    for _ in 0..count {
+        // SAFETY: both pointers are valid for the lengths given.
+        let sent = unsafe {
+            libc::sendto(
+                socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_ll>() as u32,
+            )
+        };
+        ensure!(sent == frame.len() as isize, "send a frame: {}", std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// A real nginx, with the one page that it serves at any path.
+#[derive(Debug)]
+pub struct Server {
+    nginx: Child,
+    _directory: TempDir,
+}
+
+impl Server {
+    /// Starts it on a host; it listens on port 80 of both families when this returns.
+    pub fn on(host: &Namespace) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("throttle-tests-nginx-").tempdir()?;
+        let root = directory.path().display();
+        let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {root}/{kind};"))
+            .concat();
+        let configuration = format!(
+            "daemon off; pid {root}/pid; error_log {root}/error.log; worker_processes 1; user root;\n\
+             events {{ worker_connections 4096; }}\n\
+             http {{ access_log off; {paths}\n\
+             server {{ listen 80 backlog=4096; listen [::]:80 backlog=4096; return 200 'hello\\n'; }} }}\n"
+        );
+        let file = directory.path().join("nginx.conf");
+        fs::write(&file, configuration)?;
+        let mut command = host.command("nginx");
+        command.arg("-c").arg(&file).arg("-e").arg(directory.path().join("error.log")).arg("-p").arg(directory.path());
+        let nginx = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut server = Self { nginx: nginx.context("start nginx; is it installed?")?, _directory: directory };
+        let start = Instant::now();
+        let listens = || host.enter(|| TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], 80))).is_ok());
+        while !listens()? {
+            if let Some(status) = server.nginx.try_wait()? {
+                anyhow::bail!("nginx ended, {status}");
+            }
+            ensure!(start.elapsed() < Duration::from_secs(20), "nginx does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The master takes its workers along when it is asked to end, not when it is killed.
+        let asked = machine::run(Command::new("kill").arg(self.nginx.id().to_string()));
+        if asked.is_err() || self.nginx.wait().is_err() {
+            machine::print("left behind: an nginx");
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With the page.
+    Served,
+    /// With a refusal that came back at once: a reset, or ICMP.
+    Refused,
+    /// Without any answer in time.
+    Silence,
+}
+
+/// Fetches the page over a new connection with curl, from one of the host's addresses.
+pub fn fetch(host: &Namespace, from: IpAddr, server: IpAddr, patience: Duration) -> Result<Ending> {
+    let url = format!("http://{}/", SocketAddr::new(server, 80));
+    let mut curl = host.command("curl");
+    curl.args(["--silent", "--output", "/dev/null", "--noproxy", "*", "--interface", &from.to_string()]);
+    curl.args(["--connect-timeout", &patience.as_secs_f64().to_string(), &url]).env_remove("http_proxy");
+    let status = curl.stdin(Stdio::null()).status().context("run curl; is it installed?")?;
+    // curl(1): 7 is a failure to connect, 28 a timeout.
+    match status.code() {
+        Some(0) => Ok(Ending::Served),
+        Some(7) => Ok(Ending::Refused),
+        Some(28) => Ok(Ending::Silence),
+        other => anyhow::bail!("curl ended with {other:?}"),
+    }
+}
+
+/// Runs wrk for a while with a new connection for each request; gives how many requests were answered.
+pub fn wrk(host: &Namespace, server: IpAddr, span: Duration, connections: u32) -> Result<u64> {
+    let url = format!("http://{}/", SocketAddr::new(server, 80));
+    let mut wrk = host.command("wrk");
+    wrk.args(["--threads", "1", "--timeout", "1s", "--header", "Connection: close"]);
+    wrk.args(["--connections", &connections.to_string(), "--duration", &format!("{}s", span.as_secs()), &url]);
+    let report = machine::run(&mut wrk).context("run wrk; is it installed?")?;
+    let requests = report.lines().find_map(|line| line.trim().split_once(" requests in ")).context("wrk's report")?;
+    requests.0.parse().with_context(|| format!("wrk's report: {report}"))
+}
