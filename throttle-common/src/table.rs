@@ -86,30 +86,25 @@ pub enum Commit {
 }
 
 /// Reads the set on behalf of a packet.
+///
+/// All CPUs prefer the lowest slot: of two with one key the lower is the source's, and so it ends the search.
 #[inline(always)]
 pub fn check<S: Set>(set: &S, request: &Request) -> Check {
     let mut free = Check::Full;
-    // From the last way to the first, so that what stays is the lowest: all CPUs prefer the same slot.
-    let mut way = WAYS;
-    while way > 0 {
-        way -= 1;
+    let mut way = 0;
+    while way < WAYS {
         let key = set.key(way);
         if key == request.key {
-            // Of two slots with one key the lower is the source's; go on looking.
-            free = Check::Held { way, seen: 0 };
-        } else if way < request.ways
-            && !matches!(free, Check::Held { .. })
-            && gcra::debt(set.tat(way), request.now) == 0
-        {
+            let seen = set.tat(way);
+            return match gcra::admit(seen, request.now, request.cost, request.depth) {
+                Some(_) => Check::Held { way, seen },
+                None => Check::Exceeded,
+            };
+        }
+        if matches!(free, Check::Full) && way < request.ways && gcra::debt(set.tat(way), request.now) == 0 {
             free = Check::Free { way, seen: key };
         }
-    }
-    if let Check::Held { way, .. } = free {
-        let seen = set.tat(way);
-        return match gcra::admit(seen, request.now, request.cost, request.depth) {
-            Some(_) => Check::Held { way, seen },
-            None => Check::Exceeded,
-        };
+        way += 1;
     }
     if request.cost > request.depth { Check::Exceeded } else { free }
 }
