@@ -17,7 +17,7 @@ use std::{
 use throttle_agent::api::wire::{Envelope, LimitView, Status};
 
 /// How long anything may take that is awaited; far more than it does.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Where an agent lives: its host, and what it keeps while it is dead.
 #[derive(Debug)]
@@ -50,8 +50,8 @@ impl<'a> Site<'a> {
             .env("THROTTLE_SOCKET", self.file("api.sock"))
             .env("THROTTLE_STATE_DIR", self.file("state"))
             .env("THROTTLE_PIN_DIR", self.pin_dir())
-            .env_remove("SSH_CONNECTION")
-            .env_remove("SSH_CLIENT");
+            // Whoever runs the tests over SSH is not the operator of this host.
+            .env("SSH_CONNECTION", "");
         Ok(command)
     }
 

@@ -26,7 +26,7 @@ pub fn send_raw(interface: &str, frame: &[u8], count: usize) -> Result<()> {
     // SAFETY: zero is a valid value of every field.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
-    address.sll_ifindex = index as i32;
+    address.sll_ifindex = index.cast_signed();
     for _ in 0..count {
         // SAFETY: both pointers are valid for the lengths given.
         let sent = unsafe {
@@ -39,7 +39,7 @@ pub fn send_raw(interface: &str, frame: &[u8], count: usize) -> Result<()> {
                 size_of::<libc::sockaddr_ll>() as u32,
             )
         };
-        ensure!(sent == frame.len() as isize, "send a frame: {}", std::io::Error::last_os_error());
+        ensure!(sent == frame.len().cast_signed(), "send a frame: {}", std::io::Error::last_os_error());
     }
     Ok(())
 }

@@ -136,16 +136,16 @@ fn run(program: &Program, offer: Offer) -> Result<[(u64, u64); 2]> {
 fn pace(per_second: u64, mut send: impl FnMut(u32) -> Result<()>) -> Result<[(u64, u64); 2]> {
     let start = machine::monotonic();
     let mut first = None;
-    let mut sent = 0;
+    let mut done = 0;
     loop {
         let elapsed = machine::monotonic() - start;
         if elapsed > SPAN {
             // The window ends with a run of one frame, which says most exactly when.
             return Ok([first.context("the span is longer than nothing")?, timed(&mut send, 1)?]);
         }
-        let due = (u128::from(per_second) * u128::from(elapsed) / u128::from(SECOND)) as u64 + 1 - sent;
+        let due = (u128::from(per_second) * u128::from(elapsed) / u128::from(SECOND)) as u64 + 1 - done;
         if due == 0 {
-            let next = u128::from(SECOND) * u128::from(sent) / u128::from(per_second);
+            let next = u128::from(SECOND) * u128::from(done) / u128::from(per_second);
             let wait = (next as u64).saturating_sub(elapsed);
             // Sleeping is for waits that are longer than what it costs to wake up.
             if wait > 200_000 {
@@ -155,7 +155,7 @@ fn pace(per_second: u64, mut send: impl FnMut(u32) -> Result<()>) -> Result<[(u6
         }
         let run = timed(&mut send, due as u32)?;
         first = first.or(Some(run));
-        sent += due;
+        done += due;
     }
 }
 
@@ -204,10 +204,10 @@ fn three_times_the_rate_on_a_wire_admits_the_rate() -> Result<()> {
 
 #[test]
 fn more_sources_than_ways_on_two_cpus_stay_within_the_bound() -> Result<()> {
-    needs_root!();
-    let _machine = machine::alone()?;
     const SOURCES: usize = 6;
     const PER_SECOND: u64 = 20_000;
+    needs_root!();
+    let _machine = machine::alone()?;
     let program = Program::live(&format!(
         "mode = \"enforce\"\n[[limit]]\nname = \"l\"\nunit = \"packets\"\nrate = \"{PER_SECOND}/s\"\nburst = 1\n\
          sources = 3\noverflow = \"refuse\"\n"

@@ -173,8 +173,8 @@ fn agree(program: &mut Program, arrivals: &[Arrival]) -> Result<()> {
 
 #[test]
 fn every_malformed_frame_is_counted_under_the_reason_that_the_parser_gives() -> Result<()> {
-    needs_root!();
     const FRAMES: usize = 100_000;
+    needs_root!();
     let mut dice = Dice::new(seed("malformed frames"));
     let program = Program::timed("mode = \"enforce\"")?;
     let before = program.tallies()?;

@@ -118,7 +118,7 @@ fn a_host_that_observes_counts_exactly_what_it_would_refuse() -> Result<()> {
 fn a_limit_that_observes_counts_exactly_what_it_would_refuse() -> Result<()> {
     needs_root!();
     let arrivals: Vec<_> =
-        (0..2_000).map(|n| (SECOND / 100, Frame::v4([192, 0, 2, 6 + (n % 3) as u8]).bytes())).collect();
+        (0..2_000).map(|n: u32| (SECOND / 100, Frame::v4([192, 0, 2, 6 + (n % 3) as u8]).bytes())).collect();
     let mut program = Program::timed("")?;
     let ((_, enforced), passed) = judge(&mut program, "enforce", "enforce", &arrivals)?;
     assert!(!passed);

@@ -65,9 +65,9 @@ fn nothing_forgotten(sent: &Sent, received: &Received) -> Result<()> {
 
 #[test]
 fn an_agent_killed_every_second_changes_nothing_for_traffic() -> Result<()> {
+    const KILLS: u32 = 20;
     needs_root!();
     let _machine = machine::alone()?;
-    const KILLS: u32 = 20;
     let wire = Wire::silent()?;
     let site = Site::on(&wire.far)?;
     let mut agent = site.start(&RUN)?;

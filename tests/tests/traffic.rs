@@ -111,9 +111,9 @@ fn a_connection_that_was_let_in_is_never_cut() -> Result<()> {
 
 #[test]
 fn wrk_gets_what_the_limit_promises() -> Result<()> {
+    const RATE: u64 = 100;
     needs_root!();
     let _machine = machine::alone()?;
-    const RATE: u64 = 100;
     let span = Duration::from_secs(3);
     let (wire, _near) = wire()?;
     let _server = Server::on(&wire.far)?;

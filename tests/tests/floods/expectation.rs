@@ -73,8 +73,9 @@ fn play(limit: &Limit, flood: &Flood, dice: &mut Dice) -> u32 {
     while asked < flood.honest {
         let due = (flood.interval * asked) as f64;
         let now = due.min(next_own).min(next_other);
-        let request =
-            |key| Request { key, now: gcra::ticks(now as u64 + 1), cost, depth: limit.depth, ways: OPEN_WAYS };
+        #[expect(clippy::cast_sign_loss, reason = "time runs forward from 0")]
+        let ticks = gcra::ticks(now as u64 + 1);
+        let request = |key| Request { key, now: ticks, cost, depth: limit.depth, ways: OPEN_WAYS };
         let mut share = |now| gcra::admit(aggregate, now, cost, limit.depth).map(|next| aggregate = next).is_some();
         stranger += 1;
         if now >= due {

@@ -160,9 +160,8 @@ fn all_limits_of_a_packet_are_checked_before_any_is_charged() -> Result<()> {
 #[test]
 fn eight_limits_of_one_packet_are_all_charged() -> Result<()> {
     needs_root!();
-    let limits: String = (0..8)
-        .map(|n| format!("[[limit]]\nname = \"l{n}\"\nunit = \"packets\"\nrate = \"{}/min\"\n", 20 - n))
-        .collect();
+    let limit = |n| format!("[[limit]]\nname = \"l{n}\"\nunit = \"packets\"\nrate = \"{}/min\"\n", 20 - n);
+    let limits = (0..8).map(limit).collect::<Vec<_>>().concat();
     let program = Program::timed(&format!("mode = \"enforce\"\n{limits}"))?;
     for _ in 0..13 {
         assert_eq!(program.judge(&Frame::from(SOURCE).bytes())?.reason, Reason::Admitted);

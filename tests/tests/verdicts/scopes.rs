@@ -108,12 +108,12 @@ fn the_longest_destination_decides_between_services_that_share_a_port() -> Resul
 
 #[test]
 fn a_packet_meets_the_limits_of_its_service_and_of_the_host() -> Result<()> {
-    needs_root!();
     const BOTH: &str = concat!(
         "mode = \"enforce\"\n[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80]\n",
         "[[limit]]\nname = \"web\"\nservice = \"web\"\nunit = \"packets\"\nrate = \"2/min\"\n",
         "[[limit]]\nname = \"host\"\nunit = \"packets\"\nrate = \"3/min\"\n",
     );
+    needs_root!();
     let (web, other) = (segment(V4, 80), segment(V4, 81));
     show(vec![
         limited("the service's limit holds", BOTH, &web, 2),

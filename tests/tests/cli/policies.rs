@@ -1,0 +1,121 @@
+//! Policies as a whole: applied, exported, compared, taken back by hand and by themselves; single commands that edit them.
+
+use super::{count_of, ends_with};
+use anyhow::{Result, ensure};
+use std::{fs, net::Ipv4Addr};
+use throttle_tests::{
+    agent::{Site, path},
+    needs_root,
+    wire::{FAR, Wire},
+};
+
+const OPEN: &str = "mode = \"enforce\"\n";
+const TIGHT: &str = "mode = \"enforce\"\n[sources]\nblock = [\"192.0.2.0/24\"]\n";
+const SOURCE: [Ipv4Addr; 1] = [Ipv4Addr::new(192, 0, 2, 1)];
+
+fn dropped(_: &str, outcome: &str) -> bool {
+    outcome == "drop"
+}
+
+#[test]
+fn nothing_is_enforced_merely_by_installing() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start(&["--interface", FAR])?;
+    ensure!(site.status()?.revision == 0, "there is no policy yet");
+    ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 0);
+    site.ask(&["limit", "set", "p", "--unit", "packets", "--rate", "1/min"])?;
+    site.ask(&["block", "add", "192.0.2.0/24"])?;
+    let observed = |_: &str, outcome: &str| outcome == "observe";
+    ensure!(count_of(&site, &wire, &[SOURCE[0], SOURCE[0]], observed)? == 2, "it is only counted");
+    site.ask(&["mode", "enforce"])?;
+    ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 1, "until the operator says so");
+    Ok(())
+}
+
+#[test]
+fn an_unconfirmed_policy_goes_back_by_itself() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let agent = site.start(&["--interface", FAR])?;
+    site.apply(OPEN)?;
+    let file = site.file("tight.toml");
+    fs::write(&file, TIGHT)?;
+    let tighten = |time: &str| site.ask(&["policy", "apply", &path(&file), "--confirm-within", time]);
+    tighten("3s")?;
+    ensure!(site.status()?.pending.is_some(), "it waits for its confirmation");
+    ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 1, "it is in force meanwhile");
+    site.until("it goes back", |status| status.pending.is_none())?;
+    ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 0, "the one before is in force again");
+    tighten("1h")?;
+    site.ask(&["policy", "confirm"])?;
+    ensure!(site.status()?.pending.is_none() && count_of(&site, &wire, &SOURCE, dropped)? == 1, "confirmed, it stays");
+    ends_with(&site, 1, &["policy", "confirm"])?;
+    site.apply(OPEN)?;
+    // A dead agent takes nothing back; the next one does, as soon as it starts.
+    tighten("1s")?;
+    agent.kill()?;
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let _agent = site.start(&["--interface", FAR])?;
+    site.until("it goes back after a crash", |status| status.pending.is_none())?;
+    ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 0, "the one before is in force again");
+    Ok(())
+}
+
+#[test]
+fn a_policy_is_exported_compared_and_taken_back() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let agent = site.start(&["--interface", FAR])?;
+    site.apply(OPEN)?;
+    site.apply(TIGHT)?;
+    let exported = site.file("exported.toml");
+    fs::write(&exported, site.ask(&["policy", "export"])?)?;
+    ensure!(!site.ask(&["policy", "diff", &path(&exported)])?.contains(['+', '-', '~']), "it is what was exported");
+    let first = site.file("first.toml");
+    fs::write(&first, site.ask(&["policy", "export", "--revision", "1"])?)?;
+    let diff = site.ask(&["policy", "diff", &path(&first)])?;
+    ensure!(diff.contains("192.0.2.0/24"), "the difference is named: {diff}");
+    site.ask(&["policy", "rollback"])?;
+    ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 0, "the first policy is in force again");
+    let history = site.json(&["policy", "history"])?;
+    ensure!(history["current"] == 3 && history["revisions"].as_array().is_some_and(|all| all.len() == 3), "{history}");
+    ends_with(&site, 1, &["policy", "apply", &path(&exported), "--if-revision", "1"])?;
+    site.ask(&["policy", "rollback", "2"])?;
+    agent.kill()?;
+    let _agent = site.start(&["--interface", FAR])?;
+    ensure!(site.status()?.revision == 4 && count_of(&site, &wire, &SOURCE, dropped)? == 1, "it survives the agent");
+    Ok(())
+}
+
+#[test]
+fn single_commands_edit_the_same_policy() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start(&["--interface", FAR])?;
+    site.ask(&["mode", "enforce"])?;
+    site.ask(&["service", "set", "discard", "--protocol", "udp", "--port", "9"])?;
+    site.ask(&["limit", "set", "few", "--unit", "packets", "--rate", "2/min", "--service", "discard"])?;
+    let (one, other) = (SOURCE[0], Ipv4Addr::new(192, 0, 2, 2));
+    ensure!(count_of(&site, &wire, &[one, one, one, other], dropped)? == 1, "the third of one source is refused");
+    site.ask(&["limit", "set", "few", "--rate", "1000/s"])?;
+    ensure!(site.limit("few")?.limit.service.as_deref() == Some("discard"), "what is not named stays");
+    site.ask(&["allow", "add", "192.0.2.1"])?;
+    site.ask(&["known", "add", "192.0.2.0/25"])?;
+    ensure!(site.json(&["allow", "list"])?["prefixes"][0] == "192.0.2.1/32");
+    let allowed = |reason: &str, _: &str| reason == "allowed";
+    ensure!(count_of(&site, &wire, &[one, other], allowed)? == 1);
+    let said = ends_with(&site, 1, &["service", "delete", "discard"])?;
+    ensure!(said.contains("few"), "the limit that needs it is named: {said}");
+    site.ask(&["limit", "delete", "few"])?;
+    site.ask(&["service", "delete", "discard"])?;
+    ends_with(&site, 1, &["limit", "delete", "few"])?;
+    ends_with(&site, 2, &["limit", "set", "few", "--unit", "packets", "--rate", "fast"])?;
+    let policy = site.ask(&["policy", "export"])?;
+    ensure!(policy.contains("192.0.2.0/25") && !policy.contains("discard"), "{policy}");
+    Ok(())
+}
