@@ -83,16 +83,24 @@ impl Rest {
     }
 }
 
-/// Reads a `T` of alignment 1 at `at`, if it ends within the frame.
+/// Reads a `T` at `at`, if it ends within the frame.
 #[inline(always)]
 unsafe fn read<T: Copy>(at: usize, end: usize) -> Option<T> {
-    const { assert!(align_of::<T>() <= 2) };
+    const { assert!(align_of::<T>() <= 2 && size_of::<T>().is_multiple_of(2)) };
     if at + size_of::<T>() > end {
         return None;
+    }
+    if cfg!(target_arch = "bpf") {
+        // SAFETY: as below; the kernel puts frames at even addresses, and every header has an even length.
+        return Some(unsafe { (at as *const Even<T>).read() }.0);
     }
     // SAFETY: just checked against the end; the caller answers for the range.
     Some(unsafe { (at as *const T).read_unaligned() })
 }
+
+/// A header at an even address. Of one that may be odd the compiler has to read every byte on its own.
+#[repr(C, align(2))]
+struct Even<T>(T);
 
 #[inline(always)]
 unsafe fn ipv4(rest: &mut Rest, packet: &mut Packet) -> Result<(), Reason> {
