@@ -86,27 +86,34 @@ pub enum Commit {
 }
 
 /// Reads the set on behalf of a packet.
-///
-/// All CPUs prefer the lowest slot: of two with one key the lower is the source's, and so it ends the search.
 #[inline(always)]
 pub fn check<S: Set>(set: &S, request: &Request) -> Check {
-    let mut free = Check::Full;
+    let mut keys = [0; WAYS];
     let mut way = 0;
+    // From the first way to the last: of two slots with one key the lower is the source's.
     while way < WAYS {
-        let key = set.key(way);
-        if key == request.key {
+        keys[way] = set.key(way);
+        if keys[way] == request.key {
             let seen = set.tat(way);
             return match gcra::admit(seen, request.now, request.cost, request.depth) {
                 Some(_) => Check::Held { way, seen },
                 None => Check::Exceeded,
             };
         }
-        if matches!(free, Check::Full) && way < request.ways && gcra::debt(set.tat(way), request.now) == 0 {
-            free = Check::Free { way, seen: key };
+        way += 1;
+    }
+    if request.cost > request.depth {
+        return Check::Exceeded;
+    }
+    // Likewise: all CPUs prefer the same slot.
+    let mut way = 0;
+    while way < WAYS {
+        if way < request.ways && gcra::debt(set.tat(way), request.now) == 0 {
+            return Check::Free { way, seen: keys[way] };
         }
         way += 1;
     }
-    if request.cost > request.depth { Check::Exceeded } else { free }
+    Check::Full
 }
 
 /// Charges what `check` saw, looking again when the slot changed.
