@@ -26,6 +26,7 @@ pub struct Order {
 
 impl Order {
     /// Sends nothing.
+    #[cfg(not(target_arch = "bpf"))]
     pub const SILENT: Self = Self {
         flood: 0,
         random: 0,
