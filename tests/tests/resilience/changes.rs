@@ -109,3 +109,27 @@ fn set_layout(site: &Site<'_>, layout: u64) -> Result<()> {
     let held = control.get(&0, 0)?;
     Ok(control.set(0, Control { layout, ..held }, 0)?)
 }
+
+#[test]
+fn detach_beside_a_running_agent_undoes_everything_when_it_is_forced() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let agent = site.start(&RUN)?;
+    site.apply("mode = \"enforce\"\n[sources]\nblock = [\"0.0.0.0/1\", \"128.0.0.0/1\"]\n")?;
+    let refused = site.run(&["detach"])?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure!(refused.status.code() == Some(1) && said.contains("--force"), "it would attach again: {said}");
+    ensure!(site.program_tag().is_ok(), "nothing was undone");
+
+    site.ask(&["detach", "--force"])?;
+    ensure!(!is_attached(&wire)? && !site.pin_dir().exists(), "no program and no pin is left");
+    machine::run(wire.far.command("ethtool").args(["-K", FAR, "gro", "on"]))?;
+    let counter = Counter::on(&wire, load().honest)?;
+    let flood = Sender::on(&wire)?.start(&wire.near, 0, &frame(), load())?;
+    std::thread::sleep(Duration::from_millis(200));
+    let (sent, received) = (flood.stop()?, counter.received()?);
+    ensure!(total(&received) == sent.flood + sent.honest, "{received:?} of {sent:?} came through");
+    ensure!(agent.stop()?.success(), "the agent ends when it is asked to");
+    Ok(())
+}
