@@ -31,7 +31,11 @@ mod watch;
 
 use std::collections::BTreeMap;
 
-use aya::{Ebpf, maps::MapData, programs::{ProgramFd, Xdp}};
+use aya::{
+    Ebpf,
+    maps::MapData,
+    programs::{ProgramFd, Xdp},
+};
 
 pub use self::{
     attach::{Attachment, Mode, Standing, XdpMode},
