@@ -7,15 +7,15 @@ use crate::{
     netns::Namespace,
     wire::{FAR, NEAR, Wire},
 };
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf,
-    maps::{Array, PerCpuArray},
+    maps::{Array, Map, MapData, PerCpuArray},
     programs::{ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
 };
 use std::{
     io::ErrorKind,
-    os::unix::thread::JoinHandleExt as _,
+    os::{fd::AsFd as _, unix::thread::JoinHandleExt as _},
     sync::{
         Arc, Once,
         atomic::{AtomicBool, Ordering},
@@ -51,10 +51,11 @@ impl Sender {
         Ok(Self { _object: object, interface: wire.near.interface_index(NEAR)? })
     }
 
-    /// Starts a flood from one CPU. It goes on until it is stopped or dropped.
+    /// Starts a flood from one CPU. It goes on until it is stopped or dropped, and may be given other orders.
     pub fn start(&self, host: &Namespace, cpu: usize, frame: &[u8], order: Order) -> Result<Flood> {
         let mut object = kernel::load(NO_LRU)?;
-        Array::try_from(object.map_mut("ORDER").context("no map ORDER")?)?.set(0, order, 0)?;
+        let mut orders = orders(&object)?;
+        orders.set(0, order, 0)?;
         let seed = Sent { state: 0x2545_f491_4f6c_dd1d ^ cpu as u64, ..Sent::default() };
         Array::try_from(object.map_mut("SENT").context("no map SENT")?)?.set(0, seed, 0)?;
         kernel::xdp(&mut object, "generate")?;
@@ -80,7 +81,7 @@ impl Sender {
         if started.recv().is_err() {
             return Err(join(thread).err().unwrap_or_else(|| anyhow!("the flood ended before it began")));
         }
-        Ok(Flood { stop, thread: Some(thread) })
+        Ok(Flood { stop, thread: Some(thread), orders })
     }
 }
 
@@ -111,13 +112,25 @@ impl Run {
 }
 
 /// A flood under way.
-#[derive(Debug)]
 pub struct Flood {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<Sent>>>,
+    orders: Array<MapData, Order>,
+}
+
+/// The order of an object, to be written while its programs run.
+fn orders(object: &Ebpf) -> Result<Array<MapData, Order>> {
+    let Some(Map::Array(map)) = object.map("ORDER") else { bail!("no map ORDER") };
+    let own = MapData::from_fd(map.fd().as_fd().try_clone_to_owned()?)?;
+    Ok(Map::Array(own).try_into()?)
 }
 
 impl Flood {
+    /// Gives it another order.
+    pub fn follow(&mut self, order: Order) -> Result<()> {
+        Ok(self.orders.set(0, order, 0)?)
+    }
+
     /// Ends it, and says what was sent.
     pub fn stop(mut self) -> Result<Sent> {
         self.end().expect("only `stop` and `drop` end the thread")
@@ -182,7 +195,7 @@ impl Counter {
     pub fn on(wire: &Wire, honest: u32) -> Result<Self> {
         let mut object = kernel::load(NO_LRU)?;
         let order = Order { honest, ..Order::SILENT };
-        Array::try_from(object.map_mut("ORDER").context("no map ORDER")?)?.set(0, order, 0)?;
+        orders(&object)?.set(0, order, 0)?;
         let program: &mut SchedClassifier = object.program_mut("count").context("no program count")?.try_into()?;
         program.load().context("load count")?;
         wire.far.enter(|| {

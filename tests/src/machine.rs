@@ -28,8 +28,7 @@ pub fn alone() -> Result<MutexGuard<'static, ()>> {
     Ok(alone)
 }
 
-/// Puts this thread ahead of ordinary ones, whatever session they belong to: a wire does not wait for a compiler. What it
-/// starts is ordinary again.
+/// Puts this thread ahead of ordinary ones, whatever session they belong to. What it starts is ordinary again.
 fn go_first(priority: i32) -> Result<()> {
     let parameters = libc::sched_param { sched_priority: priority };
     // SAFETY: the parameters live through the call, which concerns this thread alone.
@@ -44,12 +43,13 @@ pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Gives this thread one CPU, ahead of ordinary threads.
+/// Gives this thread one CPU, and it alone where that is not the first: a wire does not wait for a compiler. The first CPU
+/// stays everybody's, the kernel's own threads' above all: without them not even a program can be loaded.
 pub fn pin_to(cpu: usize) -> Result<()> {
     let mut set = rustix::thread::CpuSet::new();
     set.set(cpu);
     rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("pin a thread to CPU {cpu}"))?;
-    go_first(1)
+    if cpu > 0 { go_first(1) } else { Ok(()) }
 }
 
 /// CLOCK_MONOTONIC in nanoseconds: the clock of `bpf_ktime_get_ns`.

@@ -5,7 +5,7 @@
 //! all call this.
 //!
 //! Times are [`Ticks`]: 1/256 ns on the limit's clock, which wraps after 2.28 years; comparisons are therefore by
-//! signed difference, right for instants less than 1.14 years apart.
+//! difference, and only a difference that a bucket can owe counts as one.
 
 /// An instant or a span in units of 1/256 ns, modulo 2^64. Whole nanoseconds would be off by 1 % at 30 million a second.
 pub type Ticks = u64;
@@ -13,7 +13,7 @@ pub type Ticks = u64;
 /// Ticks per nanosecond.
 pub const TICKS_PER_NANO: u64 = 256;
 
-/// The longest span a bucket may owe, 24 h: far below the 1.14 years at which a comparison would turn.
+/// The longest span a bucket may owe, 24 h: so far below the 2.28 years of the clock that the two are never confused.
 pub const MAX_DEPTH: Ticks = 24 * 3600 * 1_000_000_000 * TICKS_PER_NANO;
 
 /// The clock's reading as ticks.
@@ -23,10 +23,13 @@ pub const fn ticks(nanos: u64) -> Ticks {
 }
 
 /// How much the bucket owes at `now`: 0 when it is full.
+///
+/// No bucket owes more than its depth, so what lies further ahead is the past of a clock that has wrapped, or a slot
+/// that was never used: nothing is owed there either.
 #[inline(always)]
 pub const fn debt(tat: Ticks, now: Ticks) -> Ticks {
     let ahead = tat.wrapping_sub(now);
-    if ahead.cast_signed() > 0 { ahead } else { 0 }
+    if ahead <= 2 * MAX_DEPTH { ahead } else { 0 }
 }
 
 /// Admits `cost` if the bucket, `depth` deep, has room for it, and gives the TAT to store.

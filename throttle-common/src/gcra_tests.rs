@@ -85,3 +85,10 @@ fn refuses_rates_that_no_bucket_can_hold() {
     assert_eq!(Price::of_rate(1, u64::MAX, 1), None);
     assert!(Price::of_rate(1, 86_400 * SECOND, 1).is_some_and(|day| day.depth(2).is_none()));
 }
+
+#[test]
+fn an_unused_bucket_is_full_at_every_uptime() {
+    for uptime in [1, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 63) + 1, u64::MAX - 2 * MAX_DEPTH - 1] {
+        assert_eq!(debt(0, uptime), 0, "{uptime} ticks after the boot");
+    }
+}

@@ -56,8 +56,9 @@ fn judge(ctx: &XdpContext, length: u32) -> u32 {
     // The agent fills these elements before it attaches anything, and they are never removed.
     let (Some(in_force), Some(scratch)) = (InForce::read(), scratch()) else { return xdp_action::XDP_PASS };
     let mut clock = Clock::unread();
+    let shape = Verdict::of_shape(read(ctx.ctx, length), in_force.policy);
     let packet = &scratch.packet;
-    let mut verdict = match Verdict::of_shape(read(ctx.ctx, length), in_force.policy) {
+    let mut verdict = match shape {
         None => decide(&in_force, packet, length, &mut clock),
         Some(shape) => shape,
     };

@@ -71,9 +71,9 @@ In a second terminal, as root:
 
     {inside} wrk -c 16 -d 5 -H 'Connection: close' http://{v4}/     # unthrottled
     throttle service set web --protocol tcp --port 80
-    throttle limit set per-source --service web --unit connections --rate 50/s --burst 100 --action reject
+    throttle limit set per-source --service web --unit connections --rate 50/s --burst 100
     throttle mode enforce
-    {inside} wrk -c 16 -d 5 -H 'Connection: close' http://{v4}/     # about 50 requests a second
+    {inside} wrk -c 16 -d 5 -H 'Connection: close' http://{v4}/     # 50 requests a second after a burst of 100
     {inside} curl --interface {other} http://{v4}/     # another source has a bucket of its own
     throttle limit list
     throttle status

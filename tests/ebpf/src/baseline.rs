@@ -95,14 +95,14 @@ fn limit(packet: &Packet) -> Option<u32> {
     let key = packet.source.key(packet.family, 32, NO_SECRET);
     // SAFETY: the helper has no preconditions.
     let now = gcra::ticks(unsafe { bpf_ktime_get_ns() });
-    let held = LRU.get_ptr_mut(&key);
+    let held = LRU.get_ptr_mut(key);
     // SAFETY: the entry may meanwhile serve another key, as in any use of this map; it stays a bucket.
     let tat = held.map_or(0, |tat| unsafe { tat.read_volatile() });
     let Some(next) = gcra::admit(tat, now, cost, depth) else { return Some(xdp_action::XDP_DROP) };
     match held {
         // SAFETY: as above; a lost update is this baseline's inaccuracy, and to its speed's credit.
         Some(tat) => unsafe { tat.write_volatile(next) },
-        None => LRU.insert(&key, &next, 0).ok()?,
+        None => LRU.insert(key, next, 0).ok()?,
     }
     Some(xdp_action::XDP_PASS)
 }

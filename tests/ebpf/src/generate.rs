@@ -41,10 +41,14 @@ fn draw(ctx: &XdpContext) -> Option<u32> {
     let sent = unsafe { &mut *SENT.get_ptr_mut(0)? };
     if sent.turns & u64::from(order.clock_every - 1) == 0 {
         // SAFETY: the helper has no preconditions.
-        sent.now = unsafe { bpf_ktime_get_ns() };
+        let now = unsafe { bpf_ktime_get_ns() };
+        if sent.flood + sent.honest > 0 && now < order.end && now - sent.now > sent.pause {
+            sent.pause = now - sent.now;
+        }
+        sent.now = now;
     }
     sent.turns += 1;
-    if sent.now < order.begin {
+    if sent.now < order.begin || sent.now >= order.end {
         return Some(xdp_action::XDP_DROP);
     }
     if sent.flood + sent.honest == 0 {

@@ -20,10 +20,13 @@ pub struct Order {
     pub catch_up: u64,
     /// When both streams begin, on the kernel's monotonic clock; 0 for at once.
     pub begin: u64,
+    /// When both streams end, or [`NEVER`].
+    pub end: u64,
 }
 
 impl Order {
     /// Sends nothing.
+    #[cfg(not(target_arch = "bpf"))]
     pub const SILENT: Self = Self {
         flood: 0,
         random: 0,
@@ -33,6 +36,7 @@ impl Order {
         honest_interval: NEVER,
         catch_up: 1_000_000,
         begin: 0,
+        end: NEVER,
     };
 }
 
@@ -61,6 +65,8 @@ pub struct Sent {
     pub first: u64,
     /// The clock at the last one.
     pub last: u64,
+    /// The longest time between two readings of the clock while the streams ran: how long the sender was kept from sending.
+    pub pause: u64,
 }
 
 /// What came through to the network stack.

@@ -80,7 +80,7 @@ fn an_agent_killed_every_second_changes_nothing_for_traffic() -> Result<()> {
     let mut agent = site.start(&RUN)?;
     site.apply(POLICY)?;
     let counter = Counter::on(&wire, load().honest)?;
-    let flood = Sender::on(&wire)?.start(&wire.near, 0, &frame(), load())?;
+    let flood = Sender::on(&wire)?.start(&wire.near, machine::cpus() - 1, &frame(), load())?;
     let mut dead = Duration::ZERO;
     let start = Instant::now();
     for kill in 1..=KILLS {
@@ -116,7 +116,7 @@ fn a_rebuilt_program_takes_over_without_a_gap() -> Result<()> {
     site.apply(POLICY)?;
     site.ask(&["block", "add", "203.0.113.9", "--for", "1h"])?;
     let counter = Counter::on(&wire, load().honest)?;
-    let flood = Sender::on(&wire)?.start(&wire.near, 0, &frame(), load())?;
+    let flood = Sender::on(&wire)?.start(&wire.near, machine::cpus() - 1, &frame(), load())?;
     let mut programs = Vec::new();
     for rebuilt in [&["--debug"][..], &[], &["--debug"]] {
         programs.push(program_id(&wire)?);
@@ -157,7 +157,7 @@ fn an_interface_that_goes_and_comes_back_is_throttled_again() -> Result<()> {
     let burst = || -> Result<(Sent, Received)> {
         let counter = Counter::on(&wire, load().honest)?;
         let order = Order { flood_interval: NEVER, ..load() };
-        let flood = Sender::on(&wire)?.start(&wire.near, 0, &frame(), order)?;
+        let flood = Sender::on(&wire)?.start(&wire.near, machine::cpus() - 1, &frame(), order)?;
         thread::sleep(Duration::from_millis(500));
         Ok((flood.stop()?, counter.received()?))
     };
@@ -224,7 +224,7 @@ fn detach_undoes_everything() -> Result<()> {
     let order = Order { flood_interval: NEVER, ..load() };
     // The driver takes frames only where there is a program or GRO; throttle's is gone.
     machine::run(wire.far.command("ethtool").args(["-K", FAR, "gro", "on"]))?;
-    let flood = Sender::on(&wire)?.start(&wire.near, 0, &frame(), order)?;
+    let flood = Sender::on(&wire)?.start(&wire.near, machine::cpus() - 1, &frame(), order)?;
     thread::sleep(Duration::from_millis(300));
     let sent = flood.stop()?;
     let received = counter.received()?;

@@ -134,6 +134,17 @@ impl Control {
                 self.revision = self.store.append(&document, AGENT, "the policy given at the start", now)?;
                 self.document = document;
             }
+            (None, None) if self.datapath.policy().revision > 0 => {
+                let held = self.datapath.policy().revision;
+                let fault = format!(
+                    "the store has no policy, so the kernel keeps revision {held}; \
+                     apply your policy file again, or start with the right --state-dir"
+                );
+                tracing::error!("{fault}");
+                self.faults.insert("policy", fault);
+                self.publish_names();
+                return Ok(());
+            }
             (None, None) => {}
         }
         let (document, revision) = (self.document.clone(), self.revision);

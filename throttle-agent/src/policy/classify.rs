@@ -1,6 +1,6 @@
 //! Which services a port may mean: for each port the list of its candidates, the most specific destination first.
 //!
-//! Called by the check, which wants the clashes, and by [`super::compile`], which wants the lists.
+//! Called by the check, which wants the clashes, and by [`super::compile()`], which wants the lists.
 
 use super::document::{Protocol, Service};
 use std::collections::{BTreeMap, HashMap};

@@ -3,10 +3,10 @@
 //! Everything here is pure: text or JSON in, a [`Document`] or the list of what is wrong with it out; a document and
 //! what the kernel holds in, the records to write out. No file here opens a file, a socket or a map, or reads a clock.
 //!
-//! - [`parse`], [`check`] and [`to_toml`]: between text and document; nothing contradictory or unknown gets in.
-//! - [`compile`]: from document to [`throttle_common::records`], with numbers and regions that stay.
+//! - [`parse()`], [`check()`] and [`to_toml()`]: between text and document; nothing contradictory or unknown gets in.
+//! - [`compile()`]: from document to [`throttle_common::records`], with numbers and regions that stay.
 //! - [`sources`]: what addresses and prefixes amount to together.
-//! - [`diff`] and [`forecast`]: what a change changes, and which flood a limit withstands.
+//! - [`diff()`] and [`mod@forecast`]: what a change changes, and which flood a limit withstands.
 //! - [`edit`]: the changes that single commands make.
 
 mod check;

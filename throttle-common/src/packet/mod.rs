@@ -1,7 +1,7 @@
 //! What a frame says of itself: Ethernet, up to two VLAN tags, IPv4 with options or IPv6 with extension headers, then
 //! TCP, UDP or ICMP.
 //!
-//! [`parse`] is the only reader of packets: the kernel programs call it on the driver's memory, the tests on byte
+//! [`parse()`] is the only reader of packets: the kernel programs call it on the driver's memory, the tests on byte
 //! strings. A frame that it cannot read to the end has a [`crate::words::Reason`] of its own; nothing is guessed and nothing is
 //! skipped, so that no shape is a way around a limit.
 

@@ -72,8 +72,8 @@ pub mod maps {
     pub const ANSWER_BUCKET: &str = "ANSWER_BUCKET";
     /// `RingBuf`: sampled [`super::Event`]s.
     pub const EVENTS: &str = "EVENTS";
-    /// `PerCpuArray<[Charge; SCOPE_LIMITS]>`: a packet's scratch space; not pinned.
-    pub const CHARGES: &str = "CHARGES";
+    /// `PerCpuArray<Scratch, 1>`: what a packet keeps while it is judged; not pinned.
+    pub const SCRATCH: &str = "SCRATCH";
     /// `Array<u64, 1>`: the clock where a test sets it.
     pub const TEST_CLOCK: &str = "TEST_CLOCK";
 }

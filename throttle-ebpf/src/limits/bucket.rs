@@ -190,9 +190,9 @@ fn overflow(limit: &Limit, question: &Question, clock: &mut Clock, charge: &mut 
     None
 }
 
-/// Charges the aggregate. After [`TRIES`] lost races it admits: the contention is not one source's.
+/// Charges the aggregate. After [`TRIES`] lost races it admits uncharged: the contention is not one source's.
 #[inline(always)]
-fn settle_aggregate(limit: &Limit, clock: &mut Clock, charge: &Charge) -> Option<Reason> {
+fn settle_aggregate(limit: &Limit, clock: &mut Clock, charge: &mut Charge) -> Option<Reason> {
     let cell = AGGREGATES.get_ptr_mut(charge.place)?;
     let mut seen = charge.seen;
     for _ in 0..TRIES {
@@ -202,10 +202,11 @@ fn settle_aggregate(limit: &Limit, clock: &mut Clock, charge: &Charge) -> Option
         // SAFETY: an element of the map.
         let (done, found) = unsafe { atomic::swap(cell, seen, next) };
         if done {
-            break;
+            return None;
         }
         seen = found;
     }
+    charge.aim(UNCHARGED, 0, 0);
     None
 }
 

@@ -90,11 +90,14 @@ extern "C" fn several(service: u32) -> u32 {
             let number = u32::from(scope.limits[index as usize]);
             let answer = ask(phase | index, number);
             if answer & STOP != 0 {
+                // Who was asked: those before this one, and in the second round also those behind it, uncharged.
+                let asked = if phase == SETTLE { u32::from(scope.count) } else { index };
                 for spared in 0..SCOPE_LIMITS as u32 {
-                    if spared >= index {
+                    if spared >= asked {
                         break;
                     }
-                    conclude(SPARE | phase | spared, u32::from(scope.limits[spared as usize]));
+                    let charged = if spared < index { phase } else { WEIGH };
+                    conclude(SPARE | charged | spared, u32::from(scope.limits[spared as usize]));
                 }
                 return answer | number << 16;
             }

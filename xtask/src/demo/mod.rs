@@ -39,7 +39,7 @@ pub(crate) fn run() -> Result<()> {
     let (web, datagrams) = load::round(&playground, BEFORE)?;
     print(&web, None, &datagrams, None);
 
-    throttle(&playground, &limit_set(&CONNECTIONS, "--service web --unit connections --action reject"))?;
+    throttle(&playground, &limit_set(&CONNECTIONS, "--service web --unit connections"))?;
     throttle(&playground, &limit_set(&DATAGRAMS, "--service sink --unit packets"))?;
     println!("\nThe same with these limits for {}:\n", process::seconds(AFTER));
     let (web, datagrams) = load::round(&playground, AFTER)?;
