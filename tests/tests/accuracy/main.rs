@@ -65,21 +65,23 @@ impl Offer {
         Frame::v4(SOURCE).length(if self.bytes { LENGTH as usize } else { 60 }).bytes()
     }
 
-    /// Measures until no sender was paused for so long that its bucket ran over, and compares what was admitted with what
-    /// the window entitles to.
+    /// Measures until no sender was kept from sending for so long that its bucket ran over, and compares what was
+    /// admitted with what the window entitles to. Too much fails at once; too little is what a starved sender looks
+    /// like as well, and fails when it is found every time.
     fn weigh(self, how: &str, mut measure: impl FnMut(Self) -> Result<Measured>) -> Result<()> {
         const ATTEMPTS: usize = 5;
         for _ in 0..ATTEMPTS {
             let measured = measure(self)?;
-            if measured.pause < HELD * 3 / 4 {
-                return self.compare(how, &measured);
+            if measured.pause < HELD * 3 / 4 && self.compare(how, &measured)? {
+                return Ok(());
             }
             say!("{how}: a sender was paused for {} ms; once more", measured.pause / 1_000_000);
         }
         anyhow::bail!("other processes keep the senders from sending: measured {ATTEMPTS} times in vain")
     }
 
-    fn compare(self, how: &str, measured: &Measured) -> Result<()> {
+    /// Whether what was admitted is all that was due; an error where it is more.
+    fn compare(self, how: &str, measured: &Measured) -> Result<bool> {
         let Measured { offered, admitted, window, .. } = *measured;
         let [least, most] = window.map(|nanos| self.burst() as f64 + self.rate as f64 * nanos as f64 / SECOND as f64);
         say!(
@@ -96,7 +98,6 @@ impl Offer {
         // source's slot is taken.
         let slack = (most / 100.0).max(self.cpus as f64 + 0.01);
         ensure!(admitted as f64 <= most + slack, "{admitted} admitted of {most:.1}");
-        ensure!(admitted as f64 >= least - slack, "{admitted} admitted of {least:.1}");
-        Ok(())
+        Ok(admitted as f64 >= least - slack)
     }
 }
