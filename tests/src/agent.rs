@@ -3,15 +3,22 @@
 
 use crate::{machine, netns::Namespace, pins::Pins};
 use anyhow::{Context, Result, bail, ensure};
+use aya::programs::{
+    links::{FdLink, PinnedLink},
+    loaded_programs,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    io::ErrorKind,
-    os::unix::net::UnixDatagram,
+    io::{ErrorKind, Read as _, Write as _},
+    os::unix::net::{UnixDatagram, UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 use throttle_agent::api::wire::{Envelope, LimitView, Status};
@@ -44,7 +51,11 @@ impl<'a> Site<'a> {
 
     /// The binary on this host, with the paths of this site.
     pub fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Command> {
-        let mut command = self.host.command(binary()?);
+        Ok(self.command_of(binary()?, arguments))
+    }
+
+    fn command_of(&self, binary: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut command = self.host.command(binary);
         command
             .args(arguments)
             .env("THROTTLE_SOCKET", self.file("api.sock"))
@@ -52,36 +63,46 @@ impl<'a> Site<'a> {
             .env("THROTTLE_PIN_DIR", self.pin_dir())
             // Whoever runs the tests over SSH is not the operator of this host.
             .env("SSH_CONNECTION", "");
-        Ok(command)
+        command
     }
 
     /// Starts an agent, and returns when it says that it is ready.
     pub fn start(&self, arguments: &[&str]) -> Result<Agent> {
-        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.start_build(binary()?, arguments)
+    }
+
+    /// The same with another build of the binary.
+    pub fn start_build(&self, binary: &Path, arguments: &[&str]) -> Result<Agent> {
+        let mut agent = self.spawn_build(binary, arguments)?;
+        match agent.ready()? {
+            None => Ok(agent),
+            Some(status) => bail!("the agent ended, {status}, before it was ready:\n{}", agent.log()),
+        }
+    }
+
+    /// Starts an agent that has done nothing yet when this returns.
+    pub fn spawn(&self, arguments: &[&str]) -> Result<Agent> {
+        self.spawn_build(binary()?, arguments)
+    }
+
+    /// Starts an agent that must refuse to run, and gives what it says.
+    pub fn refusal(&self, arguments: &[&str]) -> Result<String> {
+        let mut agent = self.spawn(arguments)?;
+        let status = agent.ready()?.context("the agent runs")?;
+        ensure!(status.code() == Some(1), "the agent ended with {status}:\n{}", agent.log());
+        Ok(agent.log())
+    }
+
+    fn spawn_build(&self, binary: &Path, arguments: &[&str]) -> Result<Agent> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let (notify, log) = (self.file(&format!("notify-{number}")), self.file(&format!("agent-{number}.log")));
         let readiness = UnixDatagram::bind(&notify).with_context(|| format!("bind {}", notify.display()))?;
         readiness.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let mut command = self.command(["run"].iter().chain(arguments))?;
+        let mut command = self.command_of(binary, ["run"].iter().chain(arguments));
         command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.stderr(File::create(&log)?).spawn().context("start the agent")?;
-        let mut agent = Agent { child, log };
-        let start = Instant::now();
-        let mut message = [0; 512];
-        loop {
-            match readiness.recv(&mut message) {
-                Ok(length) if message[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1") => {
-                    return Ok(agent);
-                }
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                Err(error) => return Err(error).context("wait for the agent"),
-            }
-            if let Some(status) = agent.child.try_wait()? {
-                bail!("the agent ended, {status}, before it was ready:\n{}", agent.log());
-            }
-            ensure!(start.elapsed() < PATIENCE, "the agent is not ready after {PATIENCE:?}:\n{}", agent.log());
-        }
+        Ok(Agent { child, log, readiness })
     }
 
     /// Runs a command to its end, whatever that is.
@@ -127,6 +148,34 @@ impl<'a> Site<'a> {
         self.ask(&["policy", "apply", &path(&file)]).map(drop)
     }
 
+    /// Asks the API itself, without the binary; gives the HTTP status and the body.
+    pub fn request(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+        let mut stream = UnixStream::connect(self.file("api.sock")).context("connect to the API's socket")?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let length = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: throttle\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).with_context(|| format!("{method} {path}"))?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("an answer without a body")?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok((status.with_context(|| head.to_owned())?, body.to_owned()))
+    }
+
+    /// The kernel's hash of the program that is attached, by the pin of its link: it needs no agent.
+    pub fn program_tag(&self) -> Result<u64> {
+        let links = self.pin_dir().join("links");
+        let first = fs::read_dir(&links).with_context(|| format!("list {}", links.display()))?.next();
+        let link = FdLink::from(PinnedLink::from_pin(first.context("no link is pinned")??.path())?);
+        let attached = link.info()?.program_id();
+        let mut programs = loaded_programs().filter_map(Result::ok);
+        let program = programs.find(|program| program.id() == attached).context("nothing is attached")?;
+        Ok(program.tag())
+    }
+
     /// Returns once the status is as it should be; the agent is asked again as long as it is not.
     pub fn until(&self, what: &str, is: impl Fn(&Status) -> bool) -> Result<Status> {
         let start = Instant::now();
@@ -146,9 +195,30 @@ impl<'a> Site<'a> {
 pub struct Agent {
     child: Child,
     log: PathBuf,
+    readiness: UnixDatagram,
 }
 
 impl Agent {
+    /// Waits until it says that it is ready; gives how it ended, if it did so before.
+    fn ready(&mut self) -> Result<Option<ExitStatus>> {
+        let start = Instant::now();
+        let mut message = [0; 512];
+        loop {
+            match self.readiness.recv(&mut message) {
+                Ok(length) if message[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1") => {
+                    return Ok(None);
+                }
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => return Err(error).context("wait for the agent"),
+            }
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(status));
+            }
+            ensure!(start.elapsed() < PATIENCE, "the agent is not ready after {PATIENCE:?}:\n{}", self.log());
+        }
+    }
+
     /// Its process.
     pub fn process(&self) -> u32 {
         self.child.id()

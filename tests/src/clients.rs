@@ -12,8 +12,9 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Sends a frame out of an interface of this thread's namespace, `count` times, through a packet socket.
-pub fn send_raw(interface: &str, frame: &[u8], count: usize) -> Result<()> {
+/// Sends frames out of an interface of this thread's namespace, through one packet socket: to close one takes the kernel
+/// tens of milliseconds.
+pub fn send_raw<'f>(interface: &str, frames: impl IntoIterator<Item = &'f [u8]>) -> Result<()> {
     let name = CString::new(interface)?;
     // SAFETY: the name lives through the call.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
@@ -27,7 +28,7 @@ pub fn send_raw(interface: &str, frame: &[u8], count: usize) -> Result<()> {
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_ifindex = index.cast_signed();
-    for _ in 0..count {
+    for frame in frames {
         // SAFETY: both pointers are valid for the lengths given.
         let sent = unsafe {
             libc::sendto(

@@ -2,13 +2,16 @@
 
 use anyhow::{Result, ensure};
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::{Duration, Instant},
 };
 use throttle_tests::{
     agent::Site,
     clients::{Ending, Server, fetch, wrk},
+    frames::Frame,
     generator::Sender,
+    kernel::Order,
     machine, needs_root, say,
     wire::{FAR, FAR_V4, FAR_V6, NEAR, Wire},
 };
@@ -143,4 +146,44 @@ fn wrk_gets_what_the_limit_promises() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn metrics_do_not_grow_with_sources() -> Result<()> {
+    const SOURCES: u64 = 10_000;
+    needs_root!();
+    let wire = Wire::silent()?;
+    let near = Sender::on(&wire)?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start(&["--interface", FAR, "--mode=native"])?;
+    site.apply("mode = \"enforce\"\n[[limit]]\nname = \"few\"\nunit = \"packets\"\nrate = \"1/hour\"\n")?;
+    let before = series(&site)?;
+    let order = Order { flood: 0x0a00_0000, random: 0x3fff, flood_interval: 5_000, ..Order::SILENT };
+    let flood = near.start(&wire.near, 0, &Frame::v4([10, 0, 0, 1]).bytes(), order)?;
+    // A source is admitted once an hour: so many admitted are so many sources.
+    let status = site.until("the sources have come", |status| status.limits[0].tallies.admitted.packets > SOURCES)?;
+    flood.stop()?;
+    ensure!(status.limits[0].tallies.refused.packets > 0 && !status.reasons.is_empty(), "none came twice: {status:?}");
+    let after = series(&site)?;
+    ensure!(before == after, "there are new series: {:?}", after.symmetric_difference(&before).collect::<Vec<_>>());
+    ensure!(!after.iter().any(|series| series.contains("10.0.")), "a label holds an address");
+    let names = after.iter().filter_map(|series| series.split_once('{')).flat_map(|(_, labels)| labels.split("\","));
+    let names: BTreeSet<_> = names.filter_map(|label| label.split('=').next()).collect();
+    let bounded =
+        ["family", "interface", "layout", "limit", "mode", "object", "outcome", "reason", "result", "version"];
+    ensure!(names.iter().copied().eq(bounded), "other labels than these: {names:?}");
+    say!(
+        "{} sources: {} series in the metrics before and after",
+        status.limits[0].tallies.admitted.packets,
+        after.len()
+    );
+    Ok(())
+}
+
+/// What the metrics tell figures of: names with their labels.
+fn series(site: &Site<'_>) -> Result<BTreeSet<String>> {
+    let (status, page) = site.request("GET", "/metrics", "")?;
+    ensure!(status == 200, "the metrics are answered with {status}");
+    let figures = page.lines().filter(|line| !line.starts_with('#'));
+    Ok(figures.filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series.to_owned()).collect())
 }

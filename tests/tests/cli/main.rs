@@ -3,6 +3,7 @@
 mod blocks;
 mod policies;
 mod refused;
+mod sessions;
 mod views;
 
 use anyhow::{Context, Result, ensure};
@@ -17,7 +18,7 @@ use throttle_tests::{
 /// Sends one frame from each source over the wire.
 fn send_from(wire: &Wire, sources: impl IntoIterator<Item = Ipv4Addr>) -> Result<()> {
     let frames: Vec<_> = sources.into_iter().map(|source| Frame::v4(source).bytes()).collect();
-    wire.near.enter(|| frames.iter().try_for_each(|frame| send_raw(NEAR, frame, 1)))?
+    wire.near.enter(|| send_raw(NEAR, frames.iter().map(Vec::as_slice)))?
 }
 
 /// Sends one frame from each source, and gives how many of them the agent counted as it was asked to.

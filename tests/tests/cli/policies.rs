@@ -58,8 +58,15 @@ fn an_unconfirmed_policy_goes_back_by_itself() -> Result<()> {
     tighten("1s")?;
     agent.kill()?;
     std::thread::sleep(std::time::Duration::from_secs(2));
-    let _agent = site.start(&["--interface", FAR])?;
+    let agent = site.start(&["--interface", FAR])?;
     site.until("it goes back after a crash", |status| status.pending.is_none())?;
+    ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 0, "the one before is in force again");
+    // One that starts before its time goes on waiting.
+    tighten("5s")?;
+    agent.kill()?;
+    let _agent = site.start(&["--interface", FAR])?;
+    ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 1, "its time is not over");
+    site.until("it goes back under the next agent", |status| status.pending.is_none())?;
     ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 0, "the one before is in force again");
     Ok(())
 }

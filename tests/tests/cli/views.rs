@@ -3,13 +3,14 @@
 use super::{ends_with, send_from};
 use anyhow::{Context, Result, ensure};
 use std::{
-    io::{BufRead as _, BufReader},
+    fs,
+    io::{BufRead as _, BufReader, ErrorKind},
     net::Ipv4Addr,
     process::{Command, Stdio},
 };
 use throttle_tests::{
     agent::{Site, path},
-    machine, needs_root,
+    machine, needs_root, say,
     wire::{FAR, Wire},
 };
 
@@ -152,7 +153,16 @@ fn completions_and_the_description_of_the_api_need_no_agent() -> Result<()> {
     let wire = Wire::silent()?;
     let site = Site::on(&wire.far)?;
     for shell in ["bash", "zsh", "fish"] {
-        ensure!(site.ask(&["completions", shell])?.contains("rollback"), "{shell}");
+        let script = site.file(shell);
+        fs::write(&script, site.ask(&["completions", shell])?)?;
+        ensure!(fs::read_to_string(&script)?.contains("rollback"), "{shell}");
+        match Command::new(shell).arg("-n").arg(&script).output() {
+            Err(error) if error.kind() == ErrorKind::NotFound => say!("skipped completions: {shell} is not installed"),
+            checked => {
+                let checked = checked?;
+                ensure!(checked.status.success(), "{shell}: {}", super::said(&checked));
+            }
+        }
     }
     let description: serde_json::Value = serde_json::from_str(&site.ask(&["openapi"])?)?;
     ensure!(description["openapi"].as_str().is_some_and(|version| version.starts_with("3.")));

@@ -217,6 +217,10 @@ impl Datapath {
     }
 
     fn attach_in(&mut self, device: &Interface, mode: XdpMode) -> Result<()> {
+        // Asked first: an attachment that ends at once for want of a pin is a change that would make us try again.
+        if self.pins.removed() {
+            bail!("{} is gone, as after `throttle detach`; start the agent anew", self.pins.root().display());
+        }
         let flag = if mode == XdpMode::Native { bpf::NATIVE } else { bpf::GENERIC };
         let link = self
             .first_that_works(|program| bpf::link_create(program, device.index, flag))

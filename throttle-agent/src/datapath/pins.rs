@@ -107,6 +107,11 @@ impl Pins {
         link_path(&self.root, interface)
     }
 
+    /// Whether somebody removed the pins under us: `throttle detach --force` does.
+    pub(super) fn removed(&self) -> bool {
+        !links(&self.root).is_dir()
+    }
+
     /// The interfaces that have a pinned link.
     pub(super) fn linked(&self) -> io::Result<Vec<String>> {
         linked(&self.root)
@@ -234,13 +239,23 @@ pub struct Detached {
 pub fn detach_all(root: &Path) -> Result<Detached> {
     let mut detached = Detached::default();
     let denied = || format!("cannot read {}; run this as root or as the agent's user", root.display());
-    for interface in linked(root).with_context(denied)? {
-        if detach_interface(root, &interface)? {
-            detached.interfaces.push(interface);
+    // A running agent attaches again at once, until it has no directory to pin in.
+    loop {
+        let mut again = false;
+        for interface in linked(root).with_context(denied)? {
+            if detach_interface(root, &interface)? {
+                again = true;
+                detached.interfaces.push(interface);
+            }
+        }
+        remove_if_empty(&links(root))?;
+        if !again || !links(root).is_dir() {
+            break;
         }
     }
+    detached.interfaces.sort_unstable();
+    detached.interfaces.dedup();
     detached.maps = remove_maps(&finished(root))? + remove_maps(&drafts(root))?;
-    remove_if_empty(&links(root))?;
     match remove_if_empty(root) {
         // Made for us by somebody who keeps it.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}

@@ -1,5 +1,7 @@
 //! Agents die, programs are rebuilt, interfaces go and come: every packet is judged all the while, and no bucket forgets.
 
+mod changes;
+
 use anyhow::{Context, Result, ensure};
 use std::{
     thread,
@@ -46,12 +48,17 @@ fn frame() -> Vec<u8> {
     Frame::v4(HONEST).length(60).bytes()
 }
 
+/// All that came through.
+fn total(received: &Received) -> u64 {
+    received.honest + received.other
+}
+
 /// Every frame that was sent was judged, and what came through is what was let through.
 fn all_judged(site: &Site<'_>, sent: &Sent, received: &Received) -> Result<()> {
     let judged = site.judged(|_, _| true)?;
     let passed = site.judged(|_, outcome| outcome == "pass" || outcome == "observe")?;
     ensure!(judged == sent.flood + sent.honest, "{judged} frames were judged of {sent:?}");
-    ensure!(passed == received.honest + received.other, "{passed} frames were let through, {received:?} came");
+    ensure!(passed == total(received), "{passed} frames were let through, {received:?} came");
     Ok(())
 }
 
@@ -135,6 +142,10 @@ fn program_id(wire: &Wire) -> Result<Option<u64>> {
     Ok(links[0]["xdp"]["prog"]["id"].as_u64())
 }
 
+fn is_attached(wire: &Wire) -> Result<bool> {
+    Ok(program_id(wire)?.is_some())
+}
+
 #[test]
 fn an_interface_that_goes_and_comes_back_is_throttled_again() -> Result<()> {
     needs_root!();
@@ -179,7 +190,7 @@ fn two_interfaces_share_one_bucket() -> Result<()> {
     let _agent = site.start(&["--interface", FAR, "--interface", "near"])?;
     site.apply(POLICY)?;
     let send = |interface: &str, count: usize| -> Result<()> {
-        wire.far.enter(|| throttle_tests::clients::send_raw(interface, &frame(), count))?
+        wire.far.enter(|| throttle_tests::clients::send_raw(interface, std::iter::repeat_n(&frame()[..], count)))?
     };
     send("near", 40)?;
     send(FAR, 40)?;
@@ -204,9 +215,9 @@ fn detach_undoes_everything() -> Result<()> {
     site.apply(POLICY)?;
     ensure!(site.run(&["detach"])?.status.code() == Some(1), "detach is refused beside a running agent");
     agent.kill()?;
-    ensure!(program_id(&wire)?.is_some(), "the program outlives the agent");
+    ensure!(is_attached(&wire)?, "the program outlives the agent");
     site.ask(&["detach"])?;
-    ensure!(program_id(&wire)?.is_none(), "no program is left on the interface");
+    ensure!(!is_attached(&wire)?, "no program is left on the interface");
     let left = std::fs::read_dir(site.pin_dir()).map_or(0, Iterator::count);
     ensure!(left == 0, "{left} pins are left");
     let counter = Counter::on(&wire, load().honest)?;

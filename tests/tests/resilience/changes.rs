@@ -1,0 +1,135 @@
+//! Changes of build: another one takes over under load; one that would misread the maps is refused.
+
+use super::{POLICY, RUN, all_judged, frame, is_attached, load, nothing_forgotten, total};
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, Map, MapData};
+use std::time::{Duration, Instant};
+use throttle_common::records::{Control, LAYOUT, maps};
+use throttle_tests::{
+    agent::{Site, binary},
+    generator::{Counter, Sender},
+    machine, needs_root,
+    rebuild::rebuild,
+    say,
+    wire::{FAR, Wire},
+};
+
+#[test]
+fn another_build_takes_over_from_a_killed_agent_without_a_gap() -> Result<()> {
+    needs_root!();
+    let _machine = machine::alone()?;
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let other = site.file("throttle-other");
+    rebuild(binary()?, &other)?;
+    let mut agent = site.start(&RUN)?;
+    site.apply(POLICY)?;
+    let counter = Counter::on(&wire, load().honest)?;
+    let flood = Sender::on(&wire)?.start(&wire.near, 0, &frame(), load())?;
+    let mut builds = vec![(site.status()?.build.object_digest, site.program_tag()?)];
+    for binary in [&other, binary()?, &other] {
+        agent.kill()?;
+        agent = site.start_build(binary, &RUN)?;
+        builds.push((site.status()?.build.object_digest, site.program_tag()?));
+    }
+    let sent = flood.stop()?;
+    let received = counter.received()?;
+    all_judged(&site, &sent, &received)?;
+    nothing_forgotten(&sent, &received)?;
+    ensure!(builds[0].0 != builds[1].0 && builds[0].1 != builds[1].1, "the builds are the same: {builds:?}");
+    ensure!(builds[0] == builds[2] && builds[1] == builds[3], "each put its own program in force: {builds:?}");
+    say!("3 take-overs by another build: {} frames sent, all judged", sent.flood + sent.honest);
+    ensure!(agent.stop()?.success(), "the agent ends when it is asked to");
+    Ok(())
+}
+
+#[test]
+fn an_agent_killed_at_any_moment_of_its_start_leaves_no_gap() -> Result<()> {
+    const STARTS: u32 = 20;
+    needs_root!();
+    let _machine = machine::alone()?;
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let began = Instant::now();
+    site.start(&RUN)?;
+    let start = began.elapsed();
+    let agent = site.start(&RUN)?;
+    site.apply(POLICY)?;
+    agent.kill()?;
+    let counter = Counter::on(&wire, load().honest)?;
+    let flood = Sender::on(&wire)?.start(&wire.near, 0, &frame(), load())?;
+    for number in 0..STARTS {
+        let starting = site.spawn(&RUN)?;
+        std::thread::sleep(start * number / STARTS);
+        starting.kill()?;
+    }
+    let agent = site.start(&RUN)?;
+    let sent = flood.stop()?;
+    let received = counter.received()?;
+    all_judged(&site, &sent, &received)?;
+    nothing_forgotten(&sent, &received)?;
+    say!(
+        "{STARTS} agents killed between 0 and {start:.0?} after their start: all of {} frames judged",
+        sent.flood + sent.honest
+    );
+    ensure!(agent.stop()?.success(), "the agent ends when it is asked to");
+    Ok(())
+}
+
+#[test]
+fn maps_of_another_layout_are_refused_with_the_remedy_which_helps() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let agent = site.start(&RUN)?;
+    site.apply(POLICY)?;
+    site.ask(&["block", "add", "203.0.113.9", "--for", "1h"])?;
+    agent.stop()?;
+
+    let sizes = site.refusal(&[&RUN[..], &["--table-sets", "4096"]].concat())?;
+    ensure!(
+        sizes.contains("--table-sets 1048576") && sizes.contains("throttle detach"),
+        "the remedy is named: {sizes}"
+    );
+    set_layout(&site, LAYOUT + 1)?;
+    let layout = site.refusal(&RUN)?;
+    ensure!(layout.contains("throttle detach") && layout.contains("layout"), "the remedy is named: {layout}");
+    ensure!(site.program_tag().is_ok(), "what was there goes on enforcing");
+
+    site.ask(&["detach"])?;
+    let _agent = site.start(&RUN)?;
+    let status = site.status()?;
+    ensure!(status.limits.len() == 1 && status.blocks == 1, "policy and blocks are kept in the store: {status:?}");
+    Ok(())
+}
+
+fn set_layout(site: &Site<'_>, layout: u64) -> Result<()> {
+    let control = MapData::from_pin(site.pin_dir().join("maps").join(maps::CONTROL)).context("open the pinned map")?;
+    let mut control: Array<_, Control> = Map::Array(control).try_into()?;
+    let held = control.get(&0, 0)?;
+    Ok(control.set(0, Control { layout, ..held }, 0)?)
+}
+
+#[test]
+fn detach_beside_a_running_agent_undoes_everything_when_it_is_forced() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let agent = site.start(&RUN)?;
+    site.apply("mode = \"enforce\"\n[sources]\nblock = [\"0.0.0.0/1\", \"128.0.0.0/1\"]\n")?;
+    let refused = site.run(&["detach"])?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure!(refused.status.code() == Some(1) && said.contains("--force"), "it would attach again: {said}");
+    ensure!(site.program_tag().is_ok(), "nothing was undone");
+
+    site.ask(&["detach", "--force"])?;
+    ensure!(!is_attached(&wire)? && !site.pin_dir().exists(), "no program and no pin is left");
+    machine::run(wire.far.command("ethtool").args(["-K", FAR, "gro", "on"]))?;
+    let counter = Counter::on(&wire, load().honest)?;
+    let flood = Sender::on(&wire)?.start(&wire.near, 0, &frame(), load())?;
+    std::thread::sleep(Duration::from_millis(200));
+    let (sent, received) = (flood.stop()?, counter.received()?);
+    ensure!(total(&received) == sent.flood + sent.honest, "{received:?} of {sent:?} came through");
+    ensure!(agent.stop()?.success(), "the agent ends when it is asked to");
+    Ok(())
+}
