@@ -223,7 +223,7 @@ fn attach(datapath: &mut Datapath, interfaces: &[String], mode: Mode) -> anyhow:
             continue;
         }
         match datapath.attach(interface, mode) {
-            Ok(attachment) => tracing::info!(interface, standing = ?attachment.standing, "attached"),
+            Ok(attachment) => tracing::info!(interface, standing = %attachment.standing, "attached"),
             Err(error) => {
                 for interface in fresh {
                     if let Err(error) = datapath.detach(interface) {
@@ -252,8 +252,9 @@ fn bind_metrics(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
 }
 
 fn read_policy(path: &Path) -> anyhow::Result<Document> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("read the policy {}", path.display()))?;
-    policy::parse(&text).with_context(|| format!("the policy {} is refused", path.display()))
+    let bytes = std::fs::read(path).with_context(|| format!("read the policy {}", path.display()))?;
+    let document = policy::text(bytes).and_then(|text| policy::parse(&text));
+    document.with_context(|| format!("the policy {} is refused", path.display()))
 }
 
 fn build() -> Build {

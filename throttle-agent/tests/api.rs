@@ -44,7 +44,7 @@ fn limits_and_services_come_and_go_as_revisions() {
     let agent = host.agent();
     let written = set(&agent, "a", "1000/s");
     assert_eq!(written["revision"], 1);
-    assert!(written["changes"][0].as_str().unwrap().starts_with("+ limit[a]"), "{written}");
+    assert!(written["changes"][0].as_str().unwrap().starts_with("+ limit \"a\""), "{written}");
     assert_eq!(set(&agent, "a", "1000/s")["changes"], json!([]), "nothing changes when nothing differs");
 
     let service = json!({"service": {"name": "web", "protocol": "tcp", "ports": [80, "8000-8080"]}});
@@ -93,6 +93,11 @@ fn every_refusal_is_a_problem_and_changes_nothing() {
     let large = "x".repeat(2 << 20);
     agent.put("/v1/mode", &json!({"mode": large})).problem(413, "too-large");
     agent.get("/v1/events?reason=nonsense").problem(400, "malformed");
+    let unknown = agent.get("/v1/events?limit=b").problem(400, "malformed");
+    assert_eq!(unknown["detail"], "no event is of a limit `b`; did you mean `a`?");
+    let novel = json!({"mode": "enforce", "write": {"message": "x".repeat(501)}});
+    agent.put("/v1/mode", &novel).problem(400, "malformed");
+    agent.ask("DELETE", "/v1/limits/a?message=two%0Alines", None).problem(400, "malformed");
     agent.get("/v1/policy?revision=77").problem(404, "not-found");
 
     let toml = "[[limit]]\nname = \"x\"\nunit = \"packets\"\nrate = \"fast\"\ncolour = 1\n";
@@ -104,7 +109,7 @@ fn every_refusal_is_a_problem_and_changes_nothing() {
     agent.put("/v1/limits/huge", &json!({"limit": huge})).problem(422, "policy-refused");
     assert_eq!(agent.get("/v1/status").ok()["revision"], 1);
     assert!(
-        agent.get("/metrics").body.contains("throttle_api_refused_requests_total 11"),
+        agent.get("/metrics").body.contains("throttle_api_refused_requests_total 14"),
         "{}",
         agent.get("/metrics").body
     );
@@ -133,6 +138,24 @@ fn a_writer_who_has_not_seen_the_last_revision_is_refused() {
 }
 
 #[test]
+fn a_change_is_told_its_own_warnings_and_not_those_of_others() {
+    if !privileged() {
+        return;
+    }
+    let host = Host::new();
+    let agent = host.agent();
+    agent.put("/v1/services/web", &json!({"service": {"name": "web", "protocol": "tcp", "ports": [80]}})).ok();
+    let mut scoped = limit("b", "50/s");
+    scoped["service"] = json!("web");
+    let warned = agent.put("/v1/limits/b", &json!({"limit": scoped})).ok();
+    assert!(warned["warnings"][0].as_str().unwrap().contains("fragments"), "{warned}");
+    scoped["rate"] = json!("60/s");
+    assert_eq!(agent.put("/v1/limits/b", &json!({"limit": scoped})).ok()["warnings"], json!([]));
+    assert_eq!(set(&agent, "a", "1000/s")["warnings"], json!([]));
+    assert_eq!(agent.put("/v1/mode", &json!({"mode": "enforce"})).ok()["mode"], "enforce");
+}
+
+#[test]
 fn check_and_diff_only_look() {
     if !privileged() {
         return;
@@ -145,7 +168,10 @@ fn check_and_diff_only_look() {
     assert_eq!(report["limits"][1]["name"], "b");
     assert!(report["limits"][1]["regions"][0]["forecast"]["flood_per_second"].as_f64().unwrap() > 1.0);
     let diff = agent.post("/v1/policy/diff", &json!({"document": document})).ok();
-    assert_eq!(diff["changes"][0], "~ limit[a].rate: \"1000/s\" -> \"500/s\"");
+    let rate = json!({"kind": "limit", "name": "a", "field": "rate", "from": "1000/s", "to": "500/s"});
+    let whole = json!({"unit": "packets", "rate": "10/s", "sources": 3000});
+    let added = json!({"kind": "limit", "name": "b", "field": null, "from": null, "to": whole});
+    assert_eq!(diff["changes"], json!([rate, added]));
     assert_eq!(agent.get("/v1/policy").ok()["revision"], 1);
 }
 

@@ -61,6 +61,7 @@ fn instructions(playground: &Playground) -> String {
     let (v4, v6) = SERVER;
     let ((first, first_v6), (last, last_v6)) = (client.addresses[0], client.addresses[client.addresses.len() - 1]);
     let (other, _) = client.addresses[1];
+    let (third, _) = client.addresses[2];
     format!(
         "
 A web server at {v4} and {v6}; a client with the addresses {first} to {last}, {first_v6} to {last_v6}.
@@ -68,16 +69,25 @@ In a second terminal, as root:
 
 {exports}
     alias throttle={throttle}
+    alias client='{inside}'
 
-    {inside} wrk -c 16 -d 5 -H 'Connection: close' http://{v4}/     # unthrottled
+    client wrk -c 16 -d 5 -H 'Connection: close' http://{v4}/     # unthrottled
     throttle service set web --protocol tcp --port 80
     throttle limit set per-source --service web --unit connections --rate 50/s --burst 100
+    client wrk -c 16 -d 5 -H 'Connection: close' http://{v4}/     # as before: the host only observes...
+    throttle limit list                                           # ...and counts what it would have refused
     throttle mode enforce
-    {inside} wrk -c 16 -d 5 -H 'Connection: close' http://{v4}/     # 50 requests a second after a burst of 100
-    {inside} curl --interface {other} http://{v4}/     # another source has a bucket of its own
-    throttle limit list
+    client wrk -c 16 -d 5 -H 'Connection: close' http://{v4}/     # 50 requests a second after a burst of 100
+    client curl --interface {other} http://{v4}/     # another source has a bucket of its own
+    throttle events --source {first}      # why was it refused?
+
+    throttle block add {third} --for 10m --reason 'a test'
+    client curl -m 3 --interface {third} http://{v4}/     # dropped without a word: a time-out
+    throttle block list --contains {third}      # why?
+
+    throttle limit set few --service web --unit connections --rate 1/min --burst 2 --action reject
+    client sh -c 'for i in 1 2 3; do curl -s --interface {last} http://{v4}/ || echo refused at once; done'
     throttle status
-    throttle events
 
 Ctrl-C ends the agent and removes all of it.
 "

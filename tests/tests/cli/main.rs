@@ -1,6 +1,7 @@
 //! The real binary: what its commands change, what they refuse, what they print, and how they end.
 
 mod blocks;
+mod endings;
 mod policies;
 mod refused;
 mod sessions;

@@ -61,68 +61,63 @@ fn elements<T: aya::Pod>(site: &Site<'_>, name: &str, count: u32) -> Result<Vec<
     (0..count).map(|element| Ok(array.get(&element, 0)?)).collect()
 }
 
-#[test]
-fn each_wrong_policy_is_refused_with_its_own_message_and_nothing_changes() -> Result<()> {
-    needs_root!();
+/// Has an agent hold a policy while wrong ones are offered, which must leave nothing behind.
+fn offered(offer: impl FnOnce(&Site<'_>) -> Result<()>) -> Result<()> {
     let wire = Wire::silent()?;
     let site = Site::on(&wire.far)?;
     let _agent = site.start(&["--interface", FAR])?;
     site.apply(HELD)?;
     let before = KernelState::read(&site)?;
-    let mut messages = BTreeSet::new();
-    let corpus = corpus()?;
-    ensure!(corpus.len() >= 50, "only {} wrong policies", corpus.len());
-    for file in &corpus {
-        let text = fs::read_to_string(file)?;
-        let expected = text.lines().next().and_then(|line| line.strip_prefix("# expected: "));
-        let expected = expected.with_context(|| format!("{} does not say how it is refused", file.display()))?;
-        let applied = ends_with(&site, 78, &["policy", "apply", &path(file)])?;
-        ensure!(applied.contains(&format!("\n{}:{expected}\n", path(file))), "{expected} is not said: {applied}");
-        ensure!(messages.insert(expected.to_owned()), "another policy has the same message: {expected}");
-        let checked = ends_with(&site, 78, &["policy", "check", &path(file)])?;
-        let faults = |said: &str| said.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
-        ensure!(faults(&checked) == faults(&applied), "check and apply differ: {checked}\n{applied}");
-
-        let (status, body) =
-            site.request("POST", "/v1/policy/apply", &serde_json::json!({"toml": text}).to_string())?;
-        let problem: Problem = serde_json::from_str(&body).with_context(|| body.clone())?;
-        ensure!((status, problem.kind) == (422, ProblemKind::PolicyRefused), "the API answers {status} {body}");
-        let first = problem.diagnostics.first().context("the API names no fault")?.in_file("");
-        ensure!(first == format!(":{expected}"), "the API says {first}");
-    }
+    offer(&site)?;
     ensure!(KernelState::read(&site)? == before, "a refused policy left something in the kernel");
     ensure!(site.status()?.revision == 1, "a refused policy became a revision");
+    Ok(())
+}
+
+#[test]
+fn each_wrong_policy_is_refused_with_its_own_message_and_nothing_changes() -> Result<()> {
+    needs_root!();
+    let corpus = corpus()?;
+    ensure!(corpus.len() >= 50, "only {} wrong policies", corpus.len());
+    let mut messages = BTreeSet::new();
+    offered(|site| {
+        for file in &corpus {
+            let expected = refused(site, file)?;
+            ensure!(messages.insert(expected.clone()), "another policy has the same message: {expected}");
+        }
+        Ok(())
+    })?;
     say!("{} wrong policies refused by the binary and by the API, each with its own message", corpus.len());
     Ok(())
+}
+
+/// Offers one file of the corpus to the binary and to the API; gives the message that it promises.
+fn refused(site: &Site<'_>, file: &Path) -> Result<String> {
+    let text = fs::read_to_string(file)?;
+    let expected = text.lines().next().and_then(|line| line.strip_prefix("# expected: "));
+    let expected = expected.with_context(|| format!("{} does not say how it is refused", file.display()))?;
+    let applied = ends_with(site, 78, &["policy", "apply", &path(file)])?;
+    ensure!(applied.contains(&format!("\n{}:{expected}\n", path(file))), "{expected} is not said: {applied}");
+    let checked = ends_with(site, 78, &["policy", "check", &path(file)])?;
+    let faults = |said: &str| said.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    ensure!(faults(&checked) == faults(&applied), "check and apply differ: {checked}\n{applied}");
+
+    let (status, body) = site.request("POST", "/v1/policy/apply", &serde_json::json!({"toml": text}).to_string())?;
+    let problem: Problem = serde_json::from_str(&body).with_context(|| body.clone())?;
+    ensure!((status, problem.kind) == (422, ProblemKind::PolicyRefused), "the API answers {status} {body}");
+    let first = problem.diagnostics.first().context("the API names no fault")?.in_file("");
+    ensure!(first == format!(":{expected}"), "the API says {first}");
+    Ok(expected.to_owned())
 }
 
 #[test]
 fn more_room_than_the_table_has_is_refused_by_the_agent() -> Result<()> {
     needs_root!();
-    let wire = Wire::silent()?;
-    let site = Site::on(&wire.far)?;
-    let _agent = site.start(&["--interface", FAR])?;
-    site.apply(HELD)?;
-    let before = KernelState::read(&site)?;
-    let file = site.file("large.toml");
-    fs::write(&file, format!("{HELD}sources = 100000000\n"))?;
-    let said = ends_with(&site, 78, &["policy", "apply", &path(&file)])?;
-    ensure!(said.contains("--table-sets"), "the remedy is named: {said}");
-    ensure!(KernelState::read(&site)? == before && site.status()?.revision == 1, "something changed");
-    Ok(())
-}
-
-#[test]
-fn several_faults_are_all_named_at_once() -> Result<()> {
-    needs_root!();
-    let wire = Wire::silent()?;
-    let site = Site::on(&wire.far)?;
-    let file = site.file("wrong.toml");
-    fs::write(&file, "mode = \"no\"\n[[limit]]\nname = \"a\"\nunit = \"x\"\nrate = \"1\"\n")?;
-    // No agent runs: a check needs none.
-    let said = ends_with(&site, 78, &["policy", "check", &path(&file)])?;
-    for line in [1, 4, 5] {
-        ensure!(said.contains(&format!("wrong.toml:{line}:")), "line {line} is not named: {said}");
-    }
-    Ok(())
+    offered(|site| {
+        let file = site.file("large.toml");
+        fs::write(&file, format!("{HELD}sources = 100000000\n"))?;
+        let said = ends_with(site, 78, &["policy", "apply", &path(&file)])?;
+        ensure!(said.contains("--table-sets"), "the remedy is named: {said}");
+        Ok(())
+    })
 }

@@ -1,4 +1,4 @@
-//! What the binary shows: status, events, metrics, the API's description, completions; and how it ends without an agent.
+//! What the binary shows: status, events, metrics, the API's description, completions.
 
 use super::{ends_with, send_from};
 use anyhow::{Context, Result, ensure};
@@ -15,35 +15,6 @@ use throttle_tests::{
 };
 
 const POLICY: &str = "mode = \"enforce\"\n[[limit]]\nname = \"few\"\nunit = \"packets\"\nrate = \"1/min\"\n";
-
-#[test]
-fn without_an_agent_every_client_ends_with_three() -> Result<()> {
-    needs_root!();
-    let wire = Wire::silent()?;
-    let site = Site::on(&wire.far)?;
-    for command in [&["status"][..], &["limit", "list"], &["block", "list"], &["events"], &["policy", "export"]] {
-        let said = ends_with(&site, 3, command)?;
-        ensure!(said.contains("throttle run"), "the remedy is named: {said}");
-    }
-    Ok(())
-}
-
-#[test]
-fn wrong_usage_ends_with_two() -> Result<()> {
-    needs_root!();
-    let wire = Wire::silent()?;
-    let site = Site::on(&wire.far)?;
-    for command in [
-        &["frobnicate"][..],
-        &["limit", "set"],
-        &["block", "add"],
-        &["block", "add", "everyone"],
-        &["events", "--reason", "bad luck"],
-    ] {
-        ends_with(&site, 2, command)?;
-    }
-    Ok(())
-}
 
 #[test]
 fn status_is_one_contract_for_people_and_programs() -> Result<()> {
@@ -130,6 +101,9 @@ fn events_are_followed_as_they_come_and_filtered() -> Result<()> {
     ensure!(read(&["--source", "198.51.100.0/24"])?.len() == 1, "one source's");
     ensure!(read(&["--source", "!192.0.2.0/24", "--reason", "source-limit"])?.len() == 1, "all but one source's");
     ensure!(read(&["--outcome", "reject"])?.is_empty(), "none was answered");
+    let said = ends_with(&site, 2, &["events", "--limit", "fwe"])?;
+    ensure!(said.contains("did you mean `few`?"), "a name that no event has is refused: {said}");
+    ends_with(&site, 2, &["events", "--service", "few"])?;
     let mut follow = site.command(["events", "--follow", "--last", "1", "--json", "--source", "192.0.2.0/24"])?;
     let mut follow = follow.stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?;
     let mut lines = BufReader::new(follow.stdout.take().context("it is piped")?).lines();

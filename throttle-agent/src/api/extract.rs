@@ -8,7 +8,7 @@ use axum::{
         FromRequest, FromRequestParts, Path, Query, Request,
         rejection::{JsonRejection, PathRejection, QueryRejection},
     },
-    http::{StatusCode, header, request::Parts},
+    http::{Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -111,13 +111,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Peer {
 
 /// Bounds the time of a request.
 pub(super) async fn in_time(request: Request, next: Next) -> Response {
+    let unknown = if request.method() == Method::GET { "" } else { "; whether the change was made is unknown" };
     match tokio::time::timeout(REQUEST, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::new(
-            ProblemKind::Unavailable,
-            format!("no answer within {} s; see `throttle status`", REQUEST.as_secs()),
-        )
-        .into_response(),
+        Err(_) => {
+            let detail = format!("no answer within {} s{unknown}; see `throttle status`", REQUEST.as_secs());
+            Problem::new(ProblemKind::Unavailable, detail).into_response()
+        }
     }
 }
 

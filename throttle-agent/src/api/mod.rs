@@ -24,9 +24,14 @@ use axum::{
 };
 pub use metrics::Faults;
 pub use openapi::document as openapi_document;
-use wire::paths;
+use peer::Peer;
+use wire::{Write, Written, paths};
 
-use crate::{control::Handle, events::Hub};
+use crate::{
+    control::{Author, Handle},
+    events::Hub,
+    policy::{Document, edit::EditError},
+};
 
 /// Bytes of a body that brings a policy or blocks: room for 100 000 of them.
 const LARGE_BODY: usize = 16 << 20;
@@ -84,6 +89,18 @@ impl Api {
     pub fn metrics_router(self) -> Router {
         let routes = Router::new().route(paths::METRICS, get(routes::health::metrics));
         self.finish(routes)
+    }
+
+    /// Changes the policy in force by one act of a peer.
+    async fn edit(
+        &self,
+        peer: &Peer,
+        act: &str,
+        write: Write,
+        change: impl FnOnce(&Document) -> Result<Document, EditError> + Send + 'static,
+    ) -> extract::Answer<Written> {
+        let author = Author::new(&peer.name, act);
+        self.control.ask(move |control| control.edit(change, &write, &author)).await.map(extract::answer)
     }
 
     fn finish(self, routes: Router<Self>) -> Router {

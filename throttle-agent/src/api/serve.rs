@@ -29,6 +29,8 @@ use super::{
 
 /// Connections at once. One administrator needs one, a dashboard a few; event streams keep theirs.
 const CONNECTIONS: usize = 64;
+/// Connections at once that are told that there is no place for them; beyond these they are closed without a word.
+const TURNED_AWAY: usize = 64;
 /// How long a peer may take for the head of a request, and may sit idle between two.
 const HEAD: Duration = Duration::from_secs(5);
 /// Header lines of a request.
@@ -48,7 +50,7 @@ pub async fn serve_unix(
     faults: Arc<Faults>,
     end: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let [places, doorsteps] = [CONNECTIONS, TURNED_AWAY].map(|count| Arc::new(Semaphore::new(count)));
     let mut connections = JoinSet::new();
     while let Some(accepted) = until(&end, listener.accept()).await {
         while connections.try_join_next().is_some() {}
@@ -61,8 +63,13 @@ pub async fn serve_unix(
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            let detail = format!("{CONNECTIONS} connections are open already; close some and try again");
-            connections.spawn(turn_away(stream, Problem::new(ProblemKind::Busy, detail)));
+            if let Ok(doorstep) = Arc::clone(&doorsteps).try_acquire_owned() {
+                let detail = format!("{CONNECTIONS} connections are open already; close some and try again");
+                connections.spawn(async move {
+                    turn_away(stream, Problem::new(ProblemKind::Busy, detail)).await;
+                    drop(doorstep);
+                });
+            }
             continue;
         };
         let (router, faults, end) = (router.clone(), Arc::clone(&faults), end.clone());

@@ -27,7 +27,7 @@ use crate::events::{Filter, Next, Subscription};
     )
 )]
 pub(super) async fn events(State(api): State<Api>, Queried(query): Queried<EventFilter>) -> Result<Response, Problem> {
-    let filter = Filter::read(&query)?;
+    let filter = Filter::read(&query, &api.events.named())?;
     let (kept, subscription) = api.events.subscribe();
     let mut past: Vec<Result<Bytes, Infallible>> = kept
         .iter()

@@ -1,18 +1,19 @@
 //! `throttle block`: sources that are refused, one by one or by the hundred thousand.
 
-use std::{io::Read as _, net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use throttle_agent::{
     api::wire::{Block, Blocks, BlocksRequest, Envelope, NewBlock, PrefixesDelete, Write, paths},
-    policy::{Prefix, units::Span},
+    policy::{Diagnostic, Diagnostics, Fault, Prefix, units::Span},
 };
 
 use super::{
     Context,
     failure::Failure,
     output::{self, Paint},
+    policy::Source,
     quantity::{moment, until},
     session,
     table::Table,
@@ -62,7 +63,7 @@ pub(crate) struct Add {
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// For how long, e.g. 10m or 1d; by default for ever
-    #[arg(long = "for", value_name = "TIME")]
+    #[arg(long = "for", value_name = "TIME", allow_hyphen_values = true)]
     span: Option<Span>,
     /// Why, for whoever finds the block
     #[arg(long, value_name = "TEXT")]
@@ -111,21 +112,12 @@ impl Add {
     fn request(self) -> Result<BlocksRequest, Failure> {
         let mut prefixes = self.prefixes;
         if let Some(file) = &self.file {
-            let (name, text) = if file.as_os_str() == "-" {
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).map_err(|error| Failure::of("read stdin", error))?;
-                ("stdin".to_owned(), text)
-            } else {
-                let name = file.display().to_string();
-                (
-                    name.clone(),
-                    std::fs::read_to_string(file).map_err(|error| Failure::of(format!("read {name}"), error))?,
-                )
-            };
-            prefixes.extend(lines(&name, &text)?);
+            prefixes.extend(listed(&Source::read(file, "the list")?)?);
         }
         if prefixes.is_empty() {
-            return Err(Failure::Usage("the file names no address; put one a line, e.g. 192.0.2.7".into()));
+            return Err(Failure::Usage(
+                "nobody to block: the file names no address; put one a line, e.g. 192.0.2.7".into(),
+            ));
         }
         if prefixes.len() > MOST {
             let count = prefixes.len();
@@ -143,27 +135,33 @@ impl Add {
     }
 }
 
-/// The prefixes of a file, or every line that is none.
-fn lines(name: &str, text: &str) -> Result<Vec<Prefix>, Failure> {
-    let mut prefixes = Vec::new();
-    let mut bad = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let word = line.split_once('#').map_or(line, |(before, _)| before).trim();
-        match word.parse() {
-            _ if word.is_empty() => {}
+/// The prefixes of a file, one a line; or every line that holds none.
+fn listed(source: &Source) -> Result<Vec<Prefix>, Failure> {
+    let (mut prefixes, mut faults) = (Vec::new(), Vec::new());
+    for (index, line) in source.text.lines().enumerate() {
+        let entry = line.split('#').next().unwrap_or_default().trim();
+        if entry.is_empty() {
+            continue;
+        }
+        match entry.parse::<Prefix>() {
             Ok(prefix) => prefixes.push(prefix),
-            Err(fault) => bad.push(format!("{name}:{}: {fault}", index + 1)),
+            Err(fault) => {
+                let column = line.chars().take_while(|letter| letter.is_whitespace()).count();
+                let place = |number: usize| u32::try_from(number + 1).ok();
+                faults.push(Diagnostic { line: place(index), column: place(column), ..fault.at("") });
+            }
         }
     }
-    if bad.is_empty() {
+    if faults.is_empty() {
         return Ok(prefixes);
     }
-    let unnamed = bad.len().saturating_sub(NAMED);
-    bad.truncate(NAMED);
+    let unnamed = faults.len().saturating_sub(NAMED);
+    faults.truncate(NAMED);
     if unnamed > 0 {
-        bad.push(format!("and {unnamed} more"));
+        faults.push(Fault::new(format!("and {unnamed} more lines"), "").at(""));
     }
-    Err(Failure::Usage(format!("nothing was blocked, because of these lines:\n{}", bad.join("\n"))))
+    let (faults, file) = (Diagnostics(faults), source.name.clone());
+    Err(Failure::File { title: "Nothing is blocked: the list is wrong", faults, file })
 }
 
 fn delete(context: &Context, prefixes: Vec<Prefix>, all: bool) -> Result<(), Failure> {
@@ -206,17 +204,14 @@ mod tests {
 
     #[test]
     fn a_file_is_read_whole_or_its_bad_lines_are_named() {
+        let file = |text: &str| listed(&Source { name: "drop.txt".to_owned(), text: text.to_owned() });
         let good = "# drop list\n192.0.2.0/24 # a network\n\n  2001:db8::1\n";
-        let read: Vec<_> = lines("drop.txt", good).unwrap().iter().map(Prefix::to_string).collect();
+        let read: Vec<_> = file(good).unwrap().iter().map(Prefix::to_string).collect();
         assert_eq!(read, ["192.0.2.0/24", "2001:db8::1"]);
-        let Err(Failure::Usage(text)) = lines("drop.txt", "192.0.2.7\n192.0.2.300\n\nexample.org\n") else {
-            panic!("bad lines are refused")
-        };
-        assert!(text.contains("drop.txt:2: `192.0.2.300`") && text.contains("drop.txt:4: `example.org`"), "{text}");
-        let Err(Failure::Usage(text)) = lines("drop.txt", &"x\n".repeat(NAMED + 5)) else {
-            panic!("bad lines are refused")
-        };
-        assert!(text.ends_with("and 5 more"));
+        let text = file("192.0.2.7\n192.0.2.300\n\n  example.org\n").unwrap_err().to_string();
+        assert!(text.contains("drop.txt:2:1: `192.0.2.300`") && text.contains("drop.txt:4:3: `example.org`"), "{text}");
+        let text = file(&"x\n".repeat(NAMED + 5)).unwrap_err().to_string();
+        assert!(text.ends_with("and 5 more lines"), "{text}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use throttle_agent::{
     api::wire::{self, CheckReport, Envelope, LimitForecast, RegionLoad},
     policy::{
-        self, Compiled, Layout,
+        self, Compiled, Layout, Mode,
         forecast::{self, Forecast},
     },
 };
@@ -21,7 +21,7 @@ use super::{
     Context,
     failure::Failure,
     output::{self, Paint},
-    policy::Source,
+    policy::{REFUSED, Source},
     quantity::{count, per_second, percent, span},
     table::{Cell, Table, Tone},
 };
@@ -38,7 +38,7 @@ pub(crate) struct Check {
     /// The policy; `-` reads stdin
     file: PathBuf,
     /// Foretell how a flood of so many packets a second from ever new sources would fare, e.g. 500k or 3.5M
-    #[arg(long, value_name = "RATE", value_parser = flood)]
+    #[arg(long, value_name = "RATE", value_parser = flood, allow_hyphen_values = true)]
     flood: Option<f64>,
     /// Sets of the table of buckets, as `throttle run --table-sets` has them
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
@@ -75,21 +75,25 @@ struct Flooded {
 impl Check {
     /// Does it.
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
-        let source = Source::read(&self.file)?;
+        let source = Source::read(&self.file, "the policy")?;
         let name = &source.name;
-        let refused = |faults: policy::Diagnostics| Failure::Policy(format!("refused\n{}", faults.in_file(name)));
+        let refused = |faults| Failure::File { title: REFUSED, faults, file: name.clone() };
         let (document, warnings) = policy::parse_with_warnings(&source.text).map_err(refused)?;
         let layout = Layout { sets: self.table_sets, limits: Vec::new() };
         let compiled = policy::compile(&document, 1, &layout).map_err(refused)?;
-        for warning in &warnings {
-            context.output.warn(&warning.in_file(name));
-        }
         if context.output.json {
             let warnings = warnings.iter().map(ToString::to_string).collect();
             return output::json(&Envelope::new(report(&compiled, warnings, self.flood)));
         }
+        for warning in &warnings {
+            context.output.warn(&warning.in_file(name));
+        }
         let (services, limits) = (document.services.len(), document.limits.len());
-        let summary = format!("{name} is sound: services: {services}, limits: {limits}\n");
+        let mode = match document.mode {
+            Mode::Enforce => "",
+            Mode::Observe => "; it observes: nothing is refused before mode = \"enforce\"",
+        };
+        let summary = format!("{name} is sound: services: {services}, limits: {limits}{mode}\n");
         output::data(&(summary + &render(&compiled, self.flood, context.output.paint)))
     }
 }
@@ -105,7 +109,10 @@ fn flood(text: &str) -> Result<f64, String> {
         },
     };
     let rate = number.parse::<f64>().ok().map(|number| number * scale).filter(|rate| (1.0..=1e12).contains(rate));
-    rate.ok_or_else(|| "write packets a second as in 500000, 500k or 3.5M".to_owned())
+    rate.ok_or_else(|| {
+        let wrong = if text.starts_with('-') { "a flood cannot be negative; " } else { "" };
+        format!("{wrong}write packets a second as in 500000, 500k or 3.5M")
+    })
 }
 
 fn family(forecast: &Forecast) -> &'static str {

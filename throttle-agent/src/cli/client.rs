@@ -20,7 +20,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::{net::UnixStream, runtime, time};
 
-use super::{failure::Failure, problem};
+use super::{
+    failure::{Failure, Silence},
+    problem,
+};
 
 /// How long a look may take.
 const READ: Duration = Duration::from_secs(10);
@@ -32,6 +35,8 @@ const WRITE: Duration = Duration::from_mins(1);
 pub(crate) struct Client {
     socket: PathBuf,
     runtime: runtime::Runtime,
+    /// How long it waits for what it reads, and for what it writes.
+    patience: [Duration; 2],
 }
 
 /// An answer that is not a problem.
@@ -62,7 +67,7 @@ impl Client {
             .enable_all()
             .build()
             .context("start the event loop of the client")?;
-        Ok(Self { socket: socket.to_owned(), runtime })
+        Ok(Self { socket: socket.to_owned(), runtime, patience: [READ, WRITE] })
     }
 
     /// Reads.
@@ -92,13 +97,14 @@ impl Client {
 
     /// Reads lines as they come, until the agent ends them, or `each` fails.
     pub(crate) fn lines(&self, path: &str, mut each: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
+        let broken_off = |error: hyper::Error| self.silent(Silence::BrokenOff(error.to_string()), false);
         self.runtime.block_on(async {
             let request = build(Method::GET, path, None, None)?;
-            let response = deadline(READ, self.send(request)).await??;
-            let mut body = accepted(response).await?.into_body();
+            let response = self.in_time(false, self.send(request)).await?;
+            let mut body = self.accepted(response, false).await?.into_body();
             let mut rest = Vec::new();
             while let Some(frame) = body.frame().await {
-                let Ok(data) = frame.context("the agent stopped while it was telling")?.into_data() else { continue };
+                let Ok(data) = frame.map_err(broken_off)?.into_data() else { continue };
                 rest.extend_from_slice(&data);
                 while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
                     let line: Vec<u8> = rest.drain(..=end).collect();
@@ -119,24 +125,48 @@ impl Client {
         body: Option<Bytes>,
         revision: Option<u64>,
     ) -> Result<Answer, Failure> {
-        let limit = if method == Method::GET { READ } else { WRITE };
+        let writes = method != Method::GET;
         self.runtime.block_on(async {
             let request = build(method, path, body, revision)?;
-            deadline(limit, async {
-                let response = accepted(self.send(request).await?).await?;
-                let body = response.into_body().collect().await.context("the agent stopped while it was answering")?;
-                Ok(Answer { body: body.to_bytes() })
+            self.in_time(writes, async {
+                let response = self.accepted(self.send(request).await?, writes).await?;
+                Ok(Answer { body: self.whole(response, writes).await? })
             })
-            .await?
+            .await
         })
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+        let writes = request.method() != Method::GET;
+        let broken_off = |error: hyper::Error| self.silent(Silence::BrokenOff(error.to_string()), writes);
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("speak HTTP with the agent")?;
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken_off)?;
         tokio::spawn(connection);
-        Ok(sender.send_request(request).await.context("the agent closed the connection without an answer")?)
+        sender.send_request(request).await.map_err(broken_off)
+    }
+
+    async fn accepted(&self, response: Response<Incoming>, writes: bool) -> Result<Response<Incoming>, Failure> {
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        Err(problem::failure(status, &self.whole(response, writes).await?))
+    }
+
+    async fn whole(&self, response: Response<Incoming>, writes: bool) -> Result<Bytes, Failure> {
+        let body = response.into_body().collect().await;
+        Ok(body.map_err(|error| self.silent(Silence::BrokenOff(error.to_string()), writes))?.to_bytes())
+    }
+
+    /// The answer, unless it takes longer than this client waits.
+    async fn in_time<T>(&self, writes: bool, answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let limit = self.patience[usize::from(writes)];
+        time::timeout(limit, answer).await.map_err(|_| self.silent(Silence::TooLong(limit), writes))?
+    }
+
+    fn silent(&self, cause: Silence, wrote: bool) -> Failure {
+        Failure::Silent { socket: self.socket.clone(), cause, wrote }
     }
 
     fn unreachable(&self, error: &io::Error) -> Failure {
@@ -198,25 +228,6 @@ fn build(
         request = request.header(IF_MATCH, format!("\"{revision}\""));
     }
     Ok(request.body(Full::new(body.unwrap_or_default())).context("write the request")?)
-}
-
-async fn accepted(response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
-    if response.status().is_success() {
-        return Ok(response);
-    }
-    let status = response.status();
-    let body = response.into_body().collect().await.context("read the agent's refusal")?.to_bytes();
-    Err(problem::failure(status, &body))
-}
-
-async fn deadline<T>(limit: Duration, answer: impl Future<Output = T>) -> Result<T, Failure> {
-    time::timeout(limit, answer).await.map_err(|_| {
-        Failure::Failed(anyhow::anyhow!(
-            "no answer from the agent within {} s: it is overloaded or stuck; see `journalctl -u throttle`. \
-             Whether a change was made is uncertain: look with `throttle status`",
-            limit.as_secs()
-        ))
-    })
 }
 
 #[cfg(test)]

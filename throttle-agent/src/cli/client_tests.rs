@@ -65,3 +65,36 @@ fn lines_are_whole_however_they_arrive() {
     client.lines("/v1/events", each).unwrap();
     assert_eq!(seen, ["a", "bb", "c"]);
 }
+
+/// A client, in a hurry, of something that hears and never answers.
+fn unheard() -> (tempfile::TempDir, UnixListener, Client) {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("api.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let client = Client { patience: [Duration::from_millis(50); 2], ..Client::new(&socket).unwrap() };
+    (dir, listener, client)
+}
+
+#[test]
+fn a_look_that_is_not_answered_in_time_says_nothing_of_changes() {
+    let (_dir, _listener, client) = unheard();
+    let Err(failure @ Failure::Silent { wrote: false, .. }) = client.get("/v1/status") else { panic!("no answer") };
+    let text = failure.to_string();
+    assert!(text.starts_with("no answer within 0.05 s from the agent at ") && !text.contains("change"), "{text}");
+}
+
+#[test]
+fn a_change_that_is_not_answered_in_time_is_unknown_and_says_how_to_find_out() {
+    let (_dir, _listener, client) = unheard();
+    let failure = client.put("/v1/mode", &serde_json::json!({})).unwrap_err();
+    assert!(matches!(failure, Failure::Silent { wrote: true, .. }));
+    let text = failure.to_string();
+    assert!(text.contains("is unknown") && text.contains("throttle policy history"), "{text}");
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_no_answer() {
+    let (_dir, client) = answering("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"re");
+    let failure = client.delete("/v1/limits/web").unwrap_err();
+    assert!(matches!(failure, Failure::Silent { wrote: true, .. }), "{failure}");
+}

@@ -9,7 +9,7 @@ use throttle_agent::{
     datapath::{Detached, detach_all, detach_interface},
 };
 
-use super::{Context, failure::Failure, output};
+use super::{Context, Pins, failure::Failure, output};
 
 /// What to detach.
 #[derive(Debug, Args)]
@@ -28,6 +28,8 @@ pub(crate) struct Detach {
     /// Detach although an agent runs
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    pins: Pins,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,7 +52,7 @@ impl Detach {
             }
             context.output.warn(&format!("the agent at {socket} still runs, and may attach again"));
         }
-        let detached = self.detach(&context.global.pin_dir)?;
+        let detached = self.detach(&self.pins.pin_dir)?;
         if context.output.json {
             let report = Report { interfaces: &detached.interfaces, maps: detached.maps };
             return output::json(&Envelope::new(report));

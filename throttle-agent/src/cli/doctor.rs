@@ -9,7 +9,7 @@ use throttle_agent::{
     datapath::doctor::{self, Finding, Level},
 };
 
-use super::{Context, failure::Failure, output, output::Paint};
+use super::{Context, Pins, failure::Failure, output, output::Paint};
 
 /// What to examine.
 #[derive(Debug, Args)]
@@ -23,6 +23,8 @@ pub(crate) struct Doctor {
     /// An interface to examine; by default every one that is up
     #[arg(long = "interface", short, value_name = "IF")]
     interfaces: Vec<String>,
+    #[command(flatten)]
+    pins: Pins,
 }
 
 #[derive(Debug, Serialize)]
@@ -42,7 +44,7 @@ struct Entry<'a> {
 impl Doctor {
     /// Examines.
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
-        let findings = doctor::examine(&self.interfaces, &context.global.pin_dir);
+        let findings = doctor::examine(&self.interfaces, &self.pins.pin_dir);
         if context.output.json {
             let findings = findings.iter().map(entry).collect();
             output::json(&Envelope::new(Findings { findings }))?;

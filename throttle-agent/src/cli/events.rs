@@ -59,7 +59,7 @@ impl EventsArgs {
                 StreamItem::Event(event) if !context.output.json => {
                     output::data(&render(event, context.output.paint))?;
                 }
-                StreamItem::Gap(gap) if !context.output.json => context.output.warn(&missed(*gap)),
+                StreamItem::Gap(gap) if !context.output.json => output::say(&missed(*gap, self.follow)),
                 _ => {}
             }
             Ok(())
@@ -136,15 +136,17 @@ fn end(address: std::net::IpAddr, port: Option<u16>) -> String {
     }
 }
 
-fn missed(gap: Gap) -> String {
+/// What is not shown: while following since the last line, otherwise in all.
+fn missed(gap: Gap, follow: bool) -> String {
+    let when = if follow { "more" } else { "in all" };
     let mut parts = Vec::new();
-    if gap.lost > 0 {
-        parts.push(format!("{} lost: this reader or the agent was too slow", gap.lost));
-    }
     if gap.withheld > 0 {
-        parts.push(format!("{} withheld: beyond the policy's rate of events", gap.withheld));
+        parts.push(format!("{} {when} beyond the policy's rate of events", gap.withheld));
     }
-    format!("refusals that are not shown: {}", parts.join("; "))
+    if gap.lost > 0 {
+        parts.push(format!("{} {when} lost, because this reader or the agent was too slow", gap.lost));
+    }
+    format!("(not shown: {})", parts.join("; "))
 }
 
 #[cfg(test)]
@@ -187,8 +189,12 @@ mod tests {
 
     #[test]
     fn what_is_not_shown_is_counted() {
-        let text = missed(Gap { lost: 2, withheld: 30 });
-        assert!(text.contains("2 lost") && text.contains("30 withheld"));
+        assert_eq!(
+            missed(Gap { lost: 0, withheld: 30 }, true),
+            "(not shown: 30 more beyond the policy's rate of events)"
+        );
+        let text = missed(Gap { lost: 2, withheld: 30 }, false);
+        assert!(text.contains("30 in all beyond") && text.contains("2 in all lost"), "{text}");
     }
 
     #[test]

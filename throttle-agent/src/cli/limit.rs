@@ -1,11 +1,14 @@
 //! `throttle limit`: what one source may do.
 
+use std::fmt::Write as _;
+
 use clap::{Args, Subcommand};
 use throttle_agent::{
-    api::wire::{Envelope, LimitRequest, LimitView, Limits, paths},
+    api::wire::{Envelope, LimitRequest, LimitView, Limits, RegionLoad, paths},
     policy::{
         Lengths, Limit, Mode, Word as _,
         units::{Quantity, Rate},
+        word::one_of,
     },
 };
 use throttle_common::words::{Action, Overflow, Unit};
@@ -15,9 +18,9 @@ use super::{
     client::{query, under},
     failure::Failure,
     output::{self, Paint},
-    quantity::{count, percent},
+    quantity::{bytes, count, per_second, percent},
     table::{Cell, Table, Tone},
-    words::word,
+    words::{whole, word},
     writing,
     writing::Writing,
 };
@@ -30,6 +33,11 @@ pub(crate) enum LimitCommand {
     Set(Box<Set>),
     /// List limits with what they admitted and refused
     List,
+    /// Show everything about one limit, defaults included
+    Show {
+        /// Its name
+        name: String,
+    },
     /// Delete a limit; what it remembers of sources is forgotten
     Delete {
         /// Its name
@@ -55,10 +63,10 @@ pub(crate) struct Set {
     #[arg(long, value_parser = word::<Unit>())]
     unit: Option<Unit>,
     /// What a source may do in the long run, e.g. 1000/s, 50/min, 10Mbit/s; a new limit needs it
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
     rate: Option<Rate>,
     /// What it may do at once, e.g. 50 or 64KiB; by default what the rate names, for bytes at least 64KiB
-    #[arg(long, value_name = "AMOUNT")]
+    #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true)]
     burst: Option<Quantity>,
     /// Only packets for this service count; by default every packet of the host
     #[arg(long, value_name = "NAME")]
@@ -76,13 +84,13 @@ pub(crate) struct Set {
     #[arg(long, value_parser = word::<Overflow>())]
     overflow: Option<Overflow>,
     /// Bits of an IPv4 address that make a source; by default 32
-    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(1..=32))]
+    #[arg(long, value_name = "BITS", value_parser = whole(1, 32), allow_hyphen_values = true)]
     prefix_v4: Option<u8>,
     /// Bits of an IPv6 address that make a source; by default 64
-    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(1..=128))]
+    #[arg(long, value_name = "BITS", value_parser = whole(1, 128), allow_hyphen_values = true)]
     prefix_v6: Option<u8>,
     /// Sources of each family to have room for; by default 196608
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "COUNT", value_parser = whole(1, u32::MAX), allow_hyphen_values = true)]
     sources: Option<u32>,
     #[command(flatten)]
     writing: Writing,
@@ -110,6 +118,19 @@ impl LimitCommand {
                     return Ok(());
                 }
                 output::data(&render(&limits, context.output.paint))
+            }
+            Self::Show { name } => {
+                let answer = context.client()?.get(paths::LIMITS)?;
+                let Envelope { schema_version, body } = answer.parse::<Envelope<Limits>>()?;
+                let names: Vec<_> = body.limits.iter().map(|view| view.limit.name.as_str()).collect();
+                let Some(view) = body.limits.iter().find(|view| view.limit.name == name) else {
+                    let remedy = if names.is_empty() { "there are none".to_owned() } else { one_of(&name, &names) };
+                    return Err(Failure::Failed(anyhow::anyhow!("there is no limit `{name}`; {remedy}")));
+                };
+                if context.output.json {
+                    return output::json(&Envelope { schema_version, body: view });
+                }
+                output::data(&describe(view))
             }
             Self::Delete { name, writing } => {
                 let path = query(&under(paths::LIMITS, &name), &writing.wire())?;
@@ -205,7 +226,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
             limit.service.as_deref().unwrap_or_default().into(),
             limit.unit.name().into(),
             limit.rate.to_string().into(),
-            limit.burst.map(|burst| burst.to_string()).unwrap_or_default().into(),
+            burst(view).into(),
             limit.action.name().into(),
             Cell::new(limit.mode.name(), mode),
             count(tallies.admitted.packets).into(),
@@ -217,6 +238,62 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
         ]);
     }
     table.render(paint)
+}
+
+/// What a source may do at once, whether the policy says it or not.
+fn burst(view: &LimitView) -> String {
+    match (view.limit.burst, view.limit.unit) {
+        (Some(burst), _) => burst.to_string(),
+        (None, Unit::Bytes) => bytes(view.burst),
+        (None, _) => view.burst.to_string(),
+    }
+}
+
+/// Everything about one limit, what the policy leaves to defaults included.
+fn describe(view: &LimitView) -> String {
+    let LimitView { limit, tallies, .. } = view;
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| _ = writeln!(text, "{name:<11} {value}");
+    let default = if limit.burst.is_none() { " (by default)" } else { "" };
+    line("limit", limit.name.clone());
+    line("counts", format!("{} {}", limit.unit.name(), whose(limit)));
+    line("admits", format!("{} and {}{default} at once, for each source", limit.rate, burst(view)));
+    line("refuses by", format!("{}, mode {}", limit.action.name(), limit.mode.name()));
+    for region in &view.regions {
+        let RegionLoad { family, prefix, aggregate, slots, busy, forecast, .. } = region;
+        let (flood, share) = (per_second(forecast.flood_per_second), percent(region.occupancy));
+        line(
+            family,
+            format!(
+                "a source is a /{prefix}; {} of {} places busy ({share}); a flood of {flood} fills them",
+                count(*busy),
+                count(*slots)
+            ),
+        );
+        line("", format!("a source without a place: {}", overflow(limit.overflow, *aggregate)));
+    }
+    for (name, tally) in [
+        ("admitted", tallies.admitted),
+        ("refused", tallies.refused),
+        ("observed", tallies.observed),
+        ("spared", tallies.spared),
+        ("overflowed", tallies.overflowed),
+    ] {
+        line(name, format!("{} packets, {}", count(tally.packets), bytes(tally.bytes)));
+    }
+    text
+}
+
+fn whose(limit: &Limit) -> String {
+    limit.service.as_ref().map_or("of the whole host".to_owned(), |service| format!("of service {service}"))
+}
+
+fn overflow(rule: Overflow, aggregate: u8) -> String {
+    match rule {
+        Overflow::Aggregate => format!("shares the bucket of its /{aggregate}"),
+        Overflow::Refuse => "is refused".to_owned(),
+        Overflow::Admit => "is admitted uncounted".to_owned(),
+    }
 }
 
 /// How full a limit's part of the table is; above half it is worth a look, above 70 % newcomers find no place.

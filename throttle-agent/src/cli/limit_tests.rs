@@ -61,21 +61,55 @@ fn a_list_shows_what_each_limit_did() {
     let limits = [
         LimitView {
             limit: Limit::new("new-connections", Unit::Connections, rate("50/min")),
+            burst: 50,
             number: 0,
             tallies: Tallies { admitted: packets(1234), refused: packets(1_000_000), ..Tallies::default() },
             regions: vec![region("ipv4", 0.034), region("ipv6", 0.0)],
         },
         LimitView {
-            limit: Limit { mode: Mode::Observe, ..Limit::new("all", Unit::Packets, rate("1000/s")) },
+            limit: Limit { mode: Mode::Observe, ..Limit::new("all", Unit::Bytes, rate("1000B/s")) },
+            burst: 65_536,
             number: 1,
             tallies: Tallies { observed: packets(5), ..Tallies::default() },
             regions: vec![region("ipv4", 0.8), region("ipv6", 0.0)],
         },
     ];
     let expected = "\
-LIMIT            UNIT           RATE  ACTION  MODE     ADMITTED  REFUSED  OBSERVED  BUSY V4  BUSY V6
-new-connections  connections  50/min  drop    enforce      1234       1M              3.4 %      0 %
-all              packets      1000/s  drop    observe         0        0         5     80 %      0 %
+LIMIT            UNIT            RATE   BURST  ACTION  MODE     ADMITTED  REFUSED  OBSERVED  BUSY V4  BUSY V6
+new-connections  connections   50/min      50  drop    enforce      1234       1M              3.4 %      0 %
+all              bytes        1000B/s  64 KiB  drop    observe         0        0         5     80 %      0 %
 ";
     assert_eq!(render(&limits, Paint::PLAIN), expected);
+}
+
+#[test]
+fn a_limit_is_shown_with_what_the_policy_leaves_out() {
+    let region = RegionLoad {
+        family: "ipv4".to_owned(),
+        prefix: 32,
+        aggregate: 24,
+        slots: 262_144,
+        busy: 8_913,
+        aggregates_busy: 0,
+        occupancy: 0.034,
+        forecast: Forecast { busy_seconds: 1.2, flood_per_second: 24_900.0 },
+    };
+    let view = LimitView {
+        limit: Limit { service: Some("web".to_owned()), ..Limit::new("new", Unit::Connections, rate("50/min")) },
+        burst: 50,
+        number: 0,
+        tallies: Tallies { refused: Tally { packets: 3, bytes: 222 }, ..Tallies::default() },
+        regions: vec![region],
+    };
+    let expected = "\
+limit       new
+counts      connections of service web
+admits      50/min and 50 (by default) at once, for each source
+refuses by  drop, mode enforce
+ipv4        a source is a /32; 8913 of 262k places busy (3.4 %); a flood of 24.9k/s fills them
+            a source without a place: shares the bucket of its /24
+admitted    0 packets, 0 B
+refused     3 packets, 222 B
+";
+    assert!(describe(&view).starts_with(expected), "{}", describe(&view));
 }

@@ -5,7 +5,7 @@
 //! (pure, tested) and how it shows the answer (pure, tested against strings); [`client`] is the only road to the agent,
 //! [`failure::Failure`] the only way out that is not success.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
@@ -33,7 +33,7 @@ mod writing;
 
 use client::Client;
 use failure::{EXIT_CODES, Failure};
-use output::{Color, Output, Paint};
+use output::{Color, Output};
 
 /// Throttles what each source may send to this host, in the kernel, before the network stack sees it.
 #[derive(Debug, Parser)]
@@ -52,21 +52,22 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "THROTTLE_SOCKET", default_value = "/run/throttle/api.sock", value_name = "PATH")]
     #[arg(hide_env_values = true, help_heading = "Global options")]
     pub(crate) socket: PathBuf,
-    /// Where the agent keeps policy revisions and blocks
-    #[arg(long, global = true, env = "THROTTLE_STATE_DIR", default_value = "/var/lib/throttle", value_name = "DIR")]
-    #[arg(hide_env_values = true, help_heading = "Global options")]
-    pub(crate) state_dir: PathBuf,
-    /// Where programs, links and maps are pinned; below a mounted bpffs
-    #[arg(long, global = true, env = "THROTTLE_PIN_DIR", default_value = "/sys/fs/bpf/throttle", value_name = "DIR")]
-    #[arg(hide_env_values = true, help_heading = "Global options")]
-    pub(crate) pin_dir: PathBuf,
-    /// Print the API's JSON on stdout, for programs
+    /// Answer in JSON on stdout, fail in JSON on stderr, for programs
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
-    /// When to use colour; `auto` heeds NO_COLOR
+    /// When to use colour: auto (heeds NO_COLOR), always or never
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", help_heading = "Global options")]
-    #[arg(hide_possible_values = true)]
+    #[arg(hide_possible_values = true, hide_default_value = true)]
     pub(crate) color: Color,
+}
+
+/// Where the agent pins, for those commands that look there.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Pins {
+    /// Where programs, links and maps are pinned; below a mounted bpffs
+    #[arg(long, env = "THROTTLE_PIN_DIR", default_value = "/sys/fs/bpf/throttle", value_name = "DIR")]
+    #[arg(hide_env_values = true)]
+    pub(crate) pin_dir: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,13 +127,31 @@ impl Context {
 
 /// Parses the arguments, does what they ask, and gives the exit code.
 pub(crate) fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
-    let talk = Paint::of_stderr(global.color);
+    let Cli { global, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && asks_for_json(std::env::args_os()) => {
+            return Failure::Usage(in_words(&error)).report(Output::new(true, Color::Never));
+        }
+        Err(error) => error.exit(),
+    };
     let output = Output::new(global.json, global.color);
     match obey(&Context { global, output }, command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(talk),
+        Err(failure) => failure.report(output),
     }
+}
+
+/// Whether a command line that cannot be read asks for JSON all the same.
+fn asks_for_json(mut arguments: impl Iterator<Item = OsString>) -> bool {
+    arguments.by_ref().take_while(|argument| argument != "--").any(|argument| argument == "--json")
+}
+
+/// What is wrong with a command line, on one line and without the usage below it.
+fn in_words(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim);
+    let text = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
 }
 
 fn obey(context: &Context, command: Command) -> Result<(), Failure> {
@@ -165,5 +184,31 @@ mod tests {
     #[test]
     fn the_commands_do_not_contradict_each_other() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_line_that_cannot_be_read_is_told_in_one_line() {
+        let error =
+            Cli::try_parse_from(["throttle", "limit", "set", "web", "--unit", "packtes", "--json"]).unwrap_err();
+        let text = in_words(&error);
+        assert!(text.starts_with("invalid value 'packtes' for '--unit <UNIT>'") && !text.contains('\n'), "{text}");
+        let asks = |line: &str| asks_for_json(line.split(' ').map(OsString::from));
+        assert!(asks("throttle nonsense --json") && !asks("throttle block add -- --json"));
+    }
+
+    #[test]
+    fn a_value_may_begin_with_a_dash_and_is_then_told_what_is_wrong_with_it() {
+        for line in [
+            "limit set web --rate -5/s",
+            "limit set web --burst -5",
+            "limit set web --sources -5",
+            "service set web --protocol tcp --port -80",
+            "block add 192.0.2.1 --for -5m",
+            "mode enforce --confirm-within -5s",
+            "policy check p.toml --flood -1",
+        ] {
+            let text = Cli::try_parse_from(["throttle"].into_iter().chain(line.split(' '))).unwrap_err().to_string();
+            assert!(text.contains("negative"), "{line}: {text}");
+        }
     }
 }

@@ -88,9 +88,21 @@ impl Output {
         Self { json, paint: Paint::choose(color, io::stdout().is_terminal()), talk: Paint::of_stderr(color) }
     }
 
-    /// Says something that deserves a look.
+    /// Says something that deserves a look; to a program as a line of JSON.
     pub(crate) fn warn(self, text: &str) {
-        say(&format!("{} {}", self.talk.warning("warning:"), text.trim_end()));
+        if self.json {
+            say(&serde_json::json!({ "warning": text.trim_end() }).to_string());
+        } else {
+            say(&format!("{} {}", self.talk.warning("warning:"), text.trim_end()));
+        }
+    }
+
+    /// Says why the command fails: to a person as text, to a program as a line of JSON.
+    pub(crate) fn fail(self, text: &str, told: &impl Serialize) {
+        match serde_json::to_string(told) {
+            Ok(told) if self.json => say(&told),
+            _ => say(&format!("{} {text}", self.talk.fault("error:"))),
+        }
     }
 }
 

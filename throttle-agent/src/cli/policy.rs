@@ -3,8 +3,12 @@
 use std::{io::Read as _, path::PathBuf};
 
 use clap::{Args, Subcommand};
-use throttle_agent::api::wire::{
-    ApplyRequest, CheckRequest, DiffReport, Envelope, History, PolicyQuery, PolicyView, RollbackRequest, Write, paths,
+use throttle_agent::{
+    api::wire::{
+        ApplyRequest, CheckRequest, DiffReport, Envelope, History, PolicyQuery, PolicyView, RollbackRequest, Write,
+        paths,
+    },
+    policy,
 };
 
 use super::{
@@ -79,7 +83,7 @@ impl PolicyCommand {
             Self::Check(check) => check.obey(context),
             Self::Diff { file } => diff(context, &file),
             Self::Apply(apply) => {
-                let source = Source::read(&apply.file)?;
+                let source = Source::read(&apply.file, "the policy")?;
                 let request = ApplyRequest { document: None, toml: Some(source.text), write: apply.writing.wire() };
                 let client = context.client()?;
                 let answer = client.post_if(paths::POLICY_APPLY, &request, apply.if_revision);
@@ -113,7 +117,7 @@ impl PolicyCommand {
 }
 
 fn diff(context: &Context, file: &std::path::Path) -> Result<(), Failure> {
-    let source = Source::read(file)?;
+    let source = Source::read(file, "the policy")?;
     let request = CheckRequest { document: None, toml: Some(source.text) };
     let answer = context.client()?.post(paths::POLICY_DIFF, &request);
     let answer = answer.map_err(|failure| failure.in_file(&source.name))?;
@@ -124,26 +128,33 @@ fn diff(context: &Context, file: &std::path::Path) -> Result<(), Failure> {
     if report.changes.is_empty() {
         output::say(&format!("nothing would change: revision {} is the same", report.revision));
     }
-    output::data(&changes(&report.changes, context.output.paint))
+    let lines: Vec<_> = report.changes.iter().map(ToString::to_string).collect();
+    output::data(&changes(&lines, context.output.paint))
 }
 
-/// A policy file and the name that messages give it.
+/// What is said of a policy file that is wrong, before any agent has seen it.
+pub(crate) const REFUSED: &str = "The policy is refused";
+
+/// A file that the command line names, and what messages call it.
 pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) text: String,
 }
 
 impl Source {
-    /// Reads it; `-` is stdin.
-    pub(crate) fn read(file: &std::path::Path) -> Result<Self, Failure> {
+    /// Reads `what`, which has to be text; `-` is stdin.
+    pub(crate) fn read(file: &std::path::Path, what: &str) -> Result<Self, Failure> {
         let name = if file.as_os_str() == "-" { "stdin".to_owned() } else { file.display().to_string() };
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         let outcome = match name.as_str() {
-            "stdin" => std::io::stdin().read_to_string(&mut text),
-            _ => std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text)),
+            "stdin" => std::io::stdin().read_to_end(&mut bytes),
+            _ => std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut bytes)),
         };
-        outcome.map_err(|error| Failure::of(format!("read the policy {name}"), error))?;
-        Ok(Self { name, text })
+        outcome.map_err(|error| Failure::of(format!("read {what} {name}"), error))?;
+        match policy::text(bytes) {
+            Ok(text) => Ok(Self { name, text }),
+            Err(faults) => Err(Failure::File { title: "The file is refused", faults, file: name }),
+        }
     }
 }
 

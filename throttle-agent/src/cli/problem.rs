@@ -1,7 +1,10 @@
 //! The agent's refusals, as people read them and as exit codes.
 
 use hyper::StatusCode;
-use throttle_agent::api::wire::{Problem, ProblemKind};
+use throttle_agent::{
+    api::wire::{Problem, ProblemKind},
+    policy::Diagnostics,
+};
 
 use super::failure::Failure;
 
@@ -16,10 +19,11 @@ pub(crate) fn failure(status: StatusCode, body: &[u8]) -> Failure {
     }
 }
 
-/// The exit code of a refusal.
-pub(crate) fn code(problem: &Problem) -> u8 {
+/// The exit code of a refusal, of a file or of what was typed.
+pub(crate) fn code(problem: &Problem, of_file: bool) -> u8 {
     match problem.kind {
-        ProblemKind::PolicyRefused => 78,
+        ProblemKind::PolicyRefused if of_file => 78,
+        ProblemKind::PolicyRefused | ProblemKind::Malformed => 2,
         ProblemKind::Unavailable | ProblemKind::Busy => 3,
         _ => 1,
     }
@@ -44,6 +48,11 @@ pub(crate) fn render(problem: &Problem, file: Option<&str>) -> String {
     text
 }
 
+/// What is wrong with a file, one line for each fault.
+pub(crate) fn list(title: &str, faults: &Diagnostics, file: &str) -> String {
+    format!("{}\n{}", lower(title), faults.in_file(file))
+}
+
 fn lower(title: &str) -> String {
     let mut letters = title.chars();
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
@@ -60,6 +69,7 @@ mod tests {
             line: Some(line),
             column: Some(8),
             path: path.to_owned(),
+            name: Some("web".to_owned()).filter(|_| line == 3),
             reason: "`50` names no period".to_owned(),
             remedy: "write 50/min".to_owned(),
         };
@@ -67,17 +77,24 @@ mod tests {
         problem.diagnostics = vec![fault(3, "limit[0].rate"), fault(9, "limit[1].rate")];
         let expected = "\
 the policy is refused; nothing was changed
-p.toml:3:8: limit[0].rate: `50` names no period; write 50/min
-p.toml:9:8: limit[1].rate: `50` names no period; write 50/min";
+p.toml:3:8: limit \"web\": rate: `50` names no period; write 50/min
+p.toml:9:8: limit 2: rate: `50` names no period; write 50/min";
         assert_eq!(render(&problem, Some("p.toml")), expected);
-        assert_eq!(code(&problem), 78);
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_ends_otherwise_than_what_was_typed() {
+        let problem = Problem::new(ProblemKind::PolicyRefused, "`0/s` admits nothing");
+        assert_eq!((code(&problem, true), code(&problem, false)), (78, 2));
+        let problem = Problem::new(ProblemKind::Malformed, "a confirmation within 99999 s; write 1 to 86400");
+        assert_eq!((code(&problem, true), code(&problem, false)), (2, 2));
     }
 
     #[test]
     fn other_refusals_say_what_and_why() {
         let problem = Problem::new(ProblemKind::NotFound, "no limit is named `x`; see `throttle limit list`");
         assert_eq!(render(&problem, None), "no limit is named `x`; see `throttle limit list`");
-        assert_eq!(code(&problem), 1);
+        assert_eq!(code(&problem, false), 1);
         let problem = Problem::new(ProblemKind::Store, "no space left on the device; make room");
         assert_eq!(render(&problem, None), "the store refused: no space left on the device; make room");
     }

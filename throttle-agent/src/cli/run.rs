@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, ValueEnum};
 use throttle_agent::{agent, datapath, policy::Diagnostics};
 
-use super::{Context, failure::Failure};
+use super::{Context, Pins, failure::Failure, policy};
 
 /// How to run.
 #[derive(Debug, Args)]
@@ -33,6 +33,12 @@ pub(crate) struct Run {
     /// The group that may use the socket beside root, by name or number
     #[arg(long, value_name = "GROUP")]
     socket_group: Option<String>,
+    /// Where policy revisions and blocks are kept
+    #[arg(long, env = "THROTTLE_STATE_DIR", default_value = "/var/lib/throttle", value_name = "DIR")]
+    #[arg(hide_env_values = true)]
+    state_dir: PathBuf,
+    #[command(flatten)]
+    pins: Pins,
     /// A loopback address that serves /metrics for Prometheus, e.g. 127.0.0.1:9851
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
@@ -60,7 +66,6 @@ impl Run {
     /// Runs until it is told to end.
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
         let file = self.policy.as_ref().map(|file| file.display().to_string());
-        let global = &context.global;
         let options = agent::Options {
             interfaces: self.interfaces,
             mode: match self.mode {
@@ -69,18 +74,19 @@ impl Run {
                 Mode::Generic => datapath::Mode::Generic,
             },
             table_sets: self.table_sets,
-            socket: global.socket.clone(),
+            socket: context.global.socket.clone(),
             socket_group: self.socket_group,
-            state_dir: global.state_dir.clone(),
-            pin_dir: global.pin_dir.clone(),
+            state_dir: self.state_dir,
+            pin_dir: self.pins.pin_dir,
             policy: self.policy,
             metrics: self.metrics,
             debug: self.debug,
             drop_privileges: !self.keep_privileges,
         };
-        agent::run(&options).map_err(|error| match (error.downcast_ref::<Diagnostics>(), file) {
-            (Some(faults), Some(file)) => Failure::Policy(format!("refused\n{}", faults.in_file(&file))),
-            _ => Failure::Failed(error),
+        agent::run(&options).map_err(|error| match (error.downcast::<Diagnostics>(), file) {
+            (Ok(faults), Some(file)) => Failure::File { title: policy::REFUSED, faults, file },
+            (Ok(faults), None) => Failure::Failed(faults.into()),
+            (Err(error), _) => Failure::Failed(error),
         })
     }
 }

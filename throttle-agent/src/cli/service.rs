@@ -45,7 +45,7 @@ pub(crate) struct Set {
     #[arg(long, value_parser = word::<Protocol>())]
     protocol: Protocol,
     /// A port or a range of ports, e.g. 80 or 8000-8080; may be given several times
-    #[arg(long = "port", value_name = "PORT", value_delimiter = ',')]
+    #[arg(long = "port", value_name = "PORT", value_delimiter = ',', allow_hyphen_values = true)]
     ports: Vec<PortRange>,
     /// Only packets to this address or prefix of the host
     #[arg(long, value_name = "PREFIX")]

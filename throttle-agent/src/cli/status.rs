@@ -12,7 +12,7 @@ use throttle_agent::{
     api::wire::{Envelope, Status, paths},
     policy::{Mode, units::Span},
 };
-use throttle_common::words::{Outcome, Reason};
+use throttle_common::words::{Action, Outcome, Reason};
 
 use super::{
     Context,
@@ -128,6 +128,16 @@ fn notes(status: &Status, now: Timestamp) -> Vec<String> {
     }
     if status.mode == Mode::Observe {
         notes.push("this host only observes: nothing is refused until `throttle mode enforce`".to_owned());
+    }
+    let rejects = status.limits.iter().any(|view| view.limit.action == Action::Reject);
+    for attachment in &status.attachments {
+        if rejects && attachment.attached && attachment.driver.as_deref() == Some("veth") {
+            let interface = &attachment.interface;
+            notes.push(format!(
+                "{interface} is a veth: answers of `reject` reach its other end only where that has an XDP program too; \
+                 elsewhere `reject` is a `drop`"
+            ));
+        }
     }
     for session in &status.session_allows {
         let (source, end) = (session.prefix.addr(), until(session.until, now));

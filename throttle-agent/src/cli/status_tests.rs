@@ -39,11 +39,13 @@ fn status() -> Status {
             interface: "eth0".to_owned(),
             attached: true,
             mode: Some("native".to_owned()),
+            driver: Some("ixgbe".to_owned()),
             problem: None,
         }],
         table: Room { sets: 1 << 20, sets_used: 131_072, bytes: 72 << 20 },
         limits: vec![LimitView {
             limit: Limit::new("new-connections", Unit::Connections, "50/min".parse().unwrap()),
+            burst: 50,
             number: 0,
             tallies: Tallies {
                 admitted: Tally { packets: 1234, bytes: 91_316 },
@@ -69,8 +71,8 @@ throttle 0.1.0: healthy, enforcing, revision 7, up 3 h 12 min
 INTERFACE  STATE     XDP MODE
 eth0       attached  native
 
-LIMIT            UNIT           RATE  ACTION  MODE     ADMITTED  REFUSED  BUSY V4  BUSY V6
-new-connections  connections  50/min  drop    enforce      1234    1.02M    3.4 %    3.4 %
+LIMIT            UNIT           RATE  BURST  ACTION  MODE     ADMITTED  REFUSED  BUSY V4  BUSY V6
+new-connections  connections  50/min     50  drop    enforce      1234    1.02M    3.4 %    3.4 %
 
 REASON        OUTCOME  PACKETS    BYTES
 admitted      pass       5.12M  361 MiB
@@ -97,9 +99,10 @@ fn what_is_wrong_comes_first() {
                 interface: "eth0".to_owned(),
                 attached: true,
                 mode: Some("generic".to_owned()),
+                driver: None,
                 problem: Some("generic mode is slow; the driver has no native XDP".to_owned()),
             },
-            Attachment { interface: "eth1".to_owned(), attached: false, mode: None, problem: None },
+            Attachment { interface: "eth1".to_owned(), attached: false, mode: None, driver: None, problem: None },
         ],
         limits: Vec::new(),
         reasons: Vec::new(),
@@ -132,4 +135,16 @@ new-connections  ipv4       /32        /24   262k  8913               12     1.2
 ";
     assert!(text.contains(region), "{text}");
     assert!(text.contains("capabilities: CAP_BPF CAP_NET_ADMIN\n"), "{text}");
+}
+
+#[test]
+fn on_a_veth_reject_needs_something_of_the_other_end() {
+    let mut status = status();
+    let said = |status: &Status| render(status, false, now(), Paint::PLAIN).contains("eth0 is a veth");
+    status.attachments[0].driver = Some("veth".to_owned());
+    assert!(!said(&status), "nothing answers here");
+    status.limits[0].limit.action = Action::Reject;
+    assert!(said(&status));
+    status.attachments[0].driver = Some("ixgbe".to_owned());
+    assert!(!said(&status), "hardware sends what it is told to");
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 use throttle_agent::{
     api::wire::{Envelope, Pending, Write, Written},
-    policy::units::Span,
+    policy::{Mode, units::Span},
 };
 
 use super::{
@@ -25,7 +25,7 @@ pub(crate) struct Writing {
     #[arg(long, short, value_name = "TEXT")]
     message: Option<String>,
     /// Go back by itself unless `throttle policy confirm` follows within this time, e.g. 60s
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     confirm_within: Option<Span>,
     /// Do it although it may refuse the SSH session that this comes from
     #[arg(long)]
@@ -67,12 +67,12 @@ pub(crate) fn tell_blocks(context: &Context, answer: &Answer) -> Result<(), Fail
 }
 
 fn tell_of(context: &Context, answer: &Answer, subject: Subject) -> Result<(), Failure> {
+    if context.output.json {
+        return output::data(&answer.text());
+    }
     let written = answer.parse::<Envelope<Written>>()?.body;
     for warning in &written.warnings {
         context.output.warn(warning);
-    }
-    if context.output.json {
-        return output::data(&answer.text());
     }
     output::data(&render(&written, subject, Timestamp::now(), context.output.paint))
 }
@@ -84,11 +84,13 @@ fn render(written: &Written, subject: Subject, now: Timestamp, paint: Paint) -> 
         _ = writeln!(text, "and {} more", untold.len());
     }
     let revision = written.revision;
+    let observed = if written.mode == Mode::Observe { ", and the host only observes" } else { "" };
     _ = match (subject, written.changes.is_empty()) {
-        (Subject::Policy, false) => writeln!(text, "revision {revision} is in force"),
-        (Subject::Policy, true) => writeln!(text, "nothing to change: revision {revision} is in force"),
-        (Subject::Blocks, false) => Ok(()),
+        (Subject::Policy, false) => writeln!(text, "revision {revision} is in force{observed}"),
+        (Subject::Policy, true) => writeln!(text, "nothing to change: revision {revision} is in force{observed}"),
         (Subject::Blocks, true) => writeln!(text, "nothing to change"),
+        (Subject::Blocks, false) if observed.is_empty() => Ok(()),
+        (Subject::Blocks, false) => writeln!(text, "the host only observes: nothing is refused yet"),
     };
     if let Some(pending) = &written.pending {
         _ = writeln!(text, "{}", paint.warning(&waiting(pending, now)));
@@ -134,7 +136,8 @@ mod tests {
         let now: Timestamp = "2026-11-23T19:00:00Z".parse().unwrap();
         let written = Written {
             revision: 8,
-            changes: vec!["~ limit[web].rate: 50/min -> 100/min".to_owned()],
+            mode: Mode::Enforce,
+            changes: vec!["~ limit \"web\": rate 50/min -> 100/min".to_owned()],
             warnings: Vec::new(),
             pending: Some(Pending { revision: 8, back_to: 7, deadline: "2026-11-23T19:01:00Z".parse().unwrap() }),
             session_allow: Some(SessionAllow {
@@ -144,7 +147,7 @@ mod tests {
             }),
         };
         let expected = "\
-~ limit[web].rate: 50/min -> 100/min
+~ limit \"web\": rate 50/min -> 100/min
 revision 8 is in force
 revision 8 goes back to 7 in 1 min (at 2026-11-23 19:01:00Z) unless `throttle policy confirm` follows
 your session from 192.0.2.7 stays allowed for 1 h
@@ -154,15 +157,23 @@ your session from 192.0.2.7 stays allowed for 1 h
 
     #[test]
     fn a_change_that_changes_nothing_says_so() {
-        let written = Written { revision: 8, ..Written::default() };
+        let written = Written { revision: 8, mode: Mode::Enforce, ..Written::default() };
         let text = render(&written, Subject::Policy, Timestamp::UNIX_EPOCH, Paint::PLAIN);
         assert_eq!(text, "nothing to change: revision 8 is in force\n");
     }
 
     #[test]
+    fn a_change_on_a_host_that_observes_says_so_in_passing() {
+        let written = Written { revision: 8, changes: vec!["+ block 192.0.2.7".to_owned()], ..Written::default() };
+        let text = |subject| render(&written, subject, Timestamp::UNIX_EPOCH, Paint::PLAIN);
+        assert!(text(Subject::Policy).ends_with("revision 8 is in force, and the host only observes\n"));
+        assert!(text(Subject::Blocks).ends_with("the host only observes: nothing is refused yet\n"));
+    }
+
+    #[test]
     fn a_hundred_thousand_changes_are_counted_not_told() {
         let changes = vec!["+ block 192.0.2.7".to_owned(); 100_000];
-        let written = Written { changes, ..Written::default() };
+        let written = Written { changes, mode: Mode::Enforce, ..Written::default() };
         let text = render(&written, Subject::Blocks, Timestamp::UNIX_EPOCH, Paint::PLAIN);
         assert_eq!(text.lines().count(), TOLD + 1);
         assert!(text.ends_with("and 99980 more\n"));

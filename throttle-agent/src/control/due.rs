@@ -40,7 +40,7 @@ impl Control {
         for change in self.datapath.reattach().map_err(|error| kernel(&error))? {
             match change {
                 Change::Attached(it) => {
-                    tracing::info!(interface = it.interface, standing = ?it.standing, "attached again");
+                    tracing::info!(interface = it.interface, standing = %it.standing, "attached again");
                 }
                 Change::Gone(interface) => tracing::warn!(interface, "the interface is gone; waiting for it"),
                 Change::Refused { interface, error } => tracing::error!(interface, "not attached: {error:#}"),

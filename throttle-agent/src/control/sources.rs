@@ -63,7 +63,14 @@ impl Control {
         self.replace_blocks(blocks, |control| control.store.add_blocks(&added))?;
         tracing::info!(author = %author.name, blocks = added.len(), "blocked");
         let changes = summary("+ block", added.iter().map(|block| block.prefix));
-        Ok(Written { revision: self.revision, changes, warnings: dangers, session_allow, ..Written::default() })
+        Ok(Written {
+            revision: self.revision,
+            mode: self.document.mode,
+            changes,
+            warnings: dangers,
+            session_allow,
+            ..Written::default()
+        })
     }
 
     /// Ends blocks of commands, all or none.
@@ -81,7 +88,7 @@ impl Control {
         self.replace_blocks(blocks, |control| control.store.remove_blocks(&list).map(|_| ()))?;
         tracing::info!(author = %author.name, blocks = list.len(), "unblocked");
         let changes = summary("- block", list.into_iter());
-        Ok(Written { revision: self.revision, changes, ..Written::default() })
+        Ok(Written { revision: self.revision, mode: self.document.mode, changes, ..Written::default() })
     }
 
     /// Writes other blocks to the kernel, then to the store; on an error nothing has changed.

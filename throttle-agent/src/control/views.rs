@@ -69,6 +69,7 @@ impl Control {
                 let occupancy = self.datapath.occupancy(&held.record);
                 Ok(LimitView {
                     limit: limit.clone(),
+                    burst: limit.burst_units(),
                     number: held.number,
                     tallies: tallies(&tally),
                     regions: regions(&held.record, [occupancy.v4, occupancy.v6]),
@@ -97,7 +98,12 @@ impl Control {
             .map(|it| format!("{} ({})", it.interface, it.mode.as_deref().unwrap_or("not attached")))
             .collect();
         let mode = if self.document.mode == Mode::Enforce { "enforcing" } else { "observing" };
-        format!("{mode} revision {} on {}; {} problems", self.revision, interfaces.join(", "), self.problems().len())
+        let problems = match self.problems().len() {
+            0 => "healthy".to_owned(),
+            1 => "1 problem".to_owned(),
+            many => format!("{many} problems"),
+        };
+        format!("{mode} revision {} on {}; {problems}", self.revision, interfaces.join(", "))
     }
 
     fn attachments(&self) -> Result<Vec<Attachment>, Problem> {
@@ -153,8 +159,7 @@ impl Control {
 
     /// How a policy differs from the one in force.
     pub fn diff(&self, document: &Document) -> DiffReport {
-        let changes = policy::diff(&self.document, document);
-        DiffReport { revision: self.revision, changes: changes.iter().map(ToString::to_string).collect() }
+        DiffReport { revision: self.revision, changes: policy::diff(&self.document, document) }
     }
 }
 
@@ -174,7 +179,8 @@ fn attachment(it: datapath::Attachment) -> Attachment {
         Standing::Refused(reason) => (None, Some(format!("{name} is not throttled: {reason}"))),
     };
     let attached = mode.is_some();
-    Attachment { mode: mode.map(|mode| mode.to_string()), attached, problem, interface: it.interface }
+    let driver = (!it.driver.is_empty()).then_some(it.driver);
+    Attachment { mode: mode.map(|mode| mode.to_string()), attached, driver, problem, interface: it.interface }
 }
 
 pub(super) fn pending(held: Pending) -> wire::Pending {

@@ -78,7 +78,7 @@ impl Control {
         self.pending = None;
         tracing::info!(author = %author.name, revision = self.revision, "confirmed");
         let changes = vec![format!("revision {} stays", self.revision)];
-        Ok(Written { revision: self.revision, changes, ..Written::default() })
+        Ok(Written { revision: self.revision, mode: self.document.mode, changes, ..Written::default() })
     }
 
     /// Returns to an earlier revision, by default the one before that in force.
@@ -108,7 +108,7 @@ impl Control {
         let from = self.revision;
         self.pending = None;
         let Some(revision) = back else {
-            return Ok(Written { revision: from, ..Written::default() });
+            return Ok(Written { revision: from, mode: self.document.mode, ..Written::default() });
         };
         let held = self.store.current().map_err(|error| stored(&error))?;
         let document = held.map(|held| held.document).unwrap_or_default();
@@ -117,16 +117,16 @@ impl Control {
         (self.document, self.revision) = (document, revision);
         tracing::warn!(author, from, revision, "went back to the policy before the one that waited");
         let changes = changes.iter().map(ToString::to_string).collect();
-        Ok(Written { revision, changes, ..Written::default() })
+        Ok(Written { revision, mode: self.document.mode, changes, ..Written::default() })
     }
 
     fn put(&mut self, document: Document, write: &Write, author: &Author, message: &str) -> Result<Written, Problem> {
         let now = Timestamp::now();
         let deadline = deadline(write, now)?;
-        let warnings = policy::check(&document).map_err(refused)?;
+        let warnings = self.new_warnings(&document)?;
         let changes = policy::diff(&self.document, &document);
         if changes.is_empty() && self.revision > 0 && deadline.is_none() {
-            return self.unchanged(&document, write, author, &warnings);
+            return self.unchanged(&document, write, author);
         }
         // Compiled before anything is written, so that a policy that does not fit changes nothing.
         policy::compile(&document, self.revision + 1, &self.datapath.layout()).map_err(refused)?;
@@ -150,26 +150,31 @@ impl Control {
         Ok(Written {
             revision,
             changes: changes.iter().map(ToString::to_string).collect(),
-            warnings: warnings.iter().map(Diagnostic::to_string).chain(dangers).collect(),
+            mode: self.document.mode,
+            warnings: warnings.into_iter().chain(dangers).collect(),
             pending: self.pending.map(|(pending, _)| views::pending(pending)),
             session_allow,
         })
     }
 
+    /// What a policy is warned of and the one in force is not: who changes one thing is not told of all others again.
+    fn new_warnings(&self, document: &Document) -> Result<Vec<String>, Problem> {
+        let texts = |document| Ok(policy::check(document)?.iter().map(Diagnostic::text).collect());
+        let mut warnings: Vec<String> = texts(document).map_err(refused)?;
+        let known: Vec<String> = texts(&self.document).unwrap_or_default();
+        warnings.retain(|warning| !known.contains(warning));
+        Ok(warnings)
+    }
+
     /// The same policy again: nothing is written, but the session may need its allow, or be forced out of it.
-    fn unchanged(
-        &mut self,
-        document: &Document,
-        write: &Write,
-        author: &Author,
-        warnings: &[Diagnostic],
-    ) -> Result<Written, Problem> {
+    fn unchanged(&mut self, document: &Document, write: &Write, author: &Author) -> Result<Written, Problem> {
         let dangers = self.dangers(document, write.session);
         let session_allow = self.protect(&dangers, write, author)?;
         self.write_sources(None)?;
         Ok(Written {
             revision: self.revision,
-            warnings: warnings.iter().map(Diagnostic::to_string).chain(dangers).collect(),
+            mode: self.document.mode,
+            warnings: dangers,
             pending: self.pending.map(|(pending, _)| views::pending(pending)),
             session_allow,
             ..Written::default()

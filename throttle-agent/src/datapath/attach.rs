@@ -86,6 +86,16 @@ pub enum Standing {
     Refused(String),
 }
 
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attached(mode) => write!(f, "attached, {mode}"),
+            Self::Absent => f.write_str("absent"),
+            Self::Refused(reason) => write!(f, "refused: {reason}"),
+        }
+    }
+}
+
 /// An interface that is ours to throttle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {

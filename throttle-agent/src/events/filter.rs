@@ -1,13 +1,13 @@
 //! Which events a reader wants.
 
-use std::{fmt::Display, str::FromStr};
+use std::{collections::BTreeSet, fmt::Display, str::FromStr};
 
 use ipnet::IpNet;
 use throttle_common::words::{Outcome, Reason};
 
 use crate::{
     api::wire::{Event, EventFilter, Problem, ProblemKind},
-    policy::Prefix,
+    policy::{Prefix, word::one_of},
 };
 
 /// A filter, read: see [`EventFilter`] for what it means.
@@ -18,6 +18,15 @@ pub struct Filter {
     service: Terms<String>,
     reason: Terms<String>,
     outcome: Terms<String>,
+}
+
+/// The names that events can bear: of what policy has now, and of what the events that are kept remember.
+#[derive(Clone, Debug, Default)]
+pub struct Named {
+    /// Of limits.
+    pub limits: BTreeSet<String>,
+    /// Of services.
+    pub services: BTreeSet<String>,
 }
 
 /// The items of one field.
@@ -52,6 +61,17 @@ impl<T> Terms<T> {
 }
 
 impl Terms<String> {
+    /// Reads names, each of which must be among those that an event can have.
+    fn words(what: &str, field: Option<&str>, names: &[&str]) -> Result<Self, Problem> {
+        Self::read(field, |item| {
+            if names.contains(&item) {
+                return Ok(item.to_owned());
+            }
+            let remedy = if names.is_empty() { "there are none".to_owned() } else { one_of(item, names) };
+            Err(Problem::new(ProblemKind::Malformed, format!("no event is of a {what} `{item}`; {remedy}")))
+        })
+    }
+
     fn pass_name(&self, name: Option<&str>) -> bool {
         self.pass(|term| name == Some(term.as_str()))
     }
@@ -59,18 +79,17 @@ impl Terms<String> {
 
 impl Filter {
     /// Reads a query; a word that no event can have is refused, for it would only ever show nothing.
-    pub fn read(query: &EventFilter) -> Result<Self, Problem> {
-        let name = |item: &str| Ok(item.to_owned());
+    pub fn read(query: &EventFilter, named: &Named) -> Result<Self, Problem> {
+        let reasons: Vec<_> = Reason::ALL.iter().map(|word| word.name()).collect();
+        let outcomes: Vec<_> = Outcome::ALL.iter().map(|word| word.name()).collect();
+        let limits: Vec<_> = named.limits.iter().map(String::as_str).collect();
+        let services: Vec<_> = named.services.iter().map(String::as_str).collect();
         Ok(Self {
             source: Terms::read(query.source.as_deref(), |item| parse::<Prefix>("source", item).map(Prefix::net))?,
-            limit: Terms::read(query.limit.as_deref(), name)?,
-            service: Terms::read(query.service.as_deref(), name)?,
-            reason: Terms::read(query.reason.as_deref(), |item| {
-                word("reason", item, Reason::from_name(item).is_some(), Reason::ALL.iter().map(|word| word.name()))
-            })?,
-            outcome: Terms::read(query.outcome.as_deref(), |item| {
-                word("outcome", item, Outcome::from_name(item).is_some(), Outcome::ALL.iter().map(|word| word.name()))
-            })?,
+            limit: Terms::words("limit", query.limit.as_deref(), &limits)?,
+            service: Terms::words("service", query.service.as_deref(), &services)?,
+            reason: Terms::words("reason", query.reason.as_deref(), &reasons)?,
+            outcome: Terms::words("outcome", query.outcome.as_deref(), &outcomes)?,
         })
     }
 
@@ -86,14 +105,6 @@ impl Filter {
 
 fn parse<T: FromStr<Err: Display>>(field: &str, item: &str) -> Result<T, Problem> {
     item.parse().map_err(|error| Problem::new(ProblemKind::Malformed, format!("{field}: {error}")))
-}
-
-fn word<'n>(field: &str, item: &str, known: bool, names: impl Iterator<Item = &'n str>) -> Result<String, Problem> {
-    if known {
-        return Ok(item.to_owned());
-    }
-    let names = names.collect::<Vec<_>>().join(", ");
-    Err(Problem::new(ProblemKind::Malformed, format!("{field}: `{item}` is none of {names}")))
 }
 
 #[cfg(test)]
@@ -124,7 +135,11 @@ mod tests {
             reason: Some(reason.to_owned()),
             ..EventFilter::default()
         };
-        Filter::read(&query).unwrap()
+        Filter::read(&query, &named()).unwrap()
+    }
+
+    fn named() -> Named {
+        Named { limits: ["a", "b"].map(str::to_owned).into(), services: BTreeSet::new() }
     }
 
     #[test]
@@ -157,8 +172,13 @@ mod tests {
     #[test]
     fn a_word_that_cannot_occur_is_refused() {
         let query = EventFilter { reason: Some("source-limits".to_owned()), ..EventFilter::default() };
-        assert!(Filter::read(&query).unwrap_err().detail.contains("source-limit"));
+        let detail = |query: &EventFilter| Filter::read(query, &named()).unwrap_err().detail;
+        assert!(detail(&query).ends_with("did you mean `source-limit`?"));
         let query = EventFilter { source: Some("192.0.2.300".to_owned()), ..EventFilter::default() };
-        assert!(Filter::read(&query).is_err());
+        assert!(detail(&query).starts_with("source: "));
+        let query = EventFilter { limit: Some("a,!nosuch".to_owned()), ..EventFilter::default() };
+        assert_eq!(detail(&query), "no event is of a limit `nosuch`; write one of `a`, `b`");
+        let query = EventFilter { service: Some("web".to_owned()), ..EventFilter::default() };
+        assert_eq!(detail(&query), "no event is of a service `web`; there are none");
     }
 }

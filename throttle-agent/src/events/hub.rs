@@ -9,7 +9,10 @@ use throttle_common::records;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::names::{Names, decode};
+use super::{
+    filter::Named,
+    names::{Names, decode},
+};
 use crate::api::wire::{Event, Gap, LossCounts};
 
 /// Events that a reader may lag behind before it loses some.
@@ -65,6 +68,20 @@ impl Hub {
         kept.push_back(Arc::clone(&event));
         // Without a reader there is nobody to miss it.
         let _ = self.events.send(event);
+    }
+
+    /// The names that events can bear.
+    pub fn named(&self) -> Named {
+        let names = self.names.borrow();
+        let mut named = Named {
+            limits: names.limits.values().cloned().collect(),
+            services: names.services.values().cloned().collect(),
+        };
+        for event in self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            named.limits.extend(event.limit.clone());
+            named.services.extend(event.service.clone());
+        }
+        named
     }
 
     /// The events that are kept, the oldest first, and a place from there on: each event is in one of the two.

@@ -4,6 +4,6 @@ mod filter;
 mod hub;
 mod names;
 
-pub use filter::Filter;
+pub use filter::{Filter, Named};
 pub use hub::{Hub, Next, Subscription};
 pub use names::Names;

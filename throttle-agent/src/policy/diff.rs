@@ -1,101 +1,173 @@
 //! What changes from one document to another, field by field.
 
-use super::document::Document;
+use super::{
+    document::{Document, Limit},
+    units::Rate,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, fmt};
+use throttle_common::words::Unit;
 use utoipa::ToSchema;
 
 /// One difference. Services and limits are told by their names, sources by their prefixes; their order is nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
-    /// The field, such as `limit[web].rate`, or a whole entry, such as `limit[web]`.
-    pub path: String,
-    /// What it was; none where it is new.
-    pub old: Option<String>,
+    /// The part of the document: `mode`, `service`, `limit`, `sources`, `shapes`, `answers` or `events`.
+    pub kind: String,
+    /// The name of the service or limit.
+    pub name: Option<String>,
+    /// The field, such as `rate` or `prefix.ipv4`; none where a service or limit comes or goes as a whole.
+    pub field: Option<String>,
+    /// What it was; none where it is new. A whole service or limit is told by the fields that are not as by default.
+    #[schema(value_type = Option<Value>)]
+    pub from: Option<Value>,
     /// What it is; none where it is gone.
-    pub new: Option<String>,
+    #[schema(value_type = Option<Value>)]
+    pub to: Option<Value>,
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.old, &self.new) {
-            (Some(old), Some(new)) => write!(f, "~ {}: {old} -> {new}", self.path),
-            (Some(old), None) => write!(f, "- {} = {old}", self.path),
-            (None, Some(new)) => write!(f, "+ {} = {new}", self.path),
-            (None, None) => write!(f, "  {}", self.path),
+        let Self { kind, name, field, from, to } = self;
+        let place = match (name, field) {
+            (Some(name), Some(field)) => format!("{kind} \"{name}\": {field}"),
+            (Some(name), None) => format!("{kind} \"{name}\":"),
+            (None, Some(field)) => format!("{kind}.{field}"),
+            (None, None) => kind.clone(),
+        };
+        match (from, to) {
+            (Some(from), Some(to)) => write!(f, "~ {place} {} -> {}", text(from), text(to)),
+            (Some(from), None) => write!(f, "- {place} {}", text(from)),
+            (None, Some(to)) => write!(f, "+ {place} {}", text(to)),
+            (None, None) => write!(f, "  {place}"),
         }
     }
 }
 
 /// Every difference between two documents, in the order of their fields.
 pub fn diff(old: &Document, new: &Document) -> Vec<Change> {
-    let value = |document| serde_json::to_value(document).expect("a document has only string keys");
+    let parts = |document| table(serde_json::to_value(document).expect("a document has only string keys"));
+    let (old, new) = (parts(old), parts(new));
     let mut changes = Vec::new();
-    fields("", as_table(&value(old)), as_table(&value(new)), &mut changes);
+    for kind in keys(&old, &new) {
+        let at = Place { kind, name: None };
+        match (old.get(kind), new.get(kind)) {
+            (Some(Value::Array(old)), Some(Value::Array(new))) => entries(at, old, new, &mut changes),
+            (old, new) => at.compare("", old, new, &mut changes),
+        }
+    }
     changes
 }
 
-fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, changes: &mut Vec<Change>) {
-    match (old, new) {
-        (old, new) if old == new => {}
-        (Some(Value::Object(old)), Some(Value::Object(new))) => fields(path, old, new, changes),
-        (Some(Value::Array(old)), Some(Value::Array(new))) if path == "service" || path == "limit" => {
-            fields(path, &by_name(old), &by_name(new), changes);
+/// Where in a document.
+#[derive(Clone, Copy)]
+struct Place<'d> {
+    kind: &'d str,
+    name: Option<&'d str>,
+}
+
+impl Place<'_> {
+    fn change(self, field: &str, from: Option<Value>, to: Option<Value>) -> Change {
+        let field = (!field.is_empty()).then(|| field.to_owned());
+        Change { kind: self.kind.to_owned(), name: self.name.map(str::to_owned), field, from, to }
+    }
+
+    fn compare(self, field: &str, old: Option<&Value>, new: Option<&Value>, changes: &mut Vec<Change>) {
+        match (old, new) {
+            (old, new) if old == new => {}
+            (Some(Value::Object(old)), Some(Value::Object(new))) => {
+                for name in keys(old, new) {
+                    let field = if field.is_empty() { name.clone() } else { format!("{field}.{name}") };
+                    self.compare(&field, old.get(name), new.get(name), changes);
+                }
+            }
+            (Some(Value::Array(old)), Some(Value::Array(new))) if self.kind == "sources" => {
+                let set = |list: &'_ [Value]| list.iter().map(text).collect::<BTreeSet<_>>();
+                let (old, new) = (set(old), set(new));
+                let gone = old.difference(&new).map(|gone| self.change(field, Some(gone.as_str().into()), None));
+                changes.extend(gone);
+                let added = new.difference(&old).map(|added| self.change(field, None, Some(added.as_str().into())));
+                changes.extend(added);
+            }
+            (old, new) => changes.push(self.change(field, old.cloned(), new.cloned())),
         }
-        (Some(Value::Array(old)), Some(Value::Array(new))) if path.starts_with("sources.") => {
-            members(path, old, new, changes);
-        }
-        (old, new) => changes.push(Change { path: path.to_owned(), old: old.map(text), new: new.map(text) }),
     }
 }
 
-fn fields(path: &str, old: &Map<String, Value>, new: &Map<String, Value>, changes: &mut Vec<Change>) {
-    for name in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
-        let path = match path {
-            "" => name.clone(),
-            "service" | "limit" => format!("{path}[{name}]"),
-            _ => format!("{path}.{name}"),
-        };
-        compare(&path, old.get(name), new.get(name), changes);
+/// Services or limits, by their names.
+fn entries(at: Place<'_>, old: &[Value], new: &[Value], changes: &mut Vec<Change>) {
+    let (old, new) = (by_name(old), by_name(new));
+    for name in keys(&old, &new) {
+        let at = Place { name: Some(name), ..at };
+        match (old.get(name), new.get(name)) {
+            (Some(old), Some(new)) => at.compare("", Some(old), Some(new), changes),
+            (old, new) => {
+                let said = |entry: Option<&Value>| entry.map(|entry| said(at.kind, entry));
+                changes.push(at.change("", said(old), said(new)));
+            }
+        }
     }
-}
-
-fn members(path: &str, old: &[Value], new: &[Value], changes: &mut Vec<Change>) {
-    let set = |values: &[Value]| values.iter().map(text).collect::<BTreeSet<_>>();
-    let (old, new) = (set(old), set(new));
-    let change = |old: Option<&String>, new: Option<&String>| Change {
-        path: path.to_owned(),
-        old: old.cloned(),
-        new: new.cloned(),
-    };
-    changes.extend(old.difference(&new).map(|gone| change(Some(gone), None)));
-    changes.extend(new.difference(&old).map(|added| change(None, Some(added))));
-}
-
-fn as_table(value: &Value) -> &Map<String, Value> {
-    value.as_object().expect("a document is a table")
 }
 
 /// The entries of a list by their names, which they then need not repeat.
 fn by_name(list: &[Value]) -> Map<String, Value> {
     let named = |entry: &Value| {
-        let mut fields = as_table(entry).clone();
+        let mut fields = table(entry.clone());
         let name = fields.remove("name").as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
         (name, Value::Object(fields))
     };
     list.iter().map(named).collect()
 }
 
-/// A value as TOML writes it on one line.
-fn text(value: &Value) -> String {
+/// What of an entry is not as it would be if nobody had said so.
+fn said(kind: &str, entry: &Value) -> Value {
+    let mut silent = Map::new();
+    if kind == "limit" {
+        let limit = Limit::new("", Unit::Packets, Rate::per_second(1));
+        silent = table(serde_json::to_value(limit).expect("a limit has only string keys"));
+        silent.retain(|field, _| !["unit", "rate"].contains(&field.as_str()));
+    }
+    unlike(entry, &Value::Object(silent))
+}
+
+/// A table without the fields that another has just so.
+fn unlike(value: &Value, other: &Value) -> Value {
+    let (Value::Object(fields), Value::Object(others)) = (value, other) else { return value.clone() };
+    let differing = fields.iter().filter(|(name, value)| others.get(*name) != Some(value));
+    let differing = differing.map(|(name, value)| {
+        (name.clone(), others.get(name).map_or_else(|| value.clone(), |other| unlike(value, other)))
+    });
+    Value::Object(differing.collect())
+}
+
+fn keys<'m>(old: &'m Map<String, Value>, new: &'m Map<String, Value>) -> BTreeSet<&'m String> {
+    old.keys().chain(new.keys()).collect()
+}
+
+fn table(value: Value) -> Map<String, Value> {
     match value {
-        Value::Object(fields) => {
-            let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name} = {}", text(value))).collect();
-            format!("{{ {} }}", fields.join(", "))
-        }
-        Value::Array(items) => format!("[{}]", items.iter().map(text).collect::<Vec<_>>().join(", ")),
-        scalar => scalar.to_string(),
+        Value::Object(fields) => fields,
+        _ => unreachable!("documents, services and limits are tables"),
+    }
+}
+
+/// A value in few words: `rate 50/min, unit packets`.
+fn text(value: &Value) -> String {
+    let list = |items: Vec<String>| items.join(", ");
+    match value {
+        Value::Object(fields) => list(fields.iter().map(|(name, value)| format!("{name} {}", inner(value))).collect()),
+        Value::Array(items) => list(items.iter().map(inner).collect()),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A value within another: in brackets where it is a list itself.
+fn inner(value: &Value) -> String {
+    match value {
+        Value::Object(_) | Value::Array(_) => format!("({})", text(value)),
+        other => text(other),
     }
 }
 
@@ -118,18 +190,36 @@ mod tests {
     fn each_changed_field_is_one_line() {
         let other = EXAMPLE.replace("50/min", "60/min").replace("192.0.2.0/24", "192.0.3.0/24");
         let expected = [
-            r#"~ limit[new-connections].rate: "50/min" -> "60/min""#,
-            r#"- sources.allow = "192.0.2.0/24""#,
-            r#"+ sources.allow = "192.0.3.0/24""#,
+            r#"~ limit "new-connections": rate 50/min -> 60/min"#,
+            "- sources.allow 192.0.2.0/24",
+            "+ sources.allow 192.0.3.0/24",
         ];
         assert_eq!(changes(EXAMPLE, &other), expected);
+        assert_eq!(
+            changes("", "mode = \"enforce\"\n[shapes]\narp = \"drop\"\n[events]\nrate = \"0/s\"\n"),
+            ["~ events.rate 100/s -> 0/s", "~ mode observe -> enforce", "+ shapes.arp drop",]
+        );
     }
 
     #[test]
-    fn an_entry_that_comes_or_goes_is_one_line() {
-        let service = "[[service]]\nname = \"dns\"\nprotocol = \"udp\"\nports = [53]\n";
-        assert_eq!(changes("", service), [r#"+ service[dns] = { ports = [53], protocol = "udp" }"#]);
-        assert_eq!(changes(service, ""), [r#"- service[dns] = { ports = [53], protocol = "udp" }"#]);
+    fn a_change_is_told_to_programs_by_its_place() {
+        let (old, new) = (parse(EXAMPLE).unwrap(), parse(&EXAMPLE.replace("ipv4 = 24", "ipv4 = 25")).unwrap());
+        let told = serde_json::to_value(diff(&old, &new)).unwrap();
+        let expected = serde_json::json!([
+            {"kind": "limit", "name": "new-connections", "field": "prefix.ipv4", "from": 24, "to": 25}
+        ]);
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn an_entry_that_comes_or_goes_is_one_line_of_what_was_said() {
+        let service = "[[service]]\nname = \"dns\"\nprotocol = \"udp\"\nports = [53, 54]\n";
+        assert_eq!(changes("", service), [r#"+ service "dns": ports (53, 54), protocol udp"#]);
+        assert_eq!(changes(service, ""), [r#"- service "dns": ports (53, 54), protocol udp"#]);
+        let limit = "[[limit]]\nname = \"few\"\nunit = \"packets\"\nrate = \"5/s\"\n";
+        assert_eq!(changes("", limit), [r#"+ limit "few": rate 5/s, unit packets"#]);
+        let coarse = format!("{limit}mode = \"observe\"\nprefix = {{ ipv6 = 56 }}\n");
+        assert_eq!(changes("", &coarse), [r#"+ limit "few": mode observe, prefix (ipv6 56), rate 5/s, unit packets"#]);
     }
 
     #[test]

@@ -184,7 +184,7 @@ mod tests {
     fn a_wrong_limit_is_refused_like_a_wrong_file() {
         let limit = Limit { service: Some("wbe".into()), ..example().limits[0].clone() };
         let error = set_limit(&example(), limit).unwrap_err().to_string();
-        assert_eq!(error, "limit[0].service: there is no service `wbe`; did you mean `web`?");
+        assert_eq!(error, "limit \"new-connections\": service: there is no service `wbe`; did you mean `web`?");
     }
 
     #[test]
@@ -213,6 +213,6 @@ mod tests {
     #[test]
     fn nobody_is_allowed_and_blocked_by_two_commands() {
         let error = add_sources(&example(), List::Block, &example().sources.allow).unwrap_err();
-        assert!(error.to_string().contains("is blocked here and trusted in sources.allow[0]"));
+        assert!(error.to_string().contains("is blocked here and trusted in sources.allow"));
     }
 }

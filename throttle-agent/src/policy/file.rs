@@ -4,7 +4,7 @@ use super::{
     check,
     document::Document,
     fault::{Diagnostic, Diagnostics, Fault, Warning},
-    read::{self, Problem},
+    read::{self, Problem, Problems},
 };
 use serde_json::{Map, Number, Value};
 use std::{collections::HashMap, fmt, ops::Range};
@@ -24,17 +24,39 @@ pub fn parse_with_warnings(text: &str) -> Result<(Document, Vec<Warning>), Diagn
     }
     let mut tree = Tree::default();
     let value = tree.table("", root.get_ref());
-    let (document, mut problems) = read::read::<Document>(&value);
-    problems.0.retain(|problem| tree.problems.iter().all(|strange| strange.diagnostic.path != problem.diagnostic.path));
-    problems.0.append(&mut tree.problems);
-    let Some(document) = document.filter(|_| problems.0.is_empty()) else {
-        return Err(sorted(problems.0.into_iter().map(|problem| lines.place(&tree, problem)).collect()));
+    let (document, Problems { found: mut problems, unread }) = read::read::<Document>(&value);
+    problems.retain(|problem| tree.problems.iter().all(|strange| strange.diagnostic.path != problem.diagnostic.path));
+    problems.append(&mut tree.problems);
+    let document = document.unwrap_or_default();
+    let of_value = |diagnostic| Problem { diagnostic, of_key: false };
+    problems.extend(check::faults(&document, &unread).into_iter().map(of_value));
+    let in_file = |problems: Vec<Problem>| {
+        let mut placed: Vec<_> = problems.into_iter().map(|problem| lines.place(&tree, problem)).collect();
+        read::name_entries(&mut placed, &value);
+        placed
     };
-    let of_value = |diagnostic| lines.place(&tree, Problem { diagnostic, of_key: false });
-    match check::check(&document) {
-        Ok(warnings) => Ok((document, warnings.into_iter().map(of_value).collect())),
-        Err(Diagnostics(found)) => Err(sorted(found.into_iter().map(of_value).collect())),
+    if !problems.is_empty() {
+        return Err(sorted(in_file(problems)));
     }
+    let warnings = check::warnings(&document).into_iter().map(of_value).collect();
+    Ok((document, in_file(warnings)))
+}
+
+/// The text of a file, which has to be text.
+pub fn text(bytes: Vec<u8>) -> Result<String, Diagnostics> {
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let lines = valid.iter().filter(|&&byte| byte == b'\n').count();
+        let column = String::from_utf8_lossy(valid)
+            .lines()
+            .last()
+            .filter(|_| !valid.ends_with(b"\n"))
+            .map_or(0, |line| line.chars().count());
+        let fault =
+            Fault::new("this is no text: the bytes here are not UTF-8", "is it the right file? save it as UTF-8");
+        let place = |number: usize| u32::try_from(number + 1).ok();
+        Diagnostics(vec![Diagnostic { line: place(lines), column: place(column), ..fault.at("") }])
+    })
 }
 
 /// The document as a file that [`parse`] reads back to the same document. Defaults are written out.

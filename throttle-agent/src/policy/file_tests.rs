@@ -28,7 +28,8 @@ fn every_wrong_file_is_refused_with_its_own_message() {
         let name = file.file_name().unwrap().to_str().unwrap();
         let found = match parse(&text) {
             Ok(_) => "nothing".to_owned(),
-            Err(diagnostics) => diagnostics.0[0].in_file(name),
+            // One mistake is told once: what follows from it is not a second one.
+            Err(diagnostics) => diagnostics.in_file(name),
         };
         if found != format!("{name}:{expected}") {
             wrong.push(found);
@@ -48,10 +49,10 @@ fn every_problem_is_named_in_the_order_of_the_file() {
         problems(text).iter().map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(" ")).collect();
     let expected = [
         "p:1:8 mode",
-        "p:3:1 limit[0].nmae",
-        "p:5:8 limit[0].rate",
-        "p:7:10 sources.allow[0]",
-        "p:7:15 sources.allow[1]",
+        "p:3:1 limit 1",
+        "p:5:8 limit 1",
+        "p:7:10 sources.allow, item 1",
+        "p:7:15 sources.allow, item 2",
     ];
     assert_eq!(places, expected);
 }
@@ -65,6 +66,39 @@ fn every_problem_of_meaning_is_named_in_the_order_of_the_file() {
 }
 
 #[test]
+fn what_cannot_be_read_and_what_cannot_be_meant_are_named_together() {
+    let text = "\
+mode = \"enforced\"
+[[service]]
+name = \"web\"
+protocol = \"tcp\"
+[[limit]]
+name = \"few\"
+unit = \"packets\"
+rate = \"5/y\"
+sources = 0
+service = \"wbe\"
+[[limit]]
+name = \"few\"
+unit = \"bytes\"
+rate = \"1MB/s\"
+burst = 7
+[answers]
+rate = \"1MB/s\"
+";
+    let lines: Vec<_> = parse(text).unwrap_err().0.iter().map(|fault| fault.line.unwrap()).collect();
+    assert_eq!(lines, [1, 2, 8, 9, 10, 12, 15, 17]);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_refused_where_they_begin() {
+    let fault = text(b"mode = \"observe\"\nx = \"\xff\"".to_vec()).unwrap_err().in_file("p");
+    assert!(fault.starts_with("p:2:6: this is no text"), "{fault}");
+    assert!(text(vec![0xfe]).unwrap_err().in_file("p").starts_with("p:1:1: "));
+    assert_eq!(text("ä".into()), Ok("ä".to_owned()));
+}
+
+#[test]
 fn columns_count_characters() {
     assert!(
         problems("mode = \"observe\"\n\"ä\" = 1\nshapes = { \"öö\" = \"drop\" }\n")[1]
@@ -75,7 +109,7 @@ fn columns_count_characters() {
 #[test]
 fn warnings_have_their_place_too() {
     let (_, warnings) = parse_with_warnings("mode = \"enforce\"\n[sources]\nallow = [\"0.0.0.0/0\"]\n").unwrap();
-    assert!(warnings[0].in_file("p").starts_with("p:3:10: sources.allow[0]: this allows everyone"));
+    assert!(warnings[0].in_file("p").starts_with("p:3:10: sources.allow, item 1: this allows everyone"));
 }
 
 proptest! {
@@ -92,6 +126,17 @@ proptest! {
         if let Err(Diagnostics(found)) = parse(&text) {
             prop_assert!(found.iter().all(|diagnostic| diagnostic.line.is_some() && !diagnostic.reason.is_empty()));
         }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_is_one_fault_and_no_more(document in documents(), place in 0usize..1000) {
+        let toml = to_toml(&document);
+        let fields: Vec<_> = toml.lines().enumerate().filter_map(|(at, line)| Some((at, line.split_once(" = ")?.0))).collect();
+        let (broken, key) = fields[place % fields.len()];
+        let lines: Vec<_> = toml.lines().enumerate().map(|(at, line)| if at == broken { format!("{key} = 1979-05-27") } else { line.to_owned() }).collect();
+        let Err(Diagnostics(found)) = parse(&lines.join("\n")) else { panic!("no field takes a date") };
+        prop_assert_eq!(found.len(), 1, "{:?}", found);
+        prop_assert_eq!(found[0].line, Some(broken as u32 + 1));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub use compile::compile;
 pub use diff::{Change, diff};
 pub use document::{Answers, Document, Events, Lengths, Limit, Mode, Protocol, Service, Sources};
 pub use fault::{Diagnostic, Diagnostics, Fault, Warning};
-pub use file::{parse, parse_with_warnings, to_toml};
+pub use file::{parse, parse_with_warnings, text, to_toml};
 pub use layout::{Compiled, HeldLimit, Layout};
 pub use ports::PortRange;
 pub use prefix::Prefix;

@@ -35,6 +35,11 @@ impl PortRange {
         Ok(Self { first, last })
     }
 
+    /// One port, which is not 0.
+    pub(super) const fn of(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+
     /// Every port of it.
     pub fn ports(self) -> RangeInclusive<u16> {
         self.first..=self.last
@@ -61,6 +66,7 @@ impl FromStr for PortRange {
             text.trim().parse().map_err(wrong)
         };
         match text.split_once('-') {
+            Some(("", _)) => Err(Fault::new(format!("`{text}` is negative"), "write 80 or \"8000-8080\"")),
             Some((first, last)) => Self::new(number(first)?, number(last)?),
             None => number(text).and_then(|port| Self::new(port, port)),
         }

@@ -11,12 +11,14 @@
 //! Nothing of the host's network is touched. All of it goes when the [`Playground`] is dropped; what a killed
 //! run leaves behind goes when the next one starts.
 
+mod listener;
 mod namespace;
 mod nginx;
 mod scratch;
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -51,6 +53,7 @@ const fn addresses(host: u8) -> Addresses {
 
 /// A namespace that talks to the server, and the addresses it may talk from.
 pub(crate) struct Client {
+    _listener: OwnedFd,
     pub(crate) namespace: Namespace,
     pub(crate) addresses: Vec<Addresses>,
 }
@@ -137,7 +140,9 @@ impl Client {
         let pair = ["link", "add", "name", &interface, "netns", &server.name, "type", "veth"];
         let peer = ["peer", "name", "server", "netns", &namespace.name];
         process::output(Command::new("ip").args(pair).args(peer)).context("make a veth pair")?;
-        let client = Self { namespace, addresses: (first_host..first_host + count).map(addresses).collect() };
+        let listener = listener::listen(&namespace, "server")?;
+        let addresses = (first_host..first_host + count).map(addresses).collect();
+        let client = Self { _listener: listener, namespace, addresses };
 
         server.add_addresses(&interface, SERVER)?;
         for &addresses in &client.addresses {

@@ -12,8 +12,7 @@ use crate::{
             Written,
         },
     },
-    control::Author,
-    policy::{Document, edit},
+    policy::edit,
 };
 
 /// What the agent does now.
@@ -42,9 +41,8 @@ pub(crate) async fn set_limit(
     Asked(request): Asked<LimitRequest>,
 ) -> Answer<Written> {
     same_name(&name, &request.limit.name)?;
-    let author = Author::new(&peer.name, &format!("limit set {name}"));
-    let change = move |document: &Document| edit::set_limit(document, request.limit);
-    api.control.ask(move |control| control.edit(change, &request.write, &author)).await.map(answer)
+    let act = format!("limit set {name}");
+    api.edit(&peer, &act, request.write, move |document| edit::set_limit(document, request.limit)).await
 }
 
 /// Deletes a limit; its buckets and counts go with it.
@@ -60,9 +58,8 @@ pub(crate) async fn delete_limit(
     Named(name): Named,
     Queried(write): Queried<Write>,
 ) -> Answer<Written> {
-    let author = Author::new(&peer.name, &format!("limit delete {name}"));
-    let change = move |document: &Document| edit::delete_limit(document, &name);
-    api.control.ask(move |control| control.edit(change, &write, &author)).await.map(answer)
+    let act = format!("limit delete {name}");
+    api.edit(&peer, &act, write, move |document| edit::delete_limit(document, &name)).await
 }
 
 /// Every service.
@@ -86,9 +83,8 @@ pub(crate) async fn set_service(
     Asked(request): Asked<ServiceRequest>,
 ) -> Answer<Written> {
     same_name(&name, &request.service.name)?;
-    let author = Author::new(&peer.name, &format!("service set {name}"));
-    let change = move |document: &Document| edit::set_service(document, request.service);
-    api.control.ask(move |control| control.edit(change, &request.write, &author)).await.map(answer)
+    let act = format!("service set {name}");
+    api.edit(&peer, &act, request.write, move |document| edit::set_service(document, request.service)).await
 }
 
 /// Deletes a service that no limit is for.
@@ -104,9 +100,8 @@ pub(crate) async fn delete_service(
     Named(name): Named,
     Queried(write): Queried<Write>,
 ) -> Answer<Written> {
-    let author = Author::new(&peer.name, &format!("service delete {name}"));
-    let change = move |document: &Document| edit::delete_service(document, &name);
-    api.control.ask(move |control| control.edit(change, &write, &author)).await.map(answer)
+    let act = format!("service delete {name}");
+    api.edit(&peer, &act, write, move |document| edit::delete_service(document, &name)).await
 }
 
 /// Sets whether the host enforces.
@@ -120,9 +115,7 @@ pub(crate) async fn set_mode(
     peer: Peer,
     Asked(request): Asked<ModeRequest>,
 ) -> Answer<Written> {
-    let author = Author::new(&peer.name, "mode");
-    let change = move |document: &Document| Ok(edit::set_mode(document, request.mode));
-    api.control.ask(move |control| control.edit(change, &request.write, &author)).await.map(answer)
+    api.edit(&peer, "mode", request.write, move |document| Ok(edit::set_mode(document, request.mode))).await
 }
 
 fn same_name(path: &str, body: &str) -> Result<(), Problem> {

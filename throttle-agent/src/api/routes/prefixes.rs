@@ -10,7 +10,6 @@ use crate::{
         peer::Peer,
         wire::{Envelope, Prefixes, PrefixesDelete, PrefixesRequest, Problem, Written},
     },
-    control::Author,
     policy::{
         Document, Prefix,
         edit::{self, List},
@@ -24,17 +23,13 @@ async fn show(api: &Api, of: fn(&Document) -> &Vec<Prefix>) -> Answer<Prefixes> 
 }
 
 async fn add(api: &Api, peer: &Peer, list: List, request: PrefixesRequest) -> Answer<Written> {
-    let author = Author::new(&peer.name, &format!("{} add", list.name()));
-    let prefixes = masked(&request.prefixes);
-    let change = move |document: &Document| edit::add_sources(document, list, &prefixes);
-    api.control.ask(move |control| control.edit(change, &request.write, &author)).await.map(answer)
+    let (act, prefixes) = (format!("{} add", list.name()), masked(&request.prefixes));
+    api.edit(peer, &act, request.write, move |document| edit::add_sources(document, list, &prefixes)).await
 }
 
 async fn delete(api: &Api, peer: &Peer, list: List, request: PrefixesDelete) -> Answer<Written> {
-    let author = Author::new(&peer.name, &format!("{} delete", list.name()));
-    let prefixes = masked(&request.prefixes);
-    let change = move |document: &Document| edit::remove_sources(document, list, &prefixes);
-    api.control.ask(move |control| control.edit(change, &request.write, &author)).await.map(answer)
+    let (act, prefixes) = (format!("{} delete", list.name()), masked(&request.prefixes));
+    api.edit(peer, &act, request.write, move |document| edit::remove_sources(document, list, &prefixes)).await
 }
 
 fn masked(prefixes: &[IpNet]) -> Vec<Prefix> {

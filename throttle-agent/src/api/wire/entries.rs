@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Pending, RegionLoad, SessionAllow};
@@ -15,8 +15,8 @@ use crate::policy::{Limit, Mode, Service};
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct Write {
-    /// Why, for the history.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Why, for the history: one line of up to 500 characters.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "comment")]
     pub message: Option<String>,
     /// The address from which the writer is logged in (SSH). It is warned of a rule that would hit it, and stays
     /// allowed for an hour.
@@ -36,9 +36,12 @@ pub struct Write {
 pub struct Written {
     /// The revision in force now.
     pub revision: u64,
-    /// What changed, a line each; empty where everything was so already.
+    /// Whether the host enforces it.
+    #[serde(default)]
+    pub mode: Mode,
+    /// What changed, a line each, for people; empty where everything was so already.
     pub changes: Vec<String>,
-    /// What deserves a second look.
+    /// What deserves a second look, and did not before.
     pub warnings: Vec<String>,
     /// Set where the write goes back by itself.
     pub pending: Option<Pending>,
@@ -58,6 +61,9 @@ pub struct Limits {
 pub struct LimitView {
     /// As the policy has it.
     pub limit: Limit,
+    /// What a source may do at once, in packets, connections or bytes: the policy's `burst`, or what stands for it.
+    #[serde(default)]
+    pub burst: u64,
     /// Its place in the kernel's maps, stable by name.
     pub number: u16,
     /// What it did since it exists.
@@ -176,8 +182,8 @@ pub struct NewBlock {
     /// For how long, at least 1; absent for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Why: one line of up to 500 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "comment")]
     pub reason: Option<String>,
 }
 
@@ -211,4 +217,36 @@ pub struct PrefixesDelete {
     /// How to write it.
     #[serde(default)]
     pub write: Write,
+}
+
+/// Characters of a comment.
+const COMMENT: usize = 500;
+
+/// Reads what somebody says of a change. It is stored, logged and shown in tables: so it is short, and one line.
+fn comment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    let length = text.as_ref().map_or(0, |text| text.chars().count());
+    if length > COMMENT {
+        return Err(D::Error::custom(format!("a comment of {length} characters; write at most {COMMENT}")));
+    }
+    if text.as_ref().is_some_and(|text| text.chars().any(char::is_control)) {
+        return Err(D::Error::custom("a comment with a line break or another control character; write one line"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_is_one_short_line() {
+        let write = |message: &str| serde_json::from_value::<Write>(serde_json::json!({ "message": message }));
+        assert_eq!(write(&"ä".repeat(COMMENT)).unwrap().message, Some("ä".repeat(COMMENT)));
+        assert!(write(&"ä".repeat(COMMENT + 1)).unwrap_err().to_string().contains("write at most 500"));
+        assert!(write("two\nlines").unwrap_err().to_string().contains("write one line"));
+        assert_eq!(serde_json::from_str::<Write>("{}").unwrap(), Write::default());
+        let block = serde_json::json!({ "prefix": "192.0.2.7/32", "reason": "\u{1b}[2J" });
+        assert!(serde_json::from_value::<NewBlock>(block).is_err());
+    }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{RegionLoad, Write};
-use crate::policy::Document;
+use crate::policy::{Change, Document};
 
 /// Which revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
@@ -100,8 +100,8 @@ pub struct LimitForecast {
 pub struct DiffReport {
     /// The revision in force.
     pub revision: u64,
-    /// A line each: `+ path: new`, `- path: old`, `~ path: old -> new`; empty where they are the same.
-    pub changes: Vec<String>,
+    /// Every difference; empty where they are the same.
+    pub changes: Vec<Change>,
 }
 
 /// A policy to put in force, as a whole. With the header `If-Match` it is refused unless that revision is in force.

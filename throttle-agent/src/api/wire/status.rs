@@ -51,6 +51,9 @@ pub struct Attachment {
     pub attached: bool,
     /// `native` or `generic` while attached.
     pub mode: Option<String>,
+    /// What drives it, e.g. `veth` or `ixgbe`; absent where it does not say.
+    #[serde(default)]
+    pub driver: Option<String>,
     /// Why it is not attached, or not as it should be, with the remedy.
     pub problem: Option<String>,
 }

@@ -125,6 +125,10 @@ fn relatives(device: &Interface, all: &[Interface]) -> Option<Finding> {
             "a bond: native where every member's driver has XDP, and not in every bonding mode".to_owned(),
             "where it is refused, pass --mode generic".to_owned(),
         ),
+        (Some("veth"), ..) => (
+            "a veth: the answers of `reject` reach its other end only where that has an XDP program too".to_owned(),
+            "attach one that passes everything to the other end, or write action = \"drop\"".to_owned(),
+        ),
         (_, _, Some(master)) if master.kind.as_deref() == Some("bond") => (
             format!("a member of {}: packets of the other members pass by", master.name),
             format!("throttle {} instead, which covers all members", master.name),

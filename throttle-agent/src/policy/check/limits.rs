@@ -3,6 +3,7 @@
 use crate::policy::{
     document::{Document, Lengths, Limit, Protocol, default},
     fault::{Diagnostic, Fault},
+    read::Unread,
     units::Scale,
     word::{Word, one_of},
 };
@@ -18,43 +19,59 @@ const LEAST_COST: u64 = 100;
 /// The smallest frame of Ethernet.
 const SMALLEST_FRAME: u32 = 64;
 
-pub(super) fn check(document: &Document, found: &mut Vec<Diagnostic>) {
+pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
     if document.limits.len() > MAX_LIMITS as usize {
         let reason = format!("there are {} limits", document.limits.len());
         let path = format!("limit[{MAX_LIMITS}]");
         found.push(Fault::new(reason, format!("keep at most {MAX_LIMITS}")).at(path));
     }
+    let path = |index: usize, field: &str| format!("limit[{index}].{field}");
     for (index, limit) in document.limits.iter().enumerate() {
-        let mut wrong = |field: &str, fault: Fault| found.push(fault.at(format!("limit[{index}].{field}")));
-        service(document, limit, &mut wrong);
-        match rate(limit) {
-            Ok(()) => burst(limit).unwrap_or_else(|fault| wrong("burst", fault)),
-            Err(fault) => wrong("rate", fault),
+        let read = |fields: &[&str]| fields.iter().all(|field| unread.spares(&path(index, field)));
+        let mut wrong = |field: &str, fault: Fault| found.push(fault.at(path(index, field)));
+        if read(&["service"]) {
+            service(document, limit, unread, read(&["unit"]), &mut wrong);
         }
-        lengths(limit, &mut wrong);
+        if read(&["unit", "rate"]) {
+            match rate(limit) {
+                Ok(()) if read(&["burst"]) => burst(limit).unwrap_or_else(|fault| wrong("burst", fault)),
+                Ok(()) => {}
+                Err(fault) => wrong("rate", fault),
+            }
+        }
+        if read(&["prefix", "aggregate", "overflow"]) {
+            lengths(limit, &mut wrong);
+        }
         if limit.sources == 0 {
-            wrong(
-                "sources",
-                Fault::new("room for no source", "write how many sources to have room for, such as 196608"),
-            );
+            let remedy = "write how many sources to have room for, such as 196608";
+            wrong("sources", Fault::new("room for no source", remedy));
         }
     }
-    scopes(document, found);
+    if (0..document.limits.len()).all(|index| unread.spares(&path(index, "service"))) {
+        scopes(document, found);
+    }
 }
 
-fn service(document: &Document, limit: &Limit, wrong: &mut impl FnMut(&str, Fault)) {
+fn service(document: &Document, limit: &Limit, unread: &Unread, unit_read: bool, wrong: &mut impl FnMut(&str, Fault)) {
     let Some(name) = &limit.service else { return };
-    match document.services.iter().find(|service| service.name == *name) {
+    let part = |index: usize, field: &str| unread.spares(&format!("service[{index}].{field}"));
+    let unknown = || Fault::new(format!("there is no service `{name}`"), "");
+    match document.services.iter().position(|service| service.name == *name) {
+        // One whose name cannot be read may be the one.
+        None if unread.holds("service") || !(0..document.services.len()).all(|index| part(index, "name")) => {}
         None if document.services.is_empty() => {
-            wrong("service", Fault::new(format!("there is no service `{name}`"), "add a [[service]] with that name"));
+            wrong("service", Fault { remedy: "add a [[service]] with that name".to_owned(), ..unknown() });
         }
         None => {
             let names: Vec<_> = document.services.iter().map(|service| service.name.as_str()).collect();
-            wrong("service", Fault::new(format!("there is no service `{name}`"), one_of(name, &names)));
+            wrong("service", Fault { remedy: one_of(name, &names), ..unknown() });
         }
-        Some(service) if limit.unit == Unit::Connections && service.protocol != Protocol::Tcp => {
-            let reason = format!("`{name}` speaks {}, which has no connections", service.protocol.name());
-            wrong("unit", Fault::new(reason, "count `packets` or `bytes`"));
+        Some(index) if limit.unit == Unit::Connections && unit_read && part(index, "protocol") => {
+            let protocol = document.services[index].protocol;
+            if protocol != Protocol::Tcp {
+                let reason = format!("`{name}` speaks {}, which has no connections", protocol.name());
+                wrong("unit", Fault::new(reason, "count `packets` or `bytes`"));
+            }
         }
         Some(_) => {}
     }

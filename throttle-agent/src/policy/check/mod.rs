@@ -9,19 +9,49 @@ mod warnings;
 use super::{
     document::{Document, Mode},
     fault::{Diagnostic, Diagnostics, Fault, Warning},
+    read::Unread,
     units::{Rate, Scale},
 };
 
-/// Checks the meaning of a document that was read from text, came as JSON or was edited.
+pub(super) use warnings::warnings;
+
+/// Checks the meaning of a document that came as JSON or was edited.
 pub fn check(document: &Document) -> Result<Vec<Warning>, Diagnostics> {
+    let named = |mut found: Vec<Diagnostic>| {
+        for diagnostic in &mut found {
+            diagnostic.name = name(document, &diagnostic.path);
+        }
+        found
+    };
+    let faults = faults(document, &Unread::default());
+    if faults.is_empty() { Ok(named(warnings(document))) } else { Err(Diagnostics(named(faults))) }
+}
+
+/// What a document may not say, as far as it was read: nothing is said of what stands in for the rest.
+pub(super) fn faults(document: &Document, unread: &Unread) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    names::check(document, &mut found);
-    services::check(document, &mut found);
-    limits::check(document, &mut found);
-    sources::check(document, &mut found);
-    budget("answers.rate", document.answers.rate, &mut found);
-    budget("events.rate", document.events.rate, &mut found);
-    if found.is_empty() { Ok(warnings::warnings(document)) } else { Err(Diagnostics(found)) }
+    names::check(document, unread, &mut found);
+    services::check(document, unread, &mut found);
+    limits::check(document, unread, &mut found);
+    sources::check(document, unread, &mut found);
+    for (path, rate) in [("answers.rate", document.answers.rate), ("events.rate", document.events.rate)] {
+        if unread.spares(path) {
+            budget(path, rate, &mut found);
+        }
+    }
+    found
+}
+
+/// The name of the limit or service that a path leads into.
+fn name(document: &Document, path: &str) -> Option<String> {
+    let (list, rest) = path.split_once('[')?;
+    let index: usize = rest.split_once(']')?.0.parse().ok()?;
+    let name = match list {
+        "limit" => &document.limits.get(index)?.name,
+        "service" => &document.services.get(index)?.name,
+        _ => return None,
+    };
+    (!name.is_empty()).then(|| name.clone())
 }
 
 /// Whether refusals of a limit are carried out: neither it nor the host only observes.

@@ -3,22 +3,26 @@
 use crate::policy::{
     document::Document,
     fault::{Diagnostic, Fault},
+    read::Unread,
 };
-use std::collections::HashMap;
+use std::collections::HashSet;
 use throttle_common::records::NAME;
 
-pub(super) fn check(document: &Document, found: &mut Vec<Diagnostic>) {
-    each("service", document.services.iter().map(|service| service.name.as_str()), found);
-    each("limit", document.limits.iter().map(|limit| limit.name.as_str()), found);
+pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
+    each("service", document.services.iter().map(|service| service.name.as_str()), unread, found);
+    each("limit", document.limits.iter().map(|limit| limit.name.as_str()), unread, found);
 }
 
-fn each<'d>(list: &str, names: impl Iterator<Item = &'d str>, found: &mut Vec<Diagnostic>) {
-    let mut first = HashMap::new();
+fn each<'d>(list: &str, names: impl Iterator<Item = &'d str>, unread: &Unread, found: &mut Vec<Diagnostic>) {
+    let mut taken = HashSet::new();
     for (index, name) in names.enumerate() {
         let path = format!("{list}[{index}].name");
+        if !unread.spares(&path) {
+            continue;
+        }
         found.extend(fault_of(name).map(|fault| fault.at(&path)));
-        if let Some(earlier) = first.insert(name, index) {
-            let reason = format!("`{name}` is already the name of {list}[{earlier}]");
+        if !taken.insert(name) && !name.is_empty() {
+            let reason = format!("an earlier {list} has this name already");
             found.push(Fault::new(reason, format!("give each {list} a name of its own")).at(&path));
         }
     }

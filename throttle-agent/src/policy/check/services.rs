@@ -4,6 +4,7 @@ use crate::policy::{
     classify::{self, Clash},
     document::{Document, Protocol, Service},
     fault::{Diagnostic, Fault},
+    read::Unread,
     word::Word,
 };
 use throttle_common::records::{CANDIDATES, MAX_CANDIDATES, MAX_SERVICES};
@@ -11,15 +12,22 @@ use throttle_common::records::{CANDIDATES, MAX_CANDIDATES, MAX_SERVICES};
 /// Number 0 stands for no service.
 const MOST: usize = MAX_SERVICES as usize - 1;
 
-pub(super) fn check(document: &Document, found: &mut Vec<Diagnostic>) {
+pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
     if document.services.len() > MOST {
         let reason = format!("there are {} services", document.services.len());
         let remedy = format!("keep at most {MOST}; merge those that have the same limits");
         found.push(Fault::new(reason, remedy).at(format!("service[{MOST}]")));
         return;
     }
+    let mut readable = document.services.clone();
     for (index, service) in document.services.iter().enumerate() {
         let path = format!("service[{index}].ports");
+        if !["protocol", "ports", "destination"].iter().all(|field| unread.spares(&format!("service[{index}].{field}")))
+        {
+            // Without ports it claims nothing that another could claim too.
+            readable[index] = Service { protocol: Protocol::Tcp, ports: Vec::new(), ..service.clone() };
+            continue;
+        }
         match (service.protocol, service.ports.is_empty()) {
             (Protocol::Icmp, false) => {
                 found.push(Fault::new("ICMP has no ports", "leave out `ports`").at(path));
@@ -31,8 +39,8 @@ pub(super) fn check(document: &Document, found: &mut Vec<Diagnostic>) {
             _ => {}
         }
     }
-    let (lists, clashes) = classify::lists(&document.services);
-    found.extend(clashes.into_iter().map(|clash| describe(&document.services, clash)));
+    let (lists, clashes) = classify::lists(&readable);
+    found.extend(clashes.into_iter().map(|clash| describe(&readable, clash)));
     if lists.lists.len() >= MAX_CANDIDATES as usize {
         let reason = format!("the services share their ports in {} different ways", lists.lists.len());
         let remedy =

@@ -3,18 +3,27 @@
 use crate::policy::{
     document::Document,
     fault::{Diagnostic, Fault},
+    prefix::Prefix,
+    read::Unread,
 };
-use std::collections::HashMap;
+use std::collections::HashSet;
 
-pub(super) fn check(document: &Document, found: &mut Vec<Diagnostic>) {
+pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
     let sources = &document.sources;
-    let places = |list: &'static str| move |(index, prefix)| (prefix, format!("{list}[{index}]"));
-    let mut trusted: HashMap<_, _> = sources.known.iter().enumerate().map(places("known")).collect();
-    trusted.extend(sources.allow.iter().enumerate().map(places("allow")));
+    let (known, allow) = (trusted("known", &sources.known, unread), trusted("allow", &sources.allow, unread));
     for (index, prefix) in sources.block.iter().enumerate() {
-        if let Some(place) = trusted.get(prefix) {
-            let reason = format!("{prefix} is blocked here and trusted in sources.{place}");
-            found.push(Fault::new(reason, "remove it from one of the two").at(format!("sources.block[{index}]")));
+        let trusting = [("allow", &allow), ("known", &known)].into_iter().find(|(_, list)| list.contains(prefix));
+        let path = format!("sources.block[{index}]");
+        if let Some((list, _)) = trusting
+            && unread.spares(&path)
+        {
+            let reason = format!("{prefix} is blocked here and trusted in sources.{list}");
+            found.push(Fault::new(reason, "remove it from one of the two").at(path));
         }
     }
+}
+
+fn trusted<'d>(list: &str, prefixes: &'d [Prefix], unread: &Unread) -> HashSet<&'d Prefix> {
+    let read = |(index, _): &(usize, &Prefix)| unread.spares(&format!("sources.{list}[{index}]"));
+    prefixes.iter().enumerate().filter(read).map(|(_, prefix)| prefix).collect()
 }

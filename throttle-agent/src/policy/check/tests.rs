@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::policy::{Limit, parse, tests::EXAMPLE, units::Quantity};
-use throttle_common::words::Unit;
+use throttle_common::words::{Fate, Reason, Unit};
 
 fn warnings(document: &Document) -> Vec<String> {
     check(document).unwrap().iter().map(Warning::to_string).collect()
@@ -27,10 +27,44 @@ fn a_plain_document_is_not_warned_of() {
 }
 
 #[test]
-fn what_only_observes_is_said_to() {
+fn a_limit_that_only_observes_is_said_to() {
+    let found = warnings(&parse(EXAMPLE).unwrap());
+    assert!(found[0].starts_with("limit \"new-connections\": mode: it only observes"), "{found:?}");
+    // Where the whole host does, that is no slip: `status` and every change say so.
     let document = Document { mode: Mode::Observe, ..enforcing(vec![limit("one", "5/s")]) };
-    assert!(warnings(&document)[0].starts_with("mode: the host only observes"));
-    assert!(warnings(&parse(EXAMPLE).unwrap())[0].starts_with("limit[0].mode: `new-connections` only observes"));
+    assert_eq!(warnings(&document), [""; 0]);
+}
+
+#[test]
+fn a_services_limit_that_fragments_slip_around_is_said_to() {
+    let service = "mode = \"enforce\"\n[[service]]\nname = \"dns\"\nprotocol = \"udp\"\nports = [53]\n";
+    let limit = |name: &str, unit: &str, rest: &str| {
+        format!("[[limit]]\nname = \"{name}\"\nunit = \"{unit}\"\nrate = \"1000000/s\"\nburst = 100_000\n{rest}\n")
+    };
+    let of_dns = "service = \"dns\"";
+    let found = |limits: &[String]| {
+        let document = parse(&(service.to_owned() + &limits.concat())).unwrap();
+        warnings(&document).into_iter().filter(|text| text.contains("fragments")).collect::<Vec<_>>()
+    };
+    let packets = limit("p", "packets", of_dns);
+    let alone = found(&[packets.clone(), limit("q", "packets", of_dns)]);
+    assert_eq!(alone.len(), 1, "once for a service and unit: {alone:?}");
+    assert!(alone[0].starts_with("limit \"p\": service: later fragments carry no ports"), "{alone:?}");
+    assert_eq!(found(&[packets.clone(), limit("host", "bytes", "")]).len(), 1, "bytes do not count packets");
+    assert_eq!(found(&[packets, limit("host", "packets", "")]), [""; 0]);
+    assert_eq!(found(&[limit("b", "bytes", of_dns)]).len(), 1);
+    let tcp = service.replace("udp", "tcp") + &limit("c", "connections", of_dns);
+    assert_eq!(warnings(&parse(&tcp).unwrap()), [""; 0], "a later fragment opens no connection");
+}
+
+#[test]
+fn a_host_that_cannot_be_found_by_its_neighbours_is_said_to() {
+    for &shape in Reason::ALL.iter().filter(|shape| shape.is_shape()) {
+        let vital = ["arp", "neighbour-discovery"].contains(&shape.name());
+        let found = |fate| warnings(&Document { shapes: [(shape, fate)].into(), ..Document::default() });
+        assert_eq!(found(Fate::Pass), [""; 0]);
+        assert_eq!(found(Fate::Drop).iter().any(|text| text.contains("unreachable")), vital, "{}", shape.name());
+    }
 }
 
 #[test]

@@ -8,25 +8,21 @@ use crate::policy::{
 };
 use ipnet::IpNet;
 use std::collections::HashSet;
-use throttle_common::words::Unit;
+use throttle_common::words::{Fate, Unit};
 
 /// What joined frames may measure; see [`warnings`].
 const JOINED_FRAMES: u64 = 64 << 10;
 
-pub(super) fn warnings(document: &Document) -> Vec<Warning> {
+pub(in crate::policy) fn warnings(document: &Document) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut warn = |path: String, reason: String, remedy: &str| found.push(Fault::new(reason, remedy).at(path));
-    if document.mode == Mode::Observe && (!document.limits.is_empty() || !document.sources.block.is_empty()) {
-        let reason = "the host only observes: nothing is refused".to_owned();
-        warn("mode".to_owned(), reason, "write mode = \"enforce\" when the counters show what you mean");
-    }
     for (index, limit) in document.limits.iter().enumerate() {
         let path = |field: &str| format!("limit[{index}].{field}");
         if document.mode == Mode::Enforce && limit.mode == Mode::Observe {
-            warn(path("mode"), format!("`{}` only observes", limit.name), "write mode = \"enforce\" to refuse");
+            warn(path("mode"), "it only observes".to_owned(), "write mode = \"enforce\" to refuse");
         }
         if let Some(tighter) = tighter(document, index) {
-            let reason = format!("`{}` never refuses anything: `{}` always refuses first", limit.name, tighter.name);
+            let reason = format!("it never refuses anything: `{}` always refuses first", tighter.name);
             warn(path("rate"), reason, "remove one of the two");
         }
         if limit.unit == Unit::Bytes && limit.burst_units() < JOINED_FRAMES {
@@ -35,8 +31,42 @@ pub(super) fn warnings(document: &Document) -> Vec<Warning> {
             warn(path("burst"), reason, "write at least \"64KiB\" unless large receive offload is off");
         }
     }
+    fragments(document, &mut warn);
+    neighbours(document, &mut warn);
     sources(document, &mut warn);
     found
+}
+
+/// Later fragments carry no ports, so that only the host's limits see them: who fragments slips around a service's.
+fn fragments(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
+    let mut told = HashSet::new();
+    for (index, limit) in document.limits.iter().enumerate() {
+        let Some(service) = &limit.service else { continue };
+        let covered = limit.unit == Unit::Connections
+            || document.limits.iter().any(|other| other.service.is_none() && other.unit == limit.unit);
+        if covered || !told.insert((service, limit.unit)) {
+            continue;
+        }
+        let unit = limit.unit.name();
+        let reason = format!("later fragments carry no ports: they slip around the limits of `{service}`");
+        let remedy = format!("add a limit of {unit} without a service, which counts them");
+        warn(format!("limit[{index}].service"), reason, &remedy);
+    }
+}
+
+/// What a host needs to find its neighbours, and they it.
+fn neighbours(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
+    for (shape, fate) in &document.shapes {
+        let family = match shape.name() {
+            "arp" => "IPv4",
+            "neighbour-discovery" => "IPv6",
+            _ => continue,
+        };
+        if *fate == Fate::Drop {
+            let reason = format!("without it the host is soon unreachable over {family}, for you too");
+            warn(format!("shapes.{}", shape.name()), reason, "write \"pass\", or leave it out");
+        }
+    }
 }
 
 /// A limit that refuses whatever the one at `index` would: same unit, at least its scope and its sources, and no

@@ -1,24 +1,59 @@
 //! From a tree of values to a [`super::Document`], naming every problem on the way instead of stopping at the first.
 //!
 //! TOML and JSON arrive here as the same tree. Problems carry the path of their value; [`super::file`] knows where in
-//! the file a path is.
+//! the file a path is. What cannot be read has a stand-in, so that the check can go on to what the rest means; it asks
+//! [`Unread`] and says nothing of a stand-in.
 
 mod tables;
 
 use super::{
     document::{Mode, Protocol},
-    fault::{Diagnostic, Diagnostics, Fault},
+    fault::{Diagnostic, Fault},
     ports::PortRange,
     prefix::Prefix,
     units::{Quantity, Rate},
     word::{Word, nearest, one_of},
 };
 use serde_json::{Map, Value};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 use throttle_common::words::{Action, Fate, Overflow, Unit};
 
-/// Problems in the order in which they were met.
+/// Problems in the order in which they were met, and what they left unread.
 #[derive(Default)]
-pub(super) struct Problems(pub(super) Vec<Problem>);
+pub(super) struct Problems {
+    pub(super) found: Vec<Problem>,
+    pub(super) unread: Unread,
+}
+
+/// The paths of the values that were missing or could not be read, and have stand-ins.
+#[derive(Default)]
+pub(super) struct Unread(BTreeSet<String>);
+
+impl Unread {
+    /// Whether this value is as its author wrote it: nothing in it, and nothing that it is in, is a stand-in.
+    pub(super) fn spares(&self, path: &str) -> bool {
+        self.0.is_empty() || !(self.0.contains(path) || self.holds_part_of(path) || self.holds_whole_of(path))
+    }
+
+    /// Whether this very value has a stand-in.
+    pub(super) fn holds(&self, path: &str) -> bool {
+        self.0.contains("") || self.0.contains(path)
+    }
+
+    fn holds_part_of(&self, path: &str) -> bool {
+        ['.', '['].into_iter().any(|separator| {
+            let start = format!("{path}{separator}");
+            self.0.range(start.clone()..).next().is_some_and(|next| next.starts_with(&start))
+        })
+    }
+
+    fn holds_whole_of(&self, path: &str) -> bool {
+        self.0.contains("") || path.match_indices(['.', '[']).any(|(end, _)| self.0.contains(&path[..end]))
+    }
+}
 
 /// A problem, and whether its place is the value at its path or the key in front of it.
 pub(super) struct Problem {
@@ -27,12 +62,21 @@ pub(super) struct Problem {
 }
 
 impl Problems {
+    /// A value that cannot be read.
     fn value(&mut self, path: &str, fault: Fault) {
-        self.0.push(Problem { diagnostic: fault.at(path), of_key: false });
+        self.found.push(Problem { diagnostic: fault.at(path), of_key: false });
+        self.unread.0.insert(path.to_owned());
     }
 
+    /// A field that is not there.
+    fn missing(&mut self, path: &str, name: &str, fault: Fault) {
+        self.found.push(Problem { diagnostic: fault.at(path), of_key: false });
+        self.unread.0.insert(join(path, name));
+    }
+
+    /// A key that nobody asked for; the values beside it are as they were written.
     fn key(&mut self, path: &str, fault: Fault) {
-        self.0.push(Problem { diagnostic: fault.at(path), of_key: true });
+        self.found.push(Problem { diagnostic: fault.at(path), of_key: true });
     }
 }
 
@@ -41,11 +85,25 @@ pub(super) trait Read: Sized {
     fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self>;
 }
 
-/// Reads a whole tree, or names every problem.
+/// An entry of a list.
+trait Entry: Read {
+    /// What stands for an entry that cannot be read, so that those after it keep their places.
+    fn stand_in() -> Self;
+}
+
+/// What a tree says, as far as it can be read, and every problem of reading it.
 pub(super) fn read<T: Read>(value: &Value) -> (Option<T>, Problems) {
     let mut problems = Problems::default();
-    let read = T::read(value, "", &mut problems);
-    (read.filter(|_| problems.0.is_empty()), problems)
+    (T::read(value, "", &mut problems), problems)
+}
+
+/// Gives every problem the name of the limit or service that its path leads into.
+pub(super) fn name_entries(diagnostics: &mut [Diagnostic], root: &Value) {
+    for diagnostic in diagnostics {
+        let entry = diagnostic.path.split('.').next().and_then(|entry| entry.strip_suffix(']')?.split_once('['));
+        let name = entry.and_then(|(list, index)| root.get(list)?.get(index.parse::<usize>().ok()?)?.get("name"));
+        diagnostic.name = name.and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned);
+    }
 }
 
 /// The fields of a table, each taken once; [`Fields::end`] names those that nobody asked for.
@@ -89,13 +147,16 @@ impl<'v, 'p> Fields<'v, 'p> {
     /// Names unknown fields, and missing ones unless an unknown one is a slip of their name.
     fn end(mut self) {
         for name in self.table.keys().filter(|name| !self.known.contains(&name.as_str())) {
-            self.missing.retain(|(missing, _)| nearest(name, &self.known) != Some(missing));
+            let meant = nearest(name, &self.known);
+            self.missing.retain(|(missing, _)| meant != Some(missing));
+            // Whatever stands for the field that was meant is not what its author wrote.
+            self.problems.unread.0.extend(meant.map(|meant| join(self.path, meant)));
             let reason = format!("there is no field `{name}` here");
             self.problems.key(&join(self.path, name), Fault::new(reason, one_of(name, &self.known)));
         }
         for (name, example) in self.missing {
-            self.problems
-                .value(self.path, Fault::new(format!("`{name}` is missing"), format!("add {name} = {example}")));
+            let fault = Fault::new(format!("`{name}` is missing"), format!("add {name} = {example}"));
+            self.problems.missing(self.path, name, fault);
         }
     }
 }
@@ -116,7 +177,7 @@ fn wrong_type(value: &Value, wanted: &str) -> Fault {
     Fault::new(format!("this is {found}"), format!("write {wanted}"))
 }
 
-impl<T: Read> Read for Vec<T> {
+impl<T: Entry> Read for Vec<T> {
     fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
         let Value::Array(items) = value else {
             let wanted = if value.is_object() {
@@ -127,8 +188,20 @@ impl<T: Read> Read for Vec<T> {
             problems.value(path, wrong_type(value, &wanted));
             return None;
         };
-        let read = |(index, item)| T::read(item, &format!("{path}[{index}]"), problems);
-        Some(items.iter().enumerate().filter_map(read).collect())
+        let read = |(index, item)| T::read(item, &format!("{path}[{index}]"), problems).unwrap_or_else(T::stand_in);
+        Some(items.iter().enumerate().map(read).collect())
+    }
+}
+
+impl Entry for Prefix {
+    fn stand_in() -> Self {
+        IpAddr::from(Ipv4Addr::UNSPECIFIED).into()
+    }
+}
+
+impl Entry for PortRange {
+    fn stand_in() -> Self {
+        Self::of(1)
     }
 }
 
@@ -192,7 +265,7 @@ macro_rules! read_number {
 read_number!(u8, u32);
 
 impl Problems {
-    pub(super) fn into_diagnostics(self) -> Diagnostics {
-        Diagnostics(self.0.into_iter().map(|problem| problem.diagnostic).collect())
+    pub(super) fn into_diagnostics(self) -> Vec<Diagnostic> {
+        self.found.into_iter().map(|problem| problem.diagnostic).collect()
     }
 }

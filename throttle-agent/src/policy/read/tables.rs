@@ -1,14 +1,16 @@
 //! The tables of a document, field by field.
 
-use super::{Fields, Problems, Read, join, read, wrong_type};
+use super::{Entry, Fields, Problems, Read, join, name_entries, read, wrong_type};
 use crate::policy::{
-    document::{Answers, Document, Events, Lengths, Limit, Mode, Service, Sources, default},
+    document::{Answers, Document, Events, Lengths, Limit, Mode, Protocol, Service, Sources, default},
+    fault::Diagnostics,
+    units::Rate,
     word::Word,
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use throttle_common::words::{Fate, Reason};
+use throttle_common::words::{Fate, Reason, Unit};
 
 impl Read for Document {
     fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
@@ -35,14 +37,21 @@ impl Read for Service {
         let ports = fields.or("ports", Vec::new());
         let destination = fields.optional("destination");
         fields.end();
-        Some(Self { name: name?, protocol: protocol?, ports, destination })
+        let Self { name: no_name, protocol: some, .. } = Self::stand_in();
+        Some(Self { name: name.unwrap_or(no_name), protocol: protocol.unwrap_or(some), ports, destination })
+    }
+}
+
+impl Entry for Service {
+    fn stand_in() -> Self {
+        Self { name: String::new(), protocol: Protocol::Tcp, ports: Vec::new(), destination: None }
     }
 }
 
 impl Read for Limit {
     fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
         let mut fields = Fields::of(value, path, problems)?;
-        let name: Option<String> = fields.required("name", "\"new-connections\"");
+        let name = fields.required("name", "\"new-connections\"");
         let service = fields.optional("service");
         let unit = fields.required("unit", "\"packets\"");
         let rate = fields.required("rate", "\"1000/s\"");
@@ -54,8 +63,16 @@ impl Read for Limit {
         let aggregate = fields.lengths("aggregate", default::aggregate());
         let sources = fields.or("sources", default::sources());
         fields.end();
-        let limit = Self::new(name?, unit?, rate?);
-        Some(Self { service, burst, action, mode, overflow, prefix, aggregate, sources, ..limit })
+        let limit = Self::stand_in();
+        let (name, unit) = (name.unwrap_or(limit.name), unit.unwrap_or(limit.unit));
+        let rate = rate.unwrap_or(limit.rate);
+        Some(Self { name, service, unit, rate, burst, action, mode, overflow, prefix, aggregate, sources })
+    }
+}
+
+impl Entry for Limit {
+    fn stand_in() -> Self {
+        Self::new("", Unit::Packets, Rate::per_second(1))
     }
 }
 
@@ -126,8 +143,11 @@ macro_rules! deserialize_by_reading {
     ($($type:ty),+) => {$(
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let (read, problems) = read(&Value::deserialize(deserializer)?);
-                read.ok_or_else(|| D::Error::custom(problems.into_diagnostics()))
+                let value = Value::deserialize(deserializer)?;
+                let (read, problems) = read(&value);
+                let mut faults = problems.into_diagnostics();
+                name_entries(&mut faults, &value);
+                read.filter(|_| faults.is_empty()).ok_or_else(|| D::Error::custom(Diagnostics(faults)))
             }
         }
     )+};

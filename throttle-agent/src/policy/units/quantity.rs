@@ -106,6 +106,9 @@ impl FromStr for Quantity {
     fn from_str(text: &str) -> Result<Self, Fault> {
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
         let (number, suffix) = text.split_at(digits);
+        if text.starts_with('-') {
+            return Err(Fault::new(format!("`{text}` is negative"), "write a number above 0, as in 50 or 64KiB"));
+        }
         if number.is_empty() {
             return Err(Fault::new(format!("`{text}` does not start with a number"), "write it as in 50 or 64KiB"));
         }

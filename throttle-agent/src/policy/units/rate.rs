@@ -106,6 +106,9 @@ impl FromStr for Rate {
             let remedy = "write how much in how long: 1000/s, 50/min, 10/hour, 1/day or 10Mbit/s";
             return Err(Fault::new(format!("`{text}` names no period"), remedy));
         };
+        if text.starts_with('-') {
+            return Err(Fault::new(format!("`{text}` is negative"), "write a rate above 0, as in 50/min or 10Mbit/s"));
+        }
         let quantity = quantity.trim().parse()?;
         let period = period.trim();
         let per = PERIODS.iter().find(|(.., names)| names.contains(&period)).map(|&(per, ..)| per);

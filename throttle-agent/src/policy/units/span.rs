@@ -53,7 +53,10 @@ impl FromStr for Span {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<Self, Fault> {
-        let wrong = || Fault::new(format!("`{text}` is no time"), "write it as in 30s, 5m, 2h, 1d or 1h30m");
+        let wrong = || {
+            let no = if text.starts_with('-') { "negative" } else { "no time" };
+            Fault::new(format!("`{text}` is {no}"), "write it as in 30s, 5m, 2h, 1d or 1h30m")
+        };
         let (mut rest, mut sum) = (text, 0u64);
         while !rest.is_empty() {
             let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
