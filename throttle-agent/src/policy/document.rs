@@ -117,7 +117,7 @@ pub struct Limit {
     /// The bits of an address that make an aggregate, less than `prefix` and at most 64. Default 24 and 48.
     #[serde(default = "default::aggregate")]
     pub aggregate: Lengths,
-    /// How many sources of each family to have room for, at 21.3 bytes of kernel memory each. `throttle policy check`
+    /// How many sources of each family to have room for, at 24 bytes of kernel memory each. `throttle policy check`
     /// shows the flood that fills it. Default 196608.
     #[serde(default = "default::sources")]
     pub sources: u32,

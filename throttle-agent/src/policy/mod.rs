@@ -39,4 +39,6 @@ pub use prefix::Prefix;
 pub use word::Word;
 
 #[cfg(test)]
+mod page_tests;
+#[cfg(test)]
 mod tests;
