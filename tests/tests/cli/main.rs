@@ -5,6 +5,7 @@ mod endings;
 mod policies;
 mod refused;
 mod sessions;
+mod unit;
 mod views;
 
 use anyhow::{Context, Result, ensure};

@@ -112,13 +112,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Peer {
 /// Bounds the time of a request.
 pub(super) async fn in_time(request: Request, next: Next) -> Response {
     let unknown = if request.method() == Method::GET { "" } else { "; whether the change was made is unknown" };
-    match tokio::time::timeout(REQUEST, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            let detail = format!("no answer within {} s{unknown}; see `throttle status`", REQUEST.as_secs());
-            Problem::new(ProblemKind::Unavailable, detail).into_response()
-        }
-    }
+    tokio::time::timeout(REQUEST, next.run(request)).await.unwrap_or_else(|_| {
+        let detail = format!("no answer within {} s{unknown}; see `throttle status`", REQUEST.as_secs());
+        Problem::new(ProblemKind::Unavailable, detail).into_response()
+    })
 }
 
 /// The answer to a path that nobody serves.

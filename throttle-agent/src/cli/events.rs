@@ -136,17 +136,18 @@ fn end(address: std::net::IpAddr, port: Option<u16>) -> String {
     }
 }
 
-/// What is not shown: while following since the last line, otherwise in all.
+/// How many refusals, of all sources and whatever the filter, are not shown: while following since the last line,
+/// otherwise since the programs were loaded.
 fn missed(gap: Gap, follow: bool) -> String {
-    let when = if follow { "more" } else { "in all" };
+    let since = if follow { "meanwhile" } else { "since the programs were loaded" };
     let mut parts = Vec::new();
     if gap.withheld > 0 {
-        parts.push(format!("{} {when} beyond the policy's rate of events", gap.withheld));
+        parts.push(format!("{} beyond the policy's rate of events", gap.withheld));
     }
     if gap.lost > 0 {
-        parts.push(format!("{} {when} lost, because this reader or the agent was too slow", gap.lost));
+        parts.push(format!("{} lost, because this reader or the agent was too slow", gap.lost));
     }
-    format!("(not shown: {})", parts.join("; "))
+    format!("(not shown, of all refusals {since}: {})", parts.join("; "))
 }
 
 #[cfg(test)]
@@ -189,12 +190,10 @@ mod tests {
 
     #[test]
     fn what_is_not_shown_is_counted() {
-        assert_eq!(
-            missed(Gap { lost: 0, withheld: 30 }, true),
-            "(not shown: 30 more beyond the policy's rate of events)"
-        );
+        let expected = "(not shown, of all refusals meanwhile: 30 beyond the policy's rate of events)";
+        assert_eq!(missed(Gap { lost: 0, withheld: 30 }, true), expected);
         let text = missed(Gap { lost: 2, withheld: 30 }, false);
-        assert!(text.contains("30 in all beyond") && text.contains("2 in all lost"), "{text}");
+        assert!(text.contains("30 beyond") && text.contains("2 lost") && text.contains("since the programs"), "{text}");
     }
 
     #[test]

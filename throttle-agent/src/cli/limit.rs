@@ -1,12 +1,10 @@
 //! `throttle limit`: what one source may do.
 
-use std::fmt::Write as _;
-
 use clap::{Args, Subcommand};
 use throttle_agent::{
-    api::wire::{Envelope, LimitRequest, LimitView, Limits, RegionLoad, paths},
+    api::wire::{Envelope, LimitRequest, Limits, paths},
     policy::{
-        Lengths, Limit, Mode, Word as _,
+        Lengths, Limit, Mode,
         units::{Quantity, Rate},
         word::one_of,
     },
@@ -17,9 +15,8 @@ use super::{
     Context,
     client::{query, under},
     failure::Failure,
-    output::{self, Paint},
-    quantity::{bytes, count, per_second, percent},
-    table::{Cell, Table, Tone},
+    limit_views::{describe, render},
+    output,
     words::{whole, word},
     writing,
     writing::Writing,
@@ -198,117 +195,6 @@ fn shorter(aggregate: Lengths, prefix: Lengths) -> Lengths {
         if aggregate < prefix { aggregate } else { prefix.saturating_sub(step).max(1) }
     };
     Lengths { ipv4: fit(aggregate.ipv4, prefix.ipv4, 8), ipv6: fit(aggregate.ipv6, prefix.ipv6, 16) }
-}
-
-/// Limits, one a line, with what they did.
-pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
-    let mut table = Table::new(&[
-        "LIMIT",
-        "SERVICE",
-        "UNIT",
-        ">RATE",
-        ">BURST",
-        "ACTION",
-        "MODE",
-        ">ADMITTED",
-        ">REFUSED",
-        ">OBSERVED",
-        ">OVERFLOWED",
-        ">BUSY V4",
-        ">BUSY V6",
-    ]);
-    for view in limits {
-        let LimitView { limit, tallies, .. } = view;
-        let some = |tally: u64, tone| Cell::new(if tally == 0 { String::new() } else { count(tally) }, tone);
-        let mode = if limit.mode == Mode::Observe { Tone::Warning } else { Tone::Plain };
-        table.row([
-            limit.name.as_str().into(),
-            limit.service.as_deref().unwrap_or_default().into(),
-            limit.unit.name().into(),
-            limit.rate.to_string().into(),
-            burst(view).into(),
-            limit.action.name().into(),
-            Cell::new(limit.mode.name(), mode),
-            count(tallies.admitted.packets).into(),
-            count(tallies.refused.packets).into(),
-            some(tallies.observed.packets, Tone::Warning),
-            some(tallies.overflowed.packets, Tone::Warning),
-            busy(view, "ipv4"),
-            busy(view, "ipv6"),
-        ]);
-    }
-    table.render(paint)
-}
-
-/// What a source may do at once, whether the policy says it or not.
-fn burst(view: &LimitView) -> String {
-    match (view.limit.burst, view.limit.unit) {
-        (Some(burst), _) => burst.to_string(),
-        (None, Unit::Bytes) => bytes(view.burst),
-        (None, _) => view.burst.to_string(),
-    }
-}
-
-/// Everything about one limit, what the policy leaves to defaults included.
-fn describe(view: &LimitView) -> String {
-    let LimitView { limit, tallies, .. } = view;
-    let mut text = String::new();
-    let mut line = |name: &str, value: String| _ = writeln!(text, "{name:<11} {value}");
-    let default = if limit.burst.is_none() { " (by default)" } else { "" };
-    line("limit", limit.name.clone());
-    line("counts", format!("{} {}", limit.unit.name(), whose(limit)));
-    line("admits", format!("{} and {}{default} at once, for each source", limit.rate, burst(view)));
-    line("refuses by", format!("{}, mode {}", limit.action.name(), limit.mode.name()));
-    for region in &view.regions {
-        let RegionLoad { family, prefix, aggregate, slots, busy, forecast, .. } = region;
-        let (flood, share) = (per_second(forecast.flood_per_second), percent(region.occupancy));
-        line(
-            family,
-            format!(
-                "a source is a /{prefix}; {} of {} places busy ({share}); a flood of {flood} fills them",
-                count(*busy),
-                count(*slots)
-            ),
-        );
-        line("", format!("a source without a place: {}", overflow(limit.overflow, *aggregate)));
-    }
-    for (name, tally) in [
-        ("admitted", tallies.admitted),
-        ("refused", tallies.refused),
-        ("observed", tallies.observed),
-        ("spared", tallies.spared),
-        ("overflowed", tallies.overflowed),
-    ] {
-        line(name, format!("{} packets, {}", count(tally.packets), bytes(tally.bytes)));
-    }
-    text
-}
-
-fn whose(limit: &Limit) -> String {
-    limit.service.as_ref().map_or("of the whole host".to_owned(), |service| format!("of service {service}"))
-}
-
-fn overflow(rule: Overflow, aggregate: u8) -> String {
-    match rule {
-        Overflow::Aggregate => format!("shares the bucket of its /{aggregate}"),
-        Overflow::Refuse => "is refused".to_owned(),
-        Overflow::Admit => "is admitted uncounted".to_owned(),
-    }
-}
-
-/// How full a limit's part of the table is; above half it is worth a look, above 70 % newcomers find no place.
-fn busy(view: &LimitView, family: &str) -> Cell {
-    match view.regions.iter().find(|region| region.family == family) {
-        None => "".into(),
-        Some(region) => {
-            let tone = match region.occupancy {
-                o if o > 0.7 => Tone::Fault,
-                o if o > 0.5 => Tone::Warning,
-                _ => Tone::Plain,
-            };
-            Cell::new(percent(region.occupancy), tone)
-        }
-    }
 }
 
 #[cfg(test)]

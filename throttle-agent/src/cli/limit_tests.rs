@@ -1,5 +1,5 @@
-use super::*;
-use throttle_agent::api::wire::{Forecast, RegionLoad, Tallies, Tally};
+use super::{super::output::Paint, *};
+use throttle_agent::api::wire::{Forecast, LimitView, RegionLoad, Tallies, Tally};
 
 fn set() -> Set {
     Set { name: "web".to_owned(), ..Set::default() }

@@ -17,6 +17,7 @@ mod doctor;
 mod events;
 mod failure;
 mod limit;
+mod limit_views;
 mod mode;
 mod output;
 mod policy;

@@ -18,7 +18,7 @@ use super::{
     Context,
     client::Answer,
     failure::Failure,
-    limit,
+    limit_views,
     output::{self, Paint},
     quantity::{bytes, count, per_second, span, until},
     table::{Cell, Table, Tone},
@@ -93,7 +93,7 @@ fn render(status: &Status, verbose: bool, now: Timestamp, paint: Paint) -> Strin
         }
     };
     part(attachments(status, paint));
-    part(if status.limits.is_empty() { String::new() } else { limit::render(&status.limits, paint) });
+    part(if status.limits.is_empty() { String::new() } else { limit_views::render(&status.limits, paint) });
     part(traffic(status, paint));
     part(table(status));
     if verbose {

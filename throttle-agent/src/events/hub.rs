@@ -72,10 +72,10 @@ impl Hub {
 
     /// The names that events can bear.
     pub fn named(&self) -> Named {
-        let names = self.names.borrow();
+        let held = self.names.borrow();
         let mut named = Named {
-            limits: names.limits.values().cloned().collect(),
-            services: names.services.values().cloned().collect(),
+            limits: held.limits.values().cloned().collect(),
+            services: held.services.values().cloned().collect(),
         };
         for event in self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             named.limits.extend(event.limit.clone());

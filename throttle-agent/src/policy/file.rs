@@ -45,17 +45,11 @@ pub fn parse_with_warnings(text: &str) -> Result<(Document, Vec<Warning>), Diagn
 /// The text of a file, which has to be text.
 pub fn text(bytes: Vec<u8>) -> Result<String, Diagnostics> {
     String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let lines = valid.iter().filter(|&&byte| byte == b'\n').count();
-        let column = String::from_utf8_lossy(valid)
-            .lines()
-            .last()
-            .filter(|_| !valid.ends_with(b"\n"))
-            .map_or(0, |line| line.chars().count());
+        let before = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+        let (line, column) = Lines::of(&before).position(before.len());
         let fault =
             Fault::new("this is no text: the bytes here are not UTF-8", "is it the right file? save it as UTF-8");
-        let place = |number: usize| u32::try_from(number + 1).ok();
-        Diagnostics(vec![Diagnostic { line: place(lines), column: place(column), ..fault.at("") }])
+        Diagnostics(vec![Diagnostic { line: Some(line), column: Some(column), ..fault.at("") }])
     })
 }
 

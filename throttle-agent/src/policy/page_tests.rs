@@ -30,7 +30,7 @@ fn tables(page: &str) -> BTreeMap<String, BTreeMap<String, String>> {
 }
 
 /// What the code says of the fields of a table: `required`, the default as the page writes it, or nothing.
-fn expected<T: PartialSchema>(default: Value) -> BTreeMap<String, String> {
+fn expected<T: PartialSchema>(default: &Value) -> BTreeMap<String, String> {
     let schema = serde_json::to_value(T::schema()).unwrap();
     let none = Map::new();
     let required = |field: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|it| it == field));
@@ -56,13 +56,13 @@ fn the_page_on_policy_has_every_field_with_its_default_and_no_other() {
     let limit = Limit::new("", Unit::Packets, Rate::per_second(1));
     let shapes = Reason::all().into_iter();
     let code: [(&str, BTreeMap<String, String>); 7] = [
-        ("The document", expected::<Document>(serde_json::to_value(&Document::default()).unwrap())),
-        ("[[service]]", expected::<Service>(Value::Null)),
-        ("[[limit]]", expected::<Limit>(serde_json::to_value(&limit).unwrap())),
-        ("[sources]", expected::<Sources>(Value::Null)),
+        ("The document", expected::<Document>(&serde_json::to_value(Document::default()).unwrap())),
+        ("[[service]]", expected::<Service>(&Value::Null)),
+        ("[[limit]]", expected::<Limit>(&serde_json::to_value(limit).unwrap())),
+        ("[sources]", expected::<Sources>(&Value::Null)),
         ("[shapes]", shapes.map(|it| (it.name().to_owned(), format!("`{}`", it.default_fate().name()))).collect()),
-        ("[answers]", expected::<Answers>(serde_json::to_value(&Answers::default()).unwrap())),
-        ("[events]", expected::<Events>(serde_json::to_value(&Events::default()).unwrap())),
+        ("[answers]", expected::<Answers>(&serde_json::to_value(Answers::default()).unwrap())),
+        ("[events]", expected::<Events>(&serde_json::to_value(Events::default()).unwrap())),
     ];
     let tables = tables(&page("docs/policy.md"));
     for (section, fields) in code {
