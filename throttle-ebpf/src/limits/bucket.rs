@@ -107,8 +107,6 @@ pub fn weigh(limit: &Limit, question: &Question, clock: &mut Clock, charge: &mut
     if region.sets == 0 || (limit.unit == Unit::Connections as u8 && !question.opens_connection) {
         return None;
     }
-    // Here, where the packet is read and nothing else is under way: reading the clock waits for all loads before it.
-    clock.nanos();
     let units = if limit.unit == Unit::Bytes as u8 { question.length } else { 1 };
     charge.cost = limit.price.cost(units);
     charge.key = region.key(question.source, question.family, question.secret);
