@@ -60,7 +60,7 @@ fn a_services_limit_that_fragments_slip_around_is_said_to() {
 #[test]
 fn a_host_that_cannot_be_found_by_its_neighbours_is_said_to() {
     for &shape in Reason::ALL.iter().filter(|shape| shape.is_shape()) {
-        let vital = ["arp", "neighbour-discovery"].contains(&shape.name());
+        let vital = [Reason::Arp, Reason::NeighbourDiscovery].contains(&shape);
         let found = |fate| warnings(&Document { shapes: [(shape, fate)].into(), ..Document::default() });
         assert_eq!(found(Fate::Pass), [""; 0]);
         assert_eq!(found(Fate::Drop).iter().any(|text| text.contains("unreachable")), vital, "{}", shape.name());

@@ -8,7 +8,7 @@ use crate::policy::{
 };
 use ipnet::IpNet;
 use std::collections::HashSet;
-use throttle_common::words::{Fate, Unit};
+use throttle_common::words::{Fate, Reason, Unit};
 
 /// What joined frames may measure; see [`warnings`].
 const JOINED_FRAMES: u64 = 64 << 10;
@@ -57,9 +57,9 @@ fn fragments(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
 /// What a host needs to find its neighbours, and they it.
 fn neighbours(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
     for (shape, fate) in &document.shapes {
-        let family = match shape.name() {
-            "arp" => "IPv4",
-            "neighbour-discovery" => "IPv6",
+        let family = match shape {
+            Reason::Arp => "IPv4",
+            Reason::NeighbourDiscovery => "IPv6",
             _ => continue,
         };
         if *fate == Fate::Drop {
