@@ -69,8 +69,13 @@ fn no_packet_goes_unjudged_while_agents_and_policies_change() -> Result<()> {
     let options = Options { test_clock: false, ..options(&pins) };
     let mut datapath = Datapath::open(&options)?;
     wire.far.enter(|| datapath.attach(FAR, Mode::Native))??;
-    let order =
-        Order { random: u32::MAX, flood_interval: 0, honest: SOURCE, honest_interval: 1_000_000, ..Order::SILENT };
+    let order = Order {
+        random: u32::MAX.into(),
+        flood_interval: 0,
+        honest: SOURCE.into(),
+        honest_interval: 1_000_000,
+        ..Order::SILENT
+    };
     let flood = Sender::on(&wire)?.start(&wire.near, 0, &Frame::v4(SOURCE).length(60).bytes(), order)?;
     for revision in 0..3 {
         drop(datapath);
