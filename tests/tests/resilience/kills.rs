@@ -78,7 +78,7 @@ fn kill_while_it_starts(site: &Site<'_>, after: Duration) -> Result<bool> {
 /// Kills an agent so long after it was given a policy; says whether it had not answered. Its successor has the policy
 /// before or the one after in force, the one after if it had answered.
 fn kill_while_it_applies(site: &Site<'_>, agent: Agent, number: u32, after: Duration) -> Result<bool> {
-    let other = number % 2 == 0;
+    let other = number.is_multiple_of(2);
     let acknowledged = thread::scope(|scope| {
         let answer = scope.spawn(|| apply(site, other).is_ok());
         thread::sleep(after);

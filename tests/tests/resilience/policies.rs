@@ -37,7 +37,7 @@ fn policies_change_under_full_load_and_no_bucket_forgets() -> Result<()> {
 /// answers and sources that do likewise. None of them touches the hammering source.
 fn policy(number: u32) -> String {
     let others = (0..number % 7).map(|other| {
-        let (unit, rate) = if (number + other) % 2 == 0 { ("packets", "/s") } else { ("bytes", "B/s") };
+        let (unit, rate) = if (number + other).is_multiple_of(2) { ("packets", "/s") } else { ("bytes", "B/s") };
         let rate = format!("{}{rate}", 2_000_000_000 + number);
         format!("[[limit]]\nname = \"other-{other}\"\nunit = \"{unit}\"\nrate = \"{rate}\"\nsources = 3000\n")
     });
