@@ -27,15 +27,6 @@ impl Slots {
     pub fn admit(&self, request: &Request) -> Commit {
         commit(self, request, check(self, request))
     }
-
-    fn swap(&self, way: usize, is: impl FnOnce(&Slot) -> bool, becomes: impl FnOnce(Slot) -> Slot) -> bool {
-        let slot = self.0[way].get();
-        let swapped = is(&slot);
-        if swapped {
-            self.0[way].set(becomes(slot));
-        }
-        swapped
-    }
 }
 
 impl Set for Slots {
@@ -45,13 +36,18 @@ impl Set for Slots {
     fn tat(&self, way: usize) -> Ticks {
         self.0[way].get().tat
     }
-    fn swap_key(&self, way: usize, old: u64, key: u64) -> bool {
-        self.swap(way, |slot| slot.key == old, |slot| Slot { key, ..slot })
+    fn set_key(&self, way: usize, key: u64) {
+        self.0[way].set(Slot { key, ..self.0[way].get() });
     }
     fn swap_tat(&self, way: usize, old: Ticks, tat: Ticks) -> bool {
-        self.swap(way, |slot| slot.tat == old, |slot| Slot { tat, ..slot })
+        let slot = self.0[way].get();
+        if slot.tat == old {
+            self.0[way].set(Slot { tat, ..slot });
+        }
+        slot.tat == old
     }
     fn refund(&self, way: usize, cost: Ticks) {
-        self.swap(way, |_| true, |slot| Slot { tat: slot.tat.wrapping_sub(cost), ..slot });
+        let slot = self.0[way].get();
+        self.0[way].set(Slot { tat: slot.tat.wrapping_sub(cost), ..slot });
     }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use throttle_common::{
     gcra::{self, Ticks},
     records::{Policy, Service},
+    table,
 };
 
 use super::{
@@ -94,7 +95,7 @@ impl Datapath {
 fn rescale(tat: &AtomicU64, now: Ticks, scale: &Scale) {
     for _ in 0..TRIES {
         let seen = tat.load(Ordering::Relaxed);
-        let debt = gcra::debt(seen, now);
+        let debt = if table::is_lock(seen) { 0 } else { gcra::debt(seen, now) };
         let next = now.wrapping_add(scale.debt(debt));
         if debt == 0 || tat.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             return;
