@@ -36,8 +36,10 @@ use crate::{
     events::Hub,
     policy::{self, Document},
     run::{
-        lock::{Lock, Socket, private_directory},
-        logs, notify, privileges,
+        lock::{Lock, Socket},
+        logs, notify,
+        private::private_directory,
+        privileges,
     },
     store::Store,
 };
