@@ -37,7 +37,7 @@ impl Control {
 
     /// Attaches to interfaces that came and forgets those that went.
     pub fn reattach(&mut self) -> Result<(), Problem> {
-        for change in self.datapath.reattach().map_err(|error| kernel(&error))? {
+        for change in self.datapath.reattach(Instant::now()).map_err(|error| kernel(&error))? {
             match change {
                 Change::Attached(it) => {
                     tracing::info!(interface = it.interface, standing = ?it.standing, "attached again");
