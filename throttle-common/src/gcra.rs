@@ -80,10 +80,11 @@ impl Price {
         if mantissa > largest { None } else { Some(Self { mantissa: mantissa as u64, shift }) }
     }
 
-    /// The cost of `units`, at most the `units_max` that the price was made for.
+    /// The cost of `units`, at most the `units_max` that the price was made for. Even, so that every bucket is, and
+    /// rounded down, so that a burst holds all its units.
     #[inline(always)]
     pub const fn cost(self, units: u32) -> Ticks {
-        (units as u64).wrapping_mul(self.mantissa) >> self.shift
+        (units as u64).wrapping_mul(self.mantissa) >> self.shift & !1
     }
 
     /// The depth of a bucket that holds `burst` units, or `None` where that is more than [`MAX_DEPTH`].

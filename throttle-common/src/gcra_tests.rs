@@ -47,8 +47,10 @@ proptest! {
         let price = Price::of_rate(amount, SECOND, 65_536).unwrap();
         let exact = f64::from(units) * 256e9 / amount as f64;
         let cost = price.cost(units) as f64;
-        // One tick is lost to the shift at most.
-        prop_assert!((cost - exact).abs() <= 1.0 + exact * 1e-9, "{} for {}", cost, exact);
+        // Fewer than two ticks are lost: one to the shift, one to being even.
+        let error = exact * 1e-9;
+        prop_assert!(cost <= exact + error && cost > exact - error - 2.0, "{} for {}", cost, exact);
+        prop_assert!(price.cost(units).is_multiple_of(2));
     }
 
     #[test]

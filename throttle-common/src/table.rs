@@ -6,8 +6,12 @@
 //!
 //! A packet is judged in two steps so that several limits can be read before any is charged: [`check`] only reads (a
 //! flood of refusals dirties no cache line), [`commit`] charges what was seen, or looks again if it changed meanwhile.
-//! Two CPUs that take over for one source at once may each charge a slot of their own for that packet; from then on
-//! all find the lower one. That costs at most `ncpu - 1` charges a take-over.
+//!
+//! A take-over locks the slot: for some nanoseconds its bucket is an odd number that names the source it is taken over
+//! for ([`lock`]). So no charge of the owner can fall between the look that found it full and the change of the key, and
+//! no source ever pays for another, but for one charge that is given back at once. Two CPUs that take slots over for one
+//! source at once may each charge one of their own; from then on all find the lower one. That costs at most `ncpu - 1`
+//! charges a take-over.
 //!
 //! The kernel programs implement [`Set`] on map memory, the tests on atomics under a scheduler that tries the races.
 
@@ -28,8 +32,8 @@ pub trait Set {
     fn key(&self, way: usize) -> u64;
     /// The bucket in a slot.
     fn tat(&self, way: usize) -> Ticks;
-    /// Replaces the key if it is still `old`.
-    fn swap_key(&self, way: usize, old: u64, new: u64) -> bool;
+    /// Replaces the key. Only for whoever has locked the slot.
+    fn set_key(&self, way: usize, key: u64);
     /// Replaces the bucket if it is still `old`.
     fn swap_tat(&self, way: usize, old: Ticks, new: Ticks) -> bool;
     /// Takes a charge back.
@@ -43,7 +47,7 @@ pub struct Request {
     pub key: u64,
     /// The limit's clock.
     pub now: Ticks,
-    /// The price of this packet.
+    /// The price of this packet; even.
     pub cost: Ticks,
     /// How deep the bucket is.
     pub depth: Ticks,
@@ -54,7 +58,7 @@ pub struct Request {
 /// What a look at the set says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// The source's slot, whose bucket `seen` has room.
+    /// The source's slot, whose bucket `seen` has room, or that another CPU is just taking over for it.
     Held {
         /// Its place in the set.
         way: usize,
@@ -65,8 +69,8 @@ pub enum Check {
     Free {
         /// Its place in the set.
         way: usize,
-        /// The key that it still carries.
-        seen: u64,
+        /// Its full bucket as read.
+        seen: Ticks,
     },
     /// The source's bucket is empty.
     Exceeded,
@@ -85,20 +89,33 @@ pub enum Commit {
     Full,
 }
 
+/// The bucket of a slot that is being taken over for `key`. Buckets proper are even, because every cost is.
+#[inline(always)]
+pub const fn lock(key: u64) -> Ticks {
+    key << 1 | 1
+}
+
+/// Whether the slot is being taken over: its bucket is full, and nobody else may touch it.
+#[inline(always)]
+pub const fn is_lock(tat: Ticks) -> bool {
+    tat & 1 == 1
+}
+
 /// Reads the set on behalf of a packet.
 #[inline(always)]
 pub fn check<S: Set>(set: &S, request: &Request) -> Check {
-    let mut keys = [0; WAYS];
-    let mut way = 0;
     // From the first way to the last: of two slots with one key the lower is the source's.
+    let mut way = 0;
     while way < WAYS {
-        keys[way] = set.key(way);
-        if keys[way] == request.key {
+        if set.key(way) == request.key {
             let seen = set.tat(way);
-            return match gcra::admit(seen, request.now, request.cost, request.depth) {
-                Some(_) => Check::Held { way, seen },
-                None => Check::Exceeded,
-            };
+            // One that is being taken over for another source was full: this source owes nothing.
+            if !is_lock(seen) {
+                return match gcra::admit(seen, request.now, request.cost, request.depth) {
+                    Some(_) => Check::Held { way, seen },
+                    None => Check::Exceeded,
+                };
+            }
         }
         way += 1;
     }
@@ -106,14 +123,19 @@ pub fn check<S: Set>(set: &S, request: &Request) -> Check {
         return Check::Exceeded;
     }
     // Likewise: all CPUs prefer the same slot.
-    let mut way = 0;
-    while way < WAYS {
-        if way < request.ways && gcra::debt(set.tat(way), request.now) == 0 {
-            return Check::Free { way, seen: keys[way] };
+    let mut free = Check::Full;
+    let mut way = WAYS;
+    while way > 0 {
+        way -= 1;
+        let seen = set.tat(way);
+        if seen == lock(request.key) {
+            return Check::Held { way, seen };
         }
-        way += 1;
+        if way < request.ways && !is_lock(seen) && gcra::debt(seen, request.now) == 0 {
+            free = Check::Free { way, seen };
+        }
     }
-    Check::Full
+    free
 }
 
 /// Charges what `check` saw, looking again when the slot changed.
@@ -125,28 +147,16 @@ pub fn commit<S: Set>(set: &S, request: &Request, mut seen: Check) -> Commit {
     let mut tries = 0;
     while tries < TRIES {
         tries += 1;
-        let way = match seen {
-            Check::Held { way, seen } => {
-                if charge(set, request, way, seen) {
-                    if set.key(way) == request.key {
-                        return Commit::Charged(way);
-                    }
-                    // The slot was taken over between the look and the charge: the debt is not its new owner's.
-                    set.refund(way, request.cost);
-                }
-                None
-            }
-            Check::Free { way, seen } => set.swap_key(way, seen, request.key).then_some(way),
+        let charged = match seen {
+            Check::Held { way, seen } => charge(set, request, way, seen).then_some(way),
+            Check::Free { way, seen } => take_over(set, request, way, seen).then_some(way),
             Check::Exceeded => return Commit::Exceeded,
             Check::Full => return Commit::Full,
         };
-        seen = check(set, request);
-        if let (Some(taken), Check::Held { way, .. }) = (way, seen)
-            && way != taken
-        {
-            // Another CPU took a lower slot for the same source: that one it is.
-            set.swap_key(taken, request.key, 0);
+        if let Some(way) = charged {
+            return Commit::Charged(way);
         }
+        seen = check(set, request);
     }
     match seen {
         Check::Held { .. } | Check::Exceeded => Commit::Exceeded,
@@ -156,10 +166,40 @@ pub fn commit<S: Set>(set: &S, request: &Request, mut seen: Check) -> Commit {
 
 #[inline(always)]
 fn charge<S: Set>(set: &S, request: &Request, way: usize, seen: Ticks) -> bool {
-    match gcra::admit(seen, request.now, request.cost, request.depth) {
-        Some(next) => set.swap_tat(way, seen, next),
-        None => false,
+    if is_lock(seen) {
+        return false;
     }
+    let Some(next) = gcra::admit(seen, request.now, request.cost, request.depth) else { return false };
+    if !set.swap_tat(way, seen, next) {
+        return false;
+    }
+    let mine = set.key(way) == request.key;
+    if !mine {
+        // The slot changed hands between the look at its key and that at its bucket: the charge is not its new owner's.
+        set.refund(way, request.cost);
+    }
+    mine
+}
+
+#[inline(always)]
+fn take_over<S: Set>(set: &S, request: &Request, way: usize, seen: Ticks) -> bool {
+    let lock = lock(request.key);
+    if !set.swap_tat(way, seen, lock) {
+        return false;
+    }
+    let mut other = 0;
+    while other < WAYS {
+        // Another CPU has a slot for the same source, or is about to have a lower one: that one it is.
+        let tat = set.tat(other);
+        if (other < way && tat == lock) || (other != way && !is_lock(tat) && set.key(other) == request.key) {
+            set.swap_tat(way, lock, seen);
+            return false;
+        }
+        other += 1;
+    }
+    set.set_key(way, request.key);
+    // The bucket is full, and so the cost is all that it owes.
+    set.swap_tat(way, lock, request.now.wrapping_add(request.cost))
 }
 
 #[cfg(test)]

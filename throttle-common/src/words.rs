@@ -76,6 +76,8 @@ words! {
         MalformedUdp = "malformed-udp",
         /// Ends within the first four bytes of ICMP or ICMPv6. Reads 0.
         TruncatedIcmp = "truncated-icmp",
+        /// IPv6 neighbour discovery from this link (RFC 4861). Passes by default: without it the host is unreachable.
+        NeighbourDiscovery = "neighbour-discovery",
     }
 }
 
@@ -91,7 +93,7 @@ impl Reason {
     /// The fate of a shape where policy is silent: what a host needs passes, what could slip around a limit drops.
     pub fn default_fate(self) -> Fate {
         match self {
-            Self::Arp | Self::OtherEthertype => Fate::Pass,
+            Self::Arp | Self::OtherEthertype | Self::NeighbourDiscovery => Fate::Pass,
             _ => Fate::Drop,
         }
     }
@@ -170,6 +172,6 @@ mod tests {
     #[test]
     fn only_what_a_host_needs_passes_unjudged() {
         let passing = Reason::ALL.iter().filter(|r| r.is_shape() && r.default_fate() == Fate::Pass);
-        assert!(passing.eq(&[Reason::Arp, Reason::OtherEthertype]));
+        assert!(passing.eq(&[Reason::Arp, Reason::OtherEthertype, Reason::NeighbourDiscovery]));
     }
 }

@@ -10,6 +10,8 @@ use crate::tables::TEST_CLOCK;
 static TEST_CLOCK_ON: Global<u8> = Global::new(0);
 
 /// One packet's view of CLOCK_MONOTONIC.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
 pub struct Clock(u64);
 
 impl Clock {

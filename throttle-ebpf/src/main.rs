@@ -5,7 +5,7 @@
 #![no_std]
 #![no_main]
 #![expect(internal_features, reason = "atomics that return a value exist on this target only as intrinsics")]
-#![feature(core_intrinsics)]
+#![feature(core_intrinsics, asm_experimental_arch)]
 
 mod account;
 mod answer;
@@ -17,12 +17,7 @@ mod sources;
 mod tables;
 mod verdict;
 
-use aya_ebpf::{
-    bindings::{xdp_action, xdp_md},
-    helpers::bpf_xdp_get_buff_len,
-    macros::xdp,
-    programs::XdpContext,
-};
+use aya_ebpf::{bindings::xdp_action, helpers::bpf_xdp_get_buff_len, macros::xdp, programs::XdpContext};
 use throttle_common::{
     packet::{self, Packet},
     records::FATES,
@@ -32,7 +27,7 @@ use throttle_common::{
 use crate::{
     account::Frame,
     clock::Clock,
-    tables::{InForce, scratch},
+    tables::{InForce, Scratch, scratch},
     verdict::Verdict,
 };
 
@@ -56,9 +51,14 @@ fn judge(ctx: &XdpContext, length: u32) -> u32 {
     // The agent fills these elements before it attaches anything, and they are never removed.
     let (Some(in_force), Some(scratch)) = (InForce::read(), scratch()) else { return xdp_action::XDP_PASS };
     let mut clock = Clock::unread();
-    let shape = Verdict::of_shape(read(ctx.ctx, length), in_force.policy);
-    let packet = &scratch.packet;
-    let mut verdict = match shape {
+    if in_force.policy.clock_first != 0 {
+        // Reading it waits for all that is under way: least is before the packet is read, which then goes on beside it.
+        clock.nanos();
+    }
+    scratch.clock = clock;
+    let Scratch { packet, shape, clock, .. } = read(ctx, length, scratch);
+    let mut clock = *clock;
+    let mut verdict = match Verdict::of_shape(*shape, in_force.policy) {
         None => decide(&in_force, packet, length, &mut clock),
         Some(shape) => shape,
     };
@@ -71,20 +71,27 @@ fn judge(ctx: &XdpContext, length: u32) -> u32 {
     account::account(&in_force, packet, &verdict, &frame, &mut clock)
 }
 
-/// Reads the frame into the scratch space; gives the number of its shape, or [`READABLE`].
-///
-/// A global function, which the verifier checks once and by itself: what follows is then checked for any packet, not
-/// once for each of the many paths through a parser.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn read(ctx: *mut xdp_md, length: u32) -> u32 {
-    let Some(scratch) = scratch() else { return READABLE };
-    let ctx = XdpContext::new(ctx);
+/// Reads the frame into the scratch space: the packet, and the number of its shape or [`READABLE`].
+#[inline(always)]
+fn read<'s>(ctx: &XdpContext, length: u32, scratch: &'s mut Scratch) -> &'s Scratch {
     // SAFETY: the kernel vouches for the bytes between the two.
-    match unsafe { packet::parse(ctx.data(), ctx.data_end(), length, &mut scratch.packet) } {
+    scratch.shape = match unsafe { packet::parse(ctx.data(), ctx.data_end(), length, &mut scratch.packet) } {
         Ok(()) => READABLE,
         Err(shape) => shape as u32,
-    }
+    };
+    forget(scratch)
+}
+
+/// Makes the compiler forget what it knows of the bytes behind the reference: what follows is then checked once, for any
+/// packet, and not once for each of the many paths through the parser.
+#[inline(always)]
+fn forget<T>(known: &mut T) -> &mut T {
+    let mut pointer: *mut T = known;
+    // SAFETY: the pointer is moved to itself. (No instruction at all would leave a line of source without code, which the
+    // kernel refuses.)
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) pointer) };
+    // SAFETY: the same pointer.
+    unsafe { &mut *pointer }
 }
 
 /// No shape: a packet with addresses. Beyond the fates of all shapes.

@@ -19,7 +19,7 @@ use throttle_common::{
     table::WAYS,
 };
 
-use crate::limits::Pending;
+use crate::{clock::Clock, limits::Pending};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -124,6 +124,10 @@ impl InForce {
 pub struct Scratch {
     /// The packet, once it is read.
     pub packet: Packet,
+    /// The number of its shape, or one beyond all shapes.
+    pub shape: u32,
+    /// When it was read, where the clock is read first.
+    pub clock: Clock,
     /// Its limits, where it has several.
     pub pending: Pending,
 }

@@ -46,10 +46,8 @@ impl Set for OneSet {
     fn tat(&self, way: usize) -> Ticks {
         self.0[way].get().tat
     }
-    fn swap_key(&self, way: usize, old: u64, key: u64) -> bool {
-        let slot = self.0[way].get();
-        self.0[way].set(Slot { key: if slot.key == old { key } else { slot.key }, ..slot });
-        slot.key == old
+    fn set_key(&self, way: usize, key: u64) {
+        self.0[way].set(Slot { key, ..self.0[way].get() });
     }
     fn swap_tat(&self, way: usize, old: Ticks, tat: Ticks) -> bool {
         let slot = self.0[way].get();

@@ -102,6 +102,9 @@ fn a_64_shares_one_bucket_whatever_the_low_bits() -> Result<()> {
     ])
 }
 
+/// Where the hop limit of an untagged IPv6 frame stands.
+const HOP_LIMIT: usize = 14 + 7;
+
 /// Frames that cannot be judged by address and port, by the reason that they are counted under.
 fn unread() -> Vec<(Reason, Vec<u8>)> {
     let cut = |frame: &Frame, length| frame.bytes()[..length].to_vec();
@@ -133,6 +136,7 @@ fn unread() -> Vec<(Reason, Vec<u8>)> {
         (Reason::TruncatedUdp, with(&v4, 17, 27)),
         (Reason::MalformedUdp, with(&v4, 38, 0xff)),
         (Reason::MalformedUdp, with(&v4, 39, 7)),
+        (Reason::NeighbourDiscovery, with(&v6.clone().icmp(135, 0), HOP_LIMIT, 255)),
         (Reason::TruncatedIcmp, with(&v4.clone().icmp(8, 0), 17, 23)),
     ]
 }
@@ -141,7 +145,7 @@ fn unread() -> Vec<(Reason, Vec<u8>)> {
 fn every_other_shape_has_a_reason_of_its_own_and_a_default_fate() -> Result<()> {
     needs_root!();
     let met = |(reason, frame): (Reason, Vec<u8>)| {
-        let passes = matches!(reason, Reason::Arp | Reason::OtherEthertype);
+        let passes = matches!(reason, Reason::Arp | Reason::OtherEthertype | Reason::NeighbourDiscovery);
         Step { after: 0, frame, reason, outcome: if passes { Outcome::Pass } else { Outcome::Drop } }
     };
     let reasons: std::collections::BTreeSet<_> = unread().into_iter().map(|(reason, _)| reason).collect();
@@ -171,6 +175,42 @@ fn policy_chooses_the_fate_of_a_shape() -> Result<()> {
             sentence: "a host that observes drops no shape",
             policy: "mode = \"observe\"",
             steps: vec![met(Reason::TooManyVlans, Outcome::Observe), met(Reason::Arp, Outcome::Pass)],
+        },
+    ])
+}
+
+#[test]
+fn only_neighbour_discovery_from_this_link_passes_beside_blocks_and_limits() -> Result<()> {
+    const BLOCKED: &str = concat!(
+        "mode = \"enforce\"\n[[limit]]\nname = \"packets\"\nunit = \"packets\"\nrate = \"1/min\"\n",
+        "[sources]\nblock = [\"2001:db8:7::/48\"]\n",
+    );
+    needs_root!();
+    let near = |frame: &Frame| {
+        let mut bytes = frame.bytes();
+        bytes[HOP_LIMIT] = 255;
+        bytes
+    };
+    let discovery = |kind| Frame::from(V6).icmp(kind, 0);
+    let met = |frame, reason, outcome| Step { after: 0, frame, reason, outcome };
+    let found = |kind| met(near(&discovery(kind)), Reason::NeighbourDiscovery, Outcome::Pass);
+    let blocked = |frame| met(frame, Reason::Blocked, Outcome::Drop);
+    show(vec![
+        Case {
+            sentence: "a blocked neighbour can still be found",
+            policy: BLOCKED,
+            steps: [133, 134, 135, 136, 137].map(found).into(),
+        },
+        Case {
+            sentence: "what is not discovery, or came through a router, or in fragments, is blocked",
+            policy: BLOCKED,
+            steps: vec![
+                blocked(near(&discovery(128))),
+                blocked(near(&discovery(132))),
+                blocked(near(&discovery(138))),
+                blocked(discovery(135).bytes()),
+                blocked(near(&discovery(135).payload(28).fragment(0, true))),
+            ],
         },
     ])
 }

@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use throttle_common::{
     gcra::{self, Ticks},
     records::{Limit, Policy, Region, Service},
+    table,
 };
 
 use super::{
@@ -146,7 +147,7 @@ pub(super) struct Owed {
 fn rescale(tat: &AtomicU64, now: Ticks, scale: &Scale) {
     for _ in 0..TRIES {
         let seen = tat.load(Ordering::Relaxed);
-        let debt = gcra::debt(seen, now);
+        let debt = if table::is_lock(seen) { 0 } else { gcra::debt(seen, now) };
         let next = now.wrapping_add(scale.debt(debt));
         if next == seen || debt == 0 || tat.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             return;

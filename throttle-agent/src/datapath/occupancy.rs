@@ -10,7 +10,7 @@ use throttle_common::{
     gcra::{self, TICKS_PER_NANO, Ticks},
     packet::Family,
     records::{Address, Limit, Region},
-    table::WAYS,
+    table::{self, OPEN_WAYS, WAYS},
 };
 
 use super::Datapath;
@@ -79,7 +79,8 @@ impl Datapath {
         let busy = |chunk: &[AtomicU64]| {
             let now = gcra::ticks(self.now());
             let buckets = chunk.iter().skip(words - 1).step_by(words);
-            buckets.filter(|bucket| gcra::debt(bucket.load(Ordering::Relaxed), now) > 0).count() as u64
+            let tats = buckets.map(|bucket| bucket.load(Ordering::Relaxed));
+            tats.filter(|&tat| !table::is_lock(tat) && gcra::debt(tat, now) > 0).count() as u64
         };
         all.chunks(BETWEEN_READINGS).map(busy).sum()
     }
@@ -108,7 +109,7 @@ impl Datapath {
             debt: span(gcra::debt(tat, now)),
             wait: span(gcra::wait(tat, now, limit.price.cost(units), limit.depth)),
             aggregate_debt: span(gcra::debt(aggregate, now)),
-            room: set.iter().take(throttle_common::table::OPEN_WAYS).any(|slot| gcra::debt(slot.tat, now) == 0),
+            room: set.iter().take(OPEN_WAYS).any(|slot| gcra::debt(slot.tat, now) == 0),
         })
     }
 }

@@ -45,7 +45,8 @@ impl Scale {
         // Below 2^55 and so exact to four ticks, which is 16 ps; never negative, because neither factor is.
         #[expect(clippy::cast_sign_loss, reason = "the line above")]
         let debt = (debt as f64 * self.ratio).round() as Ticks;
-        debt.min(self.depth)
+        // Buckets are even.
+        debt.min(self.depth) & !1
     }
 }
 

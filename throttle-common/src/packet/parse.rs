@@ -14,6 +14,9 @@ use network_types::{
 pub const MAX_VLANS: usize = 2;
 /// IPv6 extension headers that are read. RFC 8200 knows six kinds; no honest sender repeats them often.
 pub const MAX_EXTENSIONS: usize = 8;
+/// ICMPv6 types of neighbour discovery, router solicitation to redirect (RFC 4861).
+const FIRST_DISCOVERY: u8 = 133;
+const LAST_DISCOVERY: u8 = 137;
 
 /// Reads the frame between `start` and `end` into `packet`. The frame is `length` bytes long on the wire: more than
 /// `end - start` where the rest lies in further buffers. What `packet` holds after an error means nothing.
@@ -39,7 +42,8 @@ pub unsafe fn parse(start: usize, end: usize, length: u32, packet: &mut Packet) 
         network += VlanHdr::LEN;
     }
     packet.network = network as u16;
-    let mut rest = Rest { at: start + network, end, offset: network as u32, length: length - network as u32 };
+    let mut rest =
+        Rest { at: start + network, end, offset: network as u32, length: length - network as u32, hop_limit: 0 };
     match ethertype {
         // SAFETY: as above.
         ethertype::IPV4 => unsafe { ipv4(&mut rest, packet)? },
@@ -72,6 +76,8 @@ struct Rest {
     offset: u32,
     /// Bytes that belong to it: those of the frame, then those that the IP header grants (padding does not count).
     length: u32,
+    /// Of an IPv6 header, else 0.
+    hop_limit: u8,
 }
 
 impl Rest {
@@ -140,6 +146,7 @@ unsafe fn ipv6(rest: &mut Rest, packet: &mut Packet) -> Result<(), Reason> {
     packet.source = Address::v6(u128::from_be_bytes(header.src_addr));
     packet.destination = Address::v6(u128::from_be_bytes(header.dst_addr));
     packet.part = Part::Whole;
+    rest.hop_limit = header.hop_limit;
     rest.length = total;
     rest.skip(Ipv6Hdr::LEN as u32);
     let mut next = header.next_hdr;
@@ -188,6 +195,16 @@ fn is_extension(next: u8) -> bool {
     )
 }
 
+/// Whether it resolves addresses on this link: a router lowers the hop limit, so 255 never comes from further away
+/// (RFC 4861, sections 4 and 7.1); a fragment never does it (RFC 6980).
+#[inline(always)]
+fn is_neighbour_discovery(rest: &Rest, packet: &Packet, kind: u8) -> bool {
+    rest.hop_limit == 255
+        && packet.protocol == protocol::ICMPV6
+        && matches!(packet.part, Part::Whole)
+        && (FIRST_DISCOVERY..=LAST_DISCOVERY).contains(&kind)
+}
+
 /// Reads the transport header with which `rest` begins, unless this is a later fragment.
 #[inline(always)]
 unsafe fn transport(rest: &Rest, packet: &mut Packet) -> Result<(), Reason> {
@@ -232,6 +249,9 @@ unsafe fn transport(rest: &Rest, packet: &mut Packet) -> Result<(), Reason> {
             let bytes: [u8; 4] = unsafe { read(rest.at, rest.end) }.ok_or(Reason::TruncatedIcmp)?;
             if rest.length < 4 {
                 return Err(Reason::TruncatedIcmp);
+            }
+            if is_neighbour_discovery(rest, packet, bytes[0]) {
+                return Err(Reason::NeighbourDiscovery);
             }
             packet.flags = bytes[0];
         }

@@ -11,7 +11,7 @@ mod sources;
 pub use self::{account::*, policy::*, sources::*};
 
 /// The version of everything in this module and of the set of maps. Pinned maps of another version are refused.
-pub const LAYOUT: u64 = 1;
+pub const LAYOUT: u64 = 2;
 
 /// Policies that exist at once: the one in force and the one being written.
 pub const GENERATIONS: u32 = 2;

@@ -44,8 +44,10 @@ pub struct Policy {
     pub has_services: u8,
     /// [`crate::words::Fate`] by [`Reason`] number.
     pub fates: [u8; FATES],
+    /// 1 where every packet of the host meets a limit, so that the clock may as well be read first.
+    pub clock_first: u8,
     /// Zero.
-    pub padding: [u8; 6],
+    pub padding: [u8; 5],
 }
 
 /// Room for the fates of all reasons.

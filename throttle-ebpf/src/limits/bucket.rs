@@ -53,7 +53,7 @@ impl Question {
 pub struct Charge {
     /// The source's key, where the charge is to a slot.
     key: u64,
-    /// The bucket, or for [`FREE`] the key, as it was read.
+    /// The bucket as it was read.
     seen: u64,
     cost: Ticks,
     /// The set, or the aggregate.
@@ -107,8 +107,6 @@ pub fn weigh(limit: &Limit, question: &Question, clock: &mut Clock, charge: &mut
     if region.sets == 0 || (limit.unit == Unit::Connections as u8 && !question.opens_connection) {
         return None;
     }
-    // Here, where the packet is read and nothing else is under way: reading the clock waits for all loads before it.
-    clock.nanos();
     let units = if limit.unit == Unit::Bytes as u8 { question.length } else { 1 };
     charge.cost = limit.price.cost(units);
     charge.key = region.key(question.source, question.family, question.secret);
@@ -250,9 +248,9 @@ impl Set for MapSet {
     }
 
     #[inline(always)]
-    fn swap_key(&self, way: usize, old: u64, new: u64) -> bool {
+    fn set_key(&self, way: usize, key: u64) {
         // SAFETY: see above.
-        unsafe { atomic::swap(&raw mut (*self.slot(way)).key, old, new) }.0
+        unsafe { (&raw mut (*self.slot(way)).key).write_volatile(key) }
     }
 
     #[inline(always)]

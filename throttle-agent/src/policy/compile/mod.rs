@@ -36,10 +36,15 @@ pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Comp
         observe: u8::from(document.mode == Mode::Observe),
         has_services: u8::from(!document.services.is_empty()),
         fates: fates(document),
-        padding: [0; 6],
+        clock_first: u8::from(document.limits.iter().any(meets_every_packet)),
+        padding: [0; 5],
     };
     let services = services::services(document, &numbers);
     Ok(Compiled { policy, limits, services, candidates: lists.lists, ports: lists.ports })
+}
+
+fn meets_every_packet(limit: &super::document::Limit) -> bool {
+    limit.service.is_none() && limit.unit != Unit::Connections
 }
 
 /// A bucket of messages that holds what is due in one period, or none at all.

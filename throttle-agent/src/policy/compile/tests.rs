@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::policy::{
-    HeldLimit, Lengths, Limit, Service, parse,
+    HeldLimit, Lengths, Limit, Protocol, Service, parse,
     tests::EXAMPLE,
     units::{Period, Quantity},
 };
@@ -36,6 +36,19 @@ fn number(compiled: &Compiled, name: &str) -> u16 {
 
 fn record<'c>(compiled: &'c Compiled, name: &str) -> &'c records::Limit {
     &compiled.limits.iter().find(|(_, record)| name_str(&record.name) == name).unwrap().1
+}
+
+#[test]
+fn the_clock_is_read_first_where_every_packet_needs_it() {
+    let clock_first = |unit, of: Option<&str>| {
+        let limit = Limit { service: of.map(str::to_owned), unit, ..limit("l", 100) };
+        let service =
+            |&name: &&str| Service { name: name.into(), protocol: Protocol::Icmp, ports: vec![], destination: None };
+        let services = of.iter().map(service).collect();
+        compile(&Document { services, ..with(vec![limit]) }, 1, &empty(1 << 20)).unwrap().policy.clock_first
+    };
+    assert_eq!((clock_first(Unit::Packets, None), clock_first(Unit::Bytes, None)), (1, 1));
+    assert_eq!((clock_first(Unit::Connections, None), clock_first(Unit::Packets, Some("s"))), (0, 0));
 }
 
 #[test]
