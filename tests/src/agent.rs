@@ -248,6 +248,11 @@ impl Agent {
         self.child.id()
     }
 
+    /// The file that it writes to, which outlives it.
+    pub fn log_path(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     /// What it wrote so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

@@ -21,6 +21,12 @@ impl Clock {
         Self(0)
     }
 
+    /// A clock that is read now.
+    #[inline(always)]
+    pub fn read() -> Self {
+        Self(read())
+    }
+
     /// A clock that was read already.
     #[inline(always)]
     pub fn at(nanos: u64) -> Self {

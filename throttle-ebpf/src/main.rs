@@ -50,16 +50,11 @@ pub fn throttle_frags(ctx: XdpContext) -> u32 {
 fn judge(ctx: &XdpContext, length: u32) -> u32 {
     // The agent fills these elements before it attaches anything, and they are never removed.
     let (Some(in_force), Some(scratch)) = (InForce::read(), scratch()) else { return xdp_action::XDP_PASS };
-    let mut clock = Clock::unread();
-    if in_force.policy.clock_first != 0 {
-        // Reading it waits for all that is under way: least is before the packet is read, which then goes on beside it.
-        clock.nanos();
-    }
-    scratch.clock = clock;
+    // Reading the clock waits for all that is under way: least is before the packet is read, which goes on beside it.
+    scratch.clock = if in_force.policy.clock_first == 0 { Clock::unread() } else { Clock::read() };
     let Scratch { packet, shape, clock, .. } = read(ctx, length, scratch);
-    let mut clock = *clock;
     let mut verdict = match Verdict::of_shape(*shape, in_force.policy) {
-        None => decide(&in_force, packet, length, &mut clock),
+        None => decide(&in_force, packet, length, clock),
         Some(shape) => shape,
     };
     if matches!(verdict.outcome, Outcome::Reject)
@@ -68,12 +63,12 @@ fn judge(ctx: &XdpContext, length: u32) -> u32 {
         verdict.outcome = Outcome::Drop;
     }
     let frame = Frame { ctx: ctx.ctx, length, interface: ctx.ingress_ifindex() as u32 };
-    account::account(&in_force, packet, &verdict, &frame, &mut clock)
+    account::account(&in_force, packet, &verdict, &frame, clock)
 }
 
 /// Reads the frame into the scratch space: the packet, and the number of its shape or [`READABLE`].
 #[inline(always)]
-fn read<'s>(ctx: &XdpContext, length: u32, scratch: &'s mut Scratch) -> &'s Scratch {
+fn read<'s>(ctx: &XdpContext, length: u32, scratch: &'s mut Scratch) -> &'s mut Scratch {
     // SAFETY: the kernel vouches for the bytes between the two.
     scratch.shape = match unsafe { packet::parse(ctx.data(), ctx.data_end(), length, &mut scratch.packet) } {
         Ok(()) => READABLE,

@@ -1,6 +1,6 @@
 //! Interfaces that are throttled, taken by others, gone and back.
 
-use std::{net::Ipv4Addr, process::Command};
+use std::{net::Ipv4Addr, process::Command, time::Instant};
 
 use anyhow::Result;
 use throttle_agent::datapath::{
@@ -102,7 +102,7 @@ fn an_interface_that_comes_back_is_attached_again() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     wire.disconnect()?;
     assert_eq!(standing(&datapath, &wire)?[0].standing, Standing::Absent);
-    let changes = wire.far.enter(|| datapath.reattach())??;
+    let changes = wire.far.enter(|| datapath.reattach(Instant::now()))??;
     assert!(matches!(&changes[..], [Change::Gone(name)] if name == FAR), "{changes:?}");
 
     let _inside = runtime.enter();
@@ -112,9 +112,9 @@ fn an_interface_that_comes_back_is_attached_again() -> Result<()> {
     })??;
     wire.connect()?;
     runtime.block_on(watch.changed())?;
-    let changes = wire.far.enter(|| datapath.reattach())??;
+    let changes = wire.far.enter(|| datapath.reattach(Instant::now()))??;
     assert!(matches!(&changes[..], [Change::Attached(back)] if back.interface == FAR), "{changes:?}");
-    assert!(wire.far.enter(|| datapath.reattach())??.is_empty());
+    assert!(wire.far.enter(|| datapath.reattach(Instant::now()))??.is_empty());
     Ok(())
 }
 
@@ -156,7 +156,7 @@ fn an_interface_that_is_not_there_is_waited_for() -> Result<()> {
     datapath.expect("eth0.100", Mode::Native);
     assert_eq!(standing(&datapath, &wire)?[0].standing, Standing::Absent);
     machine::run(Command::new("ip").args(["-netns", wire.far.name(), "link", "set", FAR, "down", "name", "eth0.100"]))?;
-    let changes = wire.far.enter(|| datapath.reattach())??;
+    let changes = wire.far.enter(|| datapath.reattach(Instant::now()))??;
     assert!(matches!(&changes[..], [Change::Attached(_)]), "{changes:?}");
     assert_eq!(names(&pins.pin_dir().join("links"))?, ["eth0%2e100"]);
     Ok(())

@@ -1,6 +1,8 @@
 //! Agents die, programs are rebuilt, interfaces go and come: every packet is judged all the while, and no bucket forgets.
 
+mod back;
 mod changes;
+mod endings;
 mod kills;
 mod policies;
 

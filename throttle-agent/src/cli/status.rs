@@ -10,6 +10,7 @@ use clap::Args;
 use jiff::Timestamp;
 use throttle_agent::{
     api::wire::{Envelope, Status, paths},
+    datapath::PRIVATE_PINS,
     policy::{Mode, units::Span},
 };
 use throttle_common::words::{Outcome, Reason};
@@ -128,6 +129,9 @@ fn notes(status: &Status, now: Timestamp) -> Vec<String> {
     }
     if status.mode == Mode::Observe {
         notes.push("this host only observes: nothing is refused until `throttle mode enforce`".to_owned());
+    }
+    if status.ends_with_agent {
+        notes.push(format!("throttling ends with the agent: {PRIVATE_PINS}"));
     }
     for session in &status.session_allows {
         let (source, end) = (session.prefix.addr(), until(session.until, now));
