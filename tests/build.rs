@@ -4,6 +4,6 @@
 mod object;
 
 fn main() {
-    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("ebpf");
-    println!("cargo::rustc-env=THROTTLE_TESTS_OBJECT={}", object::build(&directory, "throttle-tests-ebpf").display());
+    let object = object::build("ebpf", "throttle-tests-ebpf", "throttle-tests-ebpf");
+    println!("cargo::rustc-env=THROTTLE_TESTS_OBJECT={}", object.display());
 }

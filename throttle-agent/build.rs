@@ -4,6 +4,6 @@
 mod object;
 
 fn main() {
-    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../throttle-ebpf");
-    println!("cargo::rustc-env=THROTTLE_OBJECT={}", object::build(&directory, "throttle").display());
+    let object = object::build("../throttle-ebpf", "throttle-ebpf", "throttle");
+    println!("cargo::rustc-env=THROTTLE_OBJECT={}", object.display());
 }

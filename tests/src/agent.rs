@@ -11,13 +11,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    io::{ErrorKind, Read as _, Write as _},
+    io::{Read as _, Write as _},
     os::unix::net::{UnixDatagram, UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
+        mpsc,
     },
     time::{Duration, Instant},
 };
@@ -97,12 +98,12 @@ impl<'a> Site<'a> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let (notify, log) = (self.file(&format!("notify-{number}")), self.file(&format!("agent-{number}.log")));
-        let readiness = UnixDatagram::bind(&notify).with_context(|| format!("bind {}", notify.display()))?;
-        readiness.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let socket = UnixDatagram::bind(&notify).with_context(|| format!("bind {}", notify.display()))?;
+        let (alive, readiness) = listen(socket)?;
         let mut command = self.command_of(binary, ["run"].iter().chain(arguments));
         command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.stderr(File::create(&log)?).spawn().context("start the agent")?;
-        Ok(Agent { child, log, readiness })
+        Ok(Agent { child, log, readiness, _alive: alive })
     }
 
     /// Runs a command to its end, whatever that is.
@@ -195,33 +196,61 @@ impl<'a> Site<'a> {
 pub struct Agent {
     child: Child,
     log: PathBuf,
-    readiness: UnixDatagram,
+    readiness: mpsc::Receiver<()>,
+    /// Whoever listens to the agent does so while this lives.
+    _alive: Arc<()>,
+}
+
+/// How often what waits for one thing looks whether another has happened.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// Listens to an agent as a service manager does, from the first word to the last: an agent that nobody listens to waits
+/// in `sendmsg` once a few messages are unread. Says when it is ready.
+fn listen(socket: UnixDatagram) -> Result<(Arc<()>, mpsc::Receiver<()>)> {
+    socket.set_read_timeout(Some(GLANCE))?;
+    let alive = Arc::new(());
+    let wanted = Arc::downgrade(&alive);
+    let (ready, readiness) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut message = [0; 512];
+        while wanted.strong_count() > 0 {
+            // sd_notify(3). Nobody waits any more where nobody takes the news.
+            if let Ok(length) = socket.recv(&mut message)
+                && message[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1")
+            {
+                let _ = ready.send(());
+            }
+        }
+    });
+    Ok((alive, readiness))
 }
 
 impl Agent {
     /// Waits until it says that it is ready; gives how it ended, if it did so before.
     fn ready(&mut self) -> Result<Option<ExitStatus>> {
         let start = Instant::now();
-        let mut message = [0; 512];
-        loop {
-            match self.readiness.recv(&mut message) {
-                Ok(length) if message[..length].split(|&byte| byte == b'\n').any(|line| line == b"READY=1") => {
-                    return Ok(None);
-                }
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                Err(error) => return Err(error).context("wait for the agent"),
-            }
+        while self.readiness.recv_timeout(GLANCE).is_err() {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(Some(status));
             }
             ensure!(start.elapsed() < PATIENCE, "the agent is not ready after {PATIENCE:?}:\n{}", self.log());
         }
+        Ok(None)
+    }
+
+    /// Whether it has said since the last question that it is ready.
+    pub fn is_ready(&mut self) -> bool {
+        self.readiness.try_recv().is_ok()
     }
 
     /// Its process.
     pub fn process(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The file that it writes to, which outlives it.
+    pub fn log_path(&self) -> PathBuf {
+        self.log.clone()
     }
 
     /// What it wrote so far.

@@ -53,11 +53,27 @@ impl Sender {
 
     /// Starts a flood from one CPU. It goes on until it is stopped or dropped, and may be given other orders.
     pub fn start(&self, host: &Namespace, cpu: usize, frame: &[u8], order: Order) -> Result<Flood> {
+        self.start_on(host, cpu, machine::pin_to, frame, order)
+    }
+
+    /// The same, held up by no other process: see [`machine::seize`].
+    pub fn start_steady(&self, host: &Namespace, cpu: usize, frame: &[u8], order: Order) -> Result<Flood> {
+        self.start_on(host, cpu, machine::seize, frame, order)
+    }
+
+    fn start_on(
+        &self,
+        host: &Namespace,
+        cpu: usize,
+        take: fn(usize) -> Result<()>,
+        frame: &[u8],
+        order: Order,
+    ) -> Result<Flood> {
         let mut object = kernel::load(NO_LRU)?;
         let mut orders = orders(&object)?;
         orders.set(0, order, 0)?;
-        let seed = Sent { state: 0x2545_f491_4f6c_dd1d ^ cpu as u64, ..Sent::default() };
-        Array::try_from(object.map_mut("SENT").context("no map SENT")?)?.set(0, seed, 0)?;
+        let unsent = Sent { state: seed(cpu), ..Sent::default() };
+        Array::try_from(object.map_mut("SENT").context("no map SENT")?)?.set(0, unsent, 0)?;
         kernel::xdp(&mut object, "generate")?;
         interruptible();
         let stop = Arc::new(AtomicBool::new(false));
@@ -67,7 +83,7 @@ impl Sender {
         let thread = {
             let stop = stop.clone();
             thread::spawn(move || {
-                machine::pin_to(cpu)?;
+                take(cpu)?;
                 entry.enter()?;
                 ready.send(()).map_err(|_| anyhow!("nobody waits for the flood"))?;
                 let program: &mut Xdp = object.program_mut("generate").context("no program generate")?.try_into()?;
@@ -83,6 +99,20 @@ impl Sender {
         }
         Ok(Flood { stop, thread: Some(thread), orders })
     }
+}
+
+/// Where the draws of a flood from this CPU start.
+fn seed(cpu: usize) -> u64 {
+    0x2545_f491_4f6c_dd1d ^ cpu as u64
+}
+
+/// The sources of a flood from this CPU that has sent so many frames, one for each frame.
+pub fn sources(cpu: usize, order: Order, frames: u64) -> impl Iterator<Item = u64> {
+    let mut state = seed(cpu);
+    (0..frames).map(move |_| {
+        state = kernel::xorshift(state);
+        order.flood_of(state)
+    })
 }
 
 /// What a run of the generator needs.
@@ -191,10 +221,9 @@ fn join<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
 pub struct Counter(Ebpf);
 
 impl Counter {
-    /// Puts it behind throttle; frames of `honest` (see [`Order::honest`]) are counted apart.
-    pub fn on(wire: &Wire, honest: u32) -> Result<Self> {
+    /// Puts it behind throttle; frames of the order's honest sources are counted apart.
+    pub fn on(wire: &Wire, order: Order) -> Result<Self> {
         let mut object = kernel::load(NO_LRU)?;
-        let order = Order { honest, ..Order::SILENT };
         orders(&object)?.set(0, order, 0)?;
         let program: &mut SchedClassifier = object.program_mut("count").context("no program count")?.try_into()?;
         program.load().context("load count")?;

@@ -1,12 +1,14 @@
 //! What the tests with a kernel are made of.
 //!
 //! [`frames`] writes packets, [`netns`] and [`wire`] lay out hosts and the cable between them, [`generator`] floods it
-//! with what [`kernel`] has, [`program`] holds the kernel program on its own with a clock that the test sets, [`agent`]
-//! runs the real binary, [`rebuild`] makes another build of it, and [`clients`] are real servers and clients. Everything
-//! that these make is undone when it is dropped.
+//! with what [`kernel`] has, [`program`] holds the kernel program on its own with a clock that the test sets, [`set`]
+//! is one set of its table in user space, [`agent`] runs the real binary, [`rebuild`] makes another build of it,
+//! [`denied`] has the kernel refuse it a call, and [`clients`] are real servers and clients. Everything that these make
+//! is undone when it is dropped.
 
 pub mod agent;
 pub mod clients;
+pub mod denied;
 pub mod frames;
 pub mod generator;
 pub mod kernel;
@@ -15,6 +17,7 @@ pub mod netns;
 pub mod pins;
 pub mod program;
 pub mod rebuild;
+pub mod set;
 pub mod wire;
 
 /// Prints a line past the test harness, which would otherwise keep the figures of a passing test to itself.

@@ -1,11 +1,7 @@
 //! The machine that the tests run on: who runs them, its CPUs, its clock, its lines of output.
 
 use anyhow::{Context, Result, ensure};
-use std::{
-    io::Write as _,
-    process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{fs::File, io::Write as _, path::Path, process::Command};
 
 /// Prints a line that the test harness does not capture.
 pub fn print(line: &str) {
@@ -18,14 +14,16 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Holds back every other test of this process that wants the machine for itself, until it is dropped; and lets this
-/// thread wake in time though its senders use all CPUs.
-pub fn alone() -> Result<MutexGuard<'static, ()>> {
-    static MACHINE: Mutex<()> = Mutex::new(());
-    // A test that failed left nothing here.
-    let alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+/// Holds back every other test that wants the machine for itself, of this process and of others, until it is dropped;
+/// and lets this thread wake in time though its senders use all CPUs.
+pub fn alone() -> Result<File> {
+    let path = Path::new("/run/throttle-tests.lock");
+    let failed = || format!("lock {}", path.display());
+    // Opened anew each time: the lock is the open file's, so that threads of one process exclude each other too.
+    let machine = File::options().create(true).append(true).open(path).with_context(failed)?;
+    machine.lock().with_context(failed)?;
     go_first(2)?;
-    Ok(alone)
+    Ok(machine)
 }
 
 /// Puts this thread ahead of ordinary ones, whatever session they belong to. What it starts is ordinary again.
@@ -43,12 +41,20 @@ pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Gives this thread one CPU, and it alone where that is not the first: a wire does not wait for a compiler. The first CPU
-/// stays everybody's, the kernel's own threads' above all: without them not even a program can be loaded.
+/// Gives this thread one CPU.
 pub fn pin_to(cpu: usize) -> Result<()> {
     let mut set = rustix::thread::CpuSet::new();
     set.set(cpu);
-    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("pin a thread to CPU {cpu}"))?;
+    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("pin a thread to CPU {cpu}"))
+}
+
+/// Gives this thread one CPU, and it alone where that is not the first: a measurement does not wait for a compiler.
+///
+/// The first CPU stays everybody's, the kernel's own threads' above all: without them not even a program can be loaded.
+/// On the others such a thread holds up RCU while it runs, and with it whoever attaches, detaches or makes a namespace:
+/// it is for seconds in which nothing else is to happen.
+pub fn seize(cpu: usize) -> Result<()> {
+    pin_to(cpu)?;
     if cpu > 0 { go_first(1) } else { Ok(()) }
 }
 

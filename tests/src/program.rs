@@ -95,7 +95,7 @@ impl Program {
     pub fn apply(&mut self, policy: &str) -> Result<()> {
         (self.document, self.compiled) = compile(policy, self.compiled.policy.revision + 1, &self.datapath)?;
         self.datapath.apply(&self.compiled)?;
-        self.set_sources(statements(&self.document))
+        self.set_sources(sources::stated(&self.document.sources).collect::<Vec<_>>())
     }
 
     /// Replaces what is said of sources.
@@ -194,18 +194,6 @@ fn compile(policy: &str, revision: u64, datapath: &Datapath) -> Result<(Document
     let document = policy::parse(policy).map_err(|wrong| anyhow!("{wrong}\n{policy}"))?;
     let compiled = policy::compile(&document, revision, &datapath.layout());
     Ok((document, compiled.map_err(|wrong| anyhow!("{wrong}"))?))
-}
-
-/// What a policy says of sources.
-fn statements(document: &Document) -> Vec<(IpNet, Standing)> {
-    let listed = &document.sources;
-    let lists = [
-        (&listed.allow, Standing::Allow),
-        (&listed.known, Standing::Known),
-        (&listed.block, Standing::Block { until: u64::MAX }),
-    ];
-    let stated = lists.into_iter().flat_map(|(list, standing)| list.iter().map(move |prefix| (prefix.net(), standing)));
-    stated.collect()
 }
 
 /// What was counted between two readings.

@@ -1,6 +1,6 @@
 //! What the other tests rely on: that every frame of the generator arrives, and arrives as its sender meant it.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use aya::programs::XdpMode;
 use std::time::{Duration, Instant};
 use throttle_tests::{
@@ -31,15 +31,26 @@ fn every_frame_of_a_flood_arrives_from_whom_it_names() -> Result<()> {
     let mut far_end = kernel::load(64)?;
     let pass = kernel::xdp(&mut far_end, "pass")?;
     wire.far.enter(|| pass.attach(FAR, XdpMode::Driver))??;
-    let honest = u32::from_be_bytes([198, 51, 100, 7]);
-    let counter = Counter::on(&wire, honest)?;
-    let sender = Sender::on(&wire)?;
-    let order = Order { random: u32::MAX, flood_interval: 0, honest, honest_interval: 1_000_000, ..Order::SILENT };
+    // In each family eight honest sources that take turns.
+    let v4 = (Frame::v4([198, 51, 100, 8]), 0xc633_6400, 0x0e, u32::MAX.into());
+    let v6 = (Frame::v6([0x2001, 0xdb8, 7, 0, 0, 0, 0, 1]), 0x2001_0db8_0007_0000, 0x00e0, u64::MAX);
+    for (frame, honest, turns, random) in [v4, v6] {
+        let order = Order { random, flood_interval: 0, honest, turns, honest_interval: 1_000_000, ..Order::SILENT };
+        flood(&wire, &frame.length(64), order)?;
+    }
+    Ok(())
+}
+
+fn flood(wire: &Wire, frame: &Frame, order: Order) -> Result<()> {
+    let counter = Counter::on(wire, order)?;
+    let sender = Sender::on(wire)?;
     let start = Instant::now();
     let floods = (0..machine::cpus().min(2))
-        .map(|cpu| sender.start(&wire.near, cpu, &Frame::v4(honest).length(60).bytes(), order))
+        .map(|cpu| sender.start(&wire.near, cpu, &frame.bytes(), order))
         .collect::<Result<Vec<_>>>()?;
     while counter.received()?.honest < 500 {
+        let received = counter.received()?;
+        ensure!(start.elapsed() < Duration::from_secs(20), "of the honest sources' frames too few come: {received:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
     let mut sent = [0; 2];

@@ -8,40 +8,64 @@ use std::{
 
 const TARGET: &str = "bpfel-unknown-none";
 
-/// Builds the binary `name` of the package in `directory` and gives the path of the object.
+/// Builds the binary `name` of the package `package`, whose folder is given from the package that is being built, and
+/// gives the path of the object.
 ///
 /// The toolchain is the one that runs this build; `RUSTC_BOOTSTRAP` lets it build `core` for the kernel. `cpu=v3` has
 /// the atomics that return a value.
-pub(crate) fn build(directory: &Path, name: &str) -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("every package lies in the workspace");
-    for watched in [directory, &workspace.join("throttle-common")] {
-        println!("cargo::rerun-if-changed={}", watched.join("src").display());
-        println!("cargo::rerun-if-changed={}", watched.join("Cargo.toml").display());
+pub(crate) fn build(folder: &str, package: &str, name: &str) -> PathBuf {
+    // Asked when this runs: what the compiler knew is where this was compiled, and a target directory may be copied
+    // to another checkout, whose sources it is then to watch and to build.
+    let here = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
+    let workspace = here.parent().expect("every package lies in the workspace");
+    let linker = linker(workspace);
+    for watched in ["src", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo::rerun-if-changed={folder}/{watched}");
     }
+    // Relative for the same reason. The shared package takes its version and its dependencies from the workspace.
+    for watched in ["throttle-common/src", "throttle-common/Cargo.toml", "Cargo.toml"] {
+        println!("cargo::rerun-if-changed=../{watched}");
+    }
+    println!("cargo::rerun-if-changed={}", linker.display());
     println!("cargo::rerun-if-env-changed=THROTTLE_BPF_LINKER");
-    let target_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("kernel");
-    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
+
+    let target_dir = PathBuf::from(variable("OUT_DIR")).join("kernel");
+    let arch = variable("CARGO_CFG_TARGET_ARCH").into_string().expect("the name of an architecture is text");
     let flags = [
         format!("--cfg=bpf_target_arch=\"{arch}\""),
         "-Ctarget-cpu=v3".to_owned(),
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
-        format!("-Clinker={}", linker(workspace).display()),
+        format!("-Clinker={}", linker.display()),
     ];
-    let status = Command::new(env::var_os("CARGO").expect("cargo sets CARGO"))
-        .current_dir(directory)
-        .args(["build", "--release", "--target", TARGET, "-Z", "build-std=core", "--bin", name, "--target-dir"])
-        .arg(&target_dir)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        // What cargo and clippy set for the host's build is not meant for the kernel's.
-        .env_remove("RUSTC_WRAPPER")
-        .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .env_remove("RUSTFLAGS")
-        .status()
-        .expect("cargo runs, since it runs this");
-    assert!(status.success(), "building the kernel program in {} failed: {status}", directory.display());
+    let cargo = |arguments: &[&str]| {
+        let mut command = Command::new(variable("CARGO"));
+        command
+            .current_dir(here.join(folder))
+            .args(arguments)
+            .args(["--release", "--target", TARGET, "--target-dir"])
+            .arg(&target_dir)
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+            // What cargo and clippy set for the host's build is not meant for the kernel's.
+            .env_remove("RUSTC_WRAPPER")
+            .env_remove("RUSTC_WORKSPACE_WRAPPER")
+            .env_remove("RUSTFLAGS");
+        let status = command.status().expect("cargo runs, since it runs this");
+        assert!(status.success(), "building the kernel program in {folder} failed: {command:?}: {status}");
+    };
+    // This runs because something changed, and it need not be what the cargo below would notice: the linker, or a
+    // source that is older than what was built of another.
+    if target_dir.exists() {
+        cargo(&["clean", "--quiet", "--package", package, "--package", "throttle-common"]);
+    }
+    cargo(&["build", "-Z", "build-std=core", "--bin", name]);
     target_dir.join(TARGET).join("release").join(name)
+}
+
+/// What cargo tells every build script.
+fn variable(name: &str) -> std::ffi::OsString {
+    env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name}"))
 }
 
 /// The linker for kernel programs: the one named, the workspace's own, or the one on PATH.

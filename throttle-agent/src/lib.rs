@@ -8,3 +8,7 @@ pub mod events;
 pub mod policy;
 pub mod run;
 pub mod store;
+
+#[cfg(test)]
+#[path = "../tests/support/skip.rs"]
+mod skip;

@@ -133,8 +133,13 @@ fn whoever_locks_themselves_out_is_warned_and_stays_in() {
     assert_eq!(packets(&agent, "allowed", "pass"), 40);
     assert_eq!(agent.get("/v1/status").ok()["session_allows"][0]["author"], "root");
 
+    // What is dangerous for everybody is forced, and the session is still not locked out by it.
     let forced = json!({"session": "127.0.0.2", "force": true});
-    assert_eq!(agent.post("/v1/blocks", &block(&forced)).ok()["session_allow"], Value::Null);
+    let everybody = json!({"blocks": [{"prefix": "0.0.0.0/0"}], "write": forced});
+    assert_eq!(agent.post("/v1/blocks", &everybody).ok()["session_allow"]["prefix"], "127.0.0.2/32");
+    agent.post("/v1/blocks/delete", &json!({"prefixes": ["0.0.0.0/0"]})).ok();
+    let out = json!({"session": "127.0.0.2", "lock_out": true});
+    assert_eq!(agent.post("/v1/blocks", &block(&out)).ok()["session_allow"], Value::Null);
     assert_eq!(agent.get("/v1/status").ok()["session_allows"], json!([]));
     send(&host, 5);
     assert_eq!(packets(&agent, "blocked", "drop"), 5);

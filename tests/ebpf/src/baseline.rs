@@ -18,7 +18,7 @@ use throttle_common::{
     words::Reason,
 };
 
-/// Which sources to draw; only `flood` and `random` are read.
+/// Which sources to draw; nobody is honest.
 #[btf_map]
 static SPREAD: Array<Order, 1> = Array::new();
 
@@ -47,7 +47,7 @@ fn vary(ctx: XdpContext) -> u32 {
         // SAFETY: array elements live as long as the program; the benchmark runs on one CPU.
         let state = unsafe { &mut *dice };
         *state = xorshift(*state);
-        if frame::set_source(&ctx, spread.flood | ((*state >> 32) as u32 & spread.random)).is_some() {
+        if frame::set_source(&ctx, spread.flood_of(*state)).is_some() {
             // SAFETY: nothing here needs to be dropped.
             unsafe { MEASURED.tail_call(&ctx, 0) };
         }

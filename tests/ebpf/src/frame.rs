@@ -2,32 +2,39 @@
 
 use aya_ebpf::programs::XdpContext;
 
-const ETHERNET: usize = 14;
+/// Bytes before the IP header.
+pub(crate) const ETHERNET: usize = 14;
+/// Bytes of the header before the source.
+pub(crate) const SOURCE_V4: usize = 12;
+pub(crate) const SOURCE_V6: usize = 8;
 
-/// Writes `source` into the frame: the IPv4 address, or bytes 4 to 8 of the IPv6 address, which every /64 tells apart.
+/// Writes `source` into the frame: the IPv4 address, or the first eight bytes of the IPv6 address, its /64.
 ///
 /// The IPv4 header checksum is kept right, by the difference (RFC 1624); transport checksums are not.
 #[inline(always)]
-pub(crate) fn set_source(ctx: &XdpContext, source: u32) -> Option<()> {
+pub(crate) fn set_source(ctx: &XdpContext, source: u64) -> Option<()> {
     let ip = ctx.data() + ETHERNET;
     if ip + 20 > ctx.data_end() {
         return None;
     }
+    let half_of = |shift: u32| (source >> shift) as u16;
     // SAFETY: the first 20 bytes behind the Ethernet header were just checked; every field is aligned to two bytes.
     unsafe {
         if *(ip as *const u8) >> 4 == 4 {
-            let old = [half(ip, 12), half(ip, 14)];
-            let new = [(source >> 16) as u16, source as u16];
+            let old = [half(ip, SOURCE_V4), half(ip, SOURCE_V4 + 2)];
+            let new = [half_of(16), half_of(0)];
             let mut sum = u32::from(!half(ip, 10));
             sum += u32::from(!old[0]) + u32::from(!old[1]) + u32::from(new[0]) + u32::from(new[1]);
             sum = (sum & 0xffff) + (sum >> 16);
             sum = (sum & 0xffff) + (sum >> 16);
             set_half(ip, 10, !(sum as u16));
-            set_half(ip, 12, new[0]);
-            set_half(ip, 14, new[1]);
+            set_half(ip, SOURCE_V4, new[0]);
+            set_half(ip, SOURCE_V4 + 2, new[1]);
         } else {
-            set_half(ip, 12, (source >> 16) as u16);
-            set_half(ip, 14, source as u16);
+            set_half(ip, SOURCE_V6, half_of(48));
+            set_half(ip, SOURCE_V6 + 2, half_of(32));
+            set_half(ip, SOURCE_V6 + 4, half_of(16));
+            set_half(ip, SOURCE_V6 + 6, half_of(0));
         }
     }
     Some(())

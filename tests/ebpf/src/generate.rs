@@ -13,8 +13,9 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 
-/// Bytes before what `frame::set_source` writes.
-const SOURCE: usize = 26;
+/// Bytes of the frame before the EtherType, and of it for IPv4.
+const ETHERTYPE: usize = 12;
+const IPV4: u16 = 0x0800;
 
 /// What to send; written by the test before the run.
 #[btf_map]
@@ -39,7 +40,7 @@ fn draw(ctx: &XdpContext) -> Option<u32> {
     let order = ORDER.get(0)?;
     // SAFETY: array elements live as long as the program, and only this program on this CPU writes this one.
     let sent = unsafe { &mut *SENT.get_ptr_mut(0)? };
-    if sent.turns & u64::from(order.clock_every - 1) == 0 {
+    if sent.turns & (order.clock_every - 1) == 0 {
         // SAFETY: the helper has no preconditions.
         let now = unsafe { bpf_ktime_get_ns() };
         if sent.flood + sent.honest > 0 && now < order.end && now - sent.now > sent.pause {
@@ -55,15 +56,14 @@ fn draw(ctx: &XdpContext) -> Option<u32> {
         (sent.first, sent.next_flood, sent.next_honest) = (sent.now, sent.now, sent.now);
     }
     if due(&mut sent.next_honest, order.honest_interval, order.catch_up, sent.now) {
-        frame::set_source(ctx, order.honest)?;
+        frame::set_source(ctx, order.honest_after(sent.honest))?;
         sent.honest += 1;
         sent.last = sent.now;
         return Some(xdp_action::XDP_TX);
     }
     if due(&mut sent.next_flood, order.flood_interval, order.catch_up, sent.now) {
         sent.state = xorshift(sent.state);
-        let source = order.flood | ((sent.state >> 32) as u32 & order.random);
-        frame::set_source(ctx, if source == order.honest { source ^ 1 } else { source })?;
+        frame::set_source(ctx, order.flood_of(sent.state))?;
         sent.flood += 1;
         sent.last = sent.now;
         return Some(xdp_action::XDP_TX);
@@ -103,9 +103,12 @@ fn tally(ctx: &TcContext) -> Option<()> {
     let order = ORDER.get(0)?;
     // SAFETY: this CPU's own copy, and nothing interrupts this program.
     let received = unsafe { &mut *RECEIVED.get_ptr_mut(0)? };
-    // An IPv4 source and bytes 4 to 8 of an IPv6 source lie at the same place.
-    let source = u32::from_be(ctx.load(SOURCE).ok()?);
-    if source == order.honest {
+    let source = if u16::from_be(ctx.load(ETHERTYPE).ok()?) == IPV4 {
+        u64::from(u32::from_be(ctx.load(frame::ETHERNET + frame::SOURCE_V4).ok()?))
+    } else {
+        u64::from_be(ctx.load(frame::ETHERNET + frame::SOURCE_V6).ok()?)
+    };
+    if order.is_honest(source) {
         received.honest += 1;
         received.honest_bytes += u64::from(ctx.len());
     } else {

@@ -1,21 +1,23 @@
 //! What the traffic source is told, what it sent and what came through: shared by the kernel programs and the tests.
 
-/// What to send. Sources are IPv4 addresses, or the second half of an IPv6 /64.
+/// What to send. A source is an IPv4 address, or an IPv6 /64: the first eight bytes of its address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
     /// The bits that all sources of the flood share.
-    pub flood: u32,
+    pub flood: u64,
     /// The bits that are drawn for each frame of the flood.
-    pub random: u32,
+    pub random: u64,
     /// Nanoseconds between frames of the flood: 0 for as fast as possible, [`NEVER`] for none.
     pub flood_interval: u64,
     /// The one source that is woven into the flood; the flood never speaks in its name.
-    pub honest: u32,
-    /// The clock is read once in so many frames: a power of two.
-    pub clock_every: u32,
-    /// Nanoseconds between frames of the honest source, or [`NEVER`].
+    pub honest: u64,
+    /// The adjoining bits by which several honest sources differ, who take turns; 0 for one source. Not the lowest bit.
+    pub turns: u64,
+    /// Nanoseconds between frames of the honest sources together, or [`NEVER`].
     pub honest_interval: u64,
+    /// The clock is read once in so many frames: a power of two.
+    pub clock_every: u64,
     /// How late a stream may catch up, in nanoseconds: its rate holds over that long a preemption, its spacing does not.
     pub catch_up: u64,
     /// When both streams begin, on the kernel's monotonic clock; 0 for at once.
@@ -32,12 +34,34 @@ impl Order {
         random: 0,
         flood_interval: NEVER,
         honest: 0,
-        clock_every: 1,
+        turns: 0,
         honest_interval: NEVER,
+        clock_every: 1,
         catch_up: 1_000_000,
         begin: 0,
         end: NEVER,
     };
+
+    /// Whether this is an honest source.
+    #[inline(always)]
+    pub const fn is_honest(&self, source: u64) -> bool {
+        source & !self.turns == self.honest
+    }
+
+    /// The honest source whose turn it is after so many frames of theirs.
+    #[inline(always)]
+    pub const fn honest_after(&self, frames: u64) -> u64 {
+        let lowest = self.turns & self.turns.wrapping_neg();
+        self.honest | (frames.wrapping_mul(lowest) & self.turns)
+    }
+
+    /// The source of the flood that is drawn with these bits.
+    #[inline(always)]
+    pub const fn flood_of(&self, state: u64) -> u64 {
+        // The better bits of the generator are the upper ones.
+        let source = self.flood | (state.rotate_left(32) & self.random);
+        if self.is_honest(source) { source ^ 1 } else { source }
+    }
 }
 
 /// No such frames.
@@ -53,13 +77,13 @@ pub struct Sent {
     pub now: u64,
     /// When the flood's next frame is due.
     pub next_flood: u64,
-    /// When the honest source's next frame is due.
+    /// When the honest sources' next frame is due.
     pub next_honest: u64,
     /// Frames seen, sent or not.
     pub turns: u64,
     /// Frames sent by the flood.
     pub flood: u64,
-    /// Frames sent by the honest source.
+    /// Frames sent by the honest sources.
     pub honest: u64,
     /// The clock at the first frame that was sent.
     pub first: u64,
@@ -73,7 +97,7 @@ pub struct Sent {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
-    /// Frames of the honest source.
+    /// Frames of the honest sources.
     pub honest: u64,
     /// Their bytes.
     pub honest_bytes: u64,

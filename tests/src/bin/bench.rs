@@ -31,11 +31,16 @@ const PER_SECOND: u64 = 100_000_000;
 const BURST: u64 = 1_000_000;
 
 /// Under which policy each of throttle's paths is measured.
-const PATHS: [(&str, &str); 5] = [
+const PATHS: [(&str, &str); 6] = [
     ("throttle: pass, no limits", "mode = \"enforce\"\n"),
     (
         "throttle: one limit, admitted",
         "mode = \"enforce\"\n[[limit]]\nname = \"l\"\nunit = \"packets\"\nrate = \"100000000/s\"\nburst = 1000000\nsources = 786432\n",
+    ),
+    // One address is enough for every packet to be looked up.
+    (
+        "throttle: the same, one address known",
+        "mode = \"enforce\"\n[sources]\nknown = [\"192.0.2.1\"]\n[[limit]]\nname = \"l\"\nunit = \"packets\"\nrate = \"100000000/s\"\nburst = 1000000\nsources = 786432\n",
     ),
     ("throttle: blocked by prefix", "mode = \"enforce\"\n[sources]\nblock = [\"0.0.0.0/1\", \"128.0.0.0/1\"]\n"),
     (
@@ -53,7 +58,7 @@ const USAGE: &str = "usage: bench [--markdown FILE]: measures what a packet cost
 fn main() -> Result<()> {
     let markdown = arguments()?;
     ensure!(machine::is_root(), "the benchmark loads kernel programs: run it as root");
-    machine::pin_to(machine::cpus() - 1)?;
+    machine::seize(machine::cpus() - 1)?;
     let mut bench = Bench::new()?;
     let table = bench.run()?;
     let report = report(&table, &bench.memory()?)?;
@@ -139,7 +144,7 @@ impl Bench {
 
     /// Nanoseconds a packet.
     fn measure(&mut self, program: &ProgramFd, bits: u32) -> Result<u32> {
-        let random = 1u32.checked_shl(bits).map_or(u32::MAX, |end| end - 1);
+        let random = (1u64 << bits) - 1;
         let order = Order { flood: if bits < 32 { 10 << 24 } else { 0 }, random, ..Order::SILENT };
         array::<Order>(&mut self.object, "SPREAD")?.set(0, order, 0)?;
         let measured = self.object.map_mut("MEASURED").context("no map MEASURED")?;

@@ -26,6 +26,11 @@ impl Dice {
     pub fn below(&mut self, end: usize) -> usize {
         ((u128::from(self.roll()) * end as u128) >> 64) as usize
     }
+
+    /// A number between 0 and 1, neither included.
+    pub fn fraction(&mut self) -> f64 {
+        ((self.roll() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
 }
 
 /// Well-formed frames of every shape that is read.

@@ -31,13 +31,13 @@ fn measure(wire: &Wire, sender: &Sender, program: &mut Program, offer: Offer) ->
     program.apply(&offer.policy())?;
     let before = program.limit("l")?;
     let order = Order {
-        honest: u32::from_be_bytes(SOURCE),
+        honest: u32::from_be_bytes(SOURCE).into(),
         honest_interval: SECOND * offer.cpus as u64 / (3 * offer.rate),
         catch_up: SECOND / 10,
         begin: NEVER,
         ..Order::SILENT
     };
-    let start = |cpu| sender.start(&wire.near, cpu, &offer.frame(), order);
+    let start = |cpu| sender.start_steady(&wire.near, cpu, &offer.frame(), order);
     let mut floods = offer.cpus().map(start).collect::<Result<Vec<_>>>()?;
     // All are up and wait; they begin and end by the clock, so that none sends while another does not.
     let begin = machine::monotonic() + SECOND / 2;

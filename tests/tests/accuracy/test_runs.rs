@@ -54,7 +54,7 @@ fn run(program: &Program, offer: Offer) -> Result<Sent> {
             .map(|cpu| {
                 let (barrier, frame) = (&barrier, &frame);
                 scope.spawn(move || -> Result<Sent> {
-                    machine::pin_to(cpu)?;
+                    machine::seize(cpu)?;
                     barrier.wait();
                     pace(offer.rate * 10 / offer.cpus as u64, |frames| {
                         program.datapath.test_run(frame, frames).map(drop)

@@ -1,4 +1,5 @@
-//! Nobody locks themselves out: whoever writes over SSH is warned of what would hit them, and stays allowed unless forced.
+//! Nobody locks themselves out: whoever writes over SSH is warned of what would hit them, and stays allowed
+//! unless they ask for the contrary.
 
 use super::{count_of, said};
 use anyhow::{Result, ensure};
@@ -26,7 +27,7 @@ fn dropped(_: &str, outcome: &str) -> bool {
 }
 
 #[test]
-fn a_block_warns_the_session_which_stays_allowed_unless_forced() -> Result<()> {
+fn a_block_warns_the_session_which_stays_allowed_unless_it_asks_not_to() -> Result<()> {
     needs_root!();
     let wire = Wire::silent()?;
     let site = Site::on(&wire.far)?;
@@ -38,13 +39,13 @@ fn a_block_warns_the_session_which_stays_allowed_unless_forced() -> Result<()> {
     agent.kill()?;
     let _agent = site.start(&["--interface", FAR])?;
     ensure!(count_of(&site, &wire, &[OPERATOR, NEIGHBOUR], dropped)? == 1, "it survives the agent");
-    over_ssh(&site, &["block", "add", "192.0.2.0/24", "--force"])?;
-    ensure!(count_of(&site, &wire, &[OPERATOR, NEIGHBOUR], dropped)? == 2, "forced is forced");
+    over_ssh(&site, &["block", "add", "192.0.2.0/24", "--lock-me-out"])?;
+    ensure!(count_of(&site, &wire, &[OPERATOR, NEIGHBOUR], dropped)? == 2, "what is asked for is done");
     Ok(())
 }
 
 #[test]
-fn a_policy_warns_the_session_which_stays_allowed_unless_forced() -> Result<()> {
+fn a_policy_warns_the_session_which_stays_allowed_unless_it_asks_not_to() -> Result<()> {
     needs_root!();
     let wire = Wire::silent()?;
     let site = Site::on(&wire.far)?;
@@ -57,8 +58,8 @@ fn a_policy_warns_the_session_which_stays_allowed_unless_forced() -> Result<()> 
     ensure!(count_of(&site, &wire, &twice, dropped)? == 1, "only the neighbour is refused");
     let page = site.ask(&["status"])?;
     ensure!(page.contains("192.0.2.1 stays allowed"), "status does not say so: {page}");
-    over_ssh(&site, &["policy", "apply", &path(&file), "--force"])?;
-    ensure!(count_of(&site, &wire, &twice, dropped)? == 3, "forced is forced");
+    over_ssh(&site, &["policy", "apply", &path(&file), "--lock-me-out"])?;
+    ensure!(count_of(&site, &wire, &twice, dropped)? == 3, "what is asked for is done");
     Ok(())
 }
 

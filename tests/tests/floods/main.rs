@@ -1,19 +1,28 @@
-//! Floods from 2^32 random sources at the generator's full speed, with one honest source woven into the same frames:
-//! what it keeps when it is known, what the overflow rule leaves it when it is not, and how well the forecast was.
+//! Floods from 2^32 random addresses or 2^64 random /64s at the generator's full speed, with honest sources woven into
+//! the same frames: what they keep when they are known, what the overflow rule leaves them when they are not, and how
+//! well the forecast was.
 //!
-//! Each flood lasts ten seconds, or `THROTTLE_TESTS_FLOOD_SECONDS`.
+//! Each flood lasts six seconds, or `THROTTLE_TESTS_FLOOD_SECONDS`.
 
 mod expectation;
 mod views;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use expectation::{Flood as Assumed, expect};
-use std::{thread, time::Duration};
+use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, Ipv6Addr},
+    thread,
+    time::{Duration, Instant},
+};
 use throttle_agent::{datapath::Mode, policy::forecast::forecast};
-use throttle_common::{packet::Family, records::LimitTally};
+use throttle_common::{
+    packet::Family,
+    records::{Address, Limit, LimitTally},
+};
 use throttle_tests::{
     frames::Frame,
-    generator::{Counter, Sender},
+    generator::{self, Counter, Sender},
     kernel::{Order, Received, Sent},
     machine, needs_root,
     program::{Program, SECOND},
@@ -21,25 +30,65 @@ use throttle_tests::{
     wire::{FAR, Wire},
 };
 
-const HONEST: [u8; 4] = [198, 51, 100, 7];
-
 /// A rate as policy writes it, and in nanoseconds between packets.
 const RATES: [(&str, u64); 3] = [("1000/s", 1_000_000), ("10/s", 100_000_000), ("50/min", 1_200_000_000)];
 
 fn seconds() -> u64 {
-    std::env::var("THROTTLE_TESTS_FLOOD_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
+    std::env::var("THROTTLE_TESTS_FLOOD_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
 }
 
-fn policy(rate: &str, known: bool) -> String {
-    let known = if known { "198.51.100.7" } else { "192.0.2.1" };
+fn policy(rate: &str, known: &[String]) -> String {
     format!(
-        "mode = \"enforce\"\n[sources]\nknown = [\"{known}\"]\n[[limit]]\nname = \"l\"\nunit = \"packets\"\n\
+        "mode = \"enforce\"\n[sources]\nknown = {known:?}\n[[limit]]\nname = \"l\"\nunit = \"packets\"\n\
          rate = \"{rate}\"\n"
     )
 }
 
-/// How often a table is looked at in the second half of a flood.
-const SAMPLES: u32 = 9;
+/// How many honest sources there are: so many that a loss of a few of a hundred packets shows even at 50 a minute.
+const HONEST: u64 = 256;
+
+/// Honest sources, each in a /24 or a /48 of its own, that send at 90 % of a limit, in a flood from everywhere.
+fn woven(family: Family, interval: u64) -> Order {
+    let (honest, turns, random) = match family {
+        Family::V4 => (0xc633_0007, 0xff00, u32::MAX.into()),
+        Family::V6 => (0x2001_0db8_0000_0007, 0x00ff_0000, u64::MAX),
+    };
+    let honest_interval = interval * 10 / 9 / HONEST;
+    Order { random, flood_interval: 0, honest, turns, honest_interval, clock_every: 8, ..Order::SILENT }
+}
+
+fn honest(order: &Order) -> impl Iterator<Item = u64> {
+    let order = *order;
+    let sources = if order.turns == 0 { 1 } else { HONEST };
+    (0..sources).map(move |turn| order.honest_after(turn))
+}
+
+fn prefix(family: Family, source: u64) -> String {
+    match family {
+        Family::V4 => Ipv4Addr::from_bits(source as u32).to_string(),
+        Family::V6 => format!("{}/64", Ipv6Addr::from_bits(u128::from(source) << 64)),
+    }
+}
+
+fn frame(family: Family) -> Vec<u8> {
+    match family {
+        Family::V4 => Frame::from("198.51.0.7").length(60).bytes(),
+        Family::V6 => Frame::from("2001:db8:0:7::1").length(62).bytes(),
+    }
+}
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// The last CPU: the first is everybody's.
+fn cpu() -> usize {
+    machine::cpus() - 1
+}
+
+/// How long a generator may take to send what is asked for.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How often a flood is looked at in each of its halves.
+const SAMPLES: u32 = 25;
 
 /// Of a flood that pauses now and then, because other processes want its CPU too, what it is between the pauses.
 fn median(mut samples: Vec<f64>) -> f64 {
@@ -61,36 +110,89 @@ struct Seen {
     late: LimitTally,
     /// The share of busy slots in the second half.
     occupancy: f64,
+    /// The limit as the kernel had it.
+    limit: Limit,
+    /// How many frames of the flood had come after how many nanoseconds.
+    pace: Vec<(u64, u64)>,
 }
 
-/// Floods a program under a policy from a full table of full buckets on.
-fn flood(policy: &str, order: Order) -> Result<(Seen, Program)> {
+impl Seen {
+    fn span(&self) -> u64 {
+        self.sent.last - self.sent.first
+    }
+
+    fn per_second(&self) -> f64 {
+        self.sent.flood as f64 * SECOND as f64 / self.span() as f64
+    }
+}
+
+/// Floods a program under a policy from a table of full buckets on, for a time and until so many frames are sent.
+fn flood(family: Family, policy: &str, order: Order, frames: u64) -> Result<Seen> {
     let wire = Wire::silent()?;
-    let mut program = Program::live(policy)?;
+    let (mut program, limit) = apart(family, policy, &order)?;
     wire.far.enter(|| program.datapath.attach(FAR, Mode::Native))??;
-    let counter = Counter::on(&wire, order.honest)?;
+    let counter = Counter::on(&wire, order)?;
     let sender = Sender::on(&wire)?;
-    let frame = Frame::v4(order.honest).length(60).bytes();
-    let running = sender.start(&wire.near, machine::cpus() - 1, &frame, order)?;
-    let half = Duration::from_secs(seconds()) / 2;
-    thread::sleep(half);
+    let running = sender.start_steady(&wire.near, cpu(), &frame(family), order)?;
+    let step = Duration::from_secs(seconds()) / 2 / SAMPLES;
+    let mut pace = vec![(machine::monotonic(), judged(&program.limit("l")?))];
+    for _ in 0..SAMPLES {
+        thread::sleep(step);
+        pace.push((machine::monotonic(), judged(&program.limit("l")?)));
+    }
     let middle = program.limit("l")?;
-    let (_, limit) = program.limit_record("l")?;
     let mut samples = Vec::new();
     for _ in 0..SAMPLES {
-        thread::sleep(half / SAMPLES);
-        let used = program.datapath.occupancy(&limit).v4;
+        thread::sleep(step);
+        pace.push((machine::monotonic(), judged(&program.limit("l")?)));
+        let occupancy = program.datapath.occupancy(&limit);
+        let used = if family == Family::V4 { occupancy.v4 } else { occupancy.v6 };
         samples.push(used.busy as f64 / used.slots as f64);
     }
     let end = program.limit("l")?;
+    let patience = Instant::now();
+    while judged(&program.limit("l")?) < frames {
+        ensure!(patience.elapsed() < PATIENCE, "the generator is too slow: {:?}", program.limit("l")?);
+        thread::sleep(Duration::from_millis(100));
+    }
     let sent = running.stop()?;
     let whole = program.limit("l")?;
-    let judged = whole.admitted.packets + whole.refused.packets;
-    ensure!(judged == sent.flood + sent.honest, "{judged} frames were judged of {sent:?}");
+    // Of all frames, as of those of the flood; and from the first frame to the last.
+    pace.retain(|&(time, _)| sent.first < time && time < sent.last);
+    pace.push((sent.last, judged(&whole)));
+    let pace = std::iter::once((0, 0)).chain(pace.into_iter().map(|(time, frames)| {
+        (time - sent.first, (u128::from(frames) * u128::from(sent.flood) / u128::from(judged(&whole))) as u64)
+    }));
+    let pace = pace.collect();
+    ensure!(judged(&whole) == sent.flood + sent.honest, "{} frames were judged of {sent:?}", judged(&whole));
     let received = counter.received()?;
     ensure!(received.honest + received.other == whole.admitted.packets, "{received:?} came through of {whole:?}");
-    let late = subtract(&end, &middle);
-    Ok((Seen { sent, received, whole, late, occupancy: median(samples) }, program))
+    Ok(Seen { sent, received, whole, late: subtract(&end, &middle), occupancy: median(samples), limit, pace })
+}
+
+/// A program in whose table no two honest sources share a set: a set keeps one place for a known source, not two.
+fn apart(family: Family, policy: &str, order: &Order) -> Result<(Program, Limit)> {
+    for _ in 0..20 {
+        let program = Program::live(policy)?;
+        let (_, limit) = program.limit_record("l")?;
+        let (region, secret) = (limit.region(family), program.control()?.secret);
+        let mut sets = HashSet::new();
+        let alone = |source: u64| {
+            let address = match family {
+                Family::V4 => Address { high: 0, low: source },
+                Family::V6 => Address { high: source, low: 1 },
+            };
+            sets.insert(region.set(region.key(address, family, secret), secret))
+        };
+        if honest(order).all(alone) {
+            return Ok((program, limit));
+        }
+    }
+    anyhow::bail!("{HONEST} sources share sets in each of 20 tables")
+}
+
+fn judged(tally: &LimitTally) -> u64 {
+    tally.admitted.packets + tally.refused.packets
 }
 
 fn subtract(after: &LimitTally, before: &LimitTally) -> LimitTally {
@@ -101,94 +203,94 @@ fn subtract(after: &LimitTally, before: &LimitTally) -> LimitTally {
     difference
 }
 
-fn woven(interval: u64) -> Order {
-    Order {
-        random: u32::MAX,
-        flood_interval: 0,
-        honest: u32::from_be_bytes(HONEST),
-        // 90 % of the limit.
-        honest_interval: interval * 10 / 9,
-        clock_every: 8,
-        ..Order::SILENT
-    }
-}
-
 #[test]
-fn a_known_source_loses_nothing_and_the_forecast_holds() -> Result<()> {
+fn known_sources_lose_nothing_and_the_forecast_holds() -> Result<()> {
     needs_root!();
     let _machine = machine::alone()?;
-    for (rate, interval) in RATES {
-        let (seen, program) = flood(&policy(rate, true), woven(interval))?;
-        let span = (seen.sent.last - seen.sent.first) as f64 / SECOND as f64;
-        let per_second = seen.sent.flood as f64 / span;
-        let judged = seen.late.admitted.packets + seen.late.refused.packets;
-        let overflow = seen.late.overflowed.packets as f64 / judged as f64;
-        let (_, limit) = program.limit_record("l")?;
-        let foretold = forecast(&limit, Family::V4, per_second).expect("the limit has a region");
-        say!(
-            "flood of {:.2} million/s for {span:.0} s at {rate}: known source {} of {} through; occupancy {:.3} \
-             (foretold {:.3}), overflow {overflow:.4} (foretold {:.4})",
-            per_second / 1e6,
-            seen.received.honest,
-            seen.sent.honest,
-            seen.occupancy,
-            foretold.occupancy,
-            foretold.overflow,
-        );
-        ensure!(seen.received.honest == seen.sent.honest, "a known source lost packets at {rate}");
-        ensure!(near(seen.occupancy, foretold.occupancy), "occupancy {} at {rate}", seen.occupancy);
-        ensure!(near(overflow, foretold.overflow), "overflow {overflow} at {rate}");
+    for family in FAMILIES {
+        for (rate, interval) in RATES {
+            let order = woven(family, interval);
+            let known: Vec<_> = honest(&order).map(|source| prefix(family, source)).collect();
+            let seen = flood(family, &policy(rate, &known), order, 0)?;
+            let overflow = seen.late.overflowed.packets as f64 / judged(&seen.late) as f64;
+            let foretold = forecast(&seen.limit, family, seen.per_second()).context("the limit has no region")?;
+            say!(
+                "{family:?} flood of {:.2} million/s at {rate}: known sources {} of {} through; occupancy {:.3} \
+                 (foretold {:.3}), overflow {overflow:.4} (foretold {:.4})",
+                seen.per_second() / 1e6,
+                seen.received.honest,
+                seen.sent.honest,
+                seen.occupancy,
+                foretold.occupancy,
+                foretold.overflow,
+            );
+            ensure!(seen.sent.honest >= 2 * HONEST, "the honest sources sent too little to tell: {:?}", seen.sent);
+            ensure!(seen.received.honest == seen.sent.honest, "known sources lost packets at {rate}");
+            ensure!(near(seen.occupancy, foretold.occupancy), "occupancy {} at {rate}", seen.occupancy);
+            ensure!(near(overflow, foretold.overflow), "overflow {overflow} at {rate}");
+        }
     }
     Ok(())
 }
 
 #[test]
-fn an_unproven_source_gets_what_the_overflow_rule_promises() -> Result<()> {
+fn unproven_sources_get_what_the_overflow_rule_promises() -> Result<()> {
     needs_root!();
     let _machine = machine::alone()?;
-    for (rate, interval) in RATES {
-        let (seen, program) = flood(&policy(rate, false), woven(interval))?;
-        let (_, limit) = program.limit_record("l")?;
-        let span = seen.sent.last - seen.sent.first;
-        let interval = woven(interval).honest_interval;
-        let assumed = Assumed { frames: seen.sent.flood, span, honest: seen.sent.honest, interval };
-        let (mean, deviation) = expect(&limit, &assumed);
-        say!(
-            "flood of {:.2} million/s at {rate}: unproven source {} of {} through, {mean:.1} +- {deviation:.1} expected; \
-             {} of {} frames found no place",
-            seen.sent.flood as f64 / span as f64 * 1e3,
-            seen.received.honest,
-            seen.sent.honest,
-            seen.whole.overflowed.packets,
-            seen.sent.flood,
-        );
-        let through = seen.received.honest as f64;
-        let slack = 4.0 * deviation + 0.02 * mean + 1.0;
-        ensure!((through - mean).abs() <= slack, "{through} came through, {mean:.1} +- {deviation:.1} expected");
+    for family in FAMILIES {
+        for (rate, interval) in RATES {
+            let order = woven(family, interval);
+            let seen = flood(family, &policy(rate, &[]), order, 0)?;
+            let interval = order.honest_interval * HONEST;
+            let assumed = Assumed { family, pace: &seen.pace, honest: HONEST, interval };
+            let (mean, deviation) = expect(&seen.limit, &assumed);
+            let share = seen.received.honest as f64 / seen.sent.honest as f64;
+            say!(
+                "{family:?} flood of {:.2} million/s at {rate}: unproven sources {} of {} through: {share:.4}, {mean:.4} +- \
+                 {deviation:.4} expected; {} of {} frames found no place",
+                seen.per_second() / 1e6,
+                seen.received.honest,
+                seen.sent.honest,
+                seen.whole.overflowed.packets,
+                seen.sent.flood,
+            );
+            let slack = 4.0 * deviation + 0.02 * mean;
+            ensure!(slack < 0.1, "{slack} would hide a loss");
+            ensure!((share - mean).abs() <= slack, "{share} came through, {mean} +- {deviation} expected");
+        }
     }
     Ok(())
 }
 
 #[test]
 fn an_offender_gains_nothing_from_ten_million_others_passing_by() -> Result<()> {
+    const OTHERS: usize = 10_000_000;
     needs_root!();
     let _machine = machine::alone()?;
     for (rate, interval) in [RATES[0], RATES[1]] {
-        let order =
-            Order { random: (1 << 24) - 1, flood: 10 << 24, honest_interval: interval / 100, ..woven(interval) };
-        let (seen, program) = flood(&policy(rate, false), order)?;
-        let span = seen.sent.last - seen.sent.first;
-        let others = (1u64 << 24) as f64 * (1.0 - (-(seen.sent.flood as f64) / f64::from(1 << 24)).exp());
-        let (_, limit) = program.limit_record("l")?;
-        let burst = limit.depth / limit.price.cost(1);
-        let entitled = burst + span / interval + 1;
+        let order = Order {
+            random: (1 << 24) - 1,
+            flood: 10 << 24,
+            turns: 0,
+            honest_interval: interval / 100,
+            ..woven(Family::V4, interval)
+        };
+        // So many draws from 2^24 addresses are of 10.7 million different ones.
+        let seen = flood(Family::V4, &policy(rate, &[]), order, 17_000_000)?;
+        let mut passed_by = vec![false; 1 << 24];
+        generator::sources(cpu(), order, seen.sent.flood)
+            .for_each(|source| passed_by[source as usize & 0xff_ffff] = true);
+        let others = passed_by.iter().filter(|passed| **passed).count();
+        let burst = seen.limit.depth / seen.limit.price.cost(1);
+        let entitled = burst + seen.span() / interval + 1;
         say!(
-            "offender at 100x of {rate} among {:.1} million others: {} of {} through, {entitled} entitled",
-            others / 1e6,
+            "offender at 100x of {rate} among {others} others: {} of {} through, {entitled} entitled",
             seen.received.honest,
             seen.sent.honest,
         );
+        ensure!(others >= OTHERS, "only {others} others passed by");
         ensure!(seen.received.honest <= entitled, "the offender gained {}", seen.received.honest - entitled);
+        ensure!(seen.received.honest + 2 >= entitled, "the offender lost {}", entitled - seen.received.honest);
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! The same figures where an operator looks: `policy check` before, `status` and the metrics while it lasts.
 
-use crate::{HONEST, RATES, SAMPLES, median, near, seconds, woven};
+use crate::{RATES, SAMPLES, cpu, frame, median, near, seconds, woven};
 use anyhow::{Context, Result, ensure};
 use std::{process::Command, thread, time::Duration};
+use throttle_common::packet::Family;
 use throttle_tests::{
     agent::{Site, path},
-    frames::Frame,
     generator::{Counter, Sender},
     machine, needs_root, say,
     wire::{FAR, Wire},
@@ -21,10 +21,10 @@ fn status_and_metrics_show_what_policy_check_foretold() -> Result<()> {
     let site = Site::on(&wire.far)?;
     let _agent = site.start(&["--interface", FAR, "--mode=native"])?;
     site.apply(&policy)?;
-    let counter = Counter::on(&wire, u32::from_be_bytes(HONEST))?;
+    let order = woven(Family::V4, interval);
+    let counter = Counter::on(&wire, order)?;
     let sender = Sender::on(&wire)?;
-    let frame = Frame::v4(HONEST).length(60).bytes();
-    let running = sender.start(&wire.near, machine::cpus() - 1, &frame, woven(interval))?;
+    let running = sender.start_steady(&wire.near, cpu(), &frame(Family::V4), order)?;
     thread::sleep(Duration::from_secs(seconds()) / 2);
     let before = (machine::monotonic(), site.limit("l")?);
     let (mut in_status, mut in_metrics) = (Vec::new(), Vec::new());

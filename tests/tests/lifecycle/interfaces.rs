@@ -1,6 +1,6 @@
 //! Interfaces that are throttled, taken by others, gone and back.
 
-use std::{net::Ipv4Addr, process::Command};
+use std::{net::Ipv4Addr, process::Command, time::Instant};
 
 use anyhow::Result;
 use throttle_agent::datapath::{
@@ -69,8 +69,13 @@ fn no_packet_goes_unjudged_while_agents_and_policies_change() -> Result<()> {
     let options = Options { test_clock: false, ..options(&pins) };
     let mut datapath = Datapath::open(&options)?;
     wire.far.enter(|| datapath.attach(FAR, Mode::Native))??;
-    let order =
-        Order { random: u32::MAX, flood_interval: 0, honest: SOURCE, honest_interval: 1_000_000, ..Order::SILENT };
+    let order = Order {
+        random: u32::MAX.into(),
+        flood_interval: 0,
+        honest: SOURCE.into(),
+        honest_interval: 1_000_000,
+        ..Order::SILENT
+    };
     let flood = Sender::on(&wire)?.start(&wire.near, 0, &Frame::v4(SOURCE).length(60).bytes(), order)?;
     for revision in 0..3 {
         drop(datapath);
@@ -97,7 +102,7 @@ fn an_interface_that_comes_back_is_attached_again() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     wire.disconnect()?;
     assert_eq!(standing(&datapath, &wire)?[0].standing, Standing::Absent);
-    let changes = wire.far.enter(|| datapath.reattach())??;
+    let changes = wire.far.enter(|| datapath.reattach(Instant::now()))??;
     assert!(matches!(&changes[..], [Change::Gone(name)] if name == FAR), "{changes:?}");
 
     let _inside = runtime.enter();
@@ -107,9 +112,9 @@ fn an_interface_that_comes_back_is_attached_again() -> Result<()> {
     })??;
     wire.connect()?;
     runtime.block_on(watch.changed())?;
-    let changes = wire.far.enter(|| datapath.reattach())??;
+    let changes = wire.far.enter(|| datapath.reattach(Instant::now()))??;
     assert!(matches!(&changes[..], [Change::Attached(back)] if back.interface == FAR), "{changes:?}");
-    assert!(wire.far.enter(|| datapath.reattach())??.is_empty());
+    assert!(wire.far.enter(|| datapath.reattach(Instant::now()))??.is_empty());
     Ok(())
 }
 
@@ -151,7 +156,7 @@ fn an_interface_that_is_not_there_is_waited_for() -> Result<()> {
     datapath.expect("eth0.100", Mode::Native);
     assert_eq!(standing(&datapath, &wire)?[0].standing, Standing::Absent);
     machine::run(Command::new("ip").args(["-netns", wire.far.name(), "link", "set", FAR, "down", "name", "eth0.100"]))?;
-    let changes = wire.far.enter(|| datapath.reattach())??;
+    let changes = wire.far.enter(|| datapath.reattach(Instant::now()))??;
     assert!(matches!(&changes[..], [Change::Attached(_)]), "{changes:?}");
     assert_eq!(names(&pins.pin_dir().join("links"))?, ["eth0%2e100"]);
     Ok(())

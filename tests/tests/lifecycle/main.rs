@@ -2,7 +2,10 @@
 
 mod adoption;
 mod interfaces;
+mod loading;
 mod policies;
+mod renamed;
+mod switching;
 
 use std::{path::Path, time::Instant};
 

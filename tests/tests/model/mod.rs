@@ -4,7 +4,6 @@
 use anyhow::{Result, ensure};
 use ipnet::IpNet;
 use std::{
-    cell::Cell,
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
@@ -12,11 +11,14 @@ use throttle_common::{
     gcra::{self, Ticks},
     hash::Secret,
     packet::{Family, Packet, parse_bytes},
-    records::{Limit, LimitTally, Slot, Tally},
-    table::{Check, Commit, OPEN_WAYS, Request, Set, WAYS, check, commit},
+    records::{Limit, LimitTally, Tally},
+    table::{Check, Commit, OPEN_WAYS, Request, WAYS, check, commit},
     words::{Fate, Outcome, Overflow, Reason, Unit},
 };
-use throttle_tests::program::{BucketSet, Program, Tallies};
+use throttle_tests::{
+    program::{Program, Tallies},
+    set::Slots,
+};
 
 /// A policy, and what its limits remember.
 pub(crate) struct Model {
@@ -34,31 +36,6 @@ struct Judge {
     number: u16,
     limit: Limit,
     tally: LimitTally,
-}
-
-struct Slots([Cell<Slot>; WAYS]);
-
-impl Set for Slots {
-    fn key(&self, way: usize) -> u64 {
-        self.0[way].get().key
-    }
-    fn tat(&self, way: usize) -> Ticks {
-        self.0[way].get().tat
-    }
-    fn set_key(&self, way: usize, key: u64) {
-        self.0[way].set(Slot { key, ..self.0[way].get() });
-    }
-    fn swap_tat(&self, way: usize, old: Ticks, tat: Ticks) -> bool {
-        let slot = self.0[way].get();
-        if slot.tat == old {
-            self.0[way].set(Slot { tat, ..slot });
-        }
-        slot.tat == old
-    }
-    fn refund(&self, way: usize, cost: Ticks) {
-        let slot = self.0[way].get();
-        self.0[way].set(Slot { tat: slot.tat.wrapping_sub(cost), ..slot });
-    }
 }
 
 /// A limit's answer to a packet, before anything is charged.
@@ -100,7 +77,7 @@ impl Model {
             observe: compiled.policy.observe != 0,
             limits,
             known: program.document.sources.known.iter().map(|prefix| prefix.net()).collect(),
-            buckets: buckets.into_iter().map(|set| Slots(set.map(Cell::new))).collect(),
+            buckets: buckets.into_iter().map(Slots::holding).collect(),
             aggregates,
             tallies: BTreeMap::new(),
         })
@@ -204,9 +181,8 @@ impl Model {
     /// Fails where the kernel's table or a limit's counters differ from the model's.
     pub(crate) fn agrees_with(&self, program: &Program) -> Result<()> {
         let (buckets, aggregates) = program.table(self.buckets.len() as u32)?;
-        let mine: Vec<BucketSet> = self.buckets.iter().map(|set| set.0.each_ref().map(Cell::get)).collect();
-        for (number, (kernel, mine)) in buckets.iter().zip(&mine).enumerate() {
-            ensure!(kernel == mine, "set {number}: the kernel holds {kernel:?}, the model {mine:?}");
+        for (number, (kernel, mine)) in buckets.iter().zip(self.buckets.iter().map(Slots::held)).enumerate() {
+            ensure!(*kernel == mine, "set {number}: the kernel holds {kernel:?}, the model {mine:?}");
         }
         ensure!(aggregates == self.aggregates, "aggregates: {aggregates:?} in the kernel, {:?} here", self.aggregates);
         for Judge { number, tally, .. } in &self.limits {

@@ -1,13 +1,12 @@
 //! Changes of build: another one takes over under load; one that would misread the maps is refused.
 
-use super::{POLICY, RUN, all_judged, frame, is_attached, load, nothing_forgotten, total};
+use super::{RUN, Traffic, is_attached, load, throttled, total};
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, Map, MapData};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use throttle_common::records::{Control, LAYOUT, maps};
 use throttle_tests::{
     agent::{Site, binary},
-    generator::{Counter, Sender},
     machine, needs_root,
     rebuild::rebuild,
     say,
@@ -22,56 +21,17 @@ fn another_build_takes_over_from_a_killed_agent_without_a_gap() -> Result<()> {
     let site = Site::on(&wire.far)?;
     let other = site.file("throttle-other");
     rebuild(binary()?, &other)?;
-    let mut agent = site.start(&RUN)?;
-    site.apply(POLICY)?;
-    let counter = Counter::on(&wire, load().honest)?;
-    let flood = Sender::on(&wire)?.start(&wire.near, 0, &frame(), load())?;
+    let mut agent = throttled(&site)?;
+    let traffic = Traffic::on(&wire, load())?;
     let mut builds = vec![(site.status()?.build.object_digest, site.program_tag()?)];
     for binary in [&other, binary()?, &other] {
         agent.kill()?;
         agent = site.start_build(binary, &RUN)?;
         builds.push((site.status()?.build.object_digest, site.program_tag()?));
     }
-    let sent = flood.stop()?;
-    let received = counter.received()?;
-    all_judged(&site, &sent, &received)?;
-    nothing_forgotten(&sent, &received)?;
+    say!("3 take-overs by another build: {}", traffic.unharmed(&site)?);
     ensure!(builds[0].0 != builds[1].0 && builds[0].1 != builds[1].1, "the builds are the same: {builds:?}");
     ensure!(builds[0] == builds[2] && builds[1] == builds[3], "each put its own program in force: {builds:?}");
-    say!("3 take-overs by another build: {} frames sent, all judged", sent.flood + sent.honest);
-    ensure!(agent.stop()?.success(), "the agent ends when it is asked to");
-    Ok(())
-}
-
-#[test]
-fn an_agent_killed_at_any_moment_of_its_start_leaves_no_gap() -> Result<()> {
-    const STARTS: u32 = 20;
-    needs_root!();
-    let _machine = machine::alone()?;
-    let wire = Wire::silent()?;
-    let site = Site::on(&wire.far)?;
-    let began = Instant::now();
-    site.start(&RUN)?;
-    let start = began.elapsed();
-    let agent = site.start(&RUN)?;
-    site.apply(POLICY)?;
-    agent.kill()?;
-    let counter = Counter::on(&wire, load().honest)?;
-    let flood = Sender::on(&wire)?.start(&wire.near, 0, &frame(), load())?;
-    for number in 0..STARTS {
-        let starting = site.spawn(&RUN)?;
-        std::thread::sleep(start * number / STARTS);
-        starting.kill()?;
-    }
-    let agent = site.start(&RUN)?;
-    let sent = flood.stop()?;
-    let received = counter.received()?;
-    all_judged(&site, &sent, &received)?;
-    nothing_forgotten(&sent, &received)?;
-    say!(
-        "{STARTS} agents killed between 0 and {start:.0?} after their start: all of {} frames judged",
-        sent.flood + sent.honest
-    );
     ensure!(agent.stop()?.success(), "the agent ends when it is asked to");
     Ok(())
 }
@@ -81,8 +41,7 @@ fn maps_of_another_layout_are_refused_with_the_remedy_which_helps() -> Result<()
     needs_root!();
     let wire = Wire::silent()?;
     let site = Site::on(&wire.far)?;
-    let agent = site.start(&RUN)?;
-    site.apply(POLICY)?;
+    let agent = throttled(&site)?;
     site.ask(&["block", "add", "203.0.113.9", "--for", "1h"])?;
     agent.stop()?;
 
@@ -125,10 +84,9 @@ fn detach_beside_a_running_agent_undoes_everything_when_it_is_forced() -> Result
     site.ask(&["detach", "--force"])?;
     ensure!(!is_attached(&wire)? && !site.pin_dir().exists(), "no program and no pin is left");
     machine::run(wire.far.command("ethtool").args(["-K", FAR, "gro", "on"]))?;
-    let counter = Counter::on(&wire, load().honest)?;
-    let flood = Sender::on(&wire)?.start(&wire.near, 0, &frame(), load())?;
+    let traffic = Traffic::on(&wire, load())?;
     std::thread::sleep(Duration::from_millis(200));
-    let (sent, received) = (flood.stop()?, counter.received()?);
+    let (sent, received) = traffic.stop()?;
     ensure!(total(&received) == sent.flood + sent.honest, "{received:?} of {sent:?} came through");
     ensure!(agent.stop()?.success(), "the agent ends when it is asked to");
     Ok(())

@@ -1,16 +1,17 @@
 //! Agents die, programs are rebuilt, interfaces go and come: every packet is judged all the while, and no bucket forgets.
 
+mod back;
 mod changes;
+mod endings;
+mod kills;
+mod policies;
 
-use anyhow::{Context, Result, ensure};
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use anyhow::{Result, ensure};
+use std::{thread, time::Duration};
 use throttle_tests::{
-    agent::Site,
+    agent::{Agent, Site},
     frames::Frame,
-    generator::{Counter, Sender},
+    generator::{Counter, Flood, Sender},
     kernel::{NEVER, Order, Received, Sent},
     machine, needs_root,
     program::SECOND,
@@ -35,10 +36,10 @@ const INTERVAL: u64 = 60 * SECOND / 50;
 /// One source at a thousand times its limit, and a flood of others beside it.
 fn load() -> Order {
     Order {
-        flood: u32::from_be_bytes([10, 0, 0, 0]),
+        flood: 10 << 24,
         random: 0xffff,
         flood_interval: SECOND / 200_000,
-        honest: u32::from_be_bytes(HONEST),
+        honest: u32::from_be_bytes(HONEST).into(),
         honest_interval: SECOND / 1_000,
         ..Order::SILENT
     }
@@ -51,6 +52,36 @@ fn frame() -> Vec<u8> {
 /// All that came through.
 fn total(received: &Received) -> u64 {
     received.honest + received.other
+}
+
+/// What is sent over a wire and counted behind throttle.
+struct Traffic {
+    flood: Flood,
+    counter: Counter,
+}
+
+impl Traffic {
+    /// Begins now.
+    fn on(wire: &Wire, order: Order) -> Result<Self> {
+        let counter = Counter::on(wire, order)?;
+        let flood = Sender::on(wire)?.start(&wire.near, machine::cpus() - 1, &frame(), order)?;
+        Ok(Self { flood, counter })
+    }
+
+    /// Ends it: what was sent, and what came through.
+    fn stop(self) -> Result<(Sent, Received)> {
+        let sent = self.flood.stop()?;
+        Ok((sent, self.counter.received()?))
+    }
+
+    /// Ends it: every frame was judged and no bucket forgot, as if nothing had happened. Says how many frames that were.
+    fn unharmed(self, site: &Site<'_>) -> Result<String> {
+        let (sent, received) = self.stop()?;
+        all_judged(site, &sent, &received)?;
+        nothing_forgotten(&sent, &received)?;
+        let frames = sent.flood + sent.honest;
+        Ok(format!("all of {frames} frames judged, {} of one source's {} came through", received.honest, sent.honest))
+    }
 }
 
 /// Every frame that was sent was judged, and what came through is what was let through.
@@ -70,40 +101,11 @@ fn nothing_forgotten(sent: &Sent, received: &Received) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn an_agent_killed_every_second_changes_nothing_for_traffic() -> Result<()> {
-    const KILLS: u32 = 20;
-    needs_root!();
-    let _machine = machine::alone()?;
-    let wire = Wire::silent()?;
-    let site = Site::on(&wire.far)?;
-    let mut agent = site.start(&RUN)?;
+/// An agent with [`POLICY`] in force.
+fn throttled(site: &Site<'_>) -> Result<Agent> {
+    let agent = site.start(&RUN)?;
     site.apply(POLICY)?;
-    let counter = Counter::on(&wire, load().honest)?;
-    let flood = Sender::on(&wire)?.start(&wire.near, machine::cpus() - 1, &frame(), load())?;
-    let mut dead = Duration::ZERO;
-    let start = Instant::now();
-    for kill in 1..=KILLS {
-        thread::sleep((start + Duration::from_secs(kill.into())).saturating_duration_since(Instant::now()));
-        let died = Instant::now();
-        agent.kill()?;
-        agent = site.start(&RUN).with_context(|| format!("after kill {kill}"))?;
-        dead += died.elapsed();
-    }
-    let sent = flood.stop()?;
-    let received = counter.received()?;
-    say!(
-        "{KILLS} kills: {} frames sent, {} of the hammering source's {} came through; no agent for {dead:.1?} of {:.1?}",
-        sent.flood + sent.honest,
-        received.honest,
-        sent.honest,
-        start.elapsed(),
-    );
-    all_judged(&site, &sent, &received)?;
-    nothing_forgotten(&sent, &received)?;
-    site.until("nothing is wrong after all kills", |status| status.problems.is_empty())?;
-    ensure!(agent.stop()?.success(), "the agent ends when it is asked to");
-    Ok(())
+    Ok(agent)
 }
 
 #[test]
@@ -112,11 +114,9 @@ fn a_rebuilt_program_takes_over_without_a_gap() -> Result<()> {
     let _machine = machine::alone()?;
     let wire = Wire::silent()?;
     let site = Site::on(&wire.far)?;
-    let mut agent = site.start(&RUN)?;
-    site.apply(POLICY)?;
+    let mut agent = throttled(&site)?;
     site.ask(&["block", "add", "203.0.113.9", "--for", "1h"])?;
-    let counter = Counter::on(&wire, load().honest)?;
-    let flood = Sender::on(&wire)?.start(&wire.near, machine::cpus() - 1, &frame(), load())?;
+    let traffic = Traffic::on(&wire, load())?;
     let mut programs = Vec::new();
     for rebuilt in [&["--debug"][..], &[], &["--debug"]] {
         programs.push(program_id(&wire)?);
@@ -125,14 +125,10 @@ fn a_rebuilt_program_takes_over_without_a_gap() -> Result<()> {
         agent = site.start(&[&RUN[..], rebuilt].concat())?;
     }
     programs.push(program_id(&wire)?);
-    let sent = flood.stop()?;
-    let received = counter.received()?;
-    all_judged(&site, &sent, &received)?;
-    nothing_forgotten(&sent, &received)?;
+    say!("3 replacements: {}", traffic.unharmed(&site)?);
     ensure!(site.status()?.blocks == 1, "the block is still there");
     programs.dedup();
     ensure!(programs.len() == 4, "the program was replaced each time: {programs:?}");
-    say!("3 replacements: {} frames sent, all judged", sent.flood + sent.honest);
     Ok(())
 }
 
@@ -152,14 +148,11 @@ fn an_interface_that_goes_and_comes_back_is_throttled_again() -> Result<()> {
     let _machine = machine::alone()?;
     let wire = Wire::silent()?;
     let site = Site::on(&wire.far)?;
-    let _agent = site.start(&RUN)?;
-    site.apply(POLICY)?;
+    let _agent = throttled(&site)?;
     let burst = || -> Result<(Sent, Received)> {
-        let counter = Counter::on(&wire, load().honest)?;
-        let order = Order { flood_interval: NEVER, ..load() };
-        let flood = Sender::on(&wire)?.start(&wire.near, machine::cpus() - 1, &frame(), order)?;
+        let traffic = Traffic::on(&wire, Order { flood_interval: NEVER, ..load() })?;
         thread::sleep(Duration::from_millis(500));
-        Ok((flood.stop()?, counter.received()?))
+        traffic.stop()
     };
     let (sent, received) = burst()?;
     nothing_forgotten(&sent, &received)?;
@@ -211,8 +204,7 @@ fn detach_undoes_everything() -> Result<()> {
     let _machine = machine::alone()?;
     let wire = Wire::silent()?;
     let site = Site::on(&wire.far)?;
-    let agent = site.start(&RUN)?;
-    site.apply(POLICY)?;
+    let agent = throttled(&site)?;
     ensure!(site.run(&["detach"])?.status.code() == Some(1), "detach is refused beside a running agent");
     agent.kill()?;
     ensure!(is_attached(&wire)?, "the program outlives the agent");
@@ -220,14 +212,11 @@ fn detach_undoes_everything() -> Result<()> {
     ensure!(!is_attached(&wire)?, "no program is left on the interface");
     let left = std::fs::read_dir(site.pin_dir()).map_or(0, Iterator::count);
     ensure!(left == 0, "{left} pins are left");
-    let counter = Counter::on(&wire, load().honest)?;
-    let order = Order { flood_interval: NEVER, ..load() };
     // The driver takes frames only where there is a program or GRO; throttle's is gone.
     machine::run(wire.far.command("ethtool").args(["-K", FAR, "gro", "on"]))?;
-    let flood = Sender::on(&wire)?.start(&wire.near, machine::cpus() - 1, &frame(), order)?;
+    let traffic = Traffic::on(&wire, Order { flood_interval: NEVER, ..load() })?;
     thread::sleep(Duration::from_millis(300));
-    let sent = flood.stop()?;
-    let received = counter.received()?;
+    let (sent, received) = traffic.stop()?;
     ensure!(received.honest == sent.honest && sent.honest > BURST, "{received:?} of {sent:?} came through");
     ensure!(site.run(&["detach"])?.status.success(), "there is nothing left to undo, and that is well");
     let _again = site.start(&RUN)?;

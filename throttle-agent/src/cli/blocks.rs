@@ -15,7 +15,7 @@ use super::{
     output::{self, Paint},
     policy::Source,
     quantity::{moment, until},
-    session,
+    session::{self, Session},
     table::Table,
     writing,
 };
@@ -68,9 +68,12 @@ pub(crate) struct Add {
     /// Why, for whoever finds the block
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Do it although it may refuse the SSH session that this comes from
+    /// Block everybody, where that is what the prefix says
     #[arg(long)]
     force: bool,
+    /// Do not keep the SSH session that this comes from allowed where it would be hit
+    #[arg(long)]
+    lock_me_out: bool,
 }
 
 impl BlockCommand {
@@ -130,7 +133,8 @@ impl Add {
             return Err(Failure::Usage("--for 0s blocks nobody; name a longer time, e.g. 10m".into()));
         }
         let block = |prefix: Prefix| NewBlock { prefix: prefix.net(), seconds, reason: self.reason.clone() };
-        let write = Write { session: session::address(), force: self.force, ..Write::default() };
+        let own = Session::writing(session::own());
+        let write = Write { force: self.force, lock_out: self.lock_me_out, ..own };
         Ok(BlocksRequest { blocks: prefixes.into_iter().map(block).collect(), write })
     }
 }
@@ -180,7 +184,7 @@ fn delete(context: &Context, prefixes: Vec<Prefix>, all: bool) -> Result<(), Fai
         }
         prefixes.extend(timed.iter().map(|block| block.prefix));
     }
-    let request = PrefixesDelete { prefixes, write: Write { session: session::address(), ..Write::default() } };
+    let request = PrefixesDelete { prefixes, write: Session::writing(session::own()) };
     writing::tell_blocks(context, &client.post(paths::BLOCKS_DELETE, &request)?)
 }
 

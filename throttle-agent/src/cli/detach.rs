@@ -1,15 +1,18 @@
 //! `throttle detach`: the end of all throttling. It works on the pins alone, so that it works when nothing else does.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use clap::Args;
 use serde::Serialize;
 use throttle_agent::{
     api::wire::{Envelope, paths},
-    datapath::{Detached, detach_all, detach_interface},
+    datapath::{Detached, claim, detach_all, detach_interface},
 };
 
 use super::{Context, Pins, failure::Failure, output};
+
+/// How long an agent that was killed may take to let go of its pins.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// What to detach.
 #[derive(Debug, Args)]
@@ -41,16 +44,21 @@ struct Report<'a> {
 impl Detach {
     /// Detaches.
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
-        // An agent that does not answer in time is one that may wake up and attach again.
-        if !matches!(context.client()?.get(paths::HEALTHZ), Err(Failure::Unreachable { .. })) {
-            let socket = context.global.socket.display();
+        let pins = &self.pins.pin_dir;
+        let claim = match claim(pins, Duration::ZERO)? {
+            // One that answers will not end in a moment; one that was killed may have its pins for that long.
+            None if !self.force && context.client()?.get(paths::HEALTHZ).is_err() => claim(pins, LINGER)?,
+            claim => claim,
+        };
+        if claim.is_none() {
+            let pins = pins.display();
             if !self.force {
                 return Err(Failure::Failed(anyhow::anyhow!(
-                    "an agent runs at {socket} and would attach again: end it first (`systemctl stop throttle`), \
-                     or detach beside it with --force"
+                    "an agent runs with {pins} and would attach again: end it first (`systemctl stop throttle`), or \
+                     detach beside it with --force"
                 )));
             }
-            context.output.warn(&format!("the agent at {socket} still runs, and may attach again"));
+            context.output.warn(&format!("the agent with {pins} still runs, and may attach again"));
         }
         let detached = self.detach(&self.pins.pin_dir)?;
         if context.output.json {

@@ -5,8 +5,7 @@ use std::{io::Read as _, path::PathBuf};
 use clap::{Args, Subcommand};
 use throttle_agent::{
     api::wire::{
-        ApplyRequest, CheckRequest, DiffReport, Envelope, History, PolicyQuery, PolicyView, RollbackRequest, Write,
-        paths,
+        ApplyRequest, CheckRequest, DiffReport, Envelope, History, PolicyQuery, PolicyView, RollbackRequest, paths,
     },
     policy,
 };
@@ -18,7 +17,7 @@ use super::{
     failure::Failure,
     output::{self, Paint},
     quantity::moment,
-    session,
+    session::{self, Session},
     table::{Cell, Table, Tone},
     writing,
     writing::{Writing, changes},
@@ -90,7 +89,7 @@ impl PolicyCommand {
                 writing::tell(context, &answer.map_err(|failure| failure.in_file(&source.name))?)
             }
             Self::Confirm => {
-                let request = Write { session: session::address(), ..Write::default() };
+                let request = Session::writing(session::own());
                 writing::tell(context, &context.client()?.post(paths::POLICY_CONFIRM, &request)?)
             }
             Self::Export { revision } => {

@@ -10,6 +10,7 @@ use clap::Args;
 use jiff::Timestamp;
 use throttle_agent::{
     api::wire::{Envelope, Status, paths},
+    datapath::PRIVATE_PINS,
     policy::{Mode, units::Span},
 };
 use throttle_common::words::{Action, Outcome, Reason};
@@ -138,6 +139,9 @@ fn notes(status: &Status, now: Timestamp) -> Vec<String> {
                  elsewhere `reject` is a `drop`"
             ));
         }
+    }
+    if status.ends_with_agent {
+        notes.push(format!("throttling ends with the agent: {PRIVATE_PINS}"));
     }
     for session in &status.session_allows {
         let (source, end) = (session.prefix.addr(), until(session.until, now));

@@ -42,6 +42,7 @@ fn status() -> Status {
             driver: Some("ixgbe".to_owned()),
             problem: None,
         }],
+        ends_with_agent: false,
         table: Room { sets: 1 << 20, sets_used: 131_072, bytes: 72 << 20 },
         limits: vec![LimitView {
             limit: Limit::new("new-connections", Unit::Connections, "50/min".parse().unwrap()),

@@ -15,7 +15,7 @@ use super::{
     failure::Failure,
     output::{self, Paint},
     quantity::{moment, until},
-    session,
+    session::{self, Session},
 };
 
 /// How a change is made.
@@ -27,9 +27,9 @@ pub(crate) struct Writing {
     /// Go back by itself unless `throttle policy confirm` follows within this time, e.g. 60s
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     confirm_within: Option<Span>,
-    /// Do it although it may refuse the SSH session that this comes from
+    /// Do not keep the SSH session that this comes from allowed where it would be hit
     #[arg(long)]
-    force: bool,
+    lock_me_out: bool,
 }
 
 impl Writing {
@@ -37,9 +37,9 @@ impl Writing {
     pub(crate) fn wire(&self) -> Write {
         Write {
             message: self.message.clone(),
-            session: session::address(),
-            force: self.force,
+            lock_out: self.lock_me_out,
             confirm_within_seconds: self.confirm_within.map(Span::seconds),
+            ..Session::writing(session::own())
         }
     }
 }

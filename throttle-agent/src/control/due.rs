@@ -4,21 +4,16 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{AGENT, Control, kernel, views};
-use crate::{api::wire::Problem, datapath::Change};
+use super::{Control, kernel, views};
+use crate::api::wire::Problem;
 
 /// The longest pause between two looks.
 const TICK: Duration = Duration::from_secs(1);
 
-/// A deadline on a clock that nobody sets.
-pub(super) fn instant(deadline: Timestamp, now: Timestamp) -> Instant {
-    Instant::now() + Duration::try_from(deadline.duration_since(now)).unwrap_or(Duration::ZERO)
-}
-
 impl Control {
     /// Does what is due, and says how long nothing will be.
     pub fn tick(&mut self) -> Duration {
-        let now = Timestamp::now();
+        let (now, instant) = (Timestamp::now(), Instant::now());
         if self.clock.follow() {
             tracing::info!("the wall clock was set; the ends of blocks are written anew");
             self.stale = true;
@@ -26,28 +21,18 @@ impl Control {
         }
         self.end_sessions(now);
         self.end_blocks(now);
-        self.go_back_when_due(now);
+        self.go_back_when_due(instant);
+        self.reattach_when_due(instant);
+        if self.datapath.owes() {
+            let settled = self.datapath.settle();
+            self.faults.note("kernel", settled.map_err(|error| format!("a change is not wholly done yet: {error:#}")));
+        }
         if self.stale {
-            let written = self.write_sources(None);
-            self.note("sources", written.map_err(|problem| problem.to_string()));
+            let written = self.write_sources();
+            self.faults.note("sources", written.map_err(|problem| problem.to_string()));
         }
         self.publish_state();
-        self.pause(now)
-    }
-
-    /// Attaches to interfaces that came and forgets those that went.
-    pub fn reattach(&mut self) -> Result<(), Problem> {
-        for change in self.datapath.reattach().map_err(|error| kernel(&error))? {
-            match change {
-                Change::Attached(it) => {
-                    tracing::info!(interface = it.interface, standing = %it.standing, "attached again");
-                }
-                Change::Gone(interface) => tracing::warn!(interface, "the interface is gone; waiting for it"),
-                Change::Refused { interface, error } => tracing::error!(interface, "not attached: {error:#}"),
-            }
-        }
-        self.publish_names();
-        Ok(())
+        self.pause(now, instant)
     }
 
     /// Whether the control thread answers and the maps can be read.
@@ -62,7 +47,7 @@ impl Control {
                 self.stale = true;
             }
             Ok(false) => {}
-            Err(error) => self.note("sessions", Err(format!("the allowed sessions cannot be written: {error}"))),
+            Err(error) => self.faults.note("sessions", Err(format!("the allowed sessions cannot be written: {error}"))),
         }
     }
 
@@ -76,32 +61,8 @@ impl Control {
         tracing::info!(blocks = ended, "blocks ended");
         self.stale = true;
         let purged = self.store.purge(now);
-        self.note("blocks", purged.map(|_| ()).map_err(|error| format!("ended blocks stay in the store: {error}")));
-    }
-
-    fn go_back_when_due(&mut self, now: Timestamp) {
-        if self.pending.is_none_or(|(_, deadline)| deadline > Instant::now()) {
-            return;
-        }
-        let gone_back = self.go_back(AGENT, now);
-        self.note("confirmation", gone_back.map(|_| ()).map_err(|problem| format!("going back failed: {problem}")));
-    }
-
-    /// Remembers a fault for the status, and logs it when it is new or over.
-    fn note(&mut self, subject: &'static str, outcome: Result<(), String>) {
-        match outcome {
-            Ok(()) => {
-                if self.faults.remove(subject).is_some() {
-                    tracing::info!(subject, "well again");
-                }
-            }
-            Err(fault) => {
-                if self.faults.get(subject) != Some(&fault) {
-                    tracing::error!(subject, "{fault}");
-                }
-                self.faults.insert(subject, fault);
-            }
-        }
+        self.faults
+            .note("blocks", purged.map(|_| ()).map_err(|error| format!("ended blocks stay in the store: {error}")));
     }
 
     fn publish_state(&self) {
@@ -117,12 +78,12 @@ impl Control {
         });
     }
 
-    fn pause(&self, now: Timestamp) -> Duration {
+    fn pause(&self, now: Timestamp, instant: Instant) -> Duration {
         let ends = self.blocks.values().filter_map(|block| block.until);
         let ends =
             ends.chain(self.sessions.allows().iter().map(|allow| allow.until)).map(|end| end.duration_since(now));
         let block = ends.min().map_or(TICK, |rest| Duration::try_from(rest).unwrap_or(Duration::ZERO));
-        let back = self.pending.map_or(TICK, |(_, deadline)| deadline.saturating_duration_since(Instant::now()));
+        let back = self.until_going_back(instant).unwrap_or(TICK);
         // A fault in what is due must not make the thread spin.
         block.min(back).clamp(Duration::from_millis(10), TICK)
     }

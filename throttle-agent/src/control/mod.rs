@@ -2,12 +2,17 @@
 //!
 //! Requests come in through [`Handle`], one after the other; each is done wholly or not at all. A policy is checked and
 //! compiled before anything is written, then stored, then put in force; where the kernel refuses, the store takes it
-//! back. A crash between the two is mended at the next start, which puts what is stored in force again. Time comes in
-//! through [`Control::tick`]: blocks and sessions end, and what nobody confirmed goes back.
+//! back. A crash between the two is mended at the next start, which puts what is stored in force again. Going back goes
+//! the other way round: in force first, then stored, because until it is stored it is tried again. Time comes in through
+//! [`Control::tick`]: blocks and sessions end, and what nobody confirmed goes back.
 
+mod back;
 mod clock;
 mod due;
+mod enforce;
+mod faults;
 mod handle;
+mod interfaces;
 mod session;
 mod sessions;
 mod sources;
@@ -17,25 +22,29 @@ mod writes;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
+use back::Waiting;
 pub use clock::Clock;
+pub use faults::Faults;
 pub use handle::Handle;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use sessions::Sessions;
-use throttle_common::records;
 use tokio::sync::watch;
 pub use writes::{Author, read_document};
 
 use crate::{
     api::wire::{Build, LossCounts, Problem, ProblemKind},
-    datapath::Datapath,
+    datapath::{Attachment, Datapath},
     events::Names,
     policy::{self, Diagnostics, Document},
-    store::{Block, Pending, Store, StoreError},
+    store::{Block, Store, StoreError},
 };
 
 /// The author of what the agent writes by itself.
 const AGENT: &str = "throttle";
+
+/// Where the kernel names this boot.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Blocks by prefix.
 type Blocks = BTreeMap<IpNet, Block>;
@@ -49,15 +58,18 @@ pub struct Control {
     /// The policy in force, and its number: the default one and 0 before the first.
     document: Document,
     revision: u64,
-    /// Set where the policy in force goes back by itself, and when on a clock that nobody sets.
-    pending: Option<(Pending, Instant)>,
+    /// Set where the policy in force goes back by itself.
+    waiting: Option<Waiting>,
     /// Blocks beside the document.
     blocks: Blocks,
     /// Whether the kernel's sources have to be written anew.
     stale: bool,
-    /// What is wrong beside the interfaces, by subject, with its remedy.
-    faults: BTreeMap<&'static str, String>,
+    /// How the interfaces stood when they were last looked at.
+    attachments: Vec<Attachment>,
+    faults: Faults,
     started: Timestamp,
+    /// The kernel's name of this boot; empty where it gives none.
+    boot: String,
     build: Build,
     capabilities: Vec<String>,
     published: Published,
@@ -100,11 +112,13 @@ impl Control {
             clock: Clock::new(),
             document: Document::default(),
             revision: 0,
-            pending: None,
+            waiting: None,
             blocks: BTreeMap::new(),
             stale: false,
-            faults: BTreeMap::new(),
+            attachments: Vec::new(),
+            faults: Faults::default(),
             started: Timestamp::now(),
+            boot: std::fs::read_to_string(BOOT).unwrap_or_default(),
             build,
             capabilities: Vec::new(),
             published: Published::default(),
@@ -119,13 +133,8 @@ impl Control {
         let now = Timestamp::now();
         let blocks = self.store.blocks().context("read the blocks of the store")?;
         self.blocks = blocks.into_iter().map(|block| (block.prefix, block)).collect();
-        match self.store.pending().context("read what waits for confirmation")? {
-            Some(pending) if pending.deadline <= now => {
-                let revision = self.store.go_back(AGENT, now).context("take back what was not confirmed")?;
-                tracing::warn!(from = pending.revision, ?revision, "went back: the policy was not confirmed in time");
-            }
-            pending => self.pending = pending.map(|pending| (pending, due::instant(pending.deadline, now))),
-        }
+        let pending = self.store.pending().context("read what waits for confirmation")?;
+        self.waiting = pending.map(Waiting::new);
         match (self.store.current().context("read the policy of the store")?, seed) {
             (Some(held), _) => (self.document, self.revision) = (held.document, held.info.revision),
             (None, Some(document)) => {
@@ -140,47 +149,26 @@ impl Control {
                     "the store has no policy, so the kernel keeps revision {held}; \
                      apply your policy file again, or start with the right --state-dir"
                 );
-                tracing::error!("{fault}");
-                self.faults.insert("policy", fault);
+                self.faults.note("policy", Err(fault));
                 self.publish_names();
                 return Ok(());
             }
             (None, None) => {}
         }
+        if self.time_is_over() {
+            // What went unconfirmed is not put in force once more; where going back fails, the kernel keeps what it has.
+            self.go_back_when_due(Instant::now());
+            self.publish_names();
+            return Ok(());
+        }
         let (document, revision) = (self.document.clone(), self.revision);
         if let Err(problem) = self.enforce(&document, revision) {
             let held = self.datapath.policy().revision;
             let fault = format!("revision {revision} is not in force, the kernel keeps {held}: {problem}");
-            tracing::error!("{fault}");
-            self.faults.insert("policy", fault);
+            self.faults.note("policy", Err(fault));
             self.publish_names();
         }
         Ok(())
-    }
-
-    /// Compiles a policy and puts it in force; on an error the kernel is as before.
-    fn enforce(&mut self, document: &Document, revision: u64) -> Result<(), Problem> {
-        let compiled = policy::compile(document, revision, &self.datapath.layout()).map_err(refused)?;
-        // Sources first: an allow of the new policy must be there before its limits are.
-        self.write_sources(Some(document))?;
-        if let Err(error) = self.datapath.apply(&compiled) {
-            self.stale = true;
-            return Err(kernel(&error));
-        }
-        self.faults.remove("policy");
-        self.publish_names();
-        Ok(())
-    }
-
-    fn publish_names(&self) {
-        let name = |bytes| records::name_str(bytes).to_owned();
-        let attachments = self.datapath.attachments().unwrap_or_default().into_iter();
-        self.published.names.send_replace(Arc::new(Names {
-            limits: self.datapath.limits().iter().map(|held| (held.number, name(&held.record.name))).collect(),
-            services: self.datapath.services().iter().map(|(number, held)| (*number, name(&held.name))).collect(),
-            interfaces: attachments.map(|it| (it.index, it.interface)).collect(),
-            clock: self.clock,
-        }));
     }
 
     /// What the rest of the agent may watch.
@@ -191,6 +179,11 @@ impl Control {
     /// The kernel edge, for what is done once at the start.
     pub fn datapath(&mut self) -> &mut Datapath {
         &mut self.datapath
+    }
+
+    /// Where faults are told.
+    pub fn faults(&self) -> Faults {
+        self.faults.clone()
     }
 
     /// Notes which capabilities the process kept.

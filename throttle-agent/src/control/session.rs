@@ -5,65 +5,89 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use throttle_common::words::Unit;
 
-use crate::policy::{Document, Limit, Mode, Protocol};
+use crate::{
+    api::wire::Write,
+    policy::{Document, Limit, Mode, Protocol},
+};
 
-/// The port on which administrators log in.
+/// The port on which administrators log in, where they do not say.
 const SSH: u16 = 22;
-/// Packets that an interactive session sends in a second when it pastes or scrolls.
-const PACKETS_PER_SECOND: f64 = 100.0;
-/// Bytes that it sends in a second.
-const BYTES_PER_SECOND: f64 = 16_384.0;
-/// Connections that an administrator opens in a row: a login that failed, one that did not, a copy.
-const CONNECTIONS: u64 = 5;
 
-/// What the rules would do to a session from `address`, a sentence each; none where they leave it alone. `blocks` are
-/// those beside the document.
-pub(super) fn dangers<'b>(
-    document: &Document,
-    blocks: impl IntoIterator<Item = &'b IpNet>,
-    address: IpAddr,
-) -> Vec<String> {
-    let address = address.to_canonical();
-    if document.mode == Mode::Observe || document.sources.allow.iter().any(|p| p.net().contains(&address)) {
-        return Vec::new();
-    }
-    let blocked = document.sources.block.iter().map(|prefix| prefix.net()).chain(blocks.into_iter().copied());
-    let mut dangers: Vec<String> = blocked
-        .filter(|block| block.contains(&address))
-        .map(|block| format!("the block of {block} covers your session from {address}"))
-        .collect();
-    dangers.extend(document.limits.iter().filter(|limit| limit.mode == Mode::Enforce).filter_map(|limit| {
-        let need = (applies(document, limit) && starves(limit)).then(|| need(limit.unit))?;
-        Some(format!(
-            "the limit `{}` ({}) would hit your session from {address}, which may need {need}",
-            limit.name, limit.rate
-        ))
-    }));
-    dangers
+/// What an interactive session needs of a limit.
+struct Need {
+    /// Units each second, on average.
+    per_second: f64,
+    /// Units at once.
+    burst: u64,
+    /// The same in words.
+    words: &'static str,
 }
 
-fn applies(document: &Document, limit: &Limit) -> bool {
-    let Some(name) = &limit.service else { return true };
-    document.services.iter().filter(|service| service.name == *name).any(|service| {
-        service.protocol == Protocol::Tcp && service.ports.iter().any(|range| range.ports().contains(&SSH))
-    })
+const PACKETS: Need = Need { per_second: 100.0, burst: 50, words: "100 packets each second, 50 at once" };
+/// A key exchange, or a screen of text.
+const BYTES: Need = Need { per_second: 16_384.0, burst: 16_384, words: "16384 bytes each second and at once" };
+/// A login that failed, one that did not, a copy; and another one after a while.
+const CONNECTIONS: Need =
+    Need { per_second: 1.0 / 60.0, burst: 5, words: "5 connections in a row and one each minute" };
+
+/// The session that a change is written from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Session {
+    address: IpAddr,
+    port: u16,
+}
+
+impl Session {
+    /// The session of a request that names one.
+    pub(super) fn of(write: &Write) -> Option<Self> {
+        let port = write.session_port.unwrap_or(SSH);
+        write.session.map(|address| Self { address: address.to_canonical(), port })
+    }
+
+    /// What the rules would do to this session, a sentence each; none where they leave it alone. `blocks` are those
+    /// beside the document.
+    pub(super) fn dangers<'b>(self, document: &Document, blocks: impl IntoIterator<Item = &'b IpNet>) -> Vec<String> {
+        let Self { address, .. } = self;
+        if document.mode == Mode::Observe || document.sources.allow.iter().any(|p| p.net().contains(&address)) {
+            return Vec::new();
+        }
+        let blocked = document.sources.block.iter().map(|prefix| prefix.net()).chain(blocks.into_iter().copied());
+        let mut dangers: Vec<String> = blocked
+            .filter(|block| block.contains(&address))
+            .map(|block| format!("the block of {block} covers your session from {address}"))
+            .collect();
+        let enforced = document.limits.iter().filter(|limit| limit.mode == Mode::Enforce);
+        dangers.extend(enforced.filter(|limit| self.meets(document, limit) && starves(limit)).map(|limit| {
+            format!(
+                "the limit `{}` ({}, burst {}) would hit your session from {address}, which may need {}",
+                limit.name,
+                limit.rate,
+                limit.burst_units(),
+                need(limit.unit).words
+            )
+        }));
+        dangers
+    }
+
+    fn meets(self, document: &Document, limit: &Limit) -> bool {
+        let Some(name) = &limit.service else { return true };
+        document.services.iter().filter(|service| service.name == *name).any(|service| {
+            service.protocol == Protocol::Tcp && service.ports.iter().any(|range| range.ports().contains(&self.port))
+        })
+    }
 }
 
 fn starves(limit: &Limit) -> bool {
     let per_second = limit.rate.units(limit.unit) as f64 / limit.rate.per.seconds() as f64;
-    let burst = limit.burst_units();
-    match limit.unit {
-        Unit::Packets => per_second < PACKETS_PER_SECOND,
-        Unit::Bytes => per_second < BYTES_PER_SECOND,
-        Unit::Connections => burst < CONNECTIONS,
-    }
+    let need = need(limit.unit);
+    per_second < need.per_second || limit.burst_units() < need.burst
 }
 
-fn need(unit: Unit) -> String {
+fn need(unit: Unit) -> Need {
     match unit {
-        Unit::Packets => format!("{PACKETS_PER_SECOND} packets each second"),
-        Unit::Bytes => format!("{BYTES_PER_SECOND} bytes each second"),
-        Unit::Connections => format!("{CONNECTIONS} connections in a row"),
+        Unit::Packets => PACKETS,
+        Unit::Bytes => BYTES,
+        Unit::Connections => CONNECTIONS,
     }
 }
 
@@ -76,7 +100,11 @@ mod tests {
 
     fn judged(text: &str, blocks: &[&str]) -> usize {
         let blocks: Vec<IpNet> = blocks.iter().map(|block| block.parse().unwrap()).collect();
-        dangers(&policy::parse(text).unwrap(), &blocks, ADMIN.parse().unwrap()).len()
+        session(SSH).dangers(&policy::parse(text).unwrap(), &blocks).len()
+    }
+
+    fn session(port: u16) -> Session {
+        Session { address: ADMIN.parse().unwrap(), port }
     }
 
     fn limit(unit: &str, rate: &str) -> String {
@@ -99,6 +127,13 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_is_judged_by_its_rate_and_by_its_burst() {
+        let burst = |unit, rate, burst: u32| judged(&format!("{}burst = {burst}\n", limit(unit, rate)), &[]);
+        assert_eq!((burst("packets", "1000/s", 3), burst("packets", "1000/s", 50)), (1, 0));
+        assert_eq!((burst("connections", "5/day", 5), burst("connections", "1/min", 5)), (1, 0));
+    }
+
+    #[test]
     fn observing_hits_nobody() {
         assert_eq!(judged(&limit("packets", "10/s").replace("enforce", "observe"), &["192.0.2.0/24"]), 0);
     }
@@ -115,5 +150,7 @@ mod tests {
         let limit = limit("packets", "1/s") + "service = \"s\"\n" + service;
         assert_eq!(judged(&limit.replace("PORT", "80"), &[]), 0);
         assert_eq!(judged(&limit.replace("PORT", "22"), &[]), 1);
+        let elsewhere = policy::parse(&limit.replace("PORT", "2222")).unwrap();
+        assert_eq!((session(22).dangers(&elsewhere, []).len(), session(2222).dangers(&elsewhere, []).len()), (0, 1));
     }
 }

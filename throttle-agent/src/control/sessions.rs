@@ -12,7 +12,7 @@ use std::{
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::wire::SessionAllow;
+use crate::{api::wire::SessionAllow, run::private::private_file};
 
 /// For how long a session stays allowed: to notice, to think, and to repair.
 const STAY: SignedDuration = SignedDuration::from_hours(1);
@@ -31,12 +31,15 @@ impl Sessions {
     pub(super) fn open(directory: &Path) -> Self {
         let path = directory.join("sessions.json");
         let allows = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::warn!(path = %path.display(), %error, "the allowed sessions cannot be read; none is kept");
-                Vec::new()
-            }),
-            Err(_) => Vec::new(),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self { path, allows: Vec::new() },
+            Err(error) => Err(error),
         };
+        // Whoever could read it before: it names administrators and where they log in from.
+        let allows = private_file(&path).and(allows).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "the allowed sessions cannot be read; none is kept");
+            Vec::new()
+        });
         Self { path, allows }
     }
 
@@ -69,6 +72,11 @@ impl Sessions {
         self.retain(|allow| allow.until > now)
     }
 
+    /// Allows these sessions and no others.
+    pub(super) fn replace(&mut self, allows: Vec<SessionAllow>) -> io::Result<()> {
+        self.keep(allows)
+    }
+
     fn retain(&mut self, keep: impl Fn(&SessionAllow) -> bool) -> io::Result<bool> {
         if self.allows.iter().all(&keep) {
             return Ok(false);
@@ -80,7 +88,8 @@ impl Sessions {
 
     fn keep(&mut self, allows: Vec<SessionAllow>) -> io::Result<()> {
         let beside = self.path.with_added_extension("new");
-        let mut file = File::create(&beside)?;
+        let mut file = private_file(&beside)?;
+        file.set_len(0)?;
         file.write_all(&serde_json::to_vec(&allows)?)?;
         file.sync_all()?;
         fs::rename(&beside, &self.path)?;

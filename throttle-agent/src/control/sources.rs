@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Author, Control, kernel, session, stored};
+use super::{Author, Control, kernel, session::Session, stored};
 use crate::{
     api::wire::{self, NewBlock, Problem, ProblemKind, SessionAllow, Write, Written},
+    datapath::Entries,
     policy::{
         Document, Prefix,
-        sources::{FOR_EVER, Standing, resolve},
+        sources::{FOR_EVER, Standing, resolve, stated},
     },
     store::{Block, StoreError},
 };
@@ -53,14 +54,11 @@ impl Control {
         let now = Timestamp::now();
         let added = new.iter().map(|new| block(new, write, author, now)).collect::<Result<Vec<_>, _>>()?;
         let prefixes = self.blocks.keys().chain(added.iter().map(|block| &block.prefix));
-        let dangers = match write.session {
-            Some(address) => session::dangers(&self.document, prefixes, address),
-            None => Vec::new(),
-        };
-        let session_allow = self.protect(&dangers, write, author)?;
+        let dangers = Session::of(write).map_or_else(Vec::new, |session| session.dangers(&self.document, prefixes));
         let mut blocks = self.blocks.clone();
         blocks.extend(added.iter().map(|block| (block.prefix, block.clone())));
-        self.replace_blocks(blocks, |control| control.store.add_blocks(&added))?;
+        let add = |control: &mut Self| control.replace_blocks(blocks, |control| control.store.add_blocks(&added));
+        let ((), session_allow) = self.protecting(&dangers, write, author, add)?;
         tracing::info!(author = %author.name, blocks = added.len(), "blocked");
         let changes = summary("+ block", added.iter().map(|block| block.prefix));
         Ok(Written {
@@ -98,7 +96,7 @@ impl Control {
         keep: impl FnOnce(&Self) -> Result<(), StoreError>,
     ) -> Result<(), Problem> {
         let before = std::mem::replace(&mut self.blocks, blocks);
-        let written = self.write_sources(None).and_then(|()| keep(self).map_err(|error| stored(&error)));
+        let written = self.write_sources().and_then(|()| keep(self).map_err(|error| stored(&error)));
         if written.is_err() {
             self.blocks = before;
             // What the kernel has is written anew at the next tick.
@@ -107,46 +105,49 @@ impl Control {
         written
     }
 
-    /// Allows the writer's session for a while where a rule would hit it, or takes that away where it is forced.
-    pub(super) fn protect(
+    /// Does something while the writer's session is allowed for a while where a rule would hit it, or is so no longer
+    /// where that is asked for. Where it fails, the session is as it was.
+    pub(super) fn protecting<T>(
         &mut self,
         dangers: &[String],
         write: &Write,
         author: &Author,
-    ) -> Result<Option<SessionAllow>, Problem> {
-        let failed =
-            |error: std::io::Error| Problem::new(ProblemKind::Store, format!("note the allowed session: {error}"));
-        match write.session {
-            Some(address) if write.force => self.sessions.forget(address).map_err(failed).map(|_| None),
+        act: impl FnOnce(&mut Self) -> Result<T, Problem>,
+    ) -> Result<(T, Option<SessionAllow>), Problem> {
+        let failed = |error| Problem::new(ProblemKind::Store, format!("note the allowed session: {error}"));
+        let before = self.sessions.allows().to_vec();
+        let allow = match write.session {
+            Some(address) if write.lock_out => self.sessions.forget(address).map_err(failed).map(|_| None)?,
             Some(address) if !dangers.is_empty() => {
-                self.sessions.allow(address, &author.name, Timestamp::now()).map_err(failed).map(Some)
+                self.sessions.allow(address, &author.name, Timestamp::now()).map_err(failed).map(Some)?
             }
-            _ => Ok(None),
+            _ => None,
+        };
+        let done = act(self);
+        if done.is_err() && self.sessions.allows() != before {
+            let restored = self.sessions.replace(before);
+            self.faults.note("sessions", restored.map_err(|error| format!("the allowed sessions: {error}")));
         }
+        done.map(|done| (done, allow))
     }
 
-    /// Writes to the kernel what a policy (by default the one in force), the blocks and the sessions say of sources; on
-    /// an error the kernel is as before.
-    pub(super) fn write_sources(&mut self, document: Option<&Document>) -> Result<(), Problem> {
-        let sources = &document.unwrap_or(&self.document).sources;
-        let all = |list: &[Prefix], standing| -> Vec<(IpNet, Standing)> {
-            list.iter().map(|prefix| (prefix.net(), standing)).collect()
-        };
+    /// Writes to the kernel what the policy in force, the blocks and the sessions say of sources; on an error the kernel
+    /// is as before.
+    pub(super) fn write_sources(&mut self) -> Result<(), Problem> {
+        let wanted = self.entries(&self.document);
+        self.datapath.set_sources(&wanted).map_err(|error| kernel(&error))?;
+        self.stale = false;
+        Ok(())
+    }
+
+    /// What a policy, the blocks and the sessions say of sources.
+    pub(super) fn entries(&self, document: &Document) -> Entries {
         let timed = self.blocks.values().map(|block| {
             let until = block.until.map_or(FOR_EVER, |until| self.clock.kernel(until));
             (block.prefix, Standing::Block { until })
         });
         let sessions = self.sessions.allows().iter().map(|allow| (allow.prefix, Standing::Allow));
-        let statements = all(&sources.allow, Standing::Allow)
-            .into_iter()
-            .chain(all(&sources.known, Standing::Known))
-            .chain(all(&sources.block, Standing::Block { until: FOR_EVER }))
-            .chain(timed)
-            .chain(sessions);
-        let entries = resolve(statements);
-        self.datapath.set_sources(&entries).map_err(|error| kernel(&error))?;
-        self.stale = false;
-        Ok(())
+        resolve(stated(&document.sources).chain(timed).chain(sessions))
     }
 }
 

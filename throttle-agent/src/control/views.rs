@@ -5,12 +5,12 @@ use throttle_common::{packet::Family, records, table::WAYS};
 use super::{Control, kernel, stored};
 use crate::{
     api::wire::{
-        self, Attachment, CheckReport, DiffReport, Forecast, History, LimitForecast, LimitView, LossCounts, PolicyView,
+        Attachment, CheckReport, DiffReport, Forecast, History, LimitForecast, LimitView, LossCounts, PolicyView,
         Problem, ReasonCount, RegionLoad, RevisionView, Status, Table, Tallies, Tally,
     },
     datapath::{self, Standing, Use, XdpMode},
     policy::{self, Diagnostic, Document, Mode},
-    store::{Pending, RevisionInfo},
+    store::RevisionInfo,
 };
 
 /// The share of a region's slots in debt that is worth a word: four of five that are open to any source.
@@ -35,9 +35,10 @@ impl Control {
             problems,
             mode: self.document.mode,
             revision: self.revision,
-            pending: self.pending.map(|(held, _)| pending(held)),
+            pending: self.pending(),
             session_allows: self.sessions.allows().to_vec(),
-            attachments: self.attachments()?,
+            attachments: self.attachments(),
+            ends_with_agent: !self.datapath.outlives_agent(),
             table: self.table(),
             limits,
             reasons: reasons
@@ -80,20 +81,18 @@ impl Control {
 
     /// What is wrong and quick to find, each with its remedy.
     pub fn problems(&self) -> Vec<String> {
-        let attachments = match self.attachments() {
-            Ok(none) if none.is_empty() => {
-                vec!["no interface is throttled; run the agent with --interface IF".to_owned()]
-            }
-            Ok(attachments) => attachments.into_iter().filter_map(|it| it.problem).collect(),
-            Err(problem) => vec![problem.to_string()],
-        };
-        self.faults.values().cloned().chain(attachments).collect()
+        let mut problems = self.faults.all();
+        problems.extend(self.attachments().into_iter().filter_map(|it| it.problem));
+        if self.attachments.is_empty() {
+            problems.push("no interface is throttled; run the agent with --interface IF".to_owned());
+        }
+        problems
     }
 
     /// How it stands, in one line.
     pub(super) fn summary(&self) -> String {
-        let attachments = self.attachments().unwrap_or_default();
-        let interfaces: Vec<String> = attachments
+        let interfaces: Vec<String> = self
+            .attachments()
             .iter()
             .map(|it| format!("{} ({})", it.interface, it.mode.as_deref().unwrap_or("not attached")))
             .collect();
@@ -106,9 +105,26 @@ impl Control {
         format!("{mode} revision {} on {}; {problems}", self.revision, interfaces.join(", "))
     }
 
-    fn attachments(&self) -> Result<Vec<Attachment>, Problem> {
-        let attachments = self.datapath.attachments().map_err(|error| kernel(&error))?;
-        Ok(attachments.into_iter().map(attachment).collect())
+    /// What becomes of the interfaces when the agent has ended, in one line.
+    pub fn farewell(&mut self) -> String {
+        self.look();
+        let attached: Vec<&str> =
+            self.attachments.iter().filter(|it| it.attached()).map(|it| it.interface.as_str()).collect();
+        let on = attached.join(", ");
+        match (self.document.mode, self.datapath.outlives_agent()) {
+            _ if attached.is_empty() => "ended; no interface is throttled".to_owned(),
+            (_, false) => format!("ended, and with it the throttling of {on}: {}", datapath::PRIVATE_PINS),
+            (Mode::Enforce, true) => {
+                format!("ended; enforcement on {on} goes on from the pins, `throttle detach` undoes it")
+            }
+            (Mode::Observe, true) => {
+                format!("ended; the programs on {on} go on counting and refuse nothing, `throttle detach` removes them")
+            }
+        }
+    }
+
+    fn attachments(&self) -> Vec<Attachment> {
+        self.attachments.iter().cloned().map(attachment).collect()
     }
 
     fn table(&self) -> Table {
@@ -142,8 +158,11 @@ impl Control {
     /// The revisions that are kept.
     pub fn history(&self) -> Result<History, Problem> {
         let revisions = self.store.revisions().map_err(|error| stored(&error))?;
-        let pending = self.pending.map(|(held, _)| pending(held));
-        Ok(History { revisions: revisions.into_iter().map(revision_view).collect(), current: self.revision, pending })
+        Ok(History {
+            revisions: revisions.into_iter().map(revision_view).collect(),
+            current: self.revision,
+            pending: self.pending(),
+        })
     }
 
     /// What a policy would do.
@@ -166,6 +185,10 @@ impl Control {
 fn attachment(it: datapath::Attachment) -> Attachment {
     let name = &it.interface;
     let (mode, problem) = match it.standing {
+        Standing::Attached(mode) if it.asked.is_none() && it.was.is_some() => {
+            let was = it.was.as_deref().unwrap_or_default();
+            (Some(mode), Some(format!("{name} was {was} when it was attached to; run with --interface {name} instead")))
+        }
         Standing::Attached(mode) if it.asked.is_none() => {
             let remedy = "run with --interface for it too, or `throttle detach` and start again";
             (Some(mode), Some(format!("{name} is throttled by the program of an earlier agent; {remedy}")))
@@ -181,10 +204,6 @@ fn attachment(it: datapath::Attachment) -> Attachment {
     let attached = mode.is_some();
     let driver = (!it.driver.is_empty()).then_some(it.driver);
     Attachment { mode: mode.map(|mode| mode.to_string()), attached, driver, problem, interface: it.interface }
-}
-
-pub(super) fn pending(held: Pending) -> wire::Pending {
-    wire::Pending { revision: held.revision, back_to: held.back_to, deadline: held.deadline }
 }
 
 pub(super) fn losses(losses: &records::Losses) -> LossCounts {

@@ -1,13 +1,14 @@
 //! Writing policy: checked, compiled, stored, enforced; wholly or not at all.
 
-use std::net::IpAddr;
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::{Control, due, refused, session, stored, views};
+use super::{Control, Waiting, refused, session::Session, stored};
 use crate::{
     api::wire::{Problem, ProblemKind, Write, Written},
     policy::{self, Diagnostic, Document, edit::EditError},
+    store::Pending,
 };
 
 /// The longest time for a confirmation, in seconds: a day.
@@ -72,93 +73,43 @@ impl Control {
         self.put(document, write, author, author.message(write))
     }
 
-    /// Keeps the revision that would go back by itself.
-    pub fn confirm(&mut self, author: &Author) -> Result<Written, Problem> {
-        self.store.confirm(self.revision).map_err(|error| stored(&error))?;
-        self.pending = None;
-        tracing::info!(author = %author.name, revision = self.revision, "confirmed");
-        let changes = vec![format!("revision {} stays", self.revision)];
-        Ok(Written { revision: self.revision, mode: self.document.mode, changes, ..Written::default() })
-    }
-
-    /// Returns to an earlier revision, by default the one before that in force.
-    pub fn rollback(&mut self, revision: Option<u64>, write: &Write, author: &Author) -> Result<Written, Problem> {
-        if let Some((pending, _)) = self.pending
-            && revision.is_none_or(|revision| revision == pending.back_to)
-        {
-            return self.go_back(&author.name, Timestamp::now());
-        }
-        let target = match revision {
-            Some(revision) => revision,
-            None => self.revision.checked_sub(1).ok_or_else(|| {
-                Problem::new(ProblemKind::Conflict, "no policy was ever applied; there is nothing to go back to")
-            })?,
-        };
-        let document = match target {
-            0 => Document::default(),
-            number => self.store.revision(number).map_err(|error| stored(&error))?.document,
-        };
-        let message = write.message.clone().unwrap_or_else(|| format!("back to revision {target}"));
-        self.put(document, write, author, &message)
-    }
-
-    /// Returns to what was in force before the revision that waits.
-    pub(super) fn go_back(&mut self, author: &str, now: Timestamp) -> Result<Written, Problem> {
-        let back = self.store.go_back(author, now).map_err(|error| stored(&error))?;
-        let from = self.revision;
-        self.pending = None;
-        let Some(revision) = back else {
-            return Ok(Written { revision: from, mode: self.document.mode, ..Written::default() });
-        };
-        let held = self.store.current().map_err(|error| stored(&error))?;
-        let document = held.map(|held| held.document).unwrap_or_default();
-        let changes = policy::diff(&self.document, &document);
-        self.enforce(&document, revision)?;
-        (self.document, self.revision) = (document, revision);
-        tracing::warn!(author, from, revision, "went back to the policy before the one that waited");
-        let changes = changes.iter().map(ToString::to_string).collect();
-        Ok(Written { revision, mode: self.document.mode, changes, ..Written::default() })
-    }
-
-    fn put(&mut self, document: Document, write: &Write, author: &Author, message: &str) -> Result<Written, Problem> {
-        let now = Timestamp::now();
-        let deadline = deadline(write, now)?;
+    pub(super) fn put(
+        &mut self,
+        document: Document,
+        write: &Write,
+        author: &Author,
+        message: &str,
+    ) -> Result<Written, Problem> {
+        let window = window(write)?;
         let warnings = self.new_warnings(&document)?;
         let changes = policy::diff(&self.document, &document);
-        if changes.is_empty() && self.revision > 0 && deadline.is_none() {
-            return self.unchanged(&document, write, author);
+        let dangers = self.dangers(&document, write);
+        if changes.is_empty() && self.revision > 0 && window.is_none() {
+            return self.unchanged(dangers, write, author);
         }
         // Compiled before anything is written, so that a policy that does not fit changes nothing.
         policy::compile(&document, self.revision + 1, &self.datapath.layout()).map_err(refused)?;
-        let dangers = self.dangers(&document, write.session);
-        let revision = match deadline {
-            None => self.store.append(&document, &author.name, message, now),
-            Some(at) => self.store.append_pending(&document, &author.name, message, now, at).map(|it| it.revision),
-        }
-        .map_err(|error| stored(&error))?;
-        let enforced = self.protect(&dangers, write, author).and_then(|allow| {
-            self.enforce(&document, revision)?;
-            Ok(allow)
-        });
+        let (revision, pending) = self.store_revision(&document, window, author, message)?;
+        let enforced = self.protecting(&dangers, write, author, |control| control.enforce(&document, revision));
         let session_allow = match enforced {
-            Ok(allow) => allow,
+            Ok(((), allow)) => allow,
             Err(problem) => return Err(self.withdraw(revision, problem)),
         };
         (self.document, self.revision) = (document, revision);
-        self.pending = self.store.pending().ok().flatten().map(|it| (it, due::instant(it.deadline, now)));
+        self.waiting = pending.map(Waiting::new);
         tracing::info!(author = %author.name, revision, changes = changes.len(), note = message, "policy in force");
         Ok(Written {
             revision,
             changes: changes.iter().map(ToString::to_string).collect(),
             mode: self.document.mode,
             warnings: warnings.into_iter().chain(dangers).collect(),
-            pending: self.pending.map(|(pending, _)| views::pending(pending)),
+            pending: self.pending(),
             session_allow,
         })
     }
 
     /// What a policy is warned of and the one in force is not: who changes one thing is not told of all others again.
-    fn new_warnings(&self, document: &Document) -> Result<Vec<String>, Problem> {
+    pub(super) fn new_warnings(&self, document: &Document) -> Result<Vec<String>, Problem> {
         let texts = |document| Ok(policy::check(document)?.iter().map(Diagnostic::text).collect());
         let mut warnings: Vec<String> = texts(document).map_err(refused)?;
         let known: Vec<String> = texts(&self.document).unwrap_or_default();
@@ -166,23 +117,41 @@ impl Control {
         Ok(warnings)
     }
 
+    /// Appends a revision, for good or until it is confirmed within a window.
+    fn store_revision(
+        &self,
+        document: &Document,
+        window: Option<Duration>,
+        author: &Author,
+        message: &str,
+    ) -> Result<(u64, Option<Pending>), Problem> {
+        let (name, now) = (&author.name, Timestamp::now());
+        let appended = match window {
+            None => self.store.append(document, name, message, now).map(|revision| (revision, None)),
+            Some(window) => {
+                let pending = self.store.append_pending(document, name, message, now, self.moment(), window);
+                pending.map(|pending| (pending.revision, Some(pending)))
+            }
+        };
+        appended.map_err(|error| stored(&error))
+    }
+
     /// The same policy again: nothing is written, but the session may need its allow, or be forced out of it.
-    fn unchanged(&mut self, document: &Document, write: &Write, author: &Author) -> Result<Written, Problem> {
-        let dangers = self.dangers(document, write.session);
-        let session_allow = self.protect(&dangers, write, author)?;
-        self.write_sources(None)?;
+    fn unchanged(&mut self, dangers: Vec<String>, write: &Write, author: &Author) -> Result<Written, Problem> {
+        let ((), session_allow) = self.protecting(&dangers, write, author, Self::write_sources)?;
         Ok(Written {
             revision: self.revision,
             mode: self.document.mode,
             warnings: dangers,
-            pending: self.pending.map(|(pending, _)| views::pending(pending)),
+            pending: self.pending(),
             session_allow,
             ..Written::default()
         })
     }
 
-    fn dangers(&self, document: &Document, session: Option<IpAddr>) -> Vec<String> {
-        session.map_or_else(Vec::new, |address| session::dangers(document, self.blocks.keys(), address))
+    /// What a policy would do to the session that it is written from.
+    pub(super) fn dangers(&self, document: &Document, write: &Write) -> Vec<String> {
+        Session::of(write).map_or_else(Vec::new, |session| session.dangers(document, self.blocks.keys()))
     }
 
     /// Takes a revision back that could not be put in force, and says why it could not.
@@ -190,16 +159,17 @@ impl Control {
         if let Err(error) = self.store.withdraw(revision) {
             let fault = format!("revision {revision} is stored but not in force, and cannot be taken back: {error}");
             problem.detail = format!("{}; {fault}", problem.detail);
-            self.faults.insert("policy", fault);
+            self.faults.note("policy", Err(fault));
         }
         problem
     }
 }
 
-fn deadline(write: &Write, now: Timestamp) -> Result<Option<Timestamp>, Problem> {
+/// For how long what is written waits for its confirmation.
+fn window(write: &Write) -> Result<Option<Duration>, Problem> {
     match write.confirm_within_seconds {
         None => Ok(None),
-        Some(seconds @ 1..=LONGEST_WAIT) => Ok(Some(now + SignedDuration::from_secs(seconds.cast_signed()))),
+        Some(seconds @ 1..=LONGEST_WAIT) => Ok(Some(Duration::from_secs(seconds))),
         Some(seconds) => {
             let detail = format!("a confirmation within {seconds} s; write 1 to {LONGEST_WAIT}");
             Err(Problem::new(ProblemKind::Malformed, detail))

@@ -1,21 +1,27 @@
 //! Making a compiled policy the one in force.
 //!
 //! The spare generation is written, one store flips to it, and after a grace period (see [`super::grace`]) no packet is
-//! under the old one any more: only then may it be written again, and what it freed be cleared. Everything is checked
-//! before anything is written, and the writes themselves go to our own memory, so that what was begun ends.
+//! under the old one any more: only then may it be written again, and what it freed be cleared. Everything that can
+//! fail and matters to the caller comes before the flip. With the flip the policy is in force: what cannot be done
+//! after it is owed, and settled before the next policy is written or when [`Datapath::settle`] is called.
+//!
+//! An agent that dies between the flip and the scaling of debts leaves them at their old price. The next one holds
+//! every bucket to what its limit can owe ([`Datapath::recover`]): a source then waits no longer, and gains no more,
+//! than one burst.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use throttle_common::{
     gcra::{self, Ticks},
-    records::{Policy, Service},
+    records::{Limit, Policy, Region, Service},
     table,
 };
 
 use super::{
     Datapath,
     regions::{self, Reprice, Scale},
+    sources::Entries,
     tables::clear,
 };
 use crate::policy::{Compiled, HeldLimit, Layout};
@@ -50,6 +56,7 @@ impl Datapath {
     pub fn apply(&mut self, policy: &Compiled) -> Result<()> {
         regions::check(policy, self.tables.control().sets).context(FIT)?;
         let plan = regions::plan(&self.limits(), &policy.limits).context(FIT)?;
+        self.settle_generation().context("the policy before is not wholly in force yet")?;
         for &number in &plan.renamed {
             self.tallies.reset_limit(number)?;
         }
@@ -58,9 +65,37 @@ impl Datapath {
         for repriced in &plan.repriced {
             self.reprice(repriced);
         }
-        self.grace.wait().context("cannot wait for the packets under the old policy")?;
-        for region in &plan.freed {
+        self.owed.grace = true;
+        self.owed.freed = plan.freed;
+        if let Err(error) = self.settle_generation() {
+            tracing::warn!("the policy is in force; what it leaves to be done is done later: {error:#}");
+        }
+        Ok(())
+    }
+
+    /// Whether a change that is in force has left something to be done: see [`Datapath::settle`].
+    pub fn owes(&self) -> bool {
+        self.owed != Owed::default()
+    }
+
+    /// Does what the last change could not do at once: waits for packets under the old policy, clears what it freed,
+    /// and writes the sources that go with the new one. To be called again as long as it fails.
+    pub fn settle(&mut self) -> Result<()> {
+        self.settle_generation()?;
+        if let Some(wanted) = self.owed.sources.clone() {
+            self.set_sources(&wanted)?;
+        }
+        Ok(())
+    }
+
+    fn settle_generation(&mut self) -> Result<()> {
+        if self.owed.grace {
+            self.grace.wait().context("cannot wait for the packets under the old policy")?;
+            self.owed.grace = false;
+        }
+        while let Some(region) = self.owed.freed.last() {
             clear(&self.tables, region.base, region.sets)?;
+            self.owed.freed.pop();
         }
         Ok(())
     }
@@ -81,15 +116,32 @@ impl Datapath {
         scale_all(self.tables.aggregates.run(region.base, region.sets), 1);
     }
 
-    /// After an agent died within [`Datapath::apply`]: waits for what may still be under the spare generation and
-    /// clears what belongs to no limit.
+    /// After an agent died within [`Datapath::apply`]: waits for what may still be under the spare generation, clears
+    /// what belongs to no limit, and lets no bucket owe more than its limit allows.
     pub(super) fn recover(&self) -> Result<()> {
         self.grace.wait().context("cannot wait for the packets under an old policy")?;
-        for (first, count) in regions::unused(&self.limits(), self.tables.control().sets) {
+        let limits = self.limits();
+        for (first, count) in regions::unused(&limits, self.tables.control().sets) {
             clear(&self.tables, first, count)?;
+        }
+        for Limit { v4, v6, depth, .. } in limits.iter().map(|held| held.record) {
+            for region in [v4, v6] {
+                self.reprice(&Reprice { region, scale: Scale::within(depth) });
+            }
         }
         Ok(())
     }
+}
+
+/// What a policy that is in force has left to be done.
+#[derive(Default, PartialEq)]
+pub(super) struct Owed {
+    /// Packets may still be under the generation that is spare now.
+    grace: bool,
+    /// Regions that no limit has any more, to be cleared after the grace period.
+    freed: Vec<Region>,
+    /// The sources that go with the policy, or with the one that stayed in force.
+    pub(super) sources: Option<Entries>,
 }
 
 fn rescale(tat: &AtomicU64, now: Ticks, scale: &Scale) {
@@ -97,7 +149,7 @@ fn rescale(tat: &AtomicU64, now: Ticks, scale: &Scale) {
         let seen = tat.load(Ordering::Relaxed);
         let debt = if table::is_lock(seen) { 0 } else { gcra::debt(seen, now) };
         let next = now.wrapping_add(scale.debt(debt));
-        if debt == 0 || tat.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if next == seen || debt == 0 || tat.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             return;
         }
     }

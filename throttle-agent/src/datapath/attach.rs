@@ -1,12 +1,13 @@
 //! Putting the programs on interfaces, and taking them off.
 //!
-//! An attachment is a link that is pinned under the interface's name: it outlives the agent and ends with the interface.
+//! An attachment is a link that is pinned under the interface's name: it outlives the agent, follows the interface to
+//! another name, and ends with it.
 //! A program of ours that is there already is replaced through its link, without a packet in between that neither sees.
 //! A program of somebody else is named and left alone.
 
 use std::{
     fmt, io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     str::FromStr,
 };
 
@@ -19,6 +20,7 @@ use super::{
     ethtool, interfaces,
     load::load_program,
     pins::{detach_interface, remove_link},
+    rename::{is_on, links, open_link},
 };
 
 /// Where in the receive path a program is to sit.
@@ -101,6 +103,8 @@ impl fmt::Display for Standing {
 pub struct Attachment {
     /// Its name.
     pub interface: String,
+    /// What it was called when it was attached to, where that is not its name now.
+    pub was: Option<String>,
     /// What was asked for; `None` where an earlier agent attached it and this one was not asked to.
     pub asked: Option<Mode>,
     /// What became of it.
@@ -122,6 +126,7 @@ impl Datapath {
             let names: Vec<_> = all.iter().map(|device| device.name.as_str()).collect();
             anyhow!("there is no interface {interface}; there are: {}", names.join(", "))
         })?;
+        self.follow_names(&all)?;
         let standing = self.attach_to(device, mode)?;
         self.asked.insert(interface.to_owned(), mode);
         self.refused.remove(interface);
@@ -138,53 +143,43 @@ impl Datapath {
         detach_interface(self.pins.root(), interface)?;
         self.asked.remove(interface);
         self.refused.remove(interface);
+        self.renamed.remove(interface);
         Ok(())
     }
 
     /// Every interface that is ours, by name.
     pub fn attachments(&self) -> Result<Vec<Attachment>> {
         let all = interfaces().context("cannot list the interfaces")?;
-        let mut names = self.pins.linked().context("cannot list the pinned links")?;
-        names.extend(self.asked.keys().cloned());
+        let links = links(self.pins.root(), &all)?;
+        let mut names: Vec<&String> = links.keys().chain(self.asked.keys()).collect();
         names.sort_unstable();
         names.dedup();
         let attachments = names.into_iter().map(|name| {
-            let device = all.iter().find(|device| device.name == name);
-            let standing = match (device, self.link(&name)?) {
-                (None, _) => Standing::Absent,
-                (Some(device), Some((_, info))) if info.interface == device.index => {
-                    Standing::Attached(mode_of(device, &info))
-                }
-                (Some(_), _) => {
-                    let reason = self.refused.get(&name).map_or("not attached", String::as_str);
+            let linked = all.iter().find(|device| links.get(name) == Some(&device.index));
+            let device = linked.or_else(|| all.iter().find(|device| device.name == *name));
+            let standing = match (linked, device) {
+                (Some(device), _) => match open_link(self.pins.root(), name)? {
+                    Some((_, info)) => Standing::Attached(mode_of(device, &info)),
+                    None => Standing::Absent,
+                },
+                (None, None) => Standing::Absent,
+                (None, Some(_)) => {
+                    let reason = self.refused.get(name).map_or("not attached", |refused| refused.reason.as_str());
                     Standing::Refused(reason.to_owned())
                 }
             };
-            Ok(attachment(&name, self.asked.get(&name).copied(), device, standing))
+            let was = self.renamed.get(name).cloned();
+            Ok(Attachment { was, ..attachment(name, self.asked.get(name).copied(), device, standing) })
         });
         attachments.collect()
     }
 
-    /// The pinned link of an interface, if it has one.
-    pub(super) fn link(&self, interface: &str) -> Result<Option<(OwnedFd, LinkInfo)>> {
-        let path = self.pins.link(interface);
-        let failed = || format!("cannot open the link {}", path.display());
-        match bpf::open(&path) {
-            Ok(link) => {
-                let info = bpf::link_info(link.as_fd()).with_context(failed)?;
-                Ok(Some((link, info)))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(failed),
-        }
-    }
-
     fn attach_to(&mut self, device: &Interface, mode: Mode) -> Result<XdpMode> {
         let name = &device.name;
-        let ours = match self.link(name)? {
-            Some((link, info)) if info.interface == device.index => Some((link, info)),
+        let ours = match open_link(self.pins.root(), name)? {
+            Some((link, info)) if is_on(&info, device) => Some((link, info)),
             Some((link, _)) => {
-                // Of an interface that is gone, or that has another name now.
+                // Of an interface that is gone; one that has another name now has its link under that.
                 remove_link(link.as_fd(), &self.pins.link(name))
                     .with_context(|| format!("cannot remove the stale link of {name}"))?;
                 None
@@ -259,6 +254,7 @@ impl Datapath {
 fn attachment(name: &str, asked: Option<Mode>, device: Option<&Interface>, standing: Standing) -> Attachment {
     Attachment {
         interface: name.to_owned(),
+        was: None,
         asked,
         standing,
         index: device.map_or(0, |device| device.index),

@@ -96,10 +96,10 @@ pub(super) struct LinkInfo {
     pub(super) kind: u32,
     pub(super) id: u32,
     pub(super) program: u32,
-    padding: u32,
+    pub(super) padding: u32,
     /// 0 once the interface is gone.
     pub(super) interface: u32,
-    rest: [u32; 7],
+    pub(super) rest: [u32; 7],
 }
 
 /// `BPF_LINK_TYPE_XDP`.

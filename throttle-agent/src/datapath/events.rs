@@ -1,8 +1,12 @@
 //! The sampled refusals that the programs report, and their debugging output.
 
-use std::{io, os::fd::AsRawFd};
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd},
+    sync::Arc,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::maps::{Map, MapData, RingBuf};
 use aya_log::EbpfLogger;
 use throttle_common::records::Event;
@@ -11,13 +15,16 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{Datapath, mapped::record};
 
 /// The stream of reports. Reports that find the buffer full are counted in [`Datapath::losses`].
-pub struct Events(AsyncFd<RingBuf<MapData>>);
+pub struct Events {
+    ring: AsyncFd<RingBuf<MapData>>,
+    _reader: Arc<()>,
+}
 
 impl Events {
     /// The next report; may be dropped at any time without losing one.
     pub async fn next(&mut self) -> io::Result<Event> {
         loop {
-            let mut ready = self.0.readable_mut().await?;
+            let mut ready = self.ring.readable_mut().await?;
             while let Some(bytes) = ready.get_inner_mut().next() {
                 if let Some(event) = record(&bytes) {
                     return Ok(event);
@@ -35,11 +42,14 @@ pub(super) fn readable<T: AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
 }
 
 impl Datapath {
-    /// The stream of reports, which has one reader: the second call fails. Needs a tokio runtime.
+    /// The stream of reports, which has one reader: this fails while another one lives. Needs a tokio runtime.
     pub fn events(&mut self) -> Result<Events> {
-        let map = self.events.take().context("the events are read already")?;
-        let ring = RingBuf::try_from(Map::RingBuf(map))?;
-        Ok(Events(readable(ring).context("cannot wait for events")?))
+        ensure!(self.reader.upgrade().is_none(), "the events are read already");
+        let map = MapData::from_fd(self.events.fd().as_fd().try_clone_to_owned()?)?;
+        let ring = readable(RingBuf::try_from(Map::RingBuf(map))?).context("cannot wait for events")?;
+        let reader = Arc::new(());
+        self.reader = Arc::downgrade(&reader);
+        Ok(Events { ring, _reader: reader })
     }
 
     /// Hands the programs' debugging output to the `log` facade until that fails; `None` where

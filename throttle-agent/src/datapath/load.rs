@@ -1,8 +1,10 @@
 //! Loading the programs: with maps of their own, or with those that an earlier agent pinned.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
+    sync::Weak,
 };
 
 use anyhow::{Context, Result};
@@ -18,9 +20,11 @@ use throttle_common::{
 
 use super::{
     Datapath, OBJECT, PROGRAMS,
+    apply::Owed,
     grace::Grace,
     mapped::first_word,
     pins::{PINNED, Pins},
+    signals::uninterrupted,
     sources::Sources,
     tables::{Tables, map},
     tallies::Tallies,
@@ -159,9 +163,12 @@ impl Datapath {
             tallies: Tallies::new(&ebpf)?,
             sources: Sources::new(&ebpf)?,
             grace: Grace::new().context("cannot make the map that waiting for packets needs")?,
-            events: Some(map(&ebpf, maps::EVENTS)?),
-            asked: std::collections::BTreeMap::default(),
-            refused: std::collections::BTreeMap::default(),
+            events: map(&ebpf, maps::EVENTS)?,
+            owed: Owed::default(),
+            asked: BTreeMap::default(),
+            refused: BTreeMap::default(),
+            renamed: BTreeMap::default(),
+            reader: Weak::new(),
             debug: options.debug,
             test_clock,
             ebpf,
@@ -180,18 +187,10 @@ impl Datapath {
 
 /// Has the kernel check and take a program, which it holds until it is attached somewhere.
 pub(super) fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
-    /// The verifier gives up with EAGAIN where a signal is pending, as libbpf knows and tries as often.
-    const TRIES: usize = 5;
     let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
     let program: &mut Xdp = program.try_into()?;
-    let mut tries = 1;
-    while program.fd().is_err() {
-        match program.load() {
-            Err(ProgramError::LoadError { io_error, .. })
-                if io_error.raw_os_error() == Some(libc::EAGAIN) && tries < TRIES =>
-            {
-                tries += 1;
-            }
+    if program.fd().is_err() {
+        match uninterrupted(|| program.load(), was_interrupted).context("cannot block signals")? {
             Err(ProgramError::LoadError { io_error, verifier_log }) => {
                 let log = verifier_log.to_string();
                 let last: Vec<_> = log.lines().rev().take(12).collect();
@@ -202,6 +201,10 @@ pub(super) fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
         }
     }
     Ok(program.fd()?.try_clone()?)
+}
+
+fn was_interrupted(result: &Result<(), ProgramError>) -> bool {
+    matches!(result, Err(ProgramError::LoadError { io_error, .. }) if io_error.raw_os_error() == Some(libc::EAGAIN))
 }
 
 /// Refuses maps that this build would misread.

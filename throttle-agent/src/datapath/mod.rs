@@ -1,16 +1,18 @@
 //! The kernel edge: what the agent asks of the kernel programs and their maps.
 //!
 //! [`Datapath::open`] loads the programs, or takes over the maps that an earlier agent pinned; [`Datapath::attach`] puts
-//! them on interfaces; [`Datapath::apply`] makes a compiled policy the one in force and [`Datapath::set_sources`] says
-//! who is allowed, known and blocked. The rest only reads: counters, occupancy, one bucket, what policy is in force,
-//! and the stream of [`Events`]. [`detach_all`] undoes everything, with or without an agent, and [`doctor`] says what
+//! them on interfaces; [`Datapath::switch`] makes a compiled policy and its sources those in force,
+//! [`Datapath::set_sources`] says anew who is allowed, known and blocked. The rest only reads: counters, occupancy, one
+//! bucket, what policy is in force, and the stream of [`Events`]. [`detach_all`] undoes everything, with or without an agent, and [`doctor`] says what
 //! stands in the way.
 //!
 //! Everything here acts in the network namespace of the calling thread. What is done stays done when the agent dies.
 
 mod apply;
 mod attach;
+mod between;
 mod bpf;
+mod claim;
 pub mod doctor;
 mod ethtool;
 mod events;
@@ -23,13 +25,16 @@ mod occupancy;
 mod pins;
 mod reconcile;
 mod regions;
+mod rename;
+mod signals;
 mod source_map;
 mod sources;
+mod switch;
 mod tables;
 mod tallies;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Weak};
 
 use aya::{
     Ebpf,
@@ -37,18 +42,21 @@ use aya::{
     programs::{ProgramFd, Xdp},
 };
 
+use self::{
+    apply::Owed, grace::Grace, pins::Pins, reconcile::Refused, sources::Sources, tables::Tables, tallies::Tallies,
+};
 pub use self::{
     attach::{Attachment, Mode, Standing, XdpMode},
+    claim::{Claim, PRIVATE_PINS, claim},
     events::Events,
     interfaces::{Interface, interfaces},
     load::{OpenError, Options},
     occupancy::{Bucket, Occupancy, Use},
     pins::{Detached, detach_all, detach_interface},
     reconcile::{Change, Step, reconcile},
-    sources::SourceDelta,
+    sources::{Entries, SourceDelta},
     watch::Watch,
 };
-use self::{grace::Grace, pins::Pins, sources::Sources, tables::Tables, tallies::Tallies};
 
 /// The kernel programs, as an ELF object for bpfel-unknown-none.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("THROTTLE_OBJECT"));
@@ -67,10 +75,15 @@ pub struct Datapath {
     grace: Grace,
     /// What every interface that is ours was asked for, present or not.
     asked: BTreeMap<String, Mode>,
-    /// Why those of them that could be attached to were not.
-    refused: BTreeMap<String, String>,
-    /// Until [`Datapath::events`] takes it.
-    events: Option<MapData>,
+    /// Why those of them that could be attached to were not, and when to try again.
+    refused: BTreeMap<String, Refused>,
+    /// What interfaces were called when they were attached to, by what they are called now.
+    renamed: BTreeMap<String, String>,
+    /// What the last change of policy has left to be done.
+    owed: Owed,
+    events: MapData,
+    /// Whoever reads the events.
+    reader: Weak<()>,
     /// Whether the programs write debugging output.
     debug: bool,
     /// Only where a test sets the clock.
@@ -92,6 +105,11 @@ impl Datapath {
     /// The kernel's hash of the loaded program: two builds that behave alike share it.
     pub fn program_tag(&self) -> anyhow::Result<u64> {
         Ok(self.program()?.info()?.tag())
+    }
+
+    /// Whether the programs go on without this process. Where not, [`PRIVATE_PINS`] says why.
+    pub fn outlives_agent(&self) -> bool {
+        self.pins.lasting()
     }
 
     /// Nanoseconds of the clock that the programs read: CLOCK_MONOTONIC, or what a test set.

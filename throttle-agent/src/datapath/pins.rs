@@ -18,13 +18,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use rustix::{
-    fs::{FlockOperation, Mode, OFlags},
-    mount::MountFlags,
-};
+use rustix::mount::MountFlags;
 use throttle_common::records::maps;
 
-use super::{OpenError, bpf};
+use super::{
+    OpenError, bpf,
+    claim::{outlives_this_process, try_lock},
+    rename::{open_link, pin_of},
+};
 
 /// Where the BPF file system is mounted by convention.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
@@ -57,6 +58,7 @@ pub(super) const PINNED: [&str; 19] = [
 /// A pin directory that is ours until this is dropped.
 pub(super) struct Pins {
     root: PathBuf,
+    lasting: bool,
     _lock: OwnedFd,
 }
 
@@ -68,17 +70,9 @@ impl Pins {
             let shown = root.display();
             format!("cannot make the pin directory {shown}; as root: install -d -o USER -m 700 {shown}")
         })?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let lock = rustix::fs::open(root, flags, Mode::empty())
-            .with_context(|| format!("cannot open the pin directory {}", root.display()))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse { pin_dir: root.to_owned() }),
-            Err(error) => {
-                return Err(anyhow::Error::new(error).context(format!("cannot lock {}", root.display())).into());
-            }
-        }
-        let pins = Self { root: root.to_owned(), _lock: lock };
+        let Some(lock) = try_lock(root)? else { return Err(OpenError::InUse { pin_dir: root.to_owned() }) };
+        let lasting = outlives_this_process(root);
+        let pins = Self { root: root.to_owned(), lasting, _lock: lock };
         create(&links(root)).context("cannot make the directory of links")?;
         // What an agent left that died while it made its maps: nothing is attached to them yet.
         remove_maps(&drafts(root)).context("cannot remove unfinished maps")?;
@@ -107,14 +101,14 @@ impl Pins {
         link_path(&self.root, interface)
     }
 
+    /// Whether what is pinned stays when this process and its children have ended.
+    pub(super) fn lasting(&self) -> bool {
+        self.lasting
+    }
+
     /// Whether somebody removed the pins under us: `throttle detach --force` does.
     pub(super) fn removed(&self) -> bool {
         !links(&self.root).is_dir()
-    }
-
-    /// The interfaces that have a pinned link.
-    pub(super) fn linked(&self) -> io::Result<Vec<String>> {
-        linked(&self.root)
     }
 }
 
@@ -160,7 +154,7 @@ fn create(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
-/// Where the link of an interface is pinned.
+/// The path of the pin with an interface's name.
 pub(super) fn link_path(root: &Path, interface: &str) -> PathBuf {
     links(root).join(file_name(interface))
 }
@@ -174,7 +168,7 @@ fn interface_name(file: &str) -> String {
     file.replace("%2e", ".").replace("%25", "%")
 }
 
-fn linked(root: &Path) -> io::Result<Vec<String>> {
+pub(super) fn linked(root: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(links(root)) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -243,7 +237,7 @@ pub fn detach_all(root: &Path) -> Result<Detached> {
     loop {
         let mut again = false;
         for interface in linked(root).with_context(denied)? {
-            if detach_interface(root, &interface)? {
+            if detach_pin(root, &interface)? {
                 again = true;
                 detached.interfaces.push(interface);
             }
@@ -266,14 +260,15 @@ pub fn detach_all(root: &Path) -> Result<Detached> {
 
 /// Takes the program off one interface, whether or not an agent runs; the maps stay. `false` where none is pinned for it.
 pub fn detach_interface(root: &Path, interface: &str) -> Result<bool> {
-    let path = link_path(root, interface);
-    if !path.try_exists().with_context(|| format!("cannot read {}", path.display()))? {
-        return Ok(false);
-    }
-    let link = bpf::open(&path).with_context(|| format!("cannot open the link of {interface}"))?;
-    let ours = bpf::link_info(link.as_fd()).is_ok_and(|info| info.kind == bpf::XDP_LINK);
+    pin_of(root, interface)?.map_or(Ok(false), |pin| detach_pin(root, &pin))
+}
+
+fn detach_pin(root: &Path, pin: &str) -> Result<bool> {
+    let Some((link, info)) = open_link(root, pin)? else { return Ok(false) };
+    let ours = info.kind == bpf::XDP_LINK;
     if ours {
-        remove_link(link.as_fd(), &path).with_context(|| format!("cannot detach from {interface}"))?;
+        let path = link_path(root, pin);
+        remove_link(link.as_fd(), &path).with_context(|| format!("cannot detach from {pin}"))?;
     }
     Ok(ours)
 }

@@ -1,10 +1,11 @@
 //! What has to be done when interfaces come and go.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::{Context, Result};
 
-use super::{Attachment, Datapath, Interface, Mode, Standing, interfaces};
+use super::{Attachment, Datapath, Interface, Mode, Standing, interfaces, rename::links};
+use crate::run::retry::Retry;
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,40 +41,61 @@ pub enum Change {
     Gone(String),
 }
 
+/// Why an interface that is there could not be attached to.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) reason: String,
+    /// The interface as it was then: another state is worth a try at once.
+    seen: Option<Interface>,
+    retry: Retry,
+}
+
 impl Datapath {
-    /// Attaches to what has come and forgets what has gone. To be called when [`super::Watch`] says that something
-    /// changed.
-    pub fn reattach(&mut self) -> Result<Vec<Change>> {
+    /// Attaches to what has come, follows what was renamed and forgets what has gone. To be called when
+    /// [`super::Watch`] says that something changed, and when [`Datapath::retry_due`] does. What was refused is tried
+    /// again when it has changed, else ever more seldom.
+    pub fn reattach(&mut self, now: Instant) -> Result<Vec<Change>> {
         let present = interfaces().context("cannot list the interfaces")?;
-        let mut links = BTreeMap::new();
-        for name in self.pins.linked().context("cannot list the pinned links")? {
-            if let Some((_, info)) = self.link(&name)? {
-                links.insert(name, info.interface);
-            }
-        }
+        self.follow_names(&present)?;
+        let links = links(self.pins.root(), &present)?;
         let mut changes = Vec::new();
         for step in reconcile(&self.asked, &links, &present) {
             match step {
                 Step::Forget(interface) => {
                     std::fs::remove_file(self.pins.link(&interface))
                         .with_context(|| format!("cannot remove the stale link of {interface}"))?;
+                    self.renamed.remove(&interface);
                     changes.push(Change::Gone(interface));
                 }
                 Step::Attach(interface) => {
-                    let mode = self.asked.get(&interface).copied().unwrap_or_default();
-                    match self.attach(&interface, mode) {
-                        Ok(attachment) => changes.push(Change::Attached(attachment)),
-                        Err(error) => {
-                            let reason = format!("{error:#}");
-                            if self.refused.insert(interface.clone(), reason.clone()) != Some(reason) {
-                                changes.push(Change::Refused { interface, error });
-                            }
-                        }
-                    }
+                    let seen = present.iter().find(|device| device.name == interface).cloned();
+                    changes.extend(self.try_again(interface, seen, now));
                 }
             }
         }
         Ok(changes)
+    }
+
+    /// Whether an interface that was refused is worth another try.
+    pub fn retry_due(&self, now: Instant) -> bool {
+        self.refused.values().any(|refused| refused.retry.due(now))
+    }
+
+    fn try_again(&mut self, interface: String, seen: Option<Interface>, now: Instant) -> Option<Change> {
+        if self.refused.get(&interface).is_some_and(|before| before.seen == seen && !before.retry.due(now)) {
+            return None;
+        }
+        let mode = self.asked.get(&interface).copied().unwrap_or_default();
+        let error = match self.attach(&interface, mode) {
+            Ok(attachment) => return Some(Change::Attached(attachment)),
+            Err(error) => error,
+        };
+        let (reason, before) = (format!("{error:#}"), self.refused.remove(&interface));
+        let known = before.as_ref().is_some_and(|before| before.reason == reason);
+        let mut retry = before.filter(|before| before.seen == seen).map_or_else(Retry::default, |before| before.retry);
+        retry.failed(now);
+        self.refused.insert(interface.clone(), Refused { reason, seen, retry });
+        (!known).then_some(Change::Refused { interface, error })
     }
 }
 

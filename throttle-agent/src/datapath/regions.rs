@@ -35,6 +35,11 @@ impl Scale {
         Self { ratio: unit(new.price) / unit(old.price), depth: new.depth }
     }
 
+    /// The same price: a bucket owes what it owed, though never more than it is deep.
+    pub(super) fn within(depth: Ticks) -> Self {
+        Self { ratio: 1.0, depth }
+    }
+
     /// A bucket that owed `debt` for some units goes on owing for as many, though never more than it is deep.
     pub(super) fn debt(&self, debt: Ticks) -> Ticks {
         // Below 2^55 and so exact to four ticks, which is 16 ps; never negative, because neither factor is.

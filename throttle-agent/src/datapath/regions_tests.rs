@@ -72,6 +72,12 @@ fn a_bucket_never_owes_more_than_it_is_deep() {
 }
 
 #[test]
+fn a_debt_that_the_limit_allows_is_left_alone() {
+    let scale = Scale::within(1_000);
+    assert_eq!([0, 998, 1_000, 1_002].map(|debt| scale.debt(debt)), [0, 998, 1_000, 1_000]);
+}
+
+#[test]
 fn a_number_with_another_name_starts_counting_anew() {
     let plan = plan(&[held(0, limit("a", 10, 0))], &[(0, limit("b", 10, 20)), (1, limit("a", 10, 0))]).unwrap();
     assert_eq!(plan.renamed, [0, 1]);

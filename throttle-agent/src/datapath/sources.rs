@@ -29,7 +29,8 @@ pub struct SourceDelta {
     pub removed: usize,
 }
 
-type Entries = BTreeMap<IpNet, SourceEntry>;
+/// What the kernel is to say of sources, by prefix.
+pub type Entries = BTreeMap<IpNet, SourceEntry>;
 
 /// The four maps, and what is in them.
 pub(super) struct Sources {
@@ -85,6 +86,16 @@ impl Sources {
         let mut sources = Self { maps, held: Entries::new() };
         sources.held = sources.read().context("cannot read the allowed, known and blocked sources")?;
         Ok(sources)
+    }
+
+    /// What the maps hold.
+    pub(super) fn held(&self) -> &Entries {
+        &self.held
+    }
+
+    /// Whether the maps have room for all of these.
+    pub(super) fn fit(&self, wanted: &Entries) -> bool {
+        self.maps.iter().zip(count(wanted.keys())).all(|(map, count)| count <= map.room)
     }
 
     fn read(&self) -> io::Result<Entries> {
@@ -149,7 +160,9 @@ impl Datapath {
     /// Makes the sources' entries what is wanted, and says what had to be written. Host bits of prefixes must be zero.
     /// No packet meets a state that neither the old nor the new entries would give it, unless they do not fit the maps
     /// side by side. On an error the old entries are put back.
-    pub fn set_sources(&mut self, wanted: &BTreeMap<IpNet, SourceEntry>) -> Result<SourceDelta> {
+    pub fn set_sources(&mut self, wanted: &Entries) -> Result<SourceDelta> {
+        // Whoever says what is to be takes over from what was to be.
+        self.owed.sources = None;
         self.sources.set(wanted, &self.tables)
     }
 }

@@ -1,5 +1,6 @@
 //! What statements about addresses and prefixes amount to together.
 
+use super::Sources;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use throttle_common::records::{SourceEntry, SourceFlags};
@@ -19,6 +20,16 @@ pub enum Standing {
         /// When that ends, in nanoseconds of the kernel's monotonic clock; [`FOR_EVER`] for never.
         until: u64,
     },
+}
+
+/// What a policy states of sources.
+pub fn stated(sources: &Sources) -> impl Iterator<Item = (IpNet, Standing)> {
+    let lists = [
+        (&sources.allow, Standing::Allow),
+        (&sources.known, Standing::Known),
+        (&sources.block, Standing::Block { until: FOR_EVER }),
+    ];
+    lists.into_iter().flat_map(|(list, standing)| list.iter().map(move |prefix| (prefix.net(), standing)))
 }
 
 /// Merges statements so that the longest match alone says everything: each entry carries what covers it, the flags of

@@ -2,13 +2,15 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
+
+use super::private::private_directory;
 
 /// Keeps a second agent away from a path while it lives; the kernel lets go of it however the process ends.
 #[derive(Debug)]
@@ -36,15 +38,6 @@ impl Lock {
     }
 }
 
-/// Creates a directory that only its owner may enter, unless it exists.
-pub fn private_directory(path: &Path, mode: u32) -> anyhow::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(mode).create(path).with_context(|| format!("create the directory {}", path.display()))
-}
-
 /// The API's socket, which goes when the agent ends in order.
 #[derive(Debug)]
 pub struct Socket {
@@ -55,15 +48,15 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Binds the socket: 0660 in a directory of 0750, both given to `group` where there is one.
+    /// Binds the socket: 0660 in a directory of 0750, both given to `group` where there is one. A directory with other
+    /// things in it is not ours, and stays as it is.
     pub fn bind(path: &Path, group: Option<u32>) -> anyhow::Result<Self> {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let ours = !directory.is_dir();
         private_directory(directory, 0o750)?;
-        if ours && let Some(group) = group {
-            give(directory, group)?;
+        if let Some(group) = group {
+            let_in(directory, path, group)?;
         }
-        let beside = path.with_added_extension("lock");
+        let beside = beside(path);
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&beside);
         let lock = Lock::take(file.with_context(|| format!("open {}", beside.display()))?, path)?;
         // The lock is ours: whatever lies here was left behind by an agent that was killed.
@@ -95,6 +88,33 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Opens the socket's directory to a group: one that was made for it alone, by us or by the service manager.
+fn let_in(directory: &Path, socket: &Path, group: u32) -> anyhow::Result<()> {
+    let failed = || format!("open the directory {} to group {group}", directory.display());
+    let metadata = fs::metadata(directory).with_context(failed)?;
+    let (mode, enter) = (metadata.permissions().mode(), 0o010);
+    if mode & 0o001 != 0 || (metadata.gid() == group && mode & enter != 0) {
+        return Ok(());
+    }
+    let entries = fs::read_dir(directory).with_context(failed)?;
+    let names = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().with_context(failed)?;
+    if let Some(other) = names.iter().find(|&name| name != socket && *name != beside(socket)) {
+        bail!(
+            "group {group} cannot enter {}, which holds {} too and so stays as it is; choose a --socket in a directory \
+             of its own, or let the group in",
+            directory.display(),
+            other.display()
+        );
+    }
+    give(directory, group)?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o750)).with_context(failed)
+}
+
+/// The lock of a socket.
+fn beside(socket: &Path) -> PathBuf {
+    socket.with_added_extension("lock")
 }
 
 fn give(path: &Path, group: u32) -> anyhow::Result<()> {
@@ -134,5 +154,33 @@ mod tests {
         assert!(!path.exists());
         fs::rename(dir.path().join("stale"), &path).unwrap();
         Socket::bind(&path, None).unwrap();
+    }
+
+    #[test]
+    fn a_group_is_let_into_a_directory_of_the_sockets_own_and_into_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = 54_321;
+        let of = |path: &Path| {
+            let metadata = fs::metadata(path).unwrap();
+            (metadata.gid(), metadata.permissions().mode() & 0o777)
+        };
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: giving away to a group needs root");
+            return;
+        }
+        // As the service manager makes it, and with the lock of an earlier agent in it.
+        let run = dir.path().join("run");
+        private_directory(&run, 0o700).unwrap();
+        let socket = run.join("api.sock");
+        drop(Socket::bind(&socket, None).unwrap());
+        let _bound = Socket::bind(&socket, Some(group)).unwrap();
+        assert_eq!((of(&run), of(&socket)), ((group, 0o750), (group, 0o660)));
+
+        let home = dir.path().join("home");
+        private_directory(&home, 0o700).unwrap();
+        fs::write(home.join("letter"), "private").unwrap();
+        let refusal = Socket::bind(&home.join("api.sock"), Some(group)).unwrap_err().to_string();
+        assert!(refusal.contains("letter") && refusal.contains("cannot enter"), "{refusal}");
+        assert_eq!(of(&home).1, 0o700);
     }
 }

@@ -3,4 +3,6 @@
 pub mod lock;
 pub mod logs;
 pub mod notify;
+pub mod private;
 pub mod privileges;
+pub mod retry;

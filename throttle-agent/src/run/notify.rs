@@ -1,6 +1,19 @@
 //! Word to the service manager: ready, status, and a watchdog that only a working control loop feeds.
 
-use std::{future::Future, time::Duration};
+use std::{
+    env,
+    ffi::OsStr,
+    future::Future,
+    io,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::{
+            ffi::OsStrExt as _,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +59,39 @@ where
 }
 
 fn tell(states: &[NotifyState]) {
-    if let Err(error) = sd_notify::notify(states) {
+    let Some(address) = env::var_os("NOTIFY_SOCKET") else { return };
+    if let Err(error) = send(&address, states) {
         tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
+
+/// As sd_notify(3) has it, but never waiting: a service manager that does not read must not stop the agent.
+fn send(address: &OsStr, states: &[NotifyState]) -> io::Result<()> {
+    let address = match address.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(address)?,
+    };
+    let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(lines.as_bytes(), &address).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_manager_that_does_not_read_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let deaf = UnixDatagram::bind(&path).unwrap();
+        assert!(
+            (0..100_000).any(|_| send(path.as_os_str(), &[NotifyState::Status("once more")]).is_err()),
+            "its queue is never full"
+        );
+        let mut told = [0; 64];
+        let length = deaf.recv(&mut told).unwrap();
+        assert_eq!(&told[..length], b"STATUS=once more\n");
     }
 }

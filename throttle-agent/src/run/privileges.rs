@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn only_what_is_needed_stays() {
         if require().is_err() {
-            eprintln!("skipped: needs the agent's capabilities");
+            crate::skip::skipped("needs the agent's capabilities");
             return;
         }
         // A thread of its own: capabilities belong to threads, and this one must not lame the other tests.

@@ -175,7 +175,7 @@ fn no_torn_file_becomes_policy() {
 #[test]
 fn a_full_disk_refuses_and_loses_nothing() {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: a small tmpfs needs root");
+        crate::skip::skipped("a small tmpfs needs root");
         return;
     }
     let directory = tempfile::tempdir().unwrap();

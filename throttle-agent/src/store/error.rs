@@ -1,6 +1,5 @@
 //! Why the store did not do what it was asked.
 
-use jiff::Timestamp;
 use std::path::PathBuf;
 
 /// An error of the store; each says what became of the data.
@@ -47,15 +46,10 @@ pub enum StoreError {
     NoRevision(u64),
     /// Nothing was changed: the revision in force waits for its confirmation.
     #[error(
-        "policy revision {revision} goes back by itself at {deadline}; confirm it with `throttle policy confirm`, or \
-         go back with `throttle policy rollback`, before changing anything else"
+        "policy revision {0} goes back by itself unless it is confirmed; do so with `throttle policy confirm`, or go \
+         back with `throttle policy rollback`, before changing anything else"
     )]
-    AwaitsConfirmation {
-        /// The revision in force.
-        revision: u64,
-        /// When it goes back.
-        deadline: Timestamp,
-    },
+    AwaitsConfirmation(u64),
     /// Nothing was changed: that revision does not wait for a confirmation (any more).
     #[error("policy revision {0} does not wait for a confirmation; `throttle policy history` shows what is in force")]
     NothingPending(u64),

@@ -1,7 +1,10 @@
 //! Opening the file: nothing in it is believed before it was checked.
 
 use super::{blocks, error::StoreError, record, revisions};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use crate::run::private::private_file;
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, backends::FileBackend,
+};
 use std::{
     any::Any,
     fmt, fs, io,
@@ -90,7 +93,9 @@ fn attempt(path: &Path) -> Result<(Database, Vec<Note>), Refusal> {
 
 fn checked(path: &Path) -> Result<(Database, Vec<Note>), Refusal> {
     let refused = |error| refusal(path, error);
-    let mut database = Database::create(path).map_err(refused)?;
+    let file = private_file(path).map_err(|error| Refusal::Error(unreachable(path, &error.to_string())))?;
+    let backend = FileBackend::new(file).map_err(refused)?;
+    let mut database = Database::builder().create_with_backend(backend).map_err(refused)?;
     let whole = database.check_integrity().map_err(refused)?;
     records(&database).map_err(|error| match error {
         error @ StoreError::OtherFormat { .. } => Refusal::Error(error),

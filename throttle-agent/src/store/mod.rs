@@ -10,13 +10,15 @@
 mod blocks;
 mod error;
 mod file;
+mod pending;
 mod record;
 mod revisions;
 
 pub use blocks::Block;
 pub use error::StoreError;
 pub use file::Note;
-pub use revisions::{KEPT, KEPT_BYTES, Pending, Revision, RevisionInfo};
+pub use pending::{Moment, Pending};
+pub use revisions::{KEPT, KEPT_BYTES, Revision, RevisionInfo};
 
 use redb::{Database, ReadTransaction, WriteTransaction};
 use std::{

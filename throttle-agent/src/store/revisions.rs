@@ -1,10 +1,11 @@
 //! The revisions of the policy: the last one is in force, and may wait for a confirmation.
 
-use super::{Store, error::StoreError, file::STATE, record};
+use super::{Moment, Pending, Store, error::StoreError, file::STATE, record};
 use crate::policy::Document;
 use jiff::Timestamp;
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 const INFO_NAME: &str = "revisions";
 const DOCUMENT_NAME: &str = "documents";
@@ -42,17 +43,6 @@ pub struct Revision {
     pub document: Document,
 }
 
-/// A revision in force that goes back by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pending {
-    /// The revision in force.
-    pub revision: u64,
-    /// The one whose document comes back; 0 for the empty one before the first.
-    pub back_to: u64,
-    /// When.
-    pub deadline: Timestamp,
-}
-
 impl Store {
     /// The revision in force; none before the first.
     pub fn current(&self) -> Result<Option<Revision>, StoreError> {
@@ -88,21 +78,22 @@ impl Store {
         })
     }
 
-    /// Puts a policy in force until `deadline`. Unless [`Store::confirm`] is called, the agent calls
-    /// [`Store::go_back`] then, or when it starts and finds the deadline past.
+    /// Puts a policy in force for a while. Unless [`Store::confirm`] is called, the agent puts the one before in force
+    /// when that is over, and then calls [`Store::go_back`]; until then the revision waits, whatever happens.
     pub fn append_pending(
         &self,
         document: &Document,
         author: &str,
         message: &str,
         at: Timestamp,
-        deadline: Timestamp,
+        since: Moment,
+        window: Duration,
     ) -> Result<Pending, StoreError> {
         self.write(|transaction| {
             no_pending(transaction)?;
             let back_to = last(&transaction.open_table(INFOS)?)?;
             let revision = append(transaction, document, author, message, at)?;
-            let pending = Pending { revision, back_to, deadline };
+            let pending = Pending { revision, back_to, since, window };
             let sealed = record::seal("state", PENDING_KEY.as_bytes(), &pending);
             transaction.open_table(STATE)?.insert(PENDING_KEY, sealed.as_slice())?;
             Ok(pending)
@@ -143,8 +134,8 @@ impl Store {
         })
     }
 
-    /// Puts the document from before the waiting revision in force again, as a revision of its own. None where
-    /// nothing waits.
+    /// Notes that the document from before the waiting revision is in force again, as a revision of its own: the one
+    /// after that which waited. None where nothing waits.
     pub fn go_back(&self, author: &str, at: Timestamp) -> Result<Option<u64>, StoreError> {
         self.write(|transaction| {
             let Some(Pending { revision, back_to, .. }) = pending(&transaction.open_table(STATE)?)? else {
@@ -245,6 +236,6 @@ fn pending(state: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Op
 fn no_pending(transaction: &WriteTransaction) -> Result<(), StoreError> {
     match pending(&transaction.open_table(STATE)?)? {
         None => Ok(()),
-        Some(Pending { revision, deadline, .. }) => Err(StoreError::AwaitsConfirmation { revision, deadline }),
+        Some(Pending { revision, .. }) => Err(StoreError::AwaitsConfirmation(revision)),
     }
 }

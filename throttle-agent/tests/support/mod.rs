@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+mod skip;
+
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::net::UnixStream,
@@ -38,7 +40,7 @@ pub(crate) struct Host {
 pub(crate) fn privileged() -> bool {
     let privileged = throttle_agent::run::privileges::require().is_ok() && rustix::process::geteuid().is_root();
     if !privileged {
-        eprintln!("skipped: needs root");
+        skip::skipped("needs root");
     }
     privileged
 }

@@ -24,7 +24,12 @@ pub struct Write {
     #[param(value_type = Option<String>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<IpAddr>,
-    /// Leaves the session unprotected.
+    /// The port of this host that the session goes to; 22 where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_port: Option<u16>,
+    /// Leaves the session unprotected, and ends the protection that it has.
+    pub lock_out: bool,
+    /// Does what is dangerous for everybody, such as a block of `0.0.0.0/0`. The session stays protected.
     pub force: bool,
     /// Goes back by itself unless it is confirmed within these seconds (1 to 86 400).
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -23,6 +23,9 @@ pub struct Status {
     pub session_allows: Vec<SessionAllow>,
     /// Where the program is, or should be, attached.
     pub attachments: Vec<Attachment>,
+    /// Whether throttling ends with the agent, because its pins lie in a BPF file system of its own mount namespace.
+    #[serde(default)]
+    pub ends_with_agent: bool,
     /// The table of buckets.
     pub table: Table,
     /// Every limit with its counts and its part of the table.

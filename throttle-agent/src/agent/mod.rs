@@ -3,17 +3,20 @@
 //! The start is done by one thread: locks, socket, store, kernel, policy, interfaces; then privileges go, and only then
 //! threads are started, because capabilities belong to threads. The end leaves enforcement in place.
 
+mod supervise;
+mod tasks;
+
 use std::{
     fmt::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
+use supervise::keep_running;
 use throttle_common::records::LAYOUT;
 use tokio::{
     net::TcpListener,
@@ -32,18 +35,17 @@ use crate::{
         wire::Build,
     },
     control::{Control, Handle},
-    datapath::{self, Attachment, Datapath, Mode, OBJECT, Watch},
+    datapath::{self, Datapath, Mode, OBJECT},
     events::Hub,
     policy::{self, Document},
     run::{
-        lock::{Lock, Socket, private_directory},
-        logs, notify, privileges,
+        lock::{Lock, Socket},
+        logs, notify,
+        private::private_directory,
+        privileges,
     },
     store::Store,
 };
-
-/// How often interfaces are looked at although the kernel reported no change.
-const LOOK: Duration = Duration::from_secs(10);
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -85,6 +87,7 @@ pub struct Agent {
     socket: Socket,
     admission: Admission,
     metrics: Option<std::net::TcpListener>,
+    debug: bool,
     _state: Lock,
 }
 
@@ -110,13 +113,16 @@ impl Agent {
             adopt: true,
         })?;
         let mut control = Control::open(datapath, store, &options.state_dir, build(), seed)?;
-        attach(control.datapath(), &options.interfaces, options.mode)?;
+        control.attach(&options.interfaces, options.mode)?;
+        if !control.datapath().outlives_agent() {
+            tracing::warn!("throttling will end with the agent: {}", datapath::PRIVATE_PINS);
+        }
         let kept = if options.drop_privileges { privileges::drop_others()? } else { privileges::held() };
         tracing::info!(capabilities = kept.join(" "), dropped_others = options.drop_privileges, "privileges");
         control.keep_capabilities(kept);
         let uid = rustix::process::geteuid().as_raw();
         let admission = Admission { uid, group };
-        Ok(Self { control, socket, admission, metrics, _state: state })
+        Ok(Self { control, socket, admission, metrics, debug: options.debug, _state: state })
     }
 
     /// Serves until `end` is cancelled or, with `signals`, SIGTERM or SIGINT comes.
@@ -129,18 +135,16 @@ impl Agent {
             .context("start the event loop")?;
         let thread = runtime.block_on(self.work(end, signals))?;
         drop(runtime);
-        thread.join().map_err(|_| anyhow::anyhow!("the control thread died; enforcement goes on from the pins"))
+        thread.join().map_err(|_| anyhow::anyhow!("the control thread died; see the log"))
     }
 
     async fn work(self, end: &CancellationToken, signals: bool) -> anyhow::Result<JoinHandle<()>> {
-        let Self { mut control, socket, admission, metrics, _state } = self;
+        let Self { control, socket, admission, metrics, debug, _state } = self;
         if signals {
             end_by_signal(end.clone())?;
         }
         let published = control.published().clone();
-        let mut events = control.datapath().events()?;
-        let kernel_log = control.datapath().kernel_log()?;
-        let mut interfaces = Watch::new().context("watch the interfaces")?;
+        let faults = control.faults();
         let hub = Hub::new(published.names.subscribe(), published.losses.subscribe(), end.clone());
         // Before the control thread says its first word, which is the one that the service manager waits for.
         let summary = published.summary.subscribe();
@@ -148,32 +152,18 @@ impl Agent {
         let api = Api { control: control.clone(), events: hub.clone(), faults: Arc::default() };
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            loop {
-                match events.next().await {
-                    Ok(event) => hub.publish(&event),
-                    Err(error) => return tracing::error!(%error, "the kernel's events cannot be read"),
-                }
-            }
-        });
-        if let Some(log) = kernel_log {
-            tasks.spawn(async move {
-                if let Err(error) = log.await {
-                    tracing::error!(%error, "the kernel programs' log cannot be read");
-                }
-            });
+        tasks.spawn(keep_running("events", faults.clone(), {
+            let control = control.clone();
+            move || tasks::report_events(control.clone(), hub.clone())
+        }));
+        tasks.spawn(keep_running("interface watch", faults.clone(), {
+            let control = control.clone();
+            move || tasks::watch_interfaces(control.clone())
+        }));
+        if debug {
+            let control = control.clone();
+            tasks.spawn(keep_running("kernel log", faults, move || tasks::tell_kernel_log(control.clone())));
         }
-        let watching = control.clone();
-        tasks.spawn(async move {
-            loop {
-                if let Ok(Err(error)) = tokio::time::timeout(LOOK, interfaces.changed()).await {
-                    return tracing::error!(%error, "interfaces cannot be watched");
-                }
-                if let Err(problem) = watching.ask(Control::reattach).await {
-                    tracing::error!(%problem, "interfaces cannot be looked at");
-                }
-            }
-        });
         if let Some(period) = notify::watchdog_period() {
             let beating = control.clone();
             tasks.spawn(notify::feed_watchdog(period, end.clone(), move || {
@@ -190,8 +180,8 @@ impl Agent {
         let serving = serve::serve_unix(socket.listener()?, api.router(), admission, faults, end.clone());
         serving.await;
 
-        let farewell = "ended; enforcement goes on from the pins, `throttle detach` undoes it";
-        notify::stopping(farewell);
+        let farewell = control.ask(|control| Ok(control.farewell())).await.unwrap_or_else(|_| "ended".to_owned());
+        notify::stopping(&farewell);
         tasks.shutdown().await;
         tracing::info!("{farewell}");
         Ok(thread)
@@ -207,37 +197,6 @@ async fn report(mut summary: watch::Receiver<String>) {
         tell(&summary);
         tell = notify::status;
     }
-}
-
-/// Attaches to the interfaces that are there and waits for the others; where one is refused, those that were attached
-/// by this are detached again.
-fn attach(datapath: &mut Datapath, interfaces: &[String], mode: Mode) -> anyhow::Result<()> {
-    let present = datapath::interfaces().context("list the interfaces")?;
-    let held: Vec<String> =
-        datapath.attachments()?.into_iter().filter(Attachment::attached).map(|it| it.interface).collect();
-    let mut fresh: Vec<&String> = Vec::new();
-    for interface in interfaces {
-        if !present.iter().any(|it| it.name == *interface) {
-            tracing::warn!(interface, "the interface does not exist; waiting for it");
-            datapath.expect(interface, mode);
-            continue;
-        }
-        match datapath.attach(interface, mode) {
-            Ok(attachment) => tracing::info!(interface, standing = %attachment.standing, "attached"),
-            Err(error) => {
-                for interface in fresh {
-                    if let Err(error) = datapath.detach(interface) {
-                        tracing::error!(interface, "stays attached: {error:#}");
-                    }
-                }
-                return Err(error);
-            }
-        }
-        if !held.contains(interface) {
-            fresh.push(interface);
-        }
-    }
-    Ok(())
 }
 
 /// Binds where the figures are served.

@@ -1,5 +1,8 @@
 //! A real nginx behind a limit on new connections, and real clients of it: curl, and wrk without keep-alive.
 
+mod answers;
+mod sizes;
+
 use anyhow::{Result, ensure};
 use std::{
     collections::BTreeSet,
