@@ -71,7 +71,7 @@ fn send(address: &OsStr, states: &[NotifyState]) -> io::Result<()> {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(address)?,
     };
-    let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let lines = states.iter().fold(String::new(), |lines, state| lines + &state.to_string() + "\n");
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
     socket.send_to_addr(lines.as_bytes(), &address).map(|_| ())
