@@ -9,6 +9,8 @@ use crate::api::wire::Problem;
 
 /// The longest pause between two looks.
 const TICK: Duration = Duration::from_secs(1);
+/// How often the table is looked over, which takes it some 20 ms.
+const SWEEP: Duration = Duration::from_secs(3600);
 
 impl Control {
     /// Does what is due, and says how long nothing will be.
@@ -26,6 +28,10 @@ impl Control {
         if self.datapath.owes() {
             let settled = self.datapath.settle();
             self.faults.note("kernel", settled.map_err(|error| format!("a change is not wholly done yet: {error:#}")));
+        }
+        if self.swept.elapsed() >= SWEEP {
+            self.datapath.bound_debts();
+            self.swept = Instant::now();
         }
         if self.stale {
             let written = self.write_sources();

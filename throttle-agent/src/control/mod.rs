@@ -64,6 +64,8 @@ pub struct Control {
     blocks: Blocks,
     /// Whether the kernel's sources have to be written anew.
     stale: bool,
+    /// When the table was looked over; adopting it did so.
+    swept: Instant,
     /// How the interfaces stood when they were last looked at.
     attachments: Vec<Attachment>,
     faults: Faults,
@@ -115,6 +117,7 @@ impl Control {
             waiting: None,
             blocks: BTreeMap::new(),
             stale: false,
+            swept: Instant::now(),
             attachments: Vec::new(),
             faults: Faults::default(),
             started: Timestamp::now(),

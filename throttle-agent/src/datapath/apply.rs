@@ -120,16 +120,21 @@ impl Datapath {
     /// what belongs to no limit, and lets no bucket owe more than its limit allows.
     pub(super) fn recover(&self) -> Result<()> {
         self.grace.wait().context("cannot wait for the packets under an old policy")?;
-        let limits = self.limits();
-        for (first, count) in regions::unused(&limits, self.tables.control().sets) {
+        for (first, count) in regions::unused(&self.limits(), self.tables.control().sets) {
             clear(&self.tables, first, count)?;
         }
-        for Limit { v4, v6, depth, .. } in limits.iter().map(|held| held.record) {
+        self.bound_debts();
+        Ok(())
+    }
+
+    /// Lets no bucket owe more than its limit allows. To be called now and then: the clock of buckets wraps after 2.28
+    /// years, and for two days before that what was not charged since the boot would look like a debt.
+    pub fn bound_debts(&self) {
+        for Limit { v4, v6, depth, .. } in self.limits().iter().map(|held| held.record) {
             for region in [v4, v6] {
                 self.reprice(&Reprice { region, scale: Scale::within(depth) });
             }
         }
-        Ok(())
     }
 }
 
