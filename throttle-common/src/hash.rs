@@ -12,9 +12,14 @@ pub type Secret = [u64; 2];
 /// into a few sets. The high half of the last product is scaled to the range, so that a region may have any size.
 #[inline(always)]
 pub const fn place(key: u64, places: u32, secret: Secret) -> u32 {
+    (((mix(key, secret) >> 32) * places as u64) >> 32) as u32
+}
+
+/// The bits that [`place`] is made of; the upper ones are the best mixed.
+#[inline(always)]
+pub const fn mix(key: u64, secret: Secret) -> u64 {
     let mixed = (key ^ secret[0]).wrapping_mul(secret[1] | 1);
-    let folded = (mixed ^ (mixed >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    ((folded * places as u64) >> 32) as u32
+    (mixed ^ (mixed >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// A 64-bit key for 128 bits of address: `SipHash`-1-3 (Aumasson and Bernstein 2012) of the two words.

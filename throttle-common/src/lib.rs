@@ -27,6 +27,7 @@ extern crate std;
 pub mod gcra;
 pub mod hash;
 pub mod packet;
+pub mod proven;
 pub mod records;
 pub mod table;
 pub mod words;

@@ -13,6 +13,7 @@ mod atomic;
 mod clock;
 mod limits;
 mod services;
+mod sockets;
 mod sources;
 mod tables;
 mod verdict;

@@ -12,9 +12,10 @@ use aya_ebpf::{
 use throttle_common::{
     gcra::Ticks,
     packet::Packet,
+    proven::Line,
     records::{
         CANDIDATES, Control, Event, GENERATIONS, Limit, LimitTally, Losses, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES,
-        PORT_WORDS, Policy, REASON_TALLIES as REASON_TALLY_COUNT, Service, Slot, SourceEntry, Tally,
+        PORT_WORDS, PROVEN_LINES, Policy, REASON_TALLIES as REASON_TALLY_COUNT, Service, Slot, SourceEntry, Tally,
     },
     table::WAYS,
 };
@@ -56,6 +57,10 @@ pub static BUCKETS: Array<[Slot; WAYS], DEFAULT_SETS, MMAPABLE> = Array::new();
 /// The buckets of aggregates, one for each set. Written likewise.
 #[btf_map]
 pub static AGGREGATES: Array<Ticks, DEFAULT_SETS, MMAPABLE> = Array::new();
+
+/// Who completed a handshake lately. Written where one completes, read where a region has no room for a source.
+#[btf_map]
+pub static PROVEN: Array<Line, { PROVEN_LINES as usize }, MMAPABLE> = Array::new();
 
 /// What policy says of single IPv4 addresses (network byte order). Written by the agent; packets only read.
 #[btf_map]

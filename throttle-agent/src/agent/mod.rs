@@ -105,13 +105,16 @@ impl Agent {
         for note in notes {
             tracing::warn!("{note}");
         }
-        let datapath = Datapath::open(&datapath::Options {
+        let mut datapath = Datapath::open(&datapath::Options {
             pin_dir: options.pin_dir.clone(),
             table_sets: options.table_sets,
             debug: options.debug,
             test_clock: false,
             adopt: true,
         })?;
+        if let Err(error) = datapath.watch_sockets() {
+            tracing::warn!("a completed handshake proves nobody here: {error:#}");
+        }
         let mut control = Control::open(datapath, store, &options.state_dir, build(), seed)?;
         control.attach(&options.interfaces, options.mode)?;
         if !control.datapath().outlives_agent() {

@@ -140,6 +140,12 @@ fn notes(status: &Status, now: Timestamp) -> Vec<String> {
             ));
         }
     }
+    if let Some(why) = &status.sockets_unwatched {
+        notes.push(format!(
+            "a completed handshake proves nobody, so that only the known sources of the policy keep a place in a flood: \
+             {why}"
+        ));
+    }
     if status.ends_with_agent {
         notes.push(format!("throttling ends with the agent: {PRIVATE_PINS}"));
     }

@@ -43,6 +43,7 @@ fn status() -> Status {
             problem: None,
         }],
         ends_with_agent: false,
+        sockets_unwatched: None,
         table: Room { sets: 1 << 20, sets_used: 131_072, bytes: 72 << 20 },
         limits: vec![LimitView {
             limit: Limit::new("new-connections", Unit::Connections, "50/min".parse().unwrap()),

@@ -39,6 +39,7 @@ impl Control {
             session_allows: self.sessions.allows().to_vec(),
             attachments: self.attachments(),
             ends_with_agent: !self.datapath.outlives_agent(),
+            sockets_unwatched: self.datapath.unwatched().map(str::to_owned),
             table: self.table(),
             limits,
             reasons: reasons

@@ -25,6 +25,7 @@ use super::{
     mapped::first_word,
     pins::{PINNED, Pins},
     signals::uninterrupted,
+    sockets::Told,
     sources::Sources,
     tables::{Tables, map},
     tallies::Tallies,
@@ -138,6 +139,7 @@ impl Datapath {
     fn load(pins: Pins, directory: &Path, options: &Options) -> Result<Self> {
         let btf = Btf::from_sys_fs().ok();
         let (debug, test_clock) = (u8::from(options.debug), u8::from(options.test_clock));
+        let told = Told::read();
         let mut loader = EbpfLoader::new();
         loader
             .btf(btf.as_ref())
@@ -145,6 +147,7 @@ impl Datapath {
             .map_max_entries(maps::AGGREGATES, options.table_sets)
             .override_global("DEBUG", &debug, true)
             .override_global("TEST_CLOCK_ON", &test_clock, true);
+        told.tell(&mut loader);
         for map in PINNED {
             loader.map_pin_path(map, directory.join(map));
         }
@@ -165,6 +168,7 @@ impl Datapath {
             grace: Grace::new().context("cannot make the map that waiting for packets needs")?,
             events: map(&ebpf, maps::EVENTS)?,
             owed: Owed::default(),
+            unwatched: None,
             asked: BTreeMap::default(),
             refused: BTreeMap::default(),
             renamed: BTreeMap::default(),

@@ -12,6 +12,7 @@ mod apply;
 mod attach;
 mod between;
 mod bpf;
+mod btf;
 mod claim;
 pub mod doctor;
 mod ethtool;
@@ -27,6 +28,7 @@ mod reconcile;
 mod regions;
 mod rename;
 mod signals;
+mod sockets;
 mod source_map;
 mod sources;
 mod switch;
@@ -81,6 +83,8 @@ pub struct Datapath {
     renamed: BTreeMap<String, String>,
     /// What the last change of policy has left to be done.
     owed: Owed,
+    /// Why nobody watches the sockets, where somebody should.
+    unwatched: Option<String>,
     events: MapData,
     /// Whoever reads the events.
     reader: Weak<()>,

@@ -4,6 +4,7 @@
 //! <pin-dir>/maps/<MAP>          the maps, by their names
 //! <pin-dir>/maps-new/           the same while they are being made; renamed when they are complete
 //! <pin-dir>/links/<interface>   the attachments
+//! <pin-dir>/sockets             the program that watches sockets
 //! ```
 //!
 //! The directory is locked by the agent that uses it. What else lies in the file system is not touched.
@@ -25,6 +26,7 @@ use super::{
     OpenError, bpf,
     claim::{outlives_this_process, try_lock},
     rename::{open_link, pin_of},
+    sockets::unwatch,
 };
 
 /// Where the BPF file system is mounted by convention.
@@ -33,7 +35,7 @@ const MOUNT_POINT: &str = "/sys/fs/bpf";
 const MAGIC: i64 = 0xcafe_4a11;
 
 /// The maps that outlive the agent.
-pub(super) const PINNED: [&str; 19] = [
+pub(super) const PINNED: [&str; 20] = [
     maps::CONTROL,
     maps::POLICIES,
     maps::LIMITS,
@@ -42,6 +44,7 @@ pub(super) const PINNED: [&str; 19] = [
     maps::PORTS,
     maps::BUCKETS,
     maps::AGGREGATES,
+    maps::PROVEN,
     maps::SOURCES_V4,
     maps::SOURCES_V6,
     maps::PREFIXES_V4,
@@ -249,6 +252,7 @@ pub fn detach_all(root: &Path) -> Result<Detached> {
     }
     detached.interfaces.sort_unstable();
     detached.interfaces.dedup();
+    unwatch(root)?;
     detached.maps = remove_maps(&finished(root))? + remove_maps(&drafts(root))?;
     match remove_if_empty(root) {
         // Made for us by somebody who keeps it.

@@ -25,6 +25,8 @@ pub const MAX_CANDIDATES: u32 = 1024;
 pub const CANDIDATES: usize = 8;
 /// Limits that may apply to one packet.
 pub const SCOPE_LIMITS: usize = 8;
+/// Lines of [`maps::PROVEN`]: room for a million sources in 8 MiB.
+pub const PROVEN_LINES: u32 = 1 << 17;
 /// Bytes of a name, zero-padded UTF-8.
 pub const NAME: usize = 48;
 /// Elements of [`maps::PORTS`] of one generation: TCP ports, UDP ports, then ICMP.
@@ -52,6 +54,8 @@ pub mod maps {
     pub const BUCKETS: &str = "BUCKETS";
     /// `Array<Ticks, sets>`, mmapable: the aggregates' buckets, one for each set.
     pub const AGGREGATES: &str = "AGGREGATES";
+    /// `Array<proven::Line, PROVEN_LINES>`, mmapable: who completed a handshake lately.
+    pub const PROVEN: &str = "PROVEN";
     /// `Hash<[u8; 4], SourceEntry>`: single IPv4 addresses, network byte order.
     pub const SOURCES_V4: &str = "SOURCES_V4";
     /// `Hash<[u8; 16], SourceEntry>`: single IPv6 addresses, network byte order.

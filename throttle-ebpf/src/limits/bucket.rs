@@ -4,7 +4,8 @@ use throttle_common::{
     gcra::{self, Ticks},
     hash::Secret,
     packet::{Family, Packet},
-    records::{Address, Limit, Slot},
+    proven::Claim,
+    records::{Address, Limit, PROVEN_LINES, Slot},
     table::{Check, Commit, OPEN_WAYS, Request, Set, TRIES, WAYS, check, commit},
     words::{Overflow, Reason, Unit},
 };
@@ -12,7 +13,7 @@ use throttle_common::{
 use crate::{
     atomic,
     clock::Clock,
-    tables::{AGGREGATES, BUCKETS, InForce},
+    tables::{AGGREGATES, BUCKETS, InForce, PROVEN},
 };
 
 /// What a packet asks of each of its limits. Plain words, because it may wait in a map.
@@ -20,7 +21,7 @@ use crate::{
 pub struct Question {
     source: Address,
     secret: Secret,
-    ways: usize,
+    ways: u32,
     /// Bytes of the frame.
     pub length: u32,
     family: Family,
@@ -34,7 +35,7 @@ impl Question {
         Self {
             source: packet.source,
             secret: in_force.control.secret,
-            ways: if proven { WAYS } else { OPEN_WAYS },
+            ways: if proven { WAYS } else { OPEN_WAYS } as u32,
             length,
             family: packet.family,
             opens_connection: packet.opens_connection(),
@@ -43,7 +44,15 @@ impl Question {
 
     #[inline(always)]
     fn request(&self, charge: &Charge, limit: &Limit, clock: &mut Clock) -> Request {
-        Request { key: charge.key, now: clock.ticks(), cost: charge.cost, depth: limit.depth, ways: self.ways }
+        let ways = charge.ways as usize;
+        Request { key: charge.key, now: clock.ticks(), cost: charge.cost, depth: limit.depth, ways }
+    }
+
+    /// Whether its source completed a handshake lately.
+    #[inline(always)]
+    fn is_proven(&self, clock: &mut Clock) -> bool {
+        let claim = Claim::of(self.source, self.family, PROVEN_LINES, self.secret);
+        PROVEN.get(claim.line).is_some_and(|line| claim.holds(line, clock.nanos()))
     }
 }
 
@@ -59,8 +68,11 @@ pub struct Charge {
     /// The set, or the aggregate.
     place: u32,
     way: u32,
+    /// The ways that the source may take.
+    ways: u32,
     kind: u32,
     overflowed: u32,
+    padding: u32,
 }
 
 /// The limit is not asked.
@@ -76,7 +88,8 @@ const AGGREGATE: u32 = 4;
 
 impl Charge {
     /// No charge.
-    pub const NOTHING: Self = Self { key: 0, seen: 0, cost: 0, place: 0, way: 0, kind: UNASKED, overflowed: 0 };
+    pub const NOTHING: Self =
+        Self { key: 0, seen: 0, cost: 0, place: 0, way: 0, ways: 0, kind: UNASKED, overflowed: 0, padding: 0 };
 
     /// Forgets the charge.
     #[inline(always)]
@@ -111,8 +124,14 @@ pub fn weigh(limit: &Limit, question: &Question, clock: &mut Clock, charge: &mut
     charge.cost = limit.price.cost(units);
     charge.key = region.key(question.source, question.family, question.secret);
     charge.place = region.set(charge.key, question.secret);
+    charge.ways = question.ways;
     let set = MapSet::at(charge.place)?;
-    match check(&set, &question.request(charge, limit, clock)) {
+    let mut seen = check(&set, &question.request(charge, limit, clock));
+    if matches!(seen, Check::Full) && charge.ways < WAYS as u32 && question.is_proven(clock) {
+        charge.ways = WAYS as u32;
+        seen = check(&set, &question.request(charge, limit, clock));
+    }
+    match seen {
         Check::Held { way, seen } => charge.aim(HELD, way, seen),
         Check::Free { way, seen } => charge.aim(FREE, way, seen),
         Check::Exceeded => return Some(Reason::SourceLimit),

@@ -26,6 +26,9 @@ pub struct Status {
     /// Whether throttling ends with the agent, because its pins lie in a BPF file system of its own mount namespace.
     #[serde(default)]
     pub ends_with_agent: bool,
+    /// Why a completed handshake proves nobody; absent where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets_unwatched: Option<String>,
     /// The table of buckets.
     pub table: Table,
     /// Every limit with its counts and its part of the table.

@@ -99,8 +99,9 @@ fn btf() -> Finding {
     if fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false) {
         return Finding::ok(SUBJECT, "describes its types (BTF)");
     }
-    let remedy = "nothing depends on it yet; bpftool shows records without names. CONFIG_DEBUG_INFO_BTF=y brings it";
-    Finding::new(SUBJECT, Level::Note, "does not describe its types (no BTF)", remedy)
+    let remedy = "without it a completed handshake proves nobody, and only the known sources of the policy keep a place \
+                  in a flood. CONFIG_DEBUG_INFO_BTF=y brings it";
+    Finding::new(SUBJECT, Level::Warning, "does not describe its types (no BTF)", remedy)
 }
 
 /// The just-in-time compiler and its hardening, as far as they may be read.

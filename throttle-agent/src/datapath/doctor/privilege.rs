@@ -11,7 +11,11 @@ const SUBJECT: &str = "capabilities";
 const WANTED: [(Capability, Level, &str); 4] = [
     (Capability::CAP_BPF, Level::Fault, "to load programs and to make, pin and open maps"),
     (Capability::CAP_NET_ADMIN, Level::Fault, "to load XDP programs and to attach them to interfaces"),
-    (Capability::CAP_PERFMON, Level::Fault, "to load programs that compute with packet pointers, as the verifier asks"),
+    (
+        Capability::CAP_PERFMON,
+        Level::Fault,
+        "to load programs that compute with packet pointers, and the one that watches sockets",
+    ),
     (
         Capability::CAP_SYS_ADMIN,
         Level::Note,
