@@ -21,7 +21,7 @@ mod verdict;
 use aya_ebpf::{bindings::xdp_action, helpers::bpf_xdp_get_buff_len, macros::xdp, programs::XdpContext};
 use throttle_common::{
     packet::{self, Packet},
-    records::FATES,
+    records::{FATES, SourceEntry},
     words::{Outcome, Reason},
 };
 
@@ -95,15 +95,15 @@ const READABLE: u32 = FATES as u32;
 
 #[inline(always)]
 fn decide(in_force: &InForce, packet: &Packet, length: u32, clock: &mut Clock) -> Verdict {
-    let standing = sources::look_up(in_force, packet);
-    if standing.allowed() {
+    let entry = sources::look_up(in_force, packet);
+    if entry.is_some_and(SourceEntry::allows) {
         return Verdict::pass(Reason::Allowed);
     }
-    if standing.blocked(clock) {
+    if entry.is_some_and(|entry| entry.blocks(|| clock.nanos())) {
         return Verdict::refuse(Reason::Blocked, in_force.policy);
     }
     let service = services::classify(in_force, packet);
-    limits::judge(in_force, service, packet, length, standing.proven(), clock)
+    limits::judge(in_force, service, packet, length, entry.is_some_and(SourceEntry::knows), clock)
 }
 
 #[cfg(not(test))]

@@ -6,13 +6,13 @@
 mod bucket;
 
 use throttle_common::{
+    limits::{Charge, Question, outcome, weigh},
     packet::Packet,
     records::{Limit, LimitTally, MAX_LIMITS, MAX_SERVICES, NONE, SCOPE_LIMITS, Scope, Tally},
-    words::{Action, Outcome, Reason},
+    words::{Outcome, Reason},
 };
 
-use self::bucket::Charge;
-use self::bucket::{Question, settle, take_back, weigh};
+use self::bucket::{Maps, settle, take_back};
 use crate::{
     account::count,
     clock::Clock,
@@ -27,12 +27,12 @@ pub fn judge(
     (service, scope): (u16, &Scope),
     packet: &Packet,
     length: u32,
-    proven: bool,
+    known: bool,
     clock: &mut Clock,
 ) -> Verdict {
     let mut verdict = Verdict::pass(Reason::Admitted);
     if scope.count > 0 {
-        let question = Question::about(packet, length, proven, in_force);
+        let question = Question::about(packet, length, known, in_force.control.secret);
         if scope.count == 1 {
             one(in_force, scope.limits[0], &question, clock, &mut verdict);
         } else if let Some(Scratch { pending, .. }) = scratch() {
@@ -51,7 +51,7 @@ fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, 
     let generation = in_force.generation;
     let Some(limit) = find(generation, u32::from(number)) else { return };
     let mut charge = Charge::NOTHING;
-    let refusal = match weigh(limit, question, clock, &mut charge) {
+    let refusal = match weigh(limit, question, &Maps, clock, &mut charge) {
         None => settle(limit, question, clock, &mut charge),
         refusal => refusal,
     };
@@ -88,7 +88,7 @@ extern "C" fn several(service: u32) -> u32 {
                 break;
             }
             let number = u32::from(scope.limits[index as usize]);
-            let answer = ask(phase | index, number);
+            let answer = if phase == SETTLE { charge(index, number) } else { ask(index, number) };
             if answer & STOP != 0 {
                 // Who was asked: those before this one, and in the second round also those behind it, uncharged.
                 let asked = if phase == SETTLE { u32::from(scope.count) } else { index };
@@ -136,27 +136,49 @@ const OBSERVED: u32 = 4;
 const REJECTED: u32 = 8;
 const STOP: u32 = 16;
 
-/// Weighs or charges one limit of several.
+/// Weighs one limit of several: the one at `index` in its scope.
 ///
 /// A global function, which the verifier checks once and by itself; a static one it would follow anew on every path
 /// that leads here, and the paths of eight limits multiply beyond its bounds. Such a function takes plain numbers only.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn ask(step: u32, number: u32) -> u32 {
+extern "C" fn ask(index: u32, number: u32) -> u32 {
     let Some(Scratch { pending: Pending { question, now, generation, charges }, .. }) = scratch() else {
         return ADMITTED;
     };
-    let charge = &mut charges[step as usize % SCOPE_LIMITS];
+    let charge = &mut charges[index as usize % SCOPE_LIMITS];
     let Some(limit) = find(*generation, number) else { return ADMITTED };
-    let clock = &mut Clock::at(*now);
-    let refusal = if step & SETTLE == 0 {
-        charge.clear();
-        weigh(limit, question, clock, charge)
-    } else {
-        settle(limit, question, clock, charge)
+    charge.clear();
+    let refusal = weigh(limit, question, &Maps, &mut Clock::at(*now), charge);
+    answer(refusal, limit, *generation, number, charge, question)
+}
+
+/// Charges one limit of several, which was weighed. A global function like [`ask`], and not the same one: together they
+/// would need more of the stack than is left.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn charge(index: u32, number: u32) -> u32 {
+    let Some(Scratch { pending: Pending { question, now, generation, charges }, .. }) = scratch() else {
+        return ADMITTED;
     };
+    let charge = &mut charges[index as usize % SCOPE_LIMITS];
+    let Some(limit) = find(*generation, number) else { return ADMITTED };
+    let refusal = settle(limit, question, &mut Clock::at(*now), charge);
+    answer(refusal, limit, *generation, number, charge, question)
+}
+
+/// Counts a refusal, and says it in a number.
+#[inline(always)]
+fn answer(
+    refusal: Option<Reason>,
+    limit: &Limit,
+    generation: u32,
+    number: u32,
+    charge: &mut Charge,
+    question: &Question,
+) -> u32 {
     let Some(reason) = refusal else { return ADMITTED };
-    let outcome = refuse(*generation, limit, number, charge, question);
+    let outcome = refuse(generation, limit, number, charge, question);
     charge.clear();
     REFUSED
         | if matches!(reason, Reason::SourceOverflow) { OVERFLOWED } else { 0 }
@@ -210,13 +232,7 @@ fn find(generation: u32, number: u32) -> Option<&'static Limit> {
 fn refuse(generation: u32, limit: &Limit, number: u32, charge: &Charge, question: &Question) -> Outcome {
     let observed = limit.observe != 0 || POLICIES.get(generation).is_some_and(|policy| policy.observe != 0);
     tally(number, charge, question, |tally| if observed { &mut tally.observed } else { &mut tally.refused });
-    if observed {
-        Outcome::Observe
-    } else if limit.action == Action::Reject as u8 {
-        Outcome::Reject
-    } else {
-        Outcome::Drop
-    }
+    outcome(limit, observed)
 }
 
 #[inline(always)]
