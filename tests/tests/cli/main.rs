@@ -2,6 +2,7 @@
 
 mod blocks;
 mod endings;
+mod explain;
 mod policies;
 mod refused;
 mod sessions;

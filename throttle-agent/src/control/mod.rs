@@ -10,6 +10,7 @@ mod back;
 mod clock;
 mod due;
 mod enforce;
+mod explain;
 mod faults;
 mod handle;
 mod interfaces;

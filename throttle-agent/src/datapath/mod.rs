@@ -17,6 +17,7 @@ mod claim;
 pub mod doctor;
 mod ethtool;
 mod events;
+pub mod explain;
 mod grace;
 mod interfaces;
 mod load;

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 mod entries;
 mod events;
+mod explain;
 mod policy;
 mod problem;
 mod status;
@@ -19,6 +20,7 @@ pub use entries::{
     PrefixesRequest, ServiceRequest, Services, Tallies, Tally, Write, Written,
 };
 pub use events::{Event, EventFilter, Gap, StreamItem};
+pub use explain::{AskedPacket, BlockedBy, ExplainQuery, Explanation, LimitWalk, Standing, Walk};
 pub use policy::{
     ApplyRequest, CheckReport, CheckRequest, DiffReport, History, LimitForecast, Pending, PolicyQuery, PolicyView,
     RevisionView, RollbackRequest,
@@ -85,6 +87,8 @@ pub mod paths {
     pub const POLICY_HISTORY: &str = "/v1/policy/history";
     /// `GET` a stream of [`super::StreamItem`]s in envelopes, one a line (query [`super::EventFilter`]).
     pub const EVENTS: &str = "/v1/events";
+    /// `GET` [`super::Explanation`] (query [`super::ExplainQuery`]).
+    pub const EXPLAIN: &str = "/v1/explain";
     /// `GET` the OpenAPI document.
     pub const OPENAPI: &str = "/v1/openapi.json";
     /// `GET` 200 while the control loop ticks.
