@@ -6,6 +6,7 @@ mod explain;
 mod policies;
 mod refused;
 mod sessions;
+mod top;
 mod unit;
 mod views;
 

@@ -38,6 +38,7 @@ use super::{routes, stream, wire};
         routes::policy::history,
         stream::events,
         routes::explain::explain,
+        routes::top::top,
         routes::health::healthz,
         routes::health::readyz,
         routes::health::metrics,

@@ -30,6 +30,7 @@ mod service;
 mod session;
 mod status;
 mod table;
+mod top;
 mod words;
 mod writing;
 
@@ -99,6 +100,8 @@ enum Command {
     Events(events::EventsArgs),
     /// Say what would become of a source's next packet, why, and when that changes
     Explain(explain::ExplainArgs),
+    /// Show live who talks, which limits act, and why packets are refused
+    Top(top::TopArgs),
     /// Check, compare, apply and take back whole policies
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -170,6 +173,7 @@ fn obey(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Known(command) => command.obey(context, &prefixes::KNOWN),
         Command::Events(events) => events.obey(context),
         Command::Explain(explain) => explain.obey(context),
+        Command::Top(top) => top.obey(context),
         Command::Policy(command) => command.obey(context),
         Command::Detach(detach) => detach.obey(context),
         Command::Doctor(doctor) => doctor.obey(context),

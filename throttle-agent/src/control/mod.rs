@@ -17,6 +17,7 @@ mod interfaces;
 mod session;
 mod sessions;
 mod sources;
+mod top;
 mod views;
 mod writes;
 

@@ -1,6 +1,11 @@
 //! What the agent shows of itself.
 
-use throttle_common::{packet::Family, records, table::WAYS};
+use throttle_common::{
+    packet::Family,
+    records,
+    table::WAYS,
+    words::{Outcome, Reason},
+};
 
 use super::{Control, kernel, stored};
 use crate::{
@@ -9,7 +14,7 @@ use crate::{
         Problem, ReasonCount, RegionLoad, RevisionView, Status, Table, Tallies, Tally,
     },
     datapath::{self, Standing, Use, XdpMode},
-    policy::{self, Diagnostic, Document, Mode},
+    policy::{self, Diagnostic, Document, HeldLimit, Mode},
     store::RevisionInfo,
 };
 
@@ -27,7 +32,6 @@ impl Control {
     /// Everything on one page.
     pub fn status(&self) -> Result<Status, Problem> {
         let limits = self.limits()?;
-        let reasons = self.datapath.reason_tallies().map_err(|error| kernel(&error))?;
         let losses = self.datapath.losses().map_err(|error| kernel(&error))?;
         let mut problems = self.problems();
         problems.extend(limits.iter().flat_map(crowded));
@@ -42,15 +46,7 @@ impl Control {
             sockets_unwatched: self.datapath.unwatched().map(str::to_owned),
             table: self.table(),
             limits,
-            reasons: reasons
-                .into_iter()
-                .map(|(reason, outcome, tally)| ReasonCount {
-                    reason: reason.name().to_owned(),
-                    outcome: outcome.name().to_owned(),
-                    packets: tally.packets,
-                    bytes: tally.bytes,
-                })
-                .collect(),
+            reasons: self.reasons()?,
             losses: self::losses(&losses),
             blocks: self.blocks.len() as u64,
             started: self.started,
@@ -59,13 +55,31 @@ impl Control {
         })
     }
 
+    /// Frames by reason and outcome.
+    pub(super) fn reasons(&self) -> Result<Vec<ReasonCount>, Problem> {
+        let reasons = self.datapath.reason_tallies().map_err(|error| kernel(&error))?;
+        let count = |(reason, outcome, tally): (Reason, Outcome, records::Tally)| ReasonCount {
+            reason: reason.name().to_owned(),
+            outcome: outcome.name().to_owned(),
+            packets: tally.packets,
+            bytes: tally.bytes,
+        };
+        Ok(reasons.into_iter().map(count).collect())
+    }
+
+    /// The limits of the policy that the kernel holds too, each with what the kernel holds.
+    pub(super) fn held_limits(&self) -> Vec<(&policy::Limit, HeldLimit)> {
+        let held = self.datapath.limits();
+        let of = |limit: &policy::Limit| {
+            held.iter().find(|held| records::name_str(&held.record.name) == limit.name).cloned()
+        };
+        self.document.limits.iter().filter_map(|limit| Some((limit, of(limit)?))).collect()
+    }
+
     /// Every limit that is in force.
     pub fn limits(&self) -> Result<Vec<LimitView>, Problem> {
-        let held = self.datapath.limits();
-        let in_force = self.document.limits.iter().filter_map(|limit| {
-            held.iter().find(|held| records::name_str(&held.record.name) == limit.name).map(|held| (limit, held))
-        });
-        in_force
+        self.held_limits()
+            .into_iter()
             .map(|(limit, held)| {
                 let tally = self.datapath.limit_tally(held.number).map_err(|error| kernel(&error))?;
                 let occupancy = self.datapath.occupancy(&held.record);
@@ -220,7 +234,7 @@ fn revision_view(info: RevisionInfo) -> RevisionView {
     RevisionView { revision: info.revision, author: info.author, message: info.message, at: info.at }
 }
 
-fn tallies(tally: &records::LimitTally) -> Tallies {
+pub(super) fn tallies(tally: &records::LimitTally) -> Tallies {
     let of = |tally: records::Tally| Tally { packets: tally.packets, bytes: tally.bytes };
     Tallies {
         admitted: of(tally.admitted),

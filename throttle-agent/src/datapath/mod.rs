@@ -34,6 +34,7 @@ mod source_map;
 mod sources;
 mod switch;
 mod tables;
+mod talkers;
 mod tallies;
 mod watch;
 
@@ -58,6 +59,7 @@ pub use self::{
     pins::{Detached, detach_all, detach_interface},
     reconcile::{Change, Step, reconcile},
     sources::{Entries, SourceDelta},
+    talkers::{Source, Talker, Talkers},
     watch::Watch,
 };
 

@@ -6,3 +6,4 @@ pub(super) mod explain;
 pub(super) mod health;
 pub(super) mod policy;
 pub(super) mod prefixes;
+pub(super) mod top;

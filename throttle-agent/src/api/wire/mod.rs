@@ -14,6 +14,7 @@ mod explain;
 mod policy;
 mod problem;
 mod status;
+mod top;
 
 pub use entries::{
     Block, Blocks, BlocksRequest, LimitRequest, LimitView, Limits, ModeRequest, NewBlock, Prefixes, PrefixesDelete,
@@ -27,6 +28,7 @@ pub use policy::{
 };
 pub use problem::{Problem, ProblemKind};
 pub use status::{Attachment, Build, Forecast, LossCounts, ReasonCount, RegionLoad, SessionAllow, Status, Table};
+pub use top::{RefusedSource, Talker, Top, TopLimit, TopQuery};
 
 /// The version of this contract, in every answer.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -89,6 +91,8 @@ pub mod paths {
     pub const EVENTS: &str = "/v1/events";
     /// `GET` [`super::Explanation`] (query [`super::ExplainQuery`]).
     pub const EXPLAIN: &str = "/v1/explain";
+    /// `GET` [`super::Top`] (query [`super::TopQuery`]).
+    pub const TOP: &str = "/v1/top";
     /// `GET` the OpenAPI document.
     pub const OPENAPI: &str = "/v1/openapi.json";
     /// `GET` 200 while the control loop ticks.
