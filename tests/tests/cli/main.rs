@@ -9,6 +9,7 @@ mod sessions;
 mod top;
 mod unit;
 mod views;
+mod warnings;
 
 use anyhow::{Context, Result, ensure};
 use std::{net::Ipv4Addr, process::Output};

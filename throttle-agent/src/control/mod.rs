@@ -18,6 +18,7 @@ mod session;
 mod sessions;
 mod sources;
 mod top;
+mod trends;
 mod views;
 mod writes;
 
@@ -32,6 +33,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use sessions::Sessions;
 use tokio::sync::watch;
+use trends::Trends;
 pub use writes::{Author, read_document};
 
 use crate::{
@@ -68,6 +70,9 @@ pub struct Control {
     stale: bool,
     /// When the table was looked over; adopting it did so.
     swept: Instant,
+    /// What limits come to over time, and when they were last looked at.
+    trends: Trends,
+    looked: Option<Instant>,
     /// How the interfaces stood when they were last looked at.
     attachments: Vec<Attachment>,
     faults: Faults,
@@ -120,6 +125,8 @@ impl Control {
             blocks: BTreeMap::new(),
             stale: false,
             swept: Instant::now(),
+            trends: Trends::default(),
+            looked: None,
             attachments: Vec::new(),
             faults: Faults::default(),
             started: Timestamp::now(),

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The share of a region's slots in debt that is worth a word: four of five that are open to any source.
-const CROWDED: f64 = 0.6;
+pub(super) const CROWDED: f64 = 0.6;
 /// Bytes of a set and of its aggregate.
 const SET_BYTES: u64 = (WAYS * size_of::<records::Slot>() + size_of::<u64>()) as u64;
 
@@ -37,6 +37,7 @@ impl Control {
         problems.extend(limits.iter().flat_map(crowded));
         Ok(Status {
             problems,
+            warnings: self.trends.warnings(),
             mode: self.document.mode,
             revision: self.revision,
             pending: self.pending(),
