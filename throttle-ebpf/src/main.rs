@@ -60,10 +60,12 @@ fn judge(ctx: &XdpContext, length: u32) -> u32 {
         None => decide(ctx, &in_force, packet, length, clock),
         Some(shape) => shape,
     };
-    if matches!(verdict.outcome, Outcome::Reject)
-        && answer::answer(ctx.ctx, length, in_force.generation, clock.nanos()) != Outcome::Reject as u32
-    {
-        verdict.outcome = Outcome::Drop;
+    if matches!(verdict.outcome, Outcome::Reject) {
+        let crowded = u32::from(verdict.reason == Reason::ConnectionLimit as u8);
+        let answered = answer::answer(ctx.ctx, length, in_force.generation, clock.nanos(), crowded);
+        if answered != Outcome::Reject as u32 {
+            verdict.outcome = Outcome::Drop;
+        }
     }
     let frame = Frame { ctx: ctx.ctx, length, interface: ctx.ingress_ifindex() as u32 };
     account::account(&in_force, packet, &verdict, &frame, clock)

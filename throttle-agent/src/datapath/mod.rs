@@ -14,6 +14,7 @@ mod between;
 mod bpf;
 mod btf;
 mod claim;
+mod connections;
 pub mod doctor;
 mod ethtool;
 mod events;
@@ -28,6 +29,7 @@ mod reconcile;
 mod regions;
 mod rename;
 mod signals;
+mod sockdiag;
 mod sockets;
 mod source_map;
 mod sources;
@@ -50,6 +52,7 @@ use self::{
 pub use self::{
     attach::{Attachment, Mode, Standing, XdpMode},
     claim::{Claim, PRIVATE_PINS, claim},
+    connections::{Drift, Held},
     events::Events,
     interfaces::{Interface, interfaces},
     load::{OpenError, Options},
@@ -85,6 +88,7 @@ pub struct Datapath {
     owed: Owed,
     /// Why nobody watches the sockets, where somebody should.
     unwatched: Option<String>,
+    connections: MapData,
     events: MapData,
     /// Whoever reads the events.
     reader: Weak<()>,
