@@ -8,6 +8,7 @@
 
 mod back;
 mod clock;
+mod connections;
 mod due;
 mod enforce;
 mod faults;
@@ -24,6 +25,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 use anyhow::Context as _;
 use back::Waiting;
 pub use clock::Clock;
+use connections::Counting;
 pub use faults::Faults;
 pub use handle::Handle;
 use ipnet::IpNet;
@@ -66,6 +68,8 @@ pub struct Control {
     stale: bool,
     /// When the table was looked over; adopting it did so.
     swept: Instant,
+    /// When the open connections are counted anew.
+    counting: Counting,
     /// How the interfaces stood when they were last looked at.
     attachments: Vec<Attachment>,
     faults: Faults,
@@ -118,6 +122,7 @@ impl Control {
             blocks: BTreeMap::new(),
             stale: false,
             swept: Instant::now(),
+            counting: Counting::new(),
             attachments: Vec::new(),
             faults: Faults::default(),
             started: Timestamp::now(),
