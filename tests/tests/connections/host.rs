@@ -64,11 +64,6 @@ impl Host {
         Ok(self.datapath.connections()?.len())
     }
 
-    /// The kernel edge.
-    pub(crate) fn datapath(&mut self) -> &mut Datapath {
-        &mut self.datapath
-    }
-
     /// Ends the agent and starts another one.
     pub(crate) fn restart(self, meanwhile: impl FnOnce(&Wire) -> Result<()>) -> Result<Self> {
         let Self { datapath, _near, wire, pins } = self;
