@@ -11,12 +11,15 @@ mod clock;
 mod connections;
 mod due;
 mod enforce;
+mod explain;
 mod faults;
 mod handle;
 mod interfaces;
 mod session;
 mod sessions;
 mod sources;
+mod top;
+mod trends;
 mod views;
 mod writes;
 
@@ -32,6 +35,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use sessions::Sessions;
 use tokio::sync::watch;
+use trends::Trends;
 pub use writes::{Author, read_document};
 
 use crate::{
@@ -70,6 +74,9 @@ pub struct Control {
     swept: Instant,
     /// When the open connections are counted anew.
     counting: Counting,
+    /// What limits come to over time, and when they were last looked at.
+    trends: Trends,
+    looked: Option<Instant>,
     /// How the interfaces stood when they were last looked at.
     attachments: Vec<Attachment>,
     faults: Faults,
@@ -123,6 +130,8 @@ impl Control {
             stale: false,
             swept: Instant::now(),
             counting: Counting::new(),
+            trends: Trends::default(),
+            looked: None,
             attachments: Vec::new(),
             faults: Faults::default(),
             started: Timestamp::now(),

@@ -13,6 +13,9 @@ use crate::policy::Mode;
 pub struct Status {
     /// What is wrong, each with its remedy; empty when all is well. `throttle status` exits 4 when it is not.
     pub problems: Vec<String>,
+    /// What deserves a look and may be meant, each with its remedy; judged by what limits came to over time.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Whether the host enforces at all.
     pub mode: Mode,
     /// The revision in force; 0 before the first.
