@@ -11,7 +11,7 @@ mod sources;
 pub use self::{account::*, policy::*, sources::*};
 
 /// The version of everything in this module and of the set of maps. Pinned maps of another version are refused.
-pub const LAYOUT: u64 = 2;
+pub const LAYOUT: u64 = 3;
 
 /// Policies that exist at once: the one in force and the one being written.
 pub const GENERATIONS: u32 = 2;
@@ -123,4 +123,5 @@ sized! {
     LimitTally: 80,
     Losses: 32,
     Event: 64,
+    Carried: 88,
 }
