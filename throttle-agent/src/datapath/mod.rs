@@ -21,6 +21,7 @@ mod grace;
 mod interfaces;
 mod load;
 mod mapped;
+mod migrate;
 mod netlink;
 mod occupancy;
 mod pins;
@@ -45,7 +46,8 @@ use aya::{
 };
 
 use self::{
-    apply::Owed, grace::Grace, pins::Pins, reconcile::Refused, sources::Sources, tables::Tables, tallies::Tallies,
+    apply::Owed, grace::Grace, migrate::Handover, pins::Pins, reconcile::Refused, sources::Sources, tables::Tables,
+    tallies::Tallies,
 };
 pub use self::{
     attach::{Attachment, Mode, Standing, XdpMode},
@@ -53,6 +55,7 @@ pub use self::{
     events::Events,
     interfaces::{Interface, interfaces},
     load::{OpenError, Options},
+    migrate::{Step as TakeOverStep, TakenOver, forecast},
     occupancy::{Bucket, Occupancy, Use},
     pins::{Detached, detach_all, detach_interface},
     reconcile::{Change, Step, reconcile},
@@ -83,6 +86,8 @@ pub struct Datapath {
     renamed: BTreeMap<String, String>,
     /// What the last change of policy has left to be done.
     owed: Owed,
+    /// A change of layout that is under way.
+    handover: Option<Handover>,
     /// Why nobody watches the sockets, where somebody should.
     unwatched: Option<String>,
     events: MapData,
