@@ -88,7 +88,12 @@ impl<'a> Site<'a> {
 
     /// Starts an agent that must refuse to run, and gives what it says.
     pub fn refusal(&self, arguments: &[&str]) -> Result<String> {
-        let mut agent = self.spawn(arguments)?;
+        self.refusal_of(binary()?, arguments)
+    }
+
+    /// The same with another build of the binary.
+    pub fn refusal_of(&self, binary: &Path, arguments: &[&str]) -> Result<String> {
+        let mut agent = self.spawn_build(binary, arguments)?;
         let status = agent.ready()?.context("the agent runs")?;
         ensure!(status.code() == Some(1), "the agent ended with {status}:\n{}", agent.log());
         Ok(agent.log())
