@@ -136,10 +136,9 @@ impl Control {
     /// Where the maps had an earlier layout: changes over to this build's, now that they hold the policy.
     fn take_over(&mut self) -> anyhow::Result<()> {
         let outcome = self.datapath.take_over(|_| ());
-        let faults = || self.faults.all().join("; ");
-        let Some(taken) = outcome.with_context(|| format!("the earlier build stays. {}", faults()))? else {
-            return Ok(());
-        };
+        let faults = self.faults.all();
+        let outcome = if faults.is_empty() { outcome } else { outcome.with_context(|| faults.join("; ")) };
+        let Some(taken) = outcome? else { return Ok(()) };
         tracing::info!(
             from = taken.from,
             admitted_meanwhile = taken.admitted_meanwhile,

@@ -77,7 +77,7 @@ pub enum OpenError {
         /// The directory.
         pin_dir: PathBuf,
     },
-    /// The pinned maps are of another version.
+    /// The pinned maps are of another version, from which nothing can be carried over.
     #[error(
         "the maps in {} have layout {found}, this build has {LAYOUT} and cannot carry them over; they go on enforcing. \
          To change over all the same, run `throttle detach` and then this again: buckets and counters start anew, policy \

@@ -181,6 +181,30 @@ mod tests {
     use throttle_common::records::{LAYOUT, name_bytes};
 
     #[test]
+    fn what_every_layout_has_in_the_same_place_lies_there_in_this_one() {
+        use std::mem::offset_of;
+        use throttle_common::records::{Control, LimitTally, Losses, Policy, Tally};
+        let head = [
+            offset_of!(Control, layout),
+            offset_of!(Control, secret),
+            offset_of!(Control, generation),
+            offset_of!(Control, sets),
+            offset_of!(Policy, revision),
+        ];
+        assert_eq!(head, [0, 8, 24, 32, 0]);
+        let region = [
+            offset_of!(Region, base),
+            offset_of!(Region, sets),
+            offset_of!(Region, prefix),
+            offset_of!(Region, aggregate),
+        ];
+        assert_eq!(region, [0, 4, 8, 9]);
+        assert_eq!([offset_of!(LimitTally, admitted), offset_of!(Tally, packets)], [0, 0]);
+        // New counters come last, so that those of an earlier layout are a beginning of these.
+        assert!([offset_of!(LimitTally, overflowed), offset_of!(Losses, answers_undue)] == [64, 24]);
+    }
+
+    #[test]
     fn only_layouts_of_the_past_are_described_each_once() {
         assert!(PAST.is_sorted_by_key(|past| past.layout));
         assert!(PAST.windows(2).all(|pair| pair[0].layout != pair[1].layout));

@@ -36,10 +36,10 @@ pub enum Step {
     SetAside,
     /// The new maps get theirs. From here on there is no way back.
     Name,
+    /// The program that watches sockets is replaced: first, so that it sees every connection that the others let in.
+    Watch,
     /// The program of an interface is replaced, through its link: once for each.
     Replace,
-    /// The program that watches sockets is replaced.
-    Watch,
     /// What sources were charged meanwhile is carried over too.
     Carry,
     /// Counters are moved.
@@ -51,7 +51,7 @@ pub enum Step {
 impl Step {
     /// All of them, in their order.
     pub const ALL: [Self; 8] =
-        [Self::Copy, Self::SetAside, Self::Name, Self::Replace, Self::Watch, Self::Carry, Self::Count, Self::Forget];
+        [Self::Copy, Self::SetAside, Self::Name, Self::Watch, Self::Replace, Self::Carry, Self::Count, Self::Forget];
 }
 
 /// What changing over came to.
@@ -90,16 +90,13 @@ impl Datapath {
 
     /// Ends a change of layout, where one is under way: puts the programs of this build, with its maps, in the place of
     /// the old ones on every interface. `before` is told of each step before it is taken. On an error before
-    /// [`Step::Replace`] nothing has changed; after it, the next agent goes on.
+    /// [`Step::Watch`] nothing has changed; after it, the next agent goes on.
     pub fn take_over(&mut self, mut before: impl FnMut(Step)) -> Result<Option<TakenOver>> {
         let Some(handover) = self.handover.take() else { return Ok(None) };
         let earlier = handover.earlier;
         before(Step::Copy);
         earlier.carry_buckets(self);
         earlier.carry_proven(self)?;
-        // Once more, in less time: the fewer packets come between this and the replacement, the better.
-        let admitted = earlier.admitted()?;
-        earlier.carry_buckets(self);
         if let Some(draft) = handover.draft {
             ensure!(
                 earlier.revision == 0 || self.policy().revision > 0,
@@ -111,16 +108,17 @@ impl Datapath {
             before(Step::SetAside);
             draft.supersede(&self.pins, || before(Step::Name))?;
         }
-        self.replace_programs(|| before(Step::Replace)).context(UNFINISHED)?;
-        self.grace.wait().context("cannot wait for the packets under the old programs").context(UNFINISHED)?;
-        earlier.carry_buckets(self);
-        let admitted_meanwhile = earlier.admitted()? - admitted;
         before(Step::Watch);
         // Where it fails the status says so, as ever.
         let _ = self.watch_sockets();
+        // Once more, in less time: the fewer packets come between this and the replacement, the better.
+        let admitted = earlier.admitted().context(UNFINISHED)?;
+        earlier.carry_buckets(self);
+        self.replace_programs(|| before(Step::Replace)).context(UNFINISHED)?;
+        self.grace.wait().context("cannot wait for what is under the old programs").context(UNFINISHED)?;
         before(Step::Carry);
-        self.grace.wait().context("cannot wait for the sockets under the old program").context(UNFINISHED)?;
         let forgotten = earlier.carry_buckets(self);
+        let admitted_meanwhile = earlier.admitted().context(UNFINISHED)? - admitted;
         earlier.carry_proven(self).context(UNFINISHED)?;
         before(Step::Count);
         earlier.move_counters(self).context("cannot carry the counters over").context(UNFINISHED)?;
