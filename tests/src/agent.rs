@@ -129,6 +129,14 @@ impl<'a> Site<'a> {
         serde_json::from_slice(&output.stdout).with_context(|| format!("throttle {arguments:?} printed no JSON"))
     }
 
+    /// What this build says that it would do with what is in force, and the exit code with which it says so.
+    pub fn check_upgrade(&self) -> Result<(serde_json::Value, Option<i32>)> {
+        let output = self.run(&["upgrade", "--check", "--json"])?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let report = serde_json::from_slice(&output.stdout).with_context(|| format!("it printed no JSON: {said}"))?;
+        Ok((report, output.status.code()))
+    }
+
     /// What the agent says of itself.
     pub fn status(&self) -> Result<Status> {
         let status: Envelope<Status> = serde_json::from_value(self.json(&["status"])?)?;

@@ -16,7 +16,14 @@ use throttle_agent::{
     datapath::{Datapath, Options, TakeOverStep},
     policy,
 };
-use throttle_tests::{agent::Site, machine, needs_root, previous::previous, program::DEFAULT_SETS, say, wire::Wire};
+use throttle_tests::{
+    agent::Site,
+    machine, needs_root,
+    previous::{self, previous},
+    program::DEFAULT_SETS,
+    say,
+    wire::Wire,
+};
 
 /// Tells this test, run once more as a process of its own, where to die, and where the pins are.
 const DIE_AT: &str = "THROTTLE_TESTS_DIE_AT";
@@ -40,6 +47,10 @@ fn an_agent_killed_at_any_step_of_a_change_of_layout_harms_nothing() -> Result<(
         change_over_until(&wire, &site, number).with_context(|| format!("before {step:?}"))?;
         sleep(Duration::from_millis(200));
         ensure!(is_attached(&wire)?, "{step:?}: a program is attached");
+        let begun = !matches!(step, TakeOverStep::Copy | TakeOverStep::SetAside);
+        let (check, code) = site.check_upgrade()?;
+        let plan = if begun { "finish" } else { "migrate" };
+        ensure!(check["plan"] == plan && check["from"] == previous::LAYOUT && code == Some(0), "{step:?}: {check}");
         after_the_crash(&site, &before, step)?;
         let agent = site.start(&RUN).with_context(|| format!("after a death before {step:?}"))?;
         let said = traffic.unharmed(&site).with_context(|| format!("after a death before {step:?}"))?;
@@ -50,6 +61,21 @@ fn an_agent_killed_at_any_step_of_a_change_of_layout_harms_nothing() -> Result<(
         site.ask(&["detach"])?;
         ensure!(!site.pin_dir().exists(), "{step:?}: nothing is left");
     }
+    Ok(())
+}
+
+#[test]
+fn a_change_of_layout_that_was_interrupted_is_undone_by_detach() -> Result<()> {
+    needs_root!();
+    let Some(before) = previous()? else { return Ok(()) };
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    throttled_by(&site, &before, &RUN, POLICY)?.kill()?;
+    let count = TakeOverStep::ALL.iter().position(|&step| step == TakeOverStep::Count).context("a step")?;
+    change_over_until(&wire, &site, count)?;
+    ensure!(site.pin_dir().join("maps-old").is_dir(), "there is something to be carried over");
+    site.ask(&["detach"])?;
+    ensure!(!is_attached(&wire)? && !site.pin_dir().exists(), "no program and no pin is left");
     Ok(())
 }
 
