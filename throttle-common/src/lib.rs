@@ -1,7 +1,8 @@
 //! The words and the arithmetic that the kernel programs and the agent share.
 //!
 //! Everything here is pure: state and `now` in, new state and decision out. The kernel programs and the agent read the
-//! same bytes ([`records`]), take the same decisions ([`gcra`], [`table`]) and see the same packet ([`packet`]).
+//! same bytes ([`records`]), take the same decisions ([`services`], [`limits`], [`table`], [`gcra`]) and see the same
+//! packet ([`packet`]).
 //!
 //! # Glossary
 //!
@@ -11,6 +12,8 @@
 //! - **service**: a named protocol, set of ports and optional destination prefix on this host.
 //! - **limit**: a named bound on what one source may do: a unit, a rate, a burst, an action.
 //! - **bucket**: what a limit remembers of one source: a single number, the theoretical arrival time ([`gcra`]).
+//! - **connection**: a TCP connection that somebody opened to this host and that is not closed; it holds a **place**
+//!   under every limit on connections that are open at once ([`connections`]).
 //! - **region**: the part of the table of buckets that belongs to one limit and address family.
 //! - **proven source**: a source that is known not to be spoofed; one way of every set is kept for such.
 //! - **aggregate**: the /24 or /48 whose bucket serves the sources that found no place in a region.
@@ -24,10 +27,14 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod connections;
 pub mod gcra;
+pub mod handshakes;
 pub mod hash;
+pub mod limits;
 pub mod packet;
 pub mod proven;
 pub mod records;
+pub mod services;
 pub mod table;
 pub mod words;

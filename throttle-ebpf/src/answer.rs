@@ -1,4 +1,5 @@
-//! The answers of `reject`: a TCP reset to a SYN, ICMP "administratively prohibited" to the rest.
+//! The answers of `reject`: a TCP reset to a SYN and to what would complete a handshake, ICMP "administratively
+//! prohibited" to the rest.
 //!
 //! The refused frame itself is turned round and sent back, at most as often as the policy's budget for answers allows,
 //! and never in answer to what must not be answered. Where no answer goes out the packet is dropped, and counted.
@@ -14,21 +15,19 @@ use network_types::{
     eth::EthHdr,
     ip::{Ipv4Hdr, Ipv6Hdr},
     tcp::TcpHdr,
-    vlan::VlanHdr,
 };
 use throttle_common::{
     gcra,
-    packet::{Family, MAX_VLANS, Packet, protocol, tcp},
+    packet::{Family, Packet, protocol, tcp},
     words::Outcome,
 };
 
 use crate::{
     atomic,
+    frame::{LINK_MAX, at},
     tables::{ANSWER_BUCKET, LOSSES, POLICIES, scratch},
 };
 
-/// The longest link-layer header that is parsed.
-const LINK_MAX: usize = EthHdr::LEN + MAX_VLANS * VlanHdr::LEN;
 /// The longest IP header with extensions that is quoted back.
 const QUOTE_MAX: usize = 120;
 /// And the eight bytes of transport behind it (RFC 792).
@@ -37,12 +36,13 @@ const ICMP_HEADER: usize = 8;
 const HOP_LIMIT: u8 = 64;
 const DONT_FRAGMENT: u16 = 0x4000;
 
-/// Answers the packet in the scratch space, `length` bytes long; gives the number of the outcome.
+/// Answers the packet in the scratch space, `length` bytes long; gives the number of the outcome. `crowded` is 1 where a
+/// limit on open connections refused it.
 ///
 /// A global function, which the verifier checks once and by itself.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn answer(ctx: *mut xdp_md, length: u32, generation: u32, now: u64) -> u32 {
+pub extern "C" fn answer(ctx: *mut xdp_md, length: u32, generation: u32, now: u64, crowded: u32) -> u32 {
     let (Some(scratch), Some(losses)) = (scratch(), LOSSES.get_ptr_mut(0)) else { return Outcome::Drop as u32 };
     // SAFETY: this CPU's own element, and nothing interrupts this program.
     let losses = unsafe { &mut *losses };
@@ -58,7 +58,7 @@ pub extern "C" fn answer(ctx: *mut xdp_md, length: u32, generation: u32, now: u6
         losses.answers_withheld += 1;
         return Outcome::Drop as u32;
     }
-    let answered = match (packet.family, packet.opens_connection()) {
+    let answered = match (packet.family, packet.opens_connection() || crowded != 0) {
         (Family::V4, true) => reset::<{ Ipv4Hdr::LEN }>(&ctx, packet, link, quote, length),
         (Family::V6, true) => reset::<{ Ipv6Hdr::LEN }>(&ctx, packet, link, quote, length),
         (Family::V4, false) => prohibit::<{ Ipv4Hdr::LEN }>(&ctx, packet, link, quote, length),
@@ -94,30 +94,38 @@ fn within_budget(generation: u32, now: u64) -> bool {
     }
 }
 
-/// Turns a SYN into the reset that refuses it (RFC 9293, section 3.5.2). `IP` is the length of the plain IP header.
+/// Turns a segment into the reset that refuses it (RFC 9293, section 3.5.2): it acknowledges a SYN, and goes on where any
+/// other says that we are. `IP` is the length of the plain IP header.
 #[inline(always)]
 fn reset<const IP: usize>(ctx: &XdpContext, packet: &Packet, link: usize, quote: usize, length: u32) -> Option<()> {
+    let refused = at::<TcpHdr>(ctx, link + quote)?;
     // SAFETY: `at` checked the range.
-    let sequence = u32::from_be_bytes(unsafe { (*at::<TcpHdr>(ctx, link + quote)?).seq });
-    let acknowledged = sequence.wrapping_add(1).wrapping_add(u32::from(packet.payload));
+    let [sequence, expected] = unsafe { [(*refused).seq, (*refused).ack_seq] }.map(u32::from_be_bytes);
+    let (sequence, acknowledged, flags) = if packet.opens_connection() {
+        (0, sequence.wrapping_add(1).wrapping_add(u32::from(packet.payload)), tcp::RST | tcp::ACK)
+    } else {
+        (expected, 0, tcp::RST)
+    };
     resize(ctx, link + IP + TcpHdr::LEN, length)?;
     turn_round(ctx)?;
     let segment = TcpHdr::LEN as u16;
     write_ip::<IP>(ctx, packet, link, protocol::TCP, segment)?;
-    let offset_and_flags = u16::from(TcpHdr::LEN as u8 / 4) << 12 | u16::from(tcp::RST | tcp::ACK);
+    let offset_and_flags = u16::from(TcpHdr::LEN as u8 / 4) << 12 | u16::from(flags);
     let sum = pseudo_header(packet, protocol::TCP, segment)
         + u64::from(packet.source_port)
         + u64::from(packet.destination_port)
+        + halves(u64::from(sequence))
         + halves(u64::from(acknowledged))
         + u64::from(offset_and_flags);
     let bytes = at::<[u8; TcpHdr::LEN]>(ctx, link + IP)?;
     let [s0, s1] = packet.destination_port.to_be_bytes();
     let [d0, d1] = packet.source_port.to_be_bytes();
+    let [q0, q1, q2, q3] = sequence.to_be_bytes();
     let [a0, a1, a2, a3] = acknowledged.to_be_bytes();
     let [f0, f1] = offset_and_flags.to_be_bytes();
     let [c0, c1] = fold(sum).to_be_bytes();
     // SAFETY: `at` checked the range.
-    unsafe { *bytes = [s0, s1, d0, d1, 0, 0, 0, 0, a0, a1, a2, a3, f0, f1, 0, 0, c0, c1, 0, 0] };
+    unsafe { *bytes = [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, f0, f1, 0, 0, c0, c1, 0, 0] };
     Some(())
 }
 
@@ -245,11 +253,4 @@ const fn fold(sum: u64) -> u16 {
     let sum = halves(sum);
     let sum = halves(sum);
     !(halves(sum) as u16)
-}
-
-/// The `T` at an offset into the frame, if it lies within.
-#[inline(always)]
-fn at<T>(ctx: &XdpContext, offset: usize) -> Option<*mut T> {
-    let start = ctx.data() + offset;
-    (start + size_of::<T>() <= ctx.data_end()).then_some(start as *mut T)
 }

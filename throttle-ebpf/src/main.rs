@@ -12,6 +12,8 @@ mod answer;
 mod atomic;
 mod carry;
 mod clock;
+mod connections;
+mod frame;
 mod limits;
 mod services;
 mod sockets;
@@ -22,7 +24,7 @@ mod verdict;
 use aya_ebpf::{bindings::xdp_action, helpers::bpf_xdp_get_buff_len, macros::xdp, programs::XdpContext};
 use throttle_common::{
     packet::{self, Packet},
-    records::FATES,
+    records::{FATES, SourceEntry},
     words::{Outcome, Reason},
 };
 
@@ -56,13 +58,15 @@ fn judge(ctx: &XdpContext, length: u32) -> u32 {
     scratch.clock = if in_force.policy.clock_first == 0 { Clock::unread() } else { Clock::read() };
     let Scratch { packet, shape, clock, .. } = read(ctx, length, scratch);
     let mut verdict = match Verdict::of_shape(*shape, in_force.policy) {
-        None => decide(&in_force, packet, length, clock),
+        None => decide(ctx, &in_force, packet, length, clock),
         Some(shape) => shape,
     };
-    if matches!(verdict.outcome, Outcome::Reject)
-        && answer::answer(ctx.ctx, length, in_force.generation, clock.nanos()) != Outcome::Reject as u32
-    {
-        verdict.outcome = Outcome::Drop;
+    if matches!(verdict.outcome, Outcome::Reject) {
+        let crowded = u32::from(verdict.reason == Reason::ConnectionLimit as u8);
+        let answered = answer::answer(ctx.ctx, length, in_force.generation, clock.nanos(), crowded);
+        if answered != Outcome::Reject as u32 {
+            verdict.outcome = Outcome::Drop;
+        }
     }
     let frame = Frame { ctx: ctx.ctx, length, interface: ctx.ingress_ifindex() as u32 };
     account::account(&in_force, packet, &verdict, &frame, clock)
@@ -95,16 +99,16 @@ fn forget<T>(known: &mut T) -> &mut T {
 const READABLE: u32 = FATES as u32;
 
 #[inline(always)]
-fn decide(in_force: &InForce, packet: &Packet, length: u32, clock: &mut Clock) -> Verdict {
-    let standing = sources::look_up(in_force, packet);
-    if standing.allowed() {
+fn decide(ctx: &XdpContext, in_force: &InForce, packet: &Packet, length: u32, clock: &mut Clock) -> Verdict {
+    let entry = sources::look_up(in_force, packet);
+    if entry.is_some_and(SourceEntry::allows) {
         return Verdict::pass(Reason::Allowed);
     }
-    if standing.blocked(clock) {
+    if entry.is_some_and(|entry| entry.blocks(|| clock.nanos())) {
         return Verdict::refuse(Reason::Blocked, in_force.policy);
     }
     let service = services::classify(in_force, packet);
-    limits::judge(in_force, service, packet, length, standing.proven(), clock)
+    limits::judge(ctx, in_force, service, length, entry.is_some_and(SourceEntry::knows), clock)
 }
 
 #[cfg(not(test))]

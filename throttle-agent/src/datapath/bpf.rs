@@ -30,6 +30,7 @@ enum Command {
     ObjectGet = 7,
     ProgramFdById = 13,
     ObjectInfo = 15,
+    MapLookupBatch = 24,
     MapUpdateBatch = 26,
     MapDeleteBatch = 27,
     LinkCreate = 28,
@@ -195,6 +196,21 @@ pub(super) fn map_update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::R
     element(Command::MapUpdateElement, map, key, value.as_ptr() as u64)
 }
 
+/// What must be so for an element to be written.
+#[derive(Clone, Copy)]
+pub(super) enum Existence {
+    /// There is none with the key: `BPF_NOEXIST`.
+    Forbidden = 1,
+    /// There is one: `BPF_EXIST`.
+    Needed = 2,
+}
+
+/// Writes one element, or fails with EEXIST or ENOENT.
+pub(super) fn map_update_if(map: BorrowedFd<'_>, key: &[u8], value: &[u8], existence: Existence) -> io::Result<()> {
+    let (key, value) = (key.as_ptr() as u64, value.as_ptr() as u64);
+    bpf(Command::MapUpdateElement, &mut [u64::from(number(map)), key, value, existence as u64]).map(drop)
+}
+
 /// Removes one element.
 pub(super) fn map_delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
     element(Command::MapDeleteElement, map, key, 0)
@@ -246,6 +262,39 @@ fn batch(command: Command, map: BorrowedFd<'_>, keys: u64, values: u64, count: u
     let mut attributes =
         BatchAttributes { in_batch: 0, out_batch: 0, keys, values, count, map, element_flags: 0, flags: 0 };
     bpf(command, &mut attributes).map(drop)
+}
+
+/// Every element of a hash map: keys and values. Of what changes meanwhile some may be missing, or twice.
+pub(super) fn map_lookup_all(map: BorrowedFd<'_>, key: usize, value: usize) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    const BATCH: usize = 4096;
+    let (mut keys, mut values) = (vec![0; BATCH * key], vec![0; BATCH * value]);
+    // Where a batch ended: the kernel's own number, whatever it means.
+    let mut place = [0u8; 16];
+    let (mut elements, mut first) = (Vec::new(), true);
+    loop {
+        let mut attributes = BatchAttributes {
+            in_batch: if first { 0 } else { place.as_ptr() as u64 },
+            out_batch: place.as_mut_ptr() as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: BATCH as u32,
+            map: number(map),
+            element_flags: 0,
+            flags: 0,
+        };
+        let ended = match bpf(Command::MapLookupBatch, &mut attributes) {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) => return Err(error),
+        };
+        let count = attributes.count as usize;
+        let pairs = keys.chunks_exact(key).zip(values.chunks_exact(value)).take(count);
+        elements.extend(pairs.map(|(key, value)| (key.to_vec(), value.to_vec())));
+        if ended {
+            return Ok(elements);
+        }
+        first = false;
+    }
 }
 
 /// Loads a program of a few instructions, to learn whether the kernel takes it.

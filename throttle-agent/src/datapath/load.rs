@@ -182,6 +182,7 @@ impl Datapath {
             tallies: Tallies::new(&ebpf)?,
             sources: Sources::new(&ebpf)?,
             grace: Grace::new().context("cannot make the map that waiting for packets needs")?,
+            connections: map(&ebpf, maps::CONNECTIONS)?,
             events: map(&ebpf, maps::EVENTS)?,
             owed: Owed::default(),
             handover: None,

@@ -14,6 +14,7 @@ mod between;
 mod bpf;
 mod btf;
 mod claim;
+mod connections;
 pub mod doctor;
 mod ethtool;
 mod events;
@@ -29,6 +30,7 @@ mod reconcile;
 mod regions;
 mod rename;
 mod signals;
+mod sockdiag;
 mod sockets;
 mod source_map;
 mod sources;
@@ -52,6 +54,7 @@ use self::{
 pub use self::{
     attach::{Attachment, Mode, Standing, XdpMode},
     claim::{Claim, PRIVATE_PINS, claim},
+    connections::{Drift, Held},
     events::Events,
     interfaces::{Interface, interfaces},
     load::{OpenError, Options},
@@ -90,6 +93,7 @@ pub struct Datapath {
     handover: Option<Handover>,
     /// Why nobody watches the sockets, where somebody should.
     unwatched: Option<String>,
+    connections: MapData,
     events: MapData,
     /// Whoever reads the events.
     reader: Weak<()>,

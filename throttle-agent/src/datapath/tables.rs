@@ -16,6 +16,7 @@ use throttle_common::{
         CANDIDATES, Control, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, PORT_WORDS, Policy, Service, Slot, maps,
         port_place,
     },
+    services::Directory,
     table::WAYS,
 };
 
@@ -87,6 +88,16 @@ impl Tables {
             .collect()
     }
 
+    /// One limit in force.
+    pub(super) fn limit(&self, number: u16) -> Limit {
+        self.limits.get(self.in_force() * MAX_LIMITS + u32::from(number) % MAX_LIMITS)
+    }
+
+    /// Where the services in force stand.
+    pub(super) fn directory(&self) -> InForce<'_> {
+        InForce { tables: self, generation: self.in_force() }
+    }
+
     /// The services in force, by number.
     pub(super) fn services(&self) -> Vec<(u16, Service)> {
         let base = self.in_force() * MAX_SERVICES;
@@ -132,6 +143,31 @@ impl Tables {
         assert!(offset + 4 <= size_of_val(words), "the offset is one of the record's own");
         // SAFETY: within the element by the line above, aligned because the record is `#[repr(C)]` and starts a word.
         unsafe { AtomicU32::from_ptr(words.as_ptr().cast::<u32>().byte_add(offset).cast_mut()) }
+    }
+}
+
+/// The services of one generation.
+pub(super) struct InForce<'a> {
+    tables: &'a Tables,
+    generation: u32,
+}
+
+impl Directory for InForce<'_> {
+    type List = [u16; CANDIDATES];
+    type Entry = Service;
+
+    fn ports(&self, word: u32) -> Option<u64> {
+        (word < PORT_WORDS).then(|| self.tables.ports.get(self.generation * PORT_WORDS + word))
+    }
+
+    fn list(&self, number: u16) -> Option<[u16; CANDIDATES]> {
+        let number = u32::from(number);
+        (number < MAX_CANDIDATES).then(|| self.tables.candidates.get(self.generation * MAX_CANDIDATES + number))
+    }
+
+    fn service(&self, number: u16) -> Option<Service> {
+        let number = u32::from(number);
+        (number < MAX_SERVICES).then(|| self.tables.services.get(self.generation * MAX_SERVICES + number))
     }
 }
 

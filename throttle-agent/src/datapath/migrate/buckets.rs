@@ -8,46 +8,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use throttle_common::{
     gcra::{self, Ticks},
-    table::{self, Check, Commit, OPEN_WAYS, Request, Set, WAYS},
+    table::{self, Check, Commit, Look as _, OPEN_WAYS, Request, Set, WAYS},
 };
 
-use crate::datapath::regions::Scale;
+use crate::datapath::{connections::MappedSet, regions::Scale};
 
 /// How often a bucket is tried that packets keep charging.
 const TRIES: usize = 64;
 /// Words of a set: a key and a bucket in each way.
 const WORDS: usize = 2 * WAYS;
 
-/// One set of a table, through its mapping.
-struct Mapped<'m>(&'m [AtomicU64]);
-
-impl Set for Mapped<'_> {
-    fn key(&self, way: usize) -> u64 {
-        self.0[2 * way].load(Ordering::Relaxed)
-    }
-
-    fn tat(&self, way: usize) -> Ticks {
-        self.0[2 * way + 1].load(Ordering::Relaxed)
-    }
-
-    fn set_key(&self, way: usize, key: u64) {
-        self.0[2 * way].store(key, Ordering::Release);
-    }
-
-    fn swap_tat(&self, way: usize, old: Ticks, new: Ticks) -> bool {
-        self.0[2 * way + 1].compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-    }
-
-    fn refund(&self, way: usize, cost: Ticks) {
-        self.0[2 * way + 1].fetch_sub(cost, Ordering::SeqCst);
-    }
-}
-
 /// Carries the debts of whole sets; gives how many found no place.
 pub(super) fn carry(old: &[AtomicU64], new: &[AtomicU64], scale: &Scale, now: impl Fn() -> Ticks) -> u64 {
     let mut lost = 0;
     for (old, new) in old.chunks_exact(WORDS).zip(new.chunks_exact(WORDS)) {
-        let (old, new) = (Mapped(old), Mapped(new));
+        let (old, new) = (MappedSet(old), MappedSet(new));
         for way in 0..WAYS {
             // The clock is read only where something is owed at all: most of a table is empty.
             let tat = old.tat(way);
@@ -120,7 +95,7 @@ mod tests {
     }
 
     fn debt(set: &[AtomicU64], key: u64) -> Ticks {
-        let set = Mapped(set);
+        let set = MappedSet(set);
         (0..WAYS).filter(|&way| set.key(way) == key).map(|way| gcra::debt(set.tat(way), NOW)).max().unwrap_or(0)
     }
 

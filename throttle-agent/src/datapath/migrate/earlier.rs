@@ -122,6 +122,10 @@ impl Earlier {
         let mut kept = Vec::new();
         for old in self.limits.iter().map(|held| &held.record) {
             let Some(new) = next.iter().map(|held| &held.record).find(|new| new.name == old.name) else { continue };
+            // Connections that are open are counted anew, from the sockets that there are.
+            if new.is_concurrency() {
+                continue;
+            }
             let families = FAMILIES.into_iter().filter(|&family: &Family| keeps(old, new, family));
             kept.extend(families.map(|family| *new.region(family)).map(|region| {
                 let same = new.price == old.price;

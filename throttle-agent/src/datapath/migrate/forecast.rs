@@ -181,12 +181,15 @@ fn fate(what: &'static str, kept: bool, text: impl Into<String>) -> Fate {
 
 const STORE: &str = "they are in the store, and are put in force from there";
 
+const SOCKETS: &str = "those that are open stay open, and are counted from the sockets that there are";
+
 fn adopted() -> Vec<Fate> {
     let stays = "the maps stay, and the new program goes on with them";
     vec![
         fate("buckets", true, stays),
         fate("counters", true, stays),
         fate("proven sources", true, stays),
+        fate("connections", true, stays),
         fate("events", true, "those that nobody has read yet stay where they are"),
         fate("policy and blocks", true, STORE),
     ]
@@ -198,6 +201,7 @@ fn gone() -> Vec<Fate> {
         fate("buckets", false, format!("{detach}: every source begins with its whole burst")),
         fate("counters", false, detach),
         fate("proven sources", false, format!("{detach}: each is proven again by its next handshake")),
+        fate("connections", true, SOCKETS),
         fate("events", false, detach),
         fate("policy and blocks", true, STORE),
     ]
@@ -220,6 +224,7 @@ fn changed_over(directory: &Path) -> Result<Vec<Fate>> {
         fate("buckets", true, buckets),
         fate("counters", true, format!("{judged} frames judged so far")),
         fate("proven sources", true, "each for the rest of its hour"),
+        fate("connections", true, SOCKETS),
         fate("events", unread == 0, events),
         fate("budgets", false, "those of events and answers begin full: at most one burst more of each"),
         fate("policy and blocks", true, STORE),

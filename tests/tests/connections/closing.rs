@@ -1,0 +1,1 @@
+//! What ends a connection ends its place, whoever ends it and however.

@@ -1,0 +1,113 @@
+//! A throttled host with a server, and clients on the other end of the wire.
+
+use super::{PATIENCE, policy};
+use anyhow::{Context as _, Result};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+};
+use throttle_agent::{
+    datapath::{Datapath, Drift, Mode, Options},
+    policy::{self as policies},
+};
+use throttle_tests::{
+    generator::Sender,
+    netns::Namespace,
+    pins::Pins,
+    wire::{FAR, Wire},
+};
+
+/// The far host of a wire under a policy.
+pub struct Host {
+    datapath: Datapath,
+    // In the order in which they must go.
+    _near: Sender,
+    pub wire: Wire,
+    pins: Pins,
+}
+
+impl Host {
+    /// Throttles the far end, with the near end as a veth needs it for answers.
+    pub fn new() -> Result<Self> {
+        let (wire, pins) = (Wire::new()?, Pins::new()?);
+        let near = Sender::on(&wire)?;
+        let datapath = open(&wire.far, &pins)?;
+        Ok(Self { datapath, _near: near, wire, pins })
+    }
+
+    /// Puts limits on the open connections to a port in force.
+    pub fn limit(&mut self, port: u16, limits: &[&str]) -> Result<()> {
+        let document = policies::parse(&policy(port, limits)).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
+        let revision = self.datapath.policy().revision + 1;
+        let compiled = policies::compile(&document, revision, &self.datapath.layout())
+            .map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
+        self.datapath.apply(&compiled)?;
+        self.reconcile().map(drop)
+    }
+
+    /// Mends the count by the sockets that there are.
+    pub fn reconcile(&self) -> Result<Drift> {
+        self.wire.far.enter(|| self.datapath.reconcile_connections())?
+    }
+
+    /// How many places are taken under a limit.
+    pub fn open(&self, limit: usize) -> u64 {
+        let limits = self.datapath.limits();
+        let name = format!("open-{limit}");
+        let held = limits.iter().find(|held| throttle_common::records::name_str(&held.record.name) == name);
+        held.map_or(0, |held| self.datapath.open_connections(&held.record))
+    }
+
+    /// How many connections hold places.
+    pub fn connections(&self) -> Result<usize> {
+        Ok(self.datapath.connections()?.len())
+    }
+
+    /// The kernel edge.
+    pub fn datapath(&mut self) -> &mut Datapath {
+        &mut self.datapath
+    }
+
+    /// Ends the agent and starts another one.
+    pub fn restart(self, meanwhile: impl FnOnce(&Wire) -> Result<()>) -> Result<Self> {
+        let Self { datapath, _near, wire, pins } = self;
+        drop(datapath);
+        meanwhile(&wire)?;
+        let datapath = open(&wire.far, &pins)?;
+        Ok(Self { datapath, _near, wire, pins })
+    }
+
+    /// A server on the far host.
+    pub fn listen(&self, at: &str) -> Result<TcpListener> {
+        self.wire.far.enter(|| super::listen(at))?
+    }
+
+    /// A client on the near host.
+    pub fn connect(&self, from: Option<&str>, to: SocketAddr) -> Result<io::Result<TcpStream>> {
+        self.wire.near.enter(|| match from {
+            Some(source) => connect_from(super::address(source), to),
+            None => TcpStream::connect_timeout(&to, PATIENCE),
+        })
+    }
+}
+
+fn open(far: &Namespace, pins: &Pins) -> Result<Datapath> {
+    far.enter(|| {
+        let options =
+            Options { pin_dir: pins.pin_dir(), table_sets: 1 << 12, debug: false, test_clock: false, adopt: true };
+        let mut datapath = Datapath::open(&options)?;
+        datapath.watch_sockets()?;
+        datapath.attach(FAR, Mode::Native).context("attach")?;
+        Ok(datapath)
+    })?
+}
+
+/// Connects from an address of our own.
+pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket(family, SocketType::STREAM, None)?;
+    bind(&socket, &SocketAddr::new(source, 0))?;
+    connect(&socket, &to)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,45 @@
+//! Connections that are open at once: real sockets against what the kernel programs count, however they begin and end.
+
+mod closing;
+mod host;
+mod limits;
+
+use anyhow::{Context as _, Result};
+use std::{
+    net::{IpAddr, SocketAddr, TcpListener},
+    time::{Duration, Instant},
+};
+
+/// Longer than anything takes here that is going to happen at all.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A policy with a service at a port and limits on its open connections: `limits` are their lines behind the unit.
+fn policy(port: u16, limits: &[&str]) -> String {
+    let mut text = format!("mode = \"enforce\"\n[answers]\nrate = \"1000000/s\"\n\n");
+    text += &format!("[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [{port}]\n");
+    for (index, limit) in limits.iter().enumerate() {
+        text += &format!("[[limit]]\nname = \"open-{index}\"\nservice = \"web\"\nunit = \"connections\"\n{limit}\n");
+    }
+    text
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn listen(at: &str) -> Result<TcpListener> {
+    TcpListener::bind(SocketAddr::new(address(at), 0)).with_context(|| format!("listen at {at}"))
+}
+
+/// Waits for what has to happen, and says what is so instead where it does not.
+fn eventually<T: PartialEq + std::fmt::Debug>(wanted: &T, mut look: impl FnMut() -> Result<T>) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let found = look()?;
+        if found == *wanted {
+            return Ok(());
+        }
+        anyhow::ensure!(start.elapsed() < PATIENCE, "{found:?} instead of {wanted:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,265 @@
+//! The connections that hold places under limits, held against the sockets that there are.
+//!
+//! The kernel programs count: a connection takes its places when its handshake completes, and gives them back when its
+//! socket closes. What they cannot see is mended here, connection by connection: sockets that are older than the limit
+//! or than the programs, ends that were missed, and places under limits that have changed. [`Drift`] says how many.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd,
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+};
+
+use anyhow::{Context, Result};
+use aya::maps::MapData;
+use ipnet::IpNet;
+use throttle_common::{
+    connections::{PLACE, STANDING, taken},
+    gcra::{self, MAX_DEPTH, Ticks},
+    packet::{Family, Packet, protocol},
+    records::{CONNECTION_LIMITS, Connection, Ends, Hold, Limit, Region, SourceFlags},
+    services,
+    table::{Commit, Look, Request, Set, WAYS, check, commit},
+    words::Overflow,
+};
+
+use super::{
+    Datapath,
+    bpf::{self, Existence},
+    mapped::{bytes_of, record},
+    sockdiag,
+};
+
+/// A connection between two ends and the places that it holds.
+pub type Held = (Ends, Connection);
+
+/// How long the packet that completes a handshake may be on its way to a socket: an accept queue that is full, or a
+/// firewall behind us, keeps it from there.
+const ENTERS_WITHIN: u64 = 3_000_000_000;
+
+/// How far the count was from the sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drift {
+    /// Connections that held places without a socket.
+    pub closed: u64,
+    /// Sockets that did not hold a place that they should, or held one that they should not.
+    pub open: u64,
+}
+
+impl Datapath {
+    /// Every connection that holds places.
+    pub fn connections(&self) -> Result<Vec<Held>> {
+        read(&self.connections).context("read the connections that hold places")
+    }
+
+    /// How many places are taken under a limit on open connections.
+    pub fn open_connections(&self, limit: &Limit) -> u64 {
+        let regions = if limit.v4 == limit.v6 { vec![limit.v4] } else { vec![limit.v4, limit.v6] };
+        let sum = |words: &[AtomicU64], step: usize| -> u64 {
+            let buckets = words.iter().skip(step - 1).step_by(step).map(|word| word.load(SeqCst));
+            buckets.filter(|tat| tat & 1 == 0).map(|tat| taken(gcra::debt(tat, STANDING))).sum()
+        };
+        let of = |Region { base, sets, .. }: Region| {
+            sum(self.tables.buckets.run(base, sets), 2) + sum(self.tables.aggregates.run(base, sets), 1)
+        };
+        regions.into_iter().map(of).sum()
+    }
+
+    /// Mends what the count has missed, in the network namespace of the calling thread.
+    pub fn reconcile_connections(&self) -> Result<Drift> {
+        let held: HashMap<Ends, Connection> = self.connections()?.into_iter().collect();
+        if self.policy().counts_connections == 0 {
+            held.keys().try_for_each(|ends| self.forget(ends)).context("forget connections that no limit counts")?;
+            return Ok(Drift::default());
+        }
+        let sockets = sockdiag::open(|_| true).context("list the sockets")?;
+        let mut drift = Drift::default();
+        for (ends, connection) in &held {
+            if !sockets.contains(ends) && self.has_ended(ends, connection)? {
+                drift.closed += u64::from(self.close(ends, connection)?);
+            }
+        }
+        for ends in &sockets {
+            drift.open += u64::from(self.mend(ends)?);
+        }
+        Ok(drift)
+    }
+
+    /// Whether a connection that was not among the sockets is none.
+    fn has_ended(&self, ends: &Ends, connection: &Connection) -> Result<bool> {
+        let young = connection.state == Connection::ENTERING && self.now() < connection.since + ENTERS_WITHIN;
+        Ok(!young && !sockdiag::is_open(ends).context("ask for a socket")?)
+    }
+
+    fn forget(&self, ends: &Ends) -> io::Result<()> {
+        match bpf::map_delete(self.connections.fd().as_fd(), bytes_of(&[*ends])) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Gives the places of a connection back, unless it has become another one or somebody else does.
+    fn close(&self, ends: &Ends, seen: &Connection) -> Result<bool> {
+        let now = self.connection(ends)?.filter(|now| now.since == seen.since);
+        let Some(now) = now else { return Ok(false) };
+        match bpf::map_delete(self.connections.fd().as_fd(), bytes_of(&[*ends])) {
+            Ok(()) => now.holds.iter().for_each(|hold| self.give_back(hold)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(false),
+            Err(error) => return Err(error).context("forget a connection"),
+        }
+        Ok(true)
+    }
+
+    /// What is written down between two ends.
+    fn connection(&self, ends: &Ends) -> Result<Option<Connection>> {
+        let mut value = [0; size_of::<Connection>()];
+        match bpf::map_lookup(self.connections.fd().as_fd(), bytes_of(&[*ends]), &mut value) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            found => found.map(|()| record(&value)).context("look a connection up"),
+        }
+    }
+
+    /// Has a socket hold the places that it should, and no others. `true` where that was not so.
+    fn mend(&self, ends: &Ends) -> Result<bool> {
+        let limits = self.limits_of(ends);
+        let found = self.connection(ends)?;
+        let held = found.map_or([Hold::NONE; CONNECTION_LIMITS], |connection| connection.holds);
+        let due = |hold: &&Hold| limits.iter().any(|(number, limit)| hold.limit == *number && lies_in(hold, limit));
+        let stay: Vec<Hold> = held.iter().filter(|hold| hold.is_some()).filter(due).copied().collect();
+        let gone = held.iter().filter(|hold| hold.is_some() && !stay.contains(hold));
+        let missing = limits.iter().filter(|(number, _)| !stay.iter().any(|hold| hold.limit == *number));
+        let (gone, missing): (Vec<_>, Vec<_>) = (gone.collect(), missing.collect());
+        let taken: Vec<Hold> = missing.iter().filter_map(|(number, limit)| self.take(ends, *number, limit)).collect();
+        let drifted = !gone.is_empty() || !taken.is_empty();
+        let enters = found.is_some_and(|connection| connection.state == Connection::ENTERING);
+        if !drifted && !enters {
+            return Ok(false);
+        }
+        let mut holds = [Hold::NONE; CONNECTION_LIMITS];
+        for (place, hold) in holds.iter_mut().zip(stay.iter().chain(&taken)) {
+            *place = *hold;
+        }
+        let since = found.map_or_else(|| self.now(), |connection| connection.since);
+        let next = Connection { since, state: Connection::OPEN, padding: 0, holds };
+        let existence = if found.is_some() { Existence::Needed } else { Existence::Forbidden };
+        match bpf::map_update_if(self.connections.fd().as_fd(), bytes_of(&[*ends]), bytes_of(&[next]), existence) {
+            Ok(()) => {
+                gone.into_iter().for_each(|hold| self.give_back(hold));
+                Ok(drifted)
+            }
+            Err(error) => {
+                taken.iter().for_each(|hold| self.give_back(hold));
+                // It has closed, or was opened and counted, meanwhile.
+                let overtaken = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EEXIST));
+                if overtaken { Ok(false) } else { Err(error).context("write a connection down") }
+            }
+        }
+    }
+
+    /// The limits on open connections that count a connection, as the programs find them.
+    fn limits_of(&self, ends: &Ends) -> Vec<(u16, Limit)> {
+        if self.allows(ends) {
+            return Vec::new();
+        }
+        let family = if ends.family == Family::V4 as u8 { Family::V4 } else { Family::V6 };
+        let packet = Packet {
+            family,
+            source: ends.source,
+            destination: ends.destination,
+            protocol: protocol::TCP,
+            source_port: ends.source_port,
+            destination_port: ends.destination_port,
+            ..Packet::default()
+        };
+        let service = services::find(&self.tables.directory(), &packet);
+        let scope = service.map_or_else(|| self.policy().scope, |(_, service)| service.scope);
+        let concurrent = scope.limits.into_iter().skip(scope.count.into()).take(scope.concurrent.into());
+        let limits = concurrent.map(|number| (number, self.tables.limit(number)));
+        limits.filter(|(_, limit)| limit.region(family).sets > 0).collect()
+    }
+
+    /// Whether no limit touches the source.
+    fn allows(&self, ends: &Ends) -> bool {
+        let held = self.sources.held();
+        let address: IpAddr = if ends.family == Family::V4 as u8 {
+            Ipv4Addr::from_bits(ends.source.low as u32).into()
+        } else {
+            Ipv6Addr::from_bits(u128::from(ends.source.high) << 64 | u128::from(ends.source.low)).into()
+        };
+        let covers = std::iter::successors(Some(IpNet::from(address)), IpNet::supernet);
+        let entry = if held.is_empty() { None } else { covers.filter_map(|net| held.get(&net)).next() };
+        entry.is_some_and(|entry| entry.flags & SourceFlags::ALLOW != 0)
+    }
+
+    /// Takes a place, however many are taken; `None` where the table has no room for the source.
+    fn take(&self, ends: &Ends, number: u16, limit: &Limit) -> Option<Hold> {
+        let family = if ends.family == Family::V4 as u8 { Family::V4 } else { Family::V6 };
+        let (secret, region) = (self.tables.control().secret, limit.region(family));
+        let key = region.key(ends.source, family, secret);
+        let place = region.set(key, secret);
+        let request = Request { key, now: STANDING, cost: PLACE, depth: MAX_DEPTH, ways: WAYS };
+        let set = self.set(place);
+        let hold = Hold { key, place, way: Hold::AGGREGATE, limit: number };
+        match commit(&set, &request, check(&set, &request)) {
+            Commit::Charged(way) => Some(Hold { way: way as u16, ..hold }),
+            Commit::Full if limit.overflow == Overflow::Aggregate as u8 => {
+                let place = region.aggregate(ends.source, family, secret);
+                self.tables.aggregates.words(place)[0].fetch_add(PLACE, SeqCst);
+                Some(Hold { place, ..hold })
+            }
+            Commit::Full | Commit::Exceeded => None,
+        }
+    }
+
+    fn give_back(&self, hold: &Hold) {
+        if !hold.is_some() {
+        } else if hold.in_aggregate() {
+            self.tables.aggregates.words(hold.place)[0].fetch_sub(PLACE, SeqCst);
+        } else if self.set(hold.place).key(hold.way.into()) == hold.key {
+            self.set(hold.place).refund(hold.way.into(), PLACE);
+        }
+    }
+
+    fn set(&self, place: u32) -> MappedSet<'_> {
+        MappedSet(self.tables.buckets.words(place))
+    }
+}
+
+/// Whether a place is one of the limit's.
+fn lies_in(hold: &Hold, limit: &Limit) -> bool {
+    [limit.v4, limit.v6].iter().any(|region| (region.base..region.base + region.sets).contains(&hold.place))
+}
+
+fn read(map: &MapData) -> io::Result<Vec<Held>> {
+    bpf::map_lookup_all(map.fd().as_fd(), size_of::<Ends>(), size_of::<Connection>())?
+        .into_iter()
+        .map(|(key, value)| Some((record(&key)?, record(&value)?)))
+        .collect::<Option<_>>()
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// A set of the table in mapped memory: of a slot's two words the first is the key.
+pub(super) struct MappedSet<'a>(pub(super) &'a [AtomicU64]);
+
+impl Look for MappedSet<'_> {
+    fn key(&self, way: usize) -> u64 {
+        self.0[way * 2].load(SeqCst)
+    }
+    fn tat(&self, way: usize) -> Ticks {
+        self.0[way * 2 + 1].load(SeqCst)
+    }
+}
+
+impl Set for MappedSet<'_> {
+    fn set_key(&self, way: usize, key: u64) {
+        self.0[way * 2].store(key, SeqCst);
+    }
+    fn swap_tat(&self, way: usize, old: Ticks, new: Ticks) -> bool {
+        self.0[way * 2 + 1].compare_exchange(old, new, SeqCst, SeqCst).is_ok()
+    }
+    fn refund(&self, way: usize, cost: Ticks) {
+        self.0[way * 2 + 1].fetch_sub(cost, SeqCst);
+    }
+}

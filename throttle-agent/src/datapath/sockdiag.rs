@@ -1,0 +1,129 @@
+//! The TCP sockets of this network namespace, as the kernel lists them (`sock_diag(7)`).
+
+use std::{collections::HashSet, io};
+
+use rustix::net::Protocol;
+use throttle_common::{
+    packet::Family,
+    records::{Address, Ends},
+};
+
+use super::netlink;
+
+/// `NETLINK_SOCK_DIAG`.
+const SOCK_DIAG: Option<Protocol> = Some(rustix::net::netlink::SOCK_DIAG);
+/// `SOCK_DIAG_BY_FAMILY` of include/uapi/linux/sock_diag.h.
+const BY_FAMILY: u16 = 20;
+const TCP: u8 = 6;
+/// States of include/net/tcp_states.h in which a connection is open: all but SYN-SENT, SYN-RECV, TIME-WAIT, CLOSE and
+/// LISTEN.
+const OPEN: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+/// What `idiag_timer` says of what is left of a socket in TIME-WAIT, which is no socket any more.
+const TIME_WAIT: u8 = 3;
+/// `struct inet_diag_sockid` within both messages.
+const ID: usize = 48;
+/// `::ffff:0:0/96`: IPv4 on an IPv6 socket.
+const MAPPED: u128 = 0xffff;
+
+/// Every open connection whose own port is one of those that `wanted` names, by its ends as packets to this host name
+/// them.
+pub(super) fn open(wanted: impl Fn(u16) -> bool) -> io::Result<HashSet<Ends>> {
+    let mut found = HashSet::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let request = request(family as u8, OPEN, &[0; ID]);
+        let answers = netlink::dump(SOCK_DIAG, BY_FAMILY, &request)?;
+        found.extend(answers.iter().filter_map(|answer| read(answer)).filter(|ends| wanted(ends.destination_port)));
+    }
+    Ok(found)
+}
+
+/// Whether there is an open connection between two ends.
+pub(super) fn is_open(ends: &Ends) -> io::Result<bool> {
+    let family = if ends.family == Family::V4 as u8 { libc::AF_INET } else { libc::AF_INET6 };
+    match netlink::ask(SOCK_DIAG, BY_FAMILY, &request(family as u8, u32::MAX, &id(ends))) {
+        // Where there is none, the kernel may answer with the listener.
+        Ok(answer) => {
+            Ok(read(&answer).as_ref() == Some(ends) && answer.get(1).is_some_and(|&state| OPEN >> state & 1 == 1))
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// `struct inet_diag_req_v2`.
+fn request(family: u8, states: u32, id: &[u8; ID]) -> Vec<u8> {
+    let head = [family, TCP, 0, 0];
+    [&head[..], &states.to_ne_bytes(), id].concat()
+}
+
+/// The kernel's own end comes first there.
+fn id(ends: &Ends) -> [u8; ID] {
+    let address = |address: Address| {
+        if ends.family == Family::V4 as u8 {
+            (address.low << 32).to_be_bytes().into_iter().chain([0; 8]).collect::<Vec<u8>>()
+        } else {
+            (u128::from(address.high) << 64 | u128::from(address.low)).to_be_bytes().to_vec()
+        }
+    };
+    let mut id = [0; ID];
+    id[..2].copy_from_slice(&ends.destination_port.to_be_bytes());
+    id[2..4].copy_from_slice(&ends.source_port.to_be_bytes());
+    id[4..20].copy_from_slice(&address(ends.destination));
+    id[20..36].copy_from_slice(&address(ends.source));
+    // Whichever socket it is: `INET_DIAG_NOCOOKIE`.
+    id[40..].fill(0xff);
+    id
+}
+
+/// The ends in a `struct inet_diag_msg`, unless it tells of a TIME-WAIT.
+fn read(answer: &[u8]) -> Option<Ends> {
+    let &[family, _, timer, _] = answer.get(..4)? else { return None };
+    let id = answer.get(4..4 + ID)?;
+    let port = |at: usize| u16::from_be_bytes([id[at], id[at + 1]]);
+    let address = |at: usize| u128::from_be_bytes(id[at..at + 16].try_into().expect("sixteen bytes"));
+    let (own, peer) = (address(4), address(20));
+    let v4 = |address: u32| Address::v4(address);
+    let (family, source, destination) = if i32::from(family) == libc::AF_INET {
+        // The first four of the sixteen bytes.
+        (Family::V4, v4((peer >> 96) as u32), v4((own >> 96) as u32))
+    } else if peer >> 32 == MAPPED {
+        (Family::V4, v4(peer as u32), v4(own as u32))
+    } else {
+        (Family::V6, Address::v6(peer), Address::v6(own))
+    };
+    (timer != TIME_WAIT).then_some(Ends {
+        source,
+        destination,
+        source_port: port(2),
+        destination_port: port(0),
+        family: family as u8,
+        padding: [0; 3],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn an_open_connection_is_listed_and_found_until_it_is_closed() {
+        for listen in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(listen) else { continue };
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let found = open(|own| own == port).unwrap();
+            assert_eq!(found.len(), 1, "{found:?}");
+            let ends = *found.iter().next().unwrap();
+            assert_eq!((ends.source_port, ends.destination_port), (client.local_addr().unwrap().port(), port));
+            assert!(is_open(&ends).unwrap());
+            assert!(!is_open(&Ends { source_port: 1, ..ends }).unwrap(), "the listener is no connection");
+            // The client closes first, and keeps the TIME-WAIT.
+            drop(client);
+            drop(server);
+            let closed = std::iter::repeat_with(|| !is_open(&ends).unwrap()).take(1_000_000).any(|closed| closed);
+            assert!(closed && open(|own| own == port).unwrap().is_empty());
+        }
+    }
+}
