@@ -143,7 +143,23 @@ impl Control {
             store,
         };
         control.resume(seed)?;
+        control.take_over()?;
         Ok(control)
+    }
+
+    /// Where the maps had an earlier layout: changes over to this build's, now that they hold the policy.
+    fn take_over(&mut self) -> anyhow::Result<()> {
+        let outcome = self.datapath.take_over(|_| ());
+        let faults = self.faults.all();
+        let outcome = if faults.is_empty() { outcome } else { outcome.with_context(|| faults.join("; ")) };
+        let Some(taken) = outcome? else { return Ok(()) };
+        tracing::info!(
+            from = taken.from,
+            admitted_meanwhile = taken.admitted_meanwhile,
+            forgotten = taken.forgotten,
+            "changed over from an earlier layout; counters and buckets are kept"
+        );
+        Ok(())
     }
 
     fn resume(&mut self, seed: Option<Document>) -> anyhow::Result<()> {
