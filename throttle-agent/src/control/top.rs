@@ -54,7 +54,7 @@ impl Control {
                 limit: limit.name.clone(),
                 service: limit.service.clone(),
                 unit: limit.unit.name().to_owned(),
-                rate: limit.rate.to_string(),
+                rate: limit.allowance(),
                 mode: limit.mode,
                 tallies: views::tallies(&tally),
                 busy,

@@ -27,7 +27,8 @@ fn limit(burst: u64, sources: u32) -> Limit {
         action: 0,
         overflow: 0,
         observe: 0,
-        padding: [0; 4],
+        algorithm: 0,
+        padding: [0; 3],
         name: name_bytes("web"),
     }
 }
