@@ -74,6 +74,14 @@ impl Wire {
         Ok(())
     }
 
+    /// Frames from the near end that never left it: its queue was full, which happens before Linux 6.4, where a busy
+    /// CPU puts off receiving.
+    pub fn lost(&self) -> Result<u64> {
+        let said = self.near.ip(&["-json", "-statistics", "link", "show", NEAR])?;
+        let links: serde_json::Value = serde_json::from_str(&said).context("`ip` prints JSON")?;
+        links[0]["stats64"]["tx"]["dropped"].as_u64().with_context(|| format!("`ip` counts no dropped frames: {said}"))
+    }
+
     /// Pulls the cable out: both interfaces are gone.
     pub fn disconnect(&self) -> Result<()> {
         self.far.ip(&["link", "delete", FAR]).map(drop)
