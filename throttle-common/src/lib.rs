@@ -11,6 +11,8 @@
 //! - **service**: a named protocol, set of ports and optional destination prefix on this host.
 //! - **limit**: a named bound on what one source may do: a unit, a rate, a burst, an action.
 //! - **bucket**: what a limit remembers of one source: a single number, the theoretical arrival time ([`gcra`]).
+//! - **connection**: a TCP connection that somebody opened to this host and that is not closed; it holds a **place**
+//!   under every limit on connections that are open at once ([`connections`]).
 //! - **region**: the part of the table of buckets that belongs to one limit and address family.
 //! - **proven source**: a source that is known not to be spoofed; one way of every set is kept for such.
 //! - **aggregate**: the /24 or /48 whose bucket serves the sources that found no place in a region.
@@ -24,7 +26,9 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod connections;
 pub mod gcra;
+pub mod handshakes;
 pub mod hash;
 pub mod packet;
 pub mod proven;

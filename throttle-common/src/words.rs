@@ -78,16 +78,25 @@ words! {
         TruncatedIcmp = "truncated-icmp",
         /// IPv6 neighbour discovery from this link (RFC 4861). Passes by default: without it the host is unreachable.
         NeighbourDiscovery = "neighbour-discovery",
+        /// As many connections as a limit allows are open, or on their way to be. Reads 0 while everybody stays within
+        /// the limits.
+        ConnectionLimit = "connection-limit",
     }
 }
 
 impl Reason {
-    /// The first of the shapes: everything from here on is a frame that policy gives a fate.
-    pub const FIRST_SHAPE: Self = Self::Arp;
+    /// The first and the last of the shapes: frames that policy gives a fate.
+    const SHAPES: [u8; 2] = [Self::Arp as u8, Self::NeighbourDiscovery as u8];
 
     /// Whether this names a shape rather than a decision.
     pub fn is_shape(self) -> bool {
-        self >= Self::FIRST_SHAPE
+        Self::is_number_of_shape(self as u8)
+    }
+
+    /// Whether the reason of this number names a shape.
+    #[inline(always)]
+    pub const fn is_number_of_shape(number: u8) -> bool {
+        number >= Self::SHAPES[0] && number <= Self::SHAPES[1]
     }
 
     /// The fate of a shape where policy is silent: what a host needs passes, what could slip around a limit drops.
@@ -136,6 +145,26 @@ words! {
 }
 
 words! {
+    /// How a limit decides.
+    Algorithm {
+        /// A rate and a burst: see [`crate::gcra`].
+        TokenBucket = "token-bucket",
+        /// A number of connections that are open at once: see [`crate::connections`].
+        Concurrency = "concurrency",
+    }
+}
+
+words! {
+    /// Who shares what a limit allows.
+    Per {
+        /// Each source has a bucket of its own.
+        Source = "source",
+        /// All that its service serves, together.
+        Service = "service",
+    }
+}
+
+words! {
     /// How a limit refuses.
     Action {
         /// Without a word.
@@ -167,6 +196,13 @@ mod tests {
             assert_eq!(Reason::from_name(reason.name()), Some(reason));
             assert_eq!(Reason::from_number(reason as u8), Some(reason));
         }
+    }
+
+    #[test]
+    fn what_is_no_shape_is_a_decision() {
+        use Reason::{Admitted, Allowed, Blocked, ConnectionLimit, SourceLimit, SourceOverflow};
+        let decisions = Reason::ALL.iter().filter(|reason| !reason.is_shape());
+        assert!(decisions.eq(&[Admitted, Allowed, Blocked, SourceLimit, SourceOverflow, ConnectionLimit]));
     }
 
     #[test]

@@ -86,7 +86,7 @@ fn report(in_force: &InForce, packet: &Packet, verdict: &Verdict, frame: &Frame,
         losses.events_lost += 1;
         return;
     };
-    let shape = verdict.reason >= Reason::FIRST_SHAPE as u8;
+    let shape = Reason::is_number_of_shape(verdict.reason);
     entry.write(Event {
         time: clock.nanos(),
         source: if shape { Address::default() } else { packet.source },

@@ -24,6 +24,7 @@ use throttle_common::{
 
 use crate::{
     atomic,
+    frame::at,
     tables::{ANSWER_BUCKET, LOSSES, POLICIES, scratch},
 };
 
@@ -245,11 +246,4 @@ const fn fold(sum: u64) -> u16 {
     let sum = halves(sum);
     let sum = halves(sum);
     !(halves(sum) as u16)
-}
-
-/// The `T` at an offset into the frame, if it lies within.
-#[inline(always)]
-fn at<T>(ctx: &XdpContext, offset: usize) -> Option<*mut T> {
-    let start = ctx.data() + offset;
-    (start + size_of::<T>() <= ctx.data_end()).then_some(start as *mut T)
 }

@@ -11,6 +11,8 @@ mod account;
 mod answer;
 mod atomic;
 mod clock;
+mod connections;
+mod frame;
 mod limits;
 mod services;
 mod sockets;
@@ -28,6 +30,7 @@ use throttle_common::{
 use crate::{
     account::Frame,
     clock::Clock,
+    limits::Question,
     tables::{InForce, Scratch, scratch},
     verdict::Verdict,
 };
@@ -55,7 +58,7 @@ fn judge(ctx: &XdpContext, length: u32) -> u32 {
     scratch.clock = if in_force.policy.clock_first == 0 { Clock::unread() } else { Clock::read() };
     let Scratch { packet, shape, clock, .. } = read(ctx, length, scratch);
     let mut verdict = match Verdict::of_shape(*shape, in_force.policy) {
-        None => decide(&in_force, packet, length, clock),
+        None => decide(ctx, &in_force, packet, length, clock),
         Some(shape) => shape,
     };
     if matches!(verdict.outcome, Outcome::Reject)
@@ -94,7 +97,7 @@ fn forget<T>(known: &mut T) -> &mut T {
 const READABLE: u32 = FATES as u32;
 
 #[inline(always)]
-fn decide(in_force: &InForce, packet: &Packet, length: u32, clock: &mut Clock) -> Verdict {
+fn decide(ctx: &XdpContext, in_force: &InForce, packet: &Packet, length: u32, clock: &mut Clock) -> Verdict {
     let standing = sources::look_up(in_force, packet);
     if standing.allowed() {
         return Verdict::pass(Reason::Allowed);
@@ -102,8 +105,10 @@ fn decide(in_force: &InForce, packet: &Packet, length: u32, clock: &mut Clock) -
     if standing.blocked(clock) {
         return Verdict::refuse(Reason::Blocked, in_force.policy);
     }
-    let service = services::classify(in_force, packet);
-    limits::judge(in_force, service, packet, length, standing.proven(), clock)
+    let (service, scope) = services::classify(in_force, packet);
+    let step = connections::step(ctx, packet, scope.concurrent > 0);
+    let question = Question::about(packet, length, step, standing.proven(), in_force);
+    limits::judge(in_force, (service, scope), &question, clock)
 }
 
 #[cfg(not(test))]

@@ -1,18 +1,23 @@
-//! The sockets of this host's network namespace: who completes a handshake is no spoofed source.
+//! The sockets of this host's network namespace: who completes a handshake is no spoofed source, and what is open is open
+//! until its socket closes.
 //!
 //! The kernel calls [`sockets`] at every change of a TCP socket's state. Where the fields of its structures lie is told
-//! by the agent at load, from the kernel's own description; the verifier sees constants.
+//! by the agent at load, from the kernel's own description; the verifier sees constants. Two builds may watch at once:
+//! what the one has noted the other finds.
 
-use aya_ebpf::{Global, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{Global, helpers::bpf_skc_to_tcp_sock, macros::btf_tracepoint, programs::BtfTracePointContext};
 use throttle_common::{
-    packet::Family,
+    packet::{Family, Packet, Part, protocol},
     proven::Claim,
-    records::{Address, PROVEN_LINES},
+    records::{Address, Connection, PROVEN_LINES, SCOPE_LIMITS},
 };
 
 use crate::{
     clock::Clock,
-    tables::{CONTROL, PROVEN},
+    connections::{Entering, Step, count_lost},
+    limits::{self, Question},
+    services, sources,
+    tables::{CONNECTIONS, CONTROL, ENTERING, InForce, PROVEN},
 };
 
 /// Offset of `skc_net` in `struct sock`.
@@ -30,6 +35,18 @@ static SOCKET_PEER_V4: Global<u32> = Global::new(0);
 /// Offset of `skc_v6_daddr`.
 #[unsafe(no_mangle)]
 static SOCKET_PEER_V6: Global<u32> = Global::new(0);
+/// Offset of `skc_rcv_saddr`.
+#[unsafe(no_mangle)]
+static SOCKET_OWN_V4: Global<u32> = Global::new(0);
+/// Offset of `skc_v6_rcv_saddr`.
+#[unsafe(no_mangle)]
+static SOCKET_OWN_V6: Global<u32> = Global::new(0);
+/// Offset of `skc_dport`.
+#[unsafe(no_mangle)]
+static SOCKET_PEER_PORT: Global<u32> = Global::new(0);
+/// Offset of `inet_sport` in `struct tcp_sock`: unlike `skc_num` it is still there when the socket closes.
+#[unsafe(no_mangle)]
+static SOCKET_OWN_PORT: Global<u32> = Global::new(0);
 /// The number of the network namespace whose packets are judged.
 #[unsafe(no_mangle)]
 static OWN_NET: Global<u32> = Global::new(0);
@@ -37,24 +54,104 @@ static OWN_NET: Global<u32> = Global::new(0);
 // include/net/tcp_states.h and include/linux/socket.h.
 const ESTABLISHED: i32 = 1;
 const SYN_RECEIVED: i32 = 3;
+const CLOSED: i32 = 7;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 /// `::ffff:0:0/96` (RFC 4291, section 2.5.5.2): IPv4 on an IPv6 socket.
 const MAPPED: u64 = 0xffff;
 
+/// What this program keeps for a moment, where the functions that the verifier checks apart can find it.
+#[repr(C)]
+pub struct Opening {
+    /// A packet of the connection.
+    packet: Packet,
+    question: Question,
+    entering: Entering,
+}
+
 /// Sees a socket go from one state to another.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn sockets(ctx: BtfTracePointContext) -> i32 {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    if old == SYN_RECEIVED && new == ESTABLISHED {
-        let socket = Socket(ctx.arg(0));
-        if socket.is_ours()
-            && let Some((peer, family)) = socket.peer()
-        {
-            prove(peer, family);
-        }
+    let opens = old == SYN_RECEIVED && new == ESTABLISHED;
+    if !opens && new != CLOSED {
+        return 0;
+    }
+    let socket = Socket(ctx.arg(0));
+    let (Some(in_force), Some(opening)) = (InForce::read(), ENTERING.get_ptr_mut(0)) else { return 0 };
+    // SAFETY: this CPU's own element, and the kernel lets nothing interrupt this program that calls it again.
+    let opening = unsafe { &mut *opening };
+    let counted = in_force.policy.counts_connections != 0;
+    if !(opens || counted) || !socket.is_ours() || !socket.describe(&mut opening.packet) {
+        return 0;
+    }
+    if opens {
+        prove(opening.packet.source, opening.packet.family);
+    }
+    if counted {
+        opening.entering.begin(&opening.packet);
+        if opens { open(&in_force, opening) } else { close(&mut opening.entering) }
     }
     0
+}
+
+/// Counts a connection that is open: its places are those that it took on its way in, and those that it did not.
+#[inline(always)]
+fn open(in_force: &InForce, opening: &mut Opening) {
+    let found = CONNECTIONS.get_ptr_mut(&opening.entering.ends);
+    if let Some(found) = found {
+        // SAFETY: an element of the map, which only a close of the same connection removes.
+        opening.entering.resume(unsafe { &*found });
+    }
+    let (_, scope) = services::classify(in_force, &opening.packet);
+    let missing = u32::from(scope.concurrent) > opening.entering.count;
+    if missing && !sources::look_up(in_force, &opening.packet).allowed() {
+        opening.question = Question::about(&opening.packet, 0, Step::Open, true, in_force);
+        for index in 0..SCOPE_LIMITS {
+            if index >= usize::from(scope.count) {
+                break;
+            }
+            hold(in_force.generation, u32::from(scope.limits[index]));
+        }
+    }
+    let entering = &mut opening.entering;
+    entering.connection.state = Connection::OPEN;
+    if let Some(found) = found {
+        // SAFETY: as above.
+        unsafe { *found = entering.connection };
+    } else if entering.count > 0 && !entering.enter(Clock::read().nanos()) {
+        entering.leave();
+        count_lost();
+    }
+}
+
+/// Takes a place under a limit for the connection that this CPU is opening, if it has none. A global function, which the
+/// verifier checks once and by itself.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn hold(generation: u32, number: u32) -> u32 {
+    let Some(opening) = ENTERING.get_ptr_mut(0) else { return 0 };
+    // SAFETY: as in `sockets`.
+    let Opening { question, entering, .. } = unsafe { &mut *opening };
+    if let Some(limit) = limits::find(generation, number)
+        && limit.is_concurrency()
+        && !entering.holds(number)
+        && let Some(hold) = limits::count_open(limit, number, question)
+    {
+        entering.hold(hold);
+    }
+    0
+}
+
+/// Gives the places of a connection back. Of all who see it close, the one who removes it does.
+#[inline(always)]
+fn close(entering: &mut Entering) {
+    let Some(found) = CONNECTIONS.get_ptr(&entering.ends) else { return };
+    // SAFETY: an element of the map; where it is removed meanwhile, so is it below for the other one only.
+    entering.resume(unsafe { &*found });
+    if CONNECTIONS.remove(&entering.ends).is_ok() {
+        entering.leave();
+    }
 }
 
 /// A `struct sock` of the kernel's.
@@ -72,31 +169,65 @@ impl Socket {
         number == OWN_NET.load()
     }
 
-    /// Who is at the other end.
+    /// Describes a packet from the other end; `false` where it is no TCP socket.
     #[inline(always)]
-    fn peer(&self) -> Option<(Address, Family)> {
+    fn describe(&self, packet: &mut Packet) -> bool {
+        // SAFETY: the kernel checks what kind of socket it is.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) }.cast::<u8>();
+        let Some((family, source, destination)) = self.addresses() else { return false };
+        if tcp.is_null() {
+            return false;
+        }
+        // SAFETY: as in `is_ours`.
+        let (source_port, destination_port): (u16, u16) =
+            unsafe { (field(self.0, &SOCKET_PEER_PORT), field(tcp, &SOCKET_OWN_PORT)) };
+        *packet = Packet {
+            family,
+            source,
+            destination,
+            protocol: protocol::TCP,
+            part: Part::Whole,
+            source_port: u16::from_be(source_port),
+            destination_port: u16::from_be(destination_port),
+            ..Packet::default()
+        };
+        true
+    }
+
+    /// Who is at the other end, and which address of ours at this one.
+    #[inline(always)]
+    fn addresses(&self) -> Option<(Family, Address, Address)> {
         // SAFETY: as above.
         let family: u16 = unsafe { field(self.0, &SOCKET_FAMILY) };
         match family {
             AF_INET => {
-                // SAFETY: as above.
-                let address: u32 = unsafe { field(self.0, &SOCKET_PEER_V4) };
-                Some((Address::v4(u32::from_be(address)), Family::V4))
+                let v4 = |offset| {
+                    // SAFETY: as above.
+                    let address: u32 = unsafe { field(self.0, offset) };
+                    Address::v4(u32::from_be(address))
+                };
+                Some((Family::V4, v4(&SOCKET_PEER_V4), v4(&SOCKET_OWN_V4)))
             }
             AF_INET6 => {
-                // SAFETY: as above; both halves lie within `struct in6_addr`.
-                let [high, low] = unsafe {
-                    let words = self.0.add(SOCKET_PEER_V6.load() as usize).cast::<u64>();
-                    [words.read_volatile(), words.add(1).read_volatile()].map(u64::from_be)
-                };
-                if high == 0 && low >> 32 == MAPPED {
-                    Some((Address::v4(low as u32), Family::V4))
+                let (peer, own) = (self.v6(&SOCKET_PEER_V6), self.v6(&SOCKET_OWN_V6));
+                if peer.high == 0 && peer.low >> 32 == MAPPED {
+                    Some((Family::V4, Address::v4(peer.low as u32), Address::v4(own.low as u32)))
                 } else {
-                    Some((Address { high, low }, Family::V6))
+                    Some((Family::V6, peer, own))
                 }
             }
             _ => None,
         }
+    }
+
+    #[inline(always)]
+    fn v6(&self, offset: &Global<u32>) -> Address {
+        // SAFETY: as above; both halves lie within `struct in6_addr`.
+        let [high, low] = unsafe {
+            let words = self.0.add(offset.load() as usize).cast::<u64>();
+            [words.read_volatile(), words.add(1).read_volatile()].map(u64::from_be)
+        };
+        Address { high, low }
     }
 }
 

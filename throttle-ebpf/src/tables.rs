@@ -1,8 +1,8 @@
 //! All maps, and the policy in force.
 //!
 //! What a map holds, who writes it and who reads it stands here; the records are in `throttle_common::records`. No map
-//! evicts: a bucket is given up only when it is full again (see `throttle_common::table`), everything else is written
-//! by the agent alone.
+//! evicts: a bucket is given up only when it is full again (see `throttle_common::table`), a connection when it closes,
+//! everything else is written by the agent alone.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
@@ -11,16 +11,18 @@ use aya_ebpf::{
 };
 use throttle_common::{
     gcra::Ticks,
+    handshakes,
     packet::Packet,
     proven::Line,
     records::{
-        CANDIDATES, Control, Event, GENERATIONS, Limit, LimitTally, Losses, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES,
-        PORT_WORDS, PROVEN_LINES, Policy, REASON_TALLIES as REASON_TALLY_COUNT, Service, Slot, SourceEntry, Tally,
+        CANDIDATES, Connection, Control, Ends, Event, GENERATIONS, Limit, LimitTally, Losses, MAX_CANDIDATES,
+        MAX_CONNECTIONS, MAX_LIMITS, MAX_SERVICES, PORT_WORDS, PROVEN_LINES, Policy,
+        REASON_TALLIES as REASON_TALLY_COUNT, Service, Slot, SourceEntry, Tally,
     },
     table::WAYS,
 };
 
-use crate::{clock::Clock, limits::Pending};
+use crate::{clock::Clock, connections::Entering, limits::Pending, sockets::Opening};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -62,6 +64,14 @@ pub static AGGREGATES: Array<Ticks, DEFAULT_SETS, MMAPABLE> = Array::new();
 #[btf_map]
 pub static PROVEN: Array<Line, { PROVEN_LINES as usize }, MMAPABLE> = Array::new();
 
+/// The connections that hold places, by their ends. Written where a handshake completes, removed where a socket closes;
+/// the agent mends what either missed.
+#[btf_map]
+pub static CONNECTIONS: HashMap<Ends, Connection, { MAX_CONNECTIONS as usize }, ON_DEMAND> = HashMap::new();
+/// What sources have asked for. Written by SYNs and by what completes their handshakes, under limits on connections.
+#[btf_map]
+pub static HANDSHAKES: Array<u64, { handshakes::CELLS as usize }, MMAPABLE> = Array::new();
+
 /// What policy says of single IPv4 addresses (network byte order). Written by the agent; packets only read.
 #[btf_map]
 pub static SOURCES_V4: HashMap<[u8; 4], SourceEntry, MAX_SOURCES, ON_DEMAND> = HashMap::new();
@@ -98,6 +108,9 @@ pub static ANSWER_BUCKET: Array<Ticks, 1> = Array::new();
 /// What a packet keeps while it is judged. Means nothing between packets.
 #[btf_map]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+/// What the program at the sockets keeps for a moment. Means nothing between its runs.
+#[btf_map]
+pub static ENTERING: PerCpuArray<Opening, 1> = PerCpuArray::new();
 /// Nanoseconds, where a test sets the clock.
 #[btf_map]
 pub static TEST_CLOCK: Array<u64, 1> = Array::new();
@@ -135,6 +148,8 @@ pub struct Scratch {
     pub clock: Clock,
     /// Its limits, where it has several.
     pub pending: Pending,
+    /// Its connection, where it completes the handshake of one.
+    pub entering: Entering,
 }
 
 /// This CPU's scratch space.

@@ -136,7 +136,10 @@ fn report(compiled: &Compiled, warnings: Vec<String>, flood: Option<f64>) -> Rep
                 busy: 0,
                 aggregates_busy: 0,
                 occupancy: 0.0,
-                forecast: wire::Forecast { busy_seconds: forecast.busy_seconds, flood_per_second: forecast.full_at },
+                forecast: Some(wire::Forecast {
+                    busy_seconds: forecast.busy_seconds,
+                    flood_per_second: forecast.full_at,
+                }),
             }
         });
         LimitForecast { regions: regions.collect(), name }

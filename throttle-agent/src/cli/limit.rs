@@ -9,7 +9,10 @@ use throttle_agent::{
         word::one_of,
     },
 };
-use throttle_common::words::{Action, Overflow, Unit};
+use throttle_common::{
+    connections,
+    words::{Action, Overflow, Per, Unit},
+};
 
 use super::{
     Context,
@@ -49,6 +52,7 @@ Examples:
   throttle limit set new-connections --unit connections --rate 50/min --service web
   throttle limit set bandwidth --unit bytes --rate 10Mbit/s --burst 256KiB
   throttle limit set packets --unit packets --rate 1000/s --action reject --prefix-v4 24
+  throttle limit set open --service web --concurrent 50 --action reject
   throttle limit set packets --observe";
 
 /// A limit as its flags say it. What no flag names stays as it is, or is the default in a new limit.
@@ -56,12 +60,18 @@ Examples:
 pub(crate) struct Set {
     /// Its name: what it remembers of sources is kept by it
     name: String,
-    /// What it counts; a new limit needs it
+    /// What it counts; a new limit on a rate needs it
     #[arg(long, value_parser = word::<Unit>())]
     unit: Option<Unit>,
-    /// What a source may do in the long run, e.g. 1000/s, 50/min, 10Mbit/s; a new limit needs it
-    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
+    /// What a source may do in the long run, e.g. 1000/s, 50/min, 10Mbit/s; a new limit needs it or --concurrent
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true, conflicts_with = "concurrent")]
     rate: Option<Rate>,
+    /// How many connections may be open at once
+    #[arg(long, value_name = "COUNT", value_parser = whole(1, connections::MOST), allow_hyphen_values = true)]
+    concurrent: Option<u32>,
+    /// Whose open connections --concurrent counts: each source's by itself, or all of the service; by default `source`
+    #[arg(long, value_parser = word::<Per>())]
+    per: Option<Per>,
     /// What it may do at once, e.g. 50 or 64KiB; by default what the rate names, for bytes at least 64KiB
     #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true)]
     burst: Option<Quantity>,
@@ -140,17 +150,25 @@ impl LimitCommand {
 impl Set {
     /// The limit that the flags make of the one that is there.
     fn edit(&self, held: Option<Limit>) -> Result<Limit, Failure> {
-        let mut limit = match (held, self.unit, self.rate) {
+        let mut limit = match (held, self.unit, self.rate, self.concurrent) {
             (Some(held), ..) => held,
-            (None, Some(unit), Some(rate)) => Limit::new(&self.name, unit, rate),
+            (None, Some(unit), Some(rate), _) => Limit::new(&self.name, unit, rate),
+            (None, _, _, Some(connections)) => Limit::concurrent(&self.name, connections),
             (None, ..) => {
                 let name = &self.name;
                 let example = format!("throttle limit set {name} --unit packets --rate 1000/s");
                 return Err(Failure::Usage(format!(
-                    "there is no limit `{name}` yet, and a new one needs --unit and --rate; e.g. `{example}`"
+                    "there is no limit `{name}` yet, and a new one needs --unit with --rate or --concurrent; e.g. \
+                     `{example}`"
                 )));
             }
         };
+        if self.rate.is_some() {
+            (limit.rate, limit.concurrent) = (self.rate, None);
+        }
+        if self.concurrent.is_some() {
+            (limit.unit, limit.rate, limit.burst, limit.concurrent) = (Unit::Connections, None, None, self.concurrent);
+        }
         if self.unit.is_some_and(|unit| unit != limit.unit) && self.rate.is_none() {
             return Err(Failure::Usage(
                 "--unit without --rate: a rate of another unit means nothing; name both".into(),
@@ -161,7 +179,7 @@ impl Set {
             limit.burst = None;
         }
         replace(&mut limit.unit, self.unit);
-        replace(&mut limit.rate, self.rate);
+        replace(&mut limit.per, self.per);
         replace(&mut limit.action, self.action);
         replace(&mut limit.overflow, self.overflow);
         replace(&mut limit.sources, self.sources);

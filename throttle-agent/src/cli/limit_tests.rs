@@ -11,7 +11,7 @@ fn rate(text: &str) -> Rate {
 
 #[test]
 fn a_new_limit_needs_a_unit_and_a_rate() {
-    assert!(matches!(set().edit(None), Err(Failure::Usage(text)) if text.contains("--unit and --rate")));
+    assert!(matches!(set().edit(None), Err(Failure::Usage(text)) if text.contains("--rate or --concurrent")));
     let full = Set { unit: Some(Unit::Packets), rate: Some(rate("10/s")), observe: true, ..set() };
     let expected = Limit { mode: Mode::Observe, ..Limit::new("web", Unit::Packets, rate("10/s")) };
     assert_eq!(full.edit(None).unwrap(), expected);
@@ -26,7 +26,7 @@ fn what_no_flag_names_stays() {
         ..Limit::new("web", Unit::Connections, rate("50/min"))
     };
     let edited = Set { rate: Some(rate("60/min")), enforce: true, ..set() }.edit(Some(held.clone())).unwrap();
-    assert_eq!(edited, Limit { rate: rate("60/min"), mode: Mode::Enforce, ..held });
+    assert_eq!(edited, Limit { rate: Some(rate("60/min")), mode: Mode::Enforce, ..held });
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn a_list_shows_what_each_limit_did() {
         busy: 0,
         aggregates_busy: 0,
         occupancy,
-        forecast: Forecast { busy_seconds: 1.2, flood_per_second: 60_000.0 },
+        forecast: Some(Forecast { busy_seconds: 1.2, flood_per_second: 60_000.0 }),
     };
     let packets = |packets| Tally { packets, bytes: 74 * packets };
     let limits = [
@@ -92,7 +92,7 @@ fn a_limit_is_shown_with_what_the_policy_leaves_out() {
         busy: 8_913,
         aggregates_busy: 0,
         occupancy: 0.034,
-        forecast: Forecast { busy_seconds: 1.2, flood_per_second: 24_900.0 },
+        forecast: Some(Forecast { busy_seconds: 1.2, flood_per_second: 24_900.0 }),
     };
     let view = LimitView {
         limit: Limit { service: Some("web".to_owned()), ..Limit::new("new", Unit::Connections, rate("50/min")) },

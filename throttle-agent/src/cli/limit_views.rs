@@ -6,7 +6,7 @@ use throttle_agent::{
     api::wire::{LimitView, RegionLoad},
     policy::{Limit, Mode, Word as _},
 };
-use throttle_common::words::{Overflow, Unit};
+use throttle_common::words::{Overflow, Per, Unit};
 
 use super::{
     output::Paint,
@@ -39,7 +39,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
             limit.name.as_str().into(),
             limit.service.as_deref().unwrap_or_default().into(),
             limit.unit.name().into(),
-            limit.rate.to_string().into(),
+            limit.allowance().into(),
             burst(view).into(),
             limit.action.name().into(),
             Cell::new(limit.mode.name(), mode),
@@ -71,19 +71,25 @@ pub(crate) fn describe(view: &LimitView) -> String {
     let default = if limit.burst.is_none() { " (by default)" } else { "" };
     line("limit", limit.name.clone());
     line("counts", format!("{} {}", limit.unit.name(), whose(limit)));
-    line("admits", format!("{} and {}{default} at once, for each source", limit.rate, burst(view)));
+    line(
+        "admits",
+        match (limit.rate, limit.per) {
+            (Some(rate), _) => format!("{rate} and {}{default} at once, for each source", burst(view)),
+            (None, Per::Source) => format!("{} connections open at once, for each source", burst(view)),
+            (None, Per::Service) => format!("{} connections open at once, for all of the service", burst(view)),
+        },
+    );
     line("refuses by", format!("{}, mode {}", limit.action.name(), limit.mode.name()));
     for region in &view.regions {
         let RegionLoad { family, prefix, aggregate, slots, busy, forecast, .. } = region;
-        let (flood, share) = (per_second(forecast.flood_per_second), percent(region.occupancy));
-        line(
-            family,
-            format!(
-                "a source is a /{prefix}; {} of {} places busy ({share}); a flood of {flood} fills them",
-                count(*busy),
-                count(*slots)
-            ),
-        );
+        if limit.per == Per::Service {
+            break;
+        }
+        let filled = forecast.map_or_else(String::new, |forecast| {
+            format!("; a flood of {} fills them", per_second(forecast.flood_per_second))
+        });
+        let (busy, slots, share) = (count(*busy), count(*slots), percent(region.occupancy));
+        line(family, format!("a source is a /{prefix}; {busy} of {slots} places busy ({share}){filled}"));
         line("", format!("a source without a place: {}", overflow(limit.overflow, *aggregate)));
     }
     for (name, tally) in [

@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use jiff::Timestamp;
 use throttle_agent::{
-    api::wire::{Envelope, Status, paths},
+    api::wire::{Envelope, Forecast, Status, paths},
     datapath::PRIVATE_PINS,
     policy::{Mode, units::Span},
 };
@@ -229,6 +229,7 @@ fn forecasts(status: &Status, paint: Paint) -> String {
     ]);
     for view in &status.limits {
         for region in &view.regions {
+            let filled = |show: fn(Forecast) -> String| region.forecast.map_or("".into(), |it| show(it).into());
             table.row([
                 view.limit.name.as_str().into(),
                 region.family.as_str().into(),
@@ -237,8 +238,8 @@ fn forecasts(status: &Status, paint: Paint) -> String {
                 count(region.slots).into(),
                 count(region.busy).into(),
                 count(region.aggregates_busy).into(),
-                span(Duration::from_secs_f64(region.forecast.busy_seconds)).into(),
-                per_second(region.forecast.flood_per_second).into(),
+                filled(|forecast| span(Duration::from_secs_f64(forecast.busy_seconds))),
+                filled(|forecast| per_second(forecast.flood_per_second)),
             ]);
         }
     }

@@ -7,7 +7,7 @@ use throttle_common::words::Unit;
 
 use crate::{
     api::wire::Write,
-    policy::{Document, Limit, Mode, Protocol},
+    policy::{Document, Limit, Mode, Protocol, units::Rate},
 };
 
 /// The port on which administrators log in, where they do not say.
@@ -61,7 +61,7 @@ impl Session {
             format!(
                 "the limit `{}` ({}, burst {}) would hit your session from {address}, which may need {}",
                 limit.name,
-                limit.rate,
+                limit.allowance(),
                 limit.burst_units(),
                 need(limit.unit).words
             )
@@ -78,9 +78,10 @@ impl Session {
 }
 
 fn starves(limit: &Limit) -> bool {
-    let per_second = limit.rate.units(limit.unit) as f64 / limit.rate.per.seconds() as f64;
     let need = need(limit.unit);
-    per_second < need.per_second || limit.burst_units() < need.burst
+    let too_slow =
+        |rate: Rate| (rate.units(limit.unit) as f64 / rate.per.seconds() as f64) < need.per_second;
+    limit.rate.is_some_and(too_slow) || limit.burst_units() < need.burst
 }
 
 fn need(unit: Unit) -> Need {

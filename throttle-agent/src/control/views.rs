@@ -235,8 +235,11 @@ fn tallies(tally: &records::LimitTally) -> Tallies {
 fn regions(record: &records::Limit, uses: [Use; 2]) -> Vec<RegionLoad> {
     let families = [(Family::V4, "ipv4"), (Family::V6, "ipv6")];
     let of = |((family, name), usage): ((Family, &str), Use)| {
-        let forecast = policy::forecast::Forecast::of(record, family)?;
         let region = record.region(family);
+        if region.sets == 0 {
+            return None;
+        }
+        let forecast = policy::forecast::Forecast::of(record, family);
         let slots = u64::from(region.sets) * WAYS as u64;
         Some(RegionLoad {
             family: name.to_owned(),
@@ -246,7 +249,8 @@ fn regions(record: &records::Limit, uses: [Use; 2]) -> Vec<RegionLoad> {
             busy: usage.busy,
             aggregates_busy: usage.aggregates_busy,
             occupancy: usage.busy as f64 / slots as f64,
-            forecast: Forecast { busy_seconds: forecast.busy_seconds, flood_per_second: forecast.full_at },
+            forecast: forecast
+                .map(|forecast| Forecast { busy_seconds: forecast.busy_seconds, flood_per_second: forecast.full_at }),
         })
     };
     families.into_iter().zip(uses).filter_map(of).collect()

@@ -130,7 +130,8 @@ impl Datapath {
     /// Lets no bucket owe more than its limit allows. To be called now and then: the clock of buckets wraps after 2.28
     /// years, and for two days before that what was not charged since the boot would look like a debt.
     pub fn bound_debts(&self) {
-        for Limit { v4, v6, depth, .. } in self.limits().iter().map(|held| held.record) {
+        let buckets = self.limits().into_iter().map(|held| held.record).filter(|limit| !limit.is_concurrency());
+        for Limit { v4, v6, depth, .. } in buckets {
             for region in [v4, v6] {
                 self.reprice(&Reprice { region, scale: Scale::within(depth) });
             }

@@ -55,17 +55,17 @@ pub struct Bucket {
 impl Datapath {
     /// Counts the busy slots of a limit's regions.
     pub fn occupancy(&self, limit: &Limit) -> Occupancy {
-        Occupancy { v4: self.usage(&limit.v4), v6: self.usage(&limit.v6) }
+        Occupancy { v4: self.usage(limit, &limit.v4), v6: self.usage(limit, &limit.v6) }
     }
 
-    fn usage(&self, region: &Region) -> Use {
+    fn usage(&self, limit: &Limit, region: &Region) -> Use {
         let slots = self.tables.buckets.run(region.base, region.sets);
         let aggregates = self.tables.aggregates.run(region.base, region.sets);
         Use {
             // Of a slot's two words the second is the bucket.
-            busy: self.count_busy(slots, 2),
+            busy: self.count_busy(limit, slots, 2),
             slots: u64::from(region.sets) * WAYS as u64,
-            aggregates_busy: self.count_busy(aggregates, 1),
+            aggregates_busy: self.count_busy(limit, aggregates, 1),
             aggregates: region.sets.into(),
         }
     }
@@ -74,10 +74,10 @@ impl Datapath {
     ///
     /// The clock is read again every few microseconds: a bucket that owes a millisecond would else be counted though it
     /// was charged after the scan began, together with all that were full again by then.
-    fn count_busy(&self, all: &[AtomicU64], words: usize) -> u64 {
+    fn count_busy(&self, limit: &Limit, all: &[AtomicU64], words: usize) -> u64 {
         const BETWEEN_READINGS: usize = 256;
         let busy = |chunk: &[AtomicU64]| {
-            let now = gcra::ticks(self.now());
+            let now = limit.reading(gcra::ticks(self.now()));
             let buckets = chunk.iter().skip(words - 1).step_by(words);
             let tats = buckets.map(|bucket| bucket.load(Ordering::Relaxed));
             tats.filter(|&tat| !table::is_lock(tat) && gcra::debt(tat, now) > 0).count() as u64
@@ -97,7 +97,7 @@ impl Datapath {
             return None;
         }
         let secret = self.tables.control().secret;
-        let now = gcra::ticks(self.now());
+        let now = limit.reading(gcra::ticks(self.now()));
         let key = region.key(address, family, secret);
         let set = self.tables.buckets.get(region.set(key, secret));
         // As the programs do: of two slots with one key the lower is the source's.

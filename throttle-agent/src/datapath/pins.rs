@@ -35,7 +35,7 @@ const MOUNT_POINT: &str = "/sys/fs/bpf";
 const MAGIC: i64 = 0xcafe_4a11;
 
 /// The maps that outlive the agent.
-pub(super) const PINNED: [&str; 20] = [
+pub(super) const PINNED: [&str; 22] = [
     maps::CONTROL,
     maps::POLICIES,
     maps::LIMITS,
@@ -45,6 +45,8 @@ pub(super) const PINNED: [&str; 20] = [
     maps::BUCKETS,
     maps::AGGREGATES,
     maps::PROVEN,
+    maps::CONNECTIONS,
+    maps::HANDSHAKES,
     maps::SOURCES_V4,
     maps::SOURCES_V6,
     maps::PREFIXES_V4,

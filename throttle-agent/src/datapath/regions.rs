@@ -72,6 +72,8 @@ pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
             let region = *old.record.region(family);
             match new.filter(|new| keeps(&old.record, new, family)) {
                 _ if region.sets == 0 => {}
+                // Connections stay open, however few are allowed from now on.
+                Some(new) if new.is_concurrency() => {}
                 Some(new) if new.price != old.record.price || new.depth < old.record.depth => {
                     plan.repriced.push(Reprice { region, scale: Scale::between(&old.record, new) });
                 }
@@ -95,7 +97,8 @@ pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
 }
 
 fn keeps(old: &Limit, new: &Limit, family: Family) -> bool {
-    old.name == new.name && old.unit == new.unit && old.region(family) == new.region(family)
+    let alike = old.unit == new.unit && old.is_concurrency() == new.is_concurrency();
+    old.name == new.name && alike && old.region(family) == new.region(family)
 }
 
 fn overlap(a: &Region, b: &Region) -> bool {
@@ -144,11 +147,14 @@ pub(super) fn check(policy: &Compiled, sets: u32) -> Result<()> {
             if region.sets == 0 {
                 continue;
             }
+            let shared = region.sets == 1 && limit.v4 == limit.v6 && region.prefix == 0;
             let prefixes = (1..=bits).contains(&region.prefix) && (1..=bits.min(64)).contains(&region.aggregate);
-            ensure!(prefixes, "limit {name}: its prefixes are impossible");
+            ensure!(prefixes || shared, "limit {name}: its prefixes are impossible");
             let end = region.base.checked_add(region.sets);
             ensure!(end.is_some_and(|end| end <= sets), "limit {name}: its region is beyond the table of {sets} sets");
-            if let Some((_, other)) = taken.iter().find(|(other, _)| overlap(other, region)) {
+            if let Some((_, other)) = taken.iter().find(|(other, _)| overlap(other, region))
+                && !(shared && *other == name)
+            {
                 bail!("limit {name}: its region is also that of limit {other}");
             }
             taken.push((*region, name));

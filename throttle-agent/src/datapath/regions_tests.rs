@@ -17,7 +17,8 @@ fn limit(name: &str, per_second: u64, base: u32) -> Limit {
         action: 0,
         overflow: 0,
         observe: 0,
-        padding: [0; 4],
+        algorithm: 0,
+        padding: [0; 3],
         name: name_bytes(name),
     }
 }

@@ -20,17 +20,23 @@ const TRACEPOINT: &str = "inet_sock_set_state";
 const DESCRIPTION: &str = "/sys/kernel/btf/vmlinux";
 
 /// What the program is told at load: names of its globals, and of the fields whose offsets they hold.
-const FIELDS: [(&str, &[&str]); 5] = [
+const FIELDS: [(&str, &[&str]); 10] = [
     ("SOCKET_NET", &["sock", "__sk_common", "skc_net", "net"]),
     ("NET_NUMBER", &["net", "ns", "inum"]),
     ("SOCKET_FAMILY", &["sock", "__sk_common", "skc_family"]),
     ("SOCKET_PEER_V4", &["sock", "__sk_common", "skc_daddr"]),
     ("SOCKET_PEER_V6", &["sock", "__sk_common", "skc_v6_daddr"]),
+    ("SOCKET_OWN_V4", &["sock", "__sk_common", "skc_rcv_saddr"]),
+    ("SOCKET_OWN_V6", &["sock", "__sk_common", "skc_v6_rcv_saddr"]),
+    ("SOCKET_PEER_PORT", &["sock", "__sk_common", "skc_dport"]),
+    ("SOCKET_OWN_PORT", &["tcp_sock", "inet_conn", "icsk_inet", "inet_sport"]),
+    ("REQUEST_SENT_ISN", &["tcp_request_sock", "snt_isn"]),
 ];
 
 /// The values of the program's globals.
 pub(super) struct Told {
     offsets: Option<[u32; FIELDS.len()]>,
+    described: u8,
     own_net: u32,
 }
 
@@ -43,12 +49,13 @@ impl Told {
         });
         // The numbers of namespaces are inode numbers of 32 bits.
         let own_net = fs::metadata("/proc/thread-self/ns/net").map_or(0, |namespace| namespace.ino() as u32);
-        Self { offsets, own_net }
+        Self { offsets, described: u8::from(offsets.is_some()), own_net }
     }
 
     /// Hands them to the loader.
     pub(super) fn tell<'l>(&'l self, loader: &mut EbpfLoader<'l>) {
         loader.override_global("OWN_NET", &self.own_net, true);
+        loader.override_global("SOCKETS_DESCRIBED", &self.described, true);
         for ((global, _), offset) in FIELDS.iter().zip(self.offsets.iter().flatten()) {
             loader.override_global(global, offset, true);
         }

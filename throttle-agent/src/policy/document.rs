@@ -11,7 +11,7 @@ use super::{
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
-use throttle_common::words::{Action, Fate, Overflow, Reason, Unit};
+use throttle_common::words::{Action, Fate, Overflow, Per, Reason, Unit};
 use utoipa::ToSchema;
 
 /// What a host enforces, and how.
@@ -90,12 +90,21 @@ pub struct Limit {
     /// The service whose packets it counts. Default: every packet of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// What it counts: `packets`, `bytes` of whole frames, or new TCP `connections`.
+    /// What it counts: `packets`, `bytes` of whole frames, or TCP `connections`: new ones at a `rate`, or those that are
+    /// open at once (`concurrent`).
     #[serde(with = "word")]
     #[schema(schema_with = word::schema::<Unit>)]
     pub unit: Unit,
-    /// What a source may do in the long run: `1000/s`, `50/min`, `10Mbit/s`.
-    pub rate: Rate,
+    /// What a source may do in the long run: `1000/s`, `50/min`, `10Mbit/s`. Either this or `concurrent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// How many connections it may have open at once. Either this or `rate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrent: Option<u32>,
+    /// Whose connections `concurrent` counts: each `source`'s by itself, or all of the `service`. Default `source`.
+    #[serde(default = "default::per", with = "word")]
+    #[schema(schema_with = word::schema::<Per>)]
+    pub per: Per,
     /// What it may do at once. Default: the amount that the rate names, for bytes at least 64 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<Quantity>,
@@ -168,8 +177,11 @@ pub struct Events {
 
 /// What a field is where the document is silent.
 pub(in crate::policy) mod default {
-    use super::{Action, Lengths, Mode, Overflow, Rate};
+    use super::{Action, Lengths, Mode, Overflow, Per, Rate};
 
+    pub(crate) const fn per() -> Per {
+        Per::Source
+    }
     pub(crate) const fn action() -> Action {
         Action::Drop
     }
@@ -197,13 +209,24 @@ pub(in crate::policy) mod default {
 }
 
 impl Limit {
-    /// A limit that says only what it must; the rest is the default.
+    /// A limit on a rate that says only what it must; the rest is the default.
     pub fn new(name: impl Into<String>, unit: Unit, rate: Rate) -> Self {
+        Self { rate: Some(rate), ..Self::unbounded(name.into(), unit) }
+    }
+
+    /// A limit on open connections that says only what it must.
+    pub fn concurrent(name: impl Into<String>, connections: u32) -> Self {
+        Self { concurrent: Some(connections), ..Self::unbounded(name.into(), Unit::Connections) }
+    }
+
+    fn unbounded(name: String, unit: Unit) -> Self {
         Self {
-            name: name.into(),
+            name,
             service: None,
             unit,
-            rate,
+            rate: None,
+            concurrent: None,
+            per: default::per(),
             burst: None,
             action: default::action(),
             mode: default::mode(),
@@ -217,11 +240,20 @@ impl Limit {
     /// What a source may do at once, in the limit's unit.
     pub fn burst_units(&self) -> u64 {
         const SMALLEST_DEFAULT: u64 = 64 << 10;
+        let due = self.rate.map_or_else(|| self.concurrent.unwrap_or_default().into(), |rate| rate.units(self.unit));
         match (self.burst, self.unit) {
             (Some(burst), Unit::Bytes) => u64::try_from(burst.bits() / 8).unwrap_or(u64::MAX),
             (Some(burst), _) => burst.amount(),
-            (None, Unit::Bytes) => self.rate.units(self.unit).max(SMALLEST_DEFAULT),
-            (None, _) => self.rate.units(self.unit),
+            (None, Unit::Bytes) => due.max(SMALLEST_DEFAULT),
+            (None, _) => due,
+        }
+    }
+
+    /// What it allows, for people: `50/min` or `50 at once`.
+    pub fn allowance(&self) -> String {
+        match (self.rate, self.concurrent) {
+            (Some(rate), _) => rate.to_string(),
+            (None, concurrent) => format!("{} at once", concurrent.unwrap_or_default()),
         }
     }
 }

@@ -162,7 +162,7 @@ fn limits() -> impl Strategy<Value = Limit> {
                 aggregate: Lengths { ipv4: ipv4 - 8, ipv6: ipv6 - 8 },
                 sources,
                 // A rate so low that its burst would take more than a day is another test's.
-                rate: if amount < 100 { Rate::per_second(100) } else { rate },
+                rate: Some(if amount < 100 { Rate::per_second(100) } else { rate }),
                 ..limit
             }
         },

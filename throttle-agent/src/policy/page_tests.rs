@@ -53,7 +53,7 @@ fn expected<T: PartialSchema>(default: &Value) -> BTreeMap<String, String> {
 
 #[test]
 fn the_page_on_policy_has_every_field_with_its_default_and_no_other() {
-    let limit = Limit::new("", Unit::Packets, Rate::per_second(1));
+    let limit = Limit { rate: None, ..Limit::new("", Unit::Packets, Rate::per_second(1)) };
     let shapes = Reason::all().into_iter();
     let code: [(&str, BTreeMap<String, String>); 7] = [
         ("The document", expected::<Document>(&serde_json::to_value(Document::default()).unwrap())),

@@ -160,12 +160,13 @@ impl Address {
     /// The 64-bit key of the first `prefix` bits.
     ///
     /// Prefixes of up to 64 bits are complemented and so kept exact: the key 0 then belongs to no address that may
-    /// send, and marks an empty slot. Longer ones are fingerprinted.
+    /// send, and marks an empty slot. Longer ones are fingerprinted. With a prefix of 0 bits everybody has one key.
     #[inline(always)]
     pub const fn key(self, family: Family, prefix: u8, secret: crate::hash::Secret) -> u64 {
         match family {
             Family::V4 => !(self.low & (u64::MAX << (32 - prefix))),
-            Family::V6 if prefix <= 64 => !(self.high & (u64::MAX << (64 - prefix))),
+            // In two steps, because no shift moves 64 bits at once.
+            Family::V6 if prefix <= 64 => !(self.high & (u64::MAX << (64 - prefix) / 2 << (65 - prefix) / 2)),
             Family::V6 => crate::hash::fingerprint(self.high, self.low & (u64::MAX << (128 - prefix)), secret),
         }
     }

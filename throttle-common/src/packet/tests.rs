@@ -135,4 +135,8 @@ fn a_key_forgets_the_low_bits_and_only_those() {
     assert_eq!(a.key(Family::V4, 24, secret), b.key(Family::V4, 24, secret));
     assert_ne!(a.key(Family::V4, 32, secret), b.key(Family::V4, 32, secret));
     assert_ne!(Address::v4(0).key(Family::V4, 32, secret), 0, "an empty slot is nobody's");
+    let everybody =
+        [address.key(Family::V6, 0, secret), neighbour.key(Family::V6, 0, secret), a.key(Family::V4, 0, secret)];
+    assert_eq!(everybody, [u64::MAX; 3], "without bits all are one");
+    assert_eq!(address.key(Family::V6, 1, secret), !(address.high & 1 << 63));
 }

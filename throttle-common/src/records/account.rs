@@ -46,6 +46,8 @@ pub struct Losses {
     pub answers_withheld: u64,
     /// Refusals that `reject` must not answer (fragments, errors, broadcasts).
     pub answers_undue: u64,
+    /// Connections that found no room among those that hold places: they are open and not counted.
+    pub connections_uncounted: u64,
 }
 
 /// A sampled refusal.
@@ -84,5 +86,5 @@ pub struct Event {
 
 impl Event {
     /// No limit refused this packet.
-    pub const NO_LIMIT: u16 = u16::MAX;
+    pub const NO_LIMIT: u16 = super::NO_LIMIT;
 }

@@ -5,13 +5,14 @@
 //! generation: the agent writes the spare one and then flips [`Control::generation`].
 
 mod account;
+mod connections;
 mod policy;
 mod sources;
 
-pub use self::{account::*, policy::*, sources::*};
+pub use self::{account::*, connections::*, policy::*, sources::*};
 
 /// The version of everything in this module and of the set of maps. Pinned maps of another version are refused.
-pub const LAYOUT: u64 = 2;
+pub const LAYOUT: u64 = 3;
 
 /// Policies that exist at once: the one in force and the one being written.
 pub const GENERATIONS: u32 = 2;
@@ -25,6 +26,10 @@ pub const MAX_CANDIDATES: u32 = 1024;
 pub const CANDIDATES: usize = 8;
 /// Limits that may apply to one packet.
 pub const SCOPE_LIMITS: usize = 8;
+/// Limits on open connections that may apply to one connection.
+pub const CONNECTION_LIMITS: usize = 4;
+/// Connections that may hold places at once.
+pub const MAX_CONNECTIONS: u32 = 1 << 20;
 /// Lines of [`maps::PROVEN`]: room for a million sources in 8 MiB.
 pub const PROVEN_LINES: u32 = 1 << 17;
 /// Bytes of a name, zero-padded UTF-8.
@@ -56,6 +61,10 @@ pub mod maps {
     pub const AGGREGATES: &str = "AGGREGATES";
     /// `Array<proven::Line, PROVEN_LINES>`, mmapable: who completed a handshake lately.
     pub const PROVEN: &str = "PROVEN";
+    /// `Hash<Ends, Connection>`: the connections that hold places.
+    pub const CONNECTIONS: &str = "CONNECTIONS";
+    /// `Array<u64, handshakes::CELLS>`, mmapable: what sources have asked for.
+    pub const HANDSHAKES: &str = "HANDSHAKES";
     /// `Hash<[u8; 4], SourceEntry>`: single IPv4 addresses, network byte order.
     pub const SOURCES_V4: &str = "SOURCES_V4";
     /// `Hash<[u8; 16], SourceEntry>`: single IPv6 addresses, network byte order.
@@ -78,6 +87,8 @@ pub mod maps {
     pub const EVENTS: &str = "EVENTS";
     /// `PerCpuArray<Scratch, 1>`: what a packet keeps while it is judged; not pinned.
     pub const SCRATCH: &str = "SCRATCH";
+    /// `PerCpuArray<Entering, 1>`: what the program at the sockets keeps for a moment; not pinned.
+    pub const ENTERING: &str = "ENTERING";
     /// `Array<u64, 1>`: the clock where a test sets it.
     pub const TEST_CLOCK: &str = "TEST_CLOCK";
 }
@@ -121,6 +132,9 @@ sized! {
     SourceEntry: 16,
     Tally: 16,
     LimitTally: 80,
-    Losses: 32,
+    Losses: 40,
     Event: 64,
+    Ends: 40,
+    Hold: 16,
+    Connection: 80,
 }

@@ -2,10 +2,11 @@
 
 use super::{Address, NAME, PORTS_IN_WORD, SCOPE_LIMITS};
 use crate::{
+    connections,
     gcra::{Price, Ticks},
     hash::{self, Secret},
     packet::Family,
-    words::Reason,
+    words::{Algorithm, Reason},
 };
 
 /// What every packet reads first. One element.
@@ -46,8 +47,10 @@ pub struct Policy {
     pub fates: [u8; FATES],
     /// 1 where every packet of the host meets a limit, so that the clock may as well be read first.
     pub clock_first: u8,
+    /// 1 where a limit counts open connections, so that sockets are followed.
+    pub counts_connections: u8,
     /// Zero.
-    pub padding: [u8; 5],
+    pub padding: [u8; 4],
 }
 
 /// Room for the fates of all reasons.
@@ -72,8 +75,10 @@ pub struct Scope {
     pub count: u16,
     /// Limit numbers, 0 to [`super::MAX_LIMITS`].
     pub limits: [u16; SCOPE_LIMITS],
+    /// How many of them count open connections: at most [`super::CONNECTION_LIMITS`].
+    pub concurrent: u16,
     /// Zero.
-    pub padding: [u16; 3],
+    pub padding: [u16; 2],
 }
 
 /// A service. The destination decides where several share a port: the first match of a candidate list wins.
@@ -116,8 +121,10 @@ pub struct Limit {
     pub overflow: u8,
     /// 1 where it only observes.
     pub observe: u8,
+    /// A [`crate::words::Algorithm`].
+    pub algorithm: u8,
     /// Zero.
-    pub padding: [u8; 4],
+    pub padding: [u8; 3],
     /// Its name; empty where the number is free.
     pub name: [u8; NAME],
 }
@@ -130,7 +137,7 @@ pub struct Region {
     pub base: u32,
     /// Its sets, and its aggregates; 0 where the limit does not touch this family.
     pub sets: u32,
-    /// Bits of an address that make a source: 1 to 32, or 1 to 128.
+    /// Bits of an address that make a source: 1 to 32, or 1 to 128; 0 where everybody is one.
     pub prefix: u8,
     /// Bits of an address that make an aggregate: 1 to 32, or 1 to 64.
     pub aggregate: u8,
@@ -159,6 +166,18 @@ impl Region {
 }
 
 impl Limit {
+    /// Whether it counts connections that are open.
+    #[inline(always)]
+    pub const fn is_concurrency(&self) -> bool {
+        self.algorithm == Algorithm::Concurrency as u8
+    }
+
+    /// What its clock reads: that of one which counts open connections stands still.
+    #[inline(always)]
+    pub const fn reading(&self, now: Ticks) -> Ticks {
+        if self.is_concurrency() { connections::STANDING } else { now }
+    }
+
     /// Where sources of a family have their buckets.
     #[inline(always)]
     pub const fn region(&self, family: Family) -> &Region {

@@ -40,7 +40,7 @@ impl SourceFlags {
 
 /// An address in host byte order: IPv4 in the low 32 bits of `low`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     /// The first 64 bits of an IPv6 address; 0 for IPv4.
     pub high: u64,

@@ -6,41 +6,36 @@
 mod bucket;
 
 use throttle_common::{
-    packet::Packet,
-    records::{Limit, LimitTally, MAX_LIMITS, MAX_SERVICES, NONE, SCOPE_LIMITS, Scope, Tally},
+    records::{Hold, Limit, LimitTally, MAX_LIMITS, MAX_SERVICES, NONE, SCOPE_LIMITS, Scope, Tally},
     words::{Action, Outcome, Reason},
 };
 
-use self::bucket::Charge;
-use self::bucket::{Question, settle, take_back, weigh};
+use self::bucket::{Charge, settle, take_back, weigh};
+pub use self::bucket::{Question, give_back};
 use crate::{
     account::count,
     clock::Clock,
+    connections,
     tables::{InForce, LIMIT_TALLIES, LIMITS, POLICIES, SERVICES, Scratch, scratch},
     verdict::Verdict,
 };
 
 /// Applies the limits of `scope`, which is that of `service`.
 #[inline(always)]
-pub fn judge(
-    in_force: &InForce,
-    (service, scope): (u16, &Scope),
-    packet: &Packet,
-    length: u32,
-    proven: bool,
-    clock: &mut Clock,
-) -> Verdict {
+pub fn judge(in_force: &InForce, (service, scope): (u16, &Scope), question: &Question, clock: &mut Clock) -> Verdict {
     let mut verdict = Verdict::pass(Reason::Admitted);
     if scope.count > 0 {
-        let question = Question::about(packet, length, proven, in_force);
         if scope.count == 1 {
-            one(in_force, scope.limits[0], &question, clock, &mut verdict);
+            one(in_force, scope.limits[0], question, clock, &mut verdict);
         } else if let Some(Scratch { pending, .. }) = scratch() {
-            pending.question = question;
+            pending.question = *question;
             pending.now = clock.nanos();
             pending.generation = in_force.generation;
             verdict = verdict_of(several(u32::from(service)));
         }
+    }
+    if question.completes() && matches!(verdict.outcome, Outcome::Pass | Outcome::Observe) {
+        connections::enter(clock.nanos());
     }
     verdict.service = service;
     verdict
@@ -60,7 +55,10 @@ fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, 
             let outcome = refuse(generation, limit, u32::from(number), &charge, question);
             *verdict = Verdict { outcome, limit: number, ..Verdict::pass(reason) };
         }
-        None if charge.asked() => tally(u32::from(number), &charge, question, |tally| &mut tally.admitted),
+        None if charge.asked() => {
+            hold(limit, u32::from(number), &charge, question);
+            tally(u32::from(number), &charge, question, |tally| &mut tally.admitted);
+        }
         None => {}
     }
 }
@@ -135,6 +133,7 @@ const OVERFLOWED: u32 = 2;
 const OBSERVED: u32 = 4;
 const REJECTED: u32 = 8;
 const STOP: u32 = 16;
+const CROWDED: u32 = 32;
 
 /// Weighs or charges one limit of several.
 ///
@@ -159,7 +158,11 @@ extern "C" fn ask(step: u32, number: u32) -> u32 {
     let outcome = refuse(*generation, limit, number, charge, question);
     charge.clear();
     REFUSED
-        | if matches!(reason, Reason::SourceOverflow) { OVERFLOWED } else { 0 }
+        | match reason {
+            Reason::SourceOverflow => OVERFLOWED,
+            Reason::ConnectionLimit => CROWDED,
+            _ => 0,
+        }
         | match outcome {
             Outcome::Observe => OBSERVED,
             Outcome::Reject => REJECTED,
@@ -172,16 +175,38 @@ extern "C" fn ask(step: u32, number: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn conclude(step: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, charges, .. }, .. }) = scratch() else { return 0 };
+    let Some(Scratch { pending: Pending { question, generation, charges, .. }, .. }) = scratch() else { return 0 };
     let charge = &charges[step as usize % SCOPE_LIMITS];
     if charge.asked() {
         let spare = step & SPARE != 0;
         if spare && step & SETTLE != 0 {
             take_back(charge);
         }
+        if !spare && let Some(limit) = find(*generation, number) {
+            hold(limit, number, charge, question);
+        }
         tally(number, charge, question, |tally| if spare { &mut tally.spared } else { &mut tally.admitted });
     }
     0
+}
+
+/// Takes a place for a connection that is open, whether or not the limit allows it.
+#[inline(always)]
+pub fn count_open(limit: &Limit, number: u32, question: &Question) -> Option<Hold> {
+    let (mut charge, clock) = (Charge::NOTHING, &mut Clock::unread());
+    let refused = weigh(limit, question, clock, &mut charge).or_else(|| settle(limit, question, clock, &mut charge));
+    if refused.is_some() { None } else { charge.hold(number) }
+}
+
+/// Notes the place that a connection takes.
+#[inline(always)]
+fn hold(limit: &Limit, number: u32, charge: &Charge, question: &Question) {
+    if question.completes()
+        && limit.is_concurrency()
+        && let (Some(hold), Some(Scratch { entering, .. })) = (charge.hold(number), scratch())
+    {
+        entering.hold(hold);
+    }
 }
 
 #[inline(always)]
@@ -189,7 +214,13 @@ fn verdict_of(answer: u32) -> Verdict {
     if answer == ADMITTED {
         return Verdict::pass(Reason::Admitted);
     }
-    let reason = if answer & OVERFLOWED == 0 { Reason::SourceLimit } else { Reason::SourceOverflow };
+    let reason = if answer & OVERFLOWED != 0 {
+        Reason::SourceOverflow
+    } else if answer & CROWDED != 0 {
+        Reason::ConnectionLimit
+    } else {
+        Reason::SourceLimit
+    };
     let outcome = if answer & OBSERVED != 0 {
         Outcome::Observe
     } else if answer & REJECTED != 0 {
@@ -201,7 +232,7 @@ fn verdict_of(answer: u32) -> Verdict {
 }
 
 #[inline(always)]
-fn find(generation: u32, number: u32) -> Option<&'static Limit> {
+pub fn find(generation: u32, number: u32) -> Option<&'static Limit> {
     LIMITS.get(generation * MAX_LIMITS + number)
 }
 

@@ -92,8 +92,9 @@ pub struct RegionLoad {
     pub aggregates_busy: u64,
     /// `busy / slots`, 0 to 1.
     pub occupancy: f64,
-    /// What fills it.
-    pub forecast: Forecast,
+    /// What fills it; absent where no flood does, because only who completes a handshake has a place in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
 }
 
 /// What fills a region.

@@ -4,12 +4,13 @@ use crate::policy::{
     document::{Document, Lengths, Limit, Protocol, default},
     fault::{Diagnostic, Fault},
     read::Unread,
-    units::Scale,
+    units::{Rate, Scale},
     word::{Word, one_of},
 };
 use throttle_common::{
-    records::{MAX_LIMITS, SCOPE_LIMITS},
-    words::{Overflow, Unit},
+    connections,
+    records::{CONNECTION_LIMITS, MAX_LIMITS, SCOPE_LIMITS},
+    words::{Overflow, Per, Unit},
 };
 
 /// A full frame of Ethernet with two VLAN tags: a smaller burst would refuse it for ever.
@@ -32,11 +33,12 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
         if read(&["service"]) {
             service(document, limit, unread, read(&["unit"]), &mut wrong);
         }
-        if read(&["unit", "rate"]) {
-            match rate(limit) {
-                Ok(()) if read(&["burst"]) => burst(limit).unwrap_or_else(|fault| wrong("burst", fault)),
-                Ok(()) => {}
-                Err(fault) => wrong("rate", fault),
+        if read(&["unit", "rate", "concurrent", "per"]) {
+            match (limit.concurrent, limit.rate) {
+                (Some(connections), _) => concurrent(limit, connections, &mut wrong),
+                (None, Some(rate)) => bucket(limit, rate, read(&["burst"]), &mut wrong),
+                // Only a document that no reader made says neither.
+                (None, None) => wrong("rate", Fault::new("`rate` is missing", "add rate = \"1000/s\"")),
             }
         }
         if read(&["prefix", "aggregate", "overflow"]) {
@@ -77,8 +79,43 @@ fn service(document: &Document, limit: &Limit, unread: &Unread, unit_read: bool,
     }
 }
 
-fn rate(limit: &Limit) -> Result<(), Fault> {
-    let rate = limit.rate;
+/// A limit on connections that are open at once.
+fn concurrent(limit: &Limit, connections: u32, wrong: &mut impl FnMut(&str, Fault)) {
+    if limit.rate.is_some() {
+        let reason = "a limit has a rate or a number of open connections, not both";
+        wrong("concurrent", Fault::new(reason, "make two limits of it"));
+    }
+    if limit.unit != Unit::Connections {
+        let reason = format!("open connections are no {}", limit.unit.name());
+        wrong("concurrent", Fault::new(reason, "write unit = \"connections\", or a rate"));
+    }
+    if connections == 0 || connections > connections::MOST {
+        let reason = format!("{connections} connections at once");
+        let remedy = format!("write 1 to {}; to refuse sources altogether, block them", connections::MOST);
+        wrong("concurrent", Fault::new(reason, remedy));
+    }
+    if limit.burst.is_some() {
+        wrong("burst", Fault::new("a burst belongs to a rate", "leave it out: `concurrent` is what may be open at once"));
+    }
+    if limit.per == Per::Service && limit.service.is_none() {
+        wrong("per", Fault::new("no service is named whose connections these are", "add service = \"NAME\""));
+    }
+}
+
+/// A limit on a rate.
+fn bucket(limit: &Limit, of: Rate, burst_read: bool, wrong: &mut impl FnMut(&str, Fault)) {
+    if limit.per == Per::Service {
+        let remedy = "leave it out: each source has a bucket of its own";
+        wrong("per", Fault::new("only `concurrent` limits count all of a service together", remedy));
+    }
+    match rate(limit, of) {
+        Ok(()) if burst_read => burst(limit, of).unwrap_or_else(|fault| wrong("burst", fault)),
+        Ok(()) => {}
+        Err(fault) => wrong("rate", fault),
+    }
+}
+
+fn rate(limit: &Limit, rate: Rate) -> Result<(), Fault> {
     if rate.quantity.amount() == 0 {
         let remedy = "write a rate above 0; to refuse sources altogether, block them";
         return Err(Fault::new(format!("`{rate}` admits nothing"), remedy));
@@ -99,7 +136,7 @@ fn rate(limit: &Limit) -> Result<(), Fault> {
     Ok(())
 }
 
-fn burst(limit: &Limit) -> Result<(), Fault> {
+fn burst(limit: &Limit, rate: Rate) -> Result<(), Fault> {
     let units = limit.burst_units();
     let written = limit.burst.map_or_else(|| units.to_string(), |burst| burst.to_string());
     if limit.unit != Unit::Bytes && limit.burst.is_some_and(|burst| burst.scale() != Scale::One) {
@@ -113,10 +150,9 @@ fn burst(limit: &Limit) -> Result<(), Fault> {
         let reason = format!("a burst of {written} is smaller than a full frame, which would never pass");
         return Err(Fault::new(reason, "write at least \"2KB\", better \"64KiB\""));
     }
-    if limit.rate.depth(limit.unit, units).is_none() {
-        let most =
-            (24 * u128::from(limit.rate.units(limit.unit)) * 3_600 / u128::from(limit.rate.per.seconds())).max(1);
-        let reason = format!("a burst of {written} takes more than a day to come back at {}", limit.rate);
+    if rate.depth(limit.unit, units).is_none() {
+        let most = (24 * u128::from(rate.units(limit.unit)) * 3_600 / u128::from(rate.per.seconds())).max(1);
+        let reason = format!("a burst of {written} takes more than a day to come back at {rate}");
         return Err(Fault::new(reason, format!("write a burst of at most {most}, or a higher rate")));
     }
     Ok(())
@@ -157,19 +193,25 @@ fn family(
 
 /// No packet may be asked about more limits than the kernel program looks at.
 fn scopes(document: &Document, found: &mut Vec<Diagnostic>) {
-    let hosts = document.limits.iter().filter(|limit| limit.service.is_none()).count();
     for (index, limit) in document.limits.iter().enumerate() {
         let before = &document.limits[..index];
-        let (rank, whose) = match &limit.service {
-            None => (before.iter().filter(|limit| limit.service.is_none()).count(), "the host".to_owned()),
-            Some(name) => {
-                (hosts + before.iter().filter(|other| other.service == limit.service).count(), format!("`{name}`"))
+        // How many limits of a kind a packet meets before this one.
+        let rank = |of_kind: fn(&&Limit) -> bool| match &limit.service {
+            None => before.iter().filter(of_kind).filter(|limit| limit.service.is_none()).count(),
+            Some(_) => {
+                let hosts = document.limits.iter().filter(of_kind).filter(|limit| limit.service.is_none()).count();
+                hosts + before.iter().filter(of_kind).filter(|other| other.service == limit.service).count()
             }
         };
-        if rank == SCOPE_LIMITS {
-            let reason = format!("more than {SCOPE_LIMITS} limits apply to a packet of {whose}");
-            let remedy = "remove one; the host's limits count for every service";
-            found.push(Fault::new(reason, remedy).at(format!("limit[{index}]")));
-        }
+        let whose = limit.service.as_ref().map_or_else(|| "the host".to_owned(), |name| format!("`{name}`"));
+        let reason = if rank(|_| true) == SCOPE_LIMITS {
+            format!("more than {SCOPE_LIMITS} limits apply to a packet of {whose}")
+        } else if limit.concurrent.is_some() && rank(|limit| limit.concurrent.is_some()) == CONNECTION_LIMITS {
+            format!("more than {CONNECTION_LIMITS} limits on open connections apply to one of {whose}")
+        } else {
+            continue;
+        };
+        let remedy = "remove one; the host's limits count for every service";
+        found.push(Fault::new(reason, remedy).at(format!("limit[{index}]")));
     }
 }

@@ -5,6 +5,7 @@ use crate::policy::{
     document::{Document, Limit, Mode},
     fault::{Fault, Warning},
     prefix::Prefix,
+    units::Rate,
 };
 use ipnet::IpNet;
 use std::collections::HashSet;
@@ -73,11 +74,15 @@ fn neighbours(document: &Document, warn: &mut impl FnMut(String, String, &str)) 
 /// larger rate or burst. Of two equal ones, the earlier.
 fn tighter(document: &Document, index: usize) -> Option<&Limit> {
     let limit = &document.limits[index];
-    let rate = |limit: &Limit| limit.rate.quantity.bits() * 86_400 / u128::from(limit.rate.per.seconds());
+    // What is open at once does not come back with time.
+    let a_day = |rate: Rate| rate.quantity.bits() * 86_400 / u128::from(rate.per.seconds());
+    let rate = |limit: &Limit| limit.rate.map_or(0, a_day);
     let bounds = |limit: &Limit| (rate(limit), limit.burst_units());
     document.limits.iter().enumerate().find_map(|(place, other)| {
         let covers = place != index
             && other.unit == limit.unit
+            && other.concurrent.is_some() == limit.concurrent.is_some()
+            && other.per == limit.per
             && (other.service.is_none() || other.service == limit.service)
             && other.prefix.ipv4 <= limit.prefix.ipv4
             && other.prefix.ipv6 <= limit.prefix.ipv6;

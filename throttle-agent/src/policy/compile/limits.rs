@@ -8,9 +8,11 @@ use crate::policy::{
 use ipnet::IpNet;
 use std::collections::{BTreeSet, HashMap};
 use throttle_common::{
+    connections,
     packet::Family,
     records::{self, MAX_LIMITS, Region, name_bytes, name_str},
     table::WAYS,
+    words::{Algorithm, Per},
 };
 
 /// The records of all limits, in the order of the document.
@@ -31,7 +33,13 @@ pub(super) fn limits(document: &Document, held: &Layout) -> Result<Vec<(u16, rec
             continue;
         };
         let mut region = |family| table.region(document, limit, family, before);
-        let (v4, v6) = (region(Family::V4), region(Family::V6));
+        let (v4, v6) = if limit.per == Per::Service {
+            // One bucket for all, whatever their family.
+            let shared = region(Family::V4);
+            (shared, shared)
+        } else {
+            (region(Family::V4), region(Family::V6))
+        };
         compiled.push((number, record(limit, v4, v6)));
     }
     found.extend(table.shortage().map(|fault| fault.at("limit")));
@@ -39,8 +47,17 @@ pub(super) fn limits(document: &Document, held: &Layout) -> Result<Vec<(u16, rec
 }
 
 fn record(limit: &Limit, v4: Region, v6: Region) -> records::Limit {
-    let price = limit.rate.price(limit.unit).expect("the check found a price for the rate");
-    let depth = limit.rate.depth(limit.unit, limit.burst_units()).expect("the check found a depth for the burst");
+    let (algorithm, price, depth) = match (limit.rate, limit.concurrent) {
+        (Some(rate), _) => {
+            let price = rate.price(limit.unit).expect("the check found a price for the rate");
+            let depth = rate.depth(limit.unit, limit.burst_units()).expect("the check found a depth for the burst");
+            (Algorithm::TokenBucket, price, depth)
+        }
+        (None, concurrent) => {
+            let connections = concurrent.expect("the check found one of the two");
+            (Algorithm::Concurrency, connections::PRICE, connections::depth(connections))
+        }
+    };
     records::Limit {
         price,
         depth,
@@ -50,7 +67,8 @@ fn record(limit: &Limit, v4: Region, v6: Region) -> records::Limit {
         action: limit.action as u8,
         overflow: limit.overflow as u8,
         observe: u8::from(limit.mode == Mode::Observe),
-        padding: [0; 4],
+        algorithm: algorithm as u8,
+        padding: [0; 3],
         name: name_bytes(&limit.name),
     }
 }
@@ -114,17 +132,22 @@ impl Table {
     /// The limit's region for a family: the one that it has, the first range that is large enough, or none where the
     /// limit never meets that family.
     fn region(&mut self, document: &Document, limit: &Limit, family: Family, before: Option<&HeldLimit>) -> Region {
-        if !meets(document, limit, family) {
+        let shared = limit.per == Per::Service;
+        if !shared && !meets(document, limit, family) {
             return Region::default();
         }
         let (prefix, aggregate) = match family {
+            _ if shared => (0, 0),
             Family::V4 => (limit.prefix.ipv4, limit.aggregate.ipv4),
             Family::V6 => (limit.prefix.ipv6, limit.aggregate.ipv6),
         };
-        let sets = sets(limit.sources);
+        let sets = if shared { 1 } else { sets(limit.sources) };
         self.asked += u64::from(sets);
         let wanted = Region { base: 0, sets, prefix, aggregate, padding: [0; 2] };
-        let held = before.filter(|held| held.record.unit == limit.unit as u8).map(|held| *held.record.region(family));
+        let alike = |held: &&HeldLimit| {
+            held.record.unit == limit.unit as u8 && held.record.is_concurrency() == limit.concurrent.is_some()
+        };
+        let held = before.filter(alike).map(|held| *held.record.region(family));
         let fits = |held: &Region| Region { base: 0, ..*held } == wanted && held.base + held.sets <= self.sets;
         if let Some(kept) = held.filter(fits) {
             return kept;

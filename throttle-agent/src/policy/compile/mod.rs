@@ -26,20 +26,20 @@ use throttle_common::{
 pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Compiled, Diagnostics> {
     check(document)?;
     let limits = limits::limits(document, held)?;
-    let numbers: Vec<u16> = limits.iter().map(|&(number, _)| number).collect();
     let (lists, _) = classify::lists(&document.services);
     let policy = Policy {
         revision,
         answers: budget(document.answers.rate),
         events: budget(document.events.rate),
-        scope: services::scope(document, &numbers, None),
+        scope: services::scope(document, &limits, None),
         observe: u8::from(document.mode == Mode::Observe),
         has_services: u8::from(!document.services.is_empty()),
         fates: fates(document),
         clock_first: u8::from(document.limits.iter().any(meets_every_packet)),
-        padding: [0; 5],
+        counts_connections: u8::from(document.limits.iter().any(|limit| limit.concurrent.is_some())),
+        padding: [0; 4],
     };
-    let services = services::services(document, &numbers);
+    let services = services::services(document, &limits);
     Ok(Compiled { policy, limits, services, candidates: lists.lists, ports: lists.ports })
 }
 

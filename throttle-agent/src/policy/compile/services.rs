@@ -7,22 +7,28 @@ use throttle_common::{
     records::{self, Address, Scope, name_bytes},
 };
 
-pub(super) fn services(document: &Document, numbers: &[u16]) -> Vec<records::Service> {
-    document.services.iter().map(|service| record(service, scope(document, numbers, Some(&service.name)))).collect()
+pub(super) fn services(document: &Document, limits: &[Numbered]) -> Vec<records::Service> {
+    document.services.iter().map(|service| record(service, scope(document, limits, Some(&service.name)))).collect()
 }
 
-/// The host's limits, then those of the service. `numbers` are those of the document's limits, in its order.
-pub(super) fn scope(document: &Document, numbers: &[u16], service: Option<&str>) -> Scope {
+/// A limit's number and record.
+type Numbered = (u16, records::Limit);
+
+/// The host's limits, then those of the service. `limits` are the document's, in its order.
+pub(super) fn scope(document: &Document, limits: &[Numbered], service: Option<&str>) -> Scope {
     let of = |wanted: Option<&str>| {
-        let limits = document.limits.iter().zip(numbers);
-        limits.filter(move |(limit, _)| limit.service.as_deref() == wanted).map(|(_, &number)| number).collect()
+        let limits = document.limits.iter().zip(limits);
+        limits.filter(move |(limit, _)| limit.service.as_deref() == wanted).map(|(_, numbered)| numbered).collect()
     };
-    let mut applying: Vec<u16> = of(None);
+    let mut applying: Vec<&Numbered> = of(None);
     if service.is_some() {
         applying.append(&mut of(service));
     }
-    let mut scope = Scope { count: applying.len() as u16, ..Scope::default() };
-    scope.limits[..applying.len()].copy_from_slice(&applying);
+    let concurrent = applying.iter().filter(|(_, limit)| limit.is_concurrency()).count() as u16;
+    let mut scope = Scope { count: applying.len() as u16, concurrent, ..Scope::default() };
+    for (place, (number, _)) in scope.limits.iter_mut().zip(applying) {
+        *place = *number;
+    }
     scope
 }
 

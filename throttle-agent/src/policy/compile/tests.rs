@@ -99,7 +99,7 @@ fn the_most_specific_destination_is_asked_first() {
 fn a_limit_keeps_its_number_and_its_regions_whatever_comes_and_goes_around_it() {
     let before = compile(&with(vec![limit("a", 30), limit("b", 30), limit("c", 30)]), 1, &empty(1_000)).unwrap();
     let held = after(&before, 1_000);
-    let faster = Limit { rate: Rate::per_second(99), ..limit("c", 30) };
+    let faster = Limit { rate: Some(Rate::per_second(99)), ..limit("c", 30) };
     let after = compile(&with(vec![limit("new", 3), faster, limit("b", 30)]), 2, &held).unwrap();
     for name in ["b", "c"] {
         assert_eq!(number(&after, name), number(&before, name));
@@ -180,7 +180,7 @@ proptest! {
         let per = [Period::Second, Period::Minute, Period::Hour, Period::Day][per];
         let rate = Rate { quantity: Quantity::bare(amount), per };
         let burst = Some(Quantity::bare(burst)).filter(|burst| burst.amount() * per.seconds() <= amount * 86_400);
-        let limit = Limit { burst, ..Limit { rate, ..limit("a", 3) } };
+        let limit = Limit { burst, ..Limit { rate: Some(rate), ..limit("a", 3) } };
         let cells = limit.burst_units();
         let compiled = compile(&with(vec![limit]), 1, &empty(1_000)).unwrap();
         let record = compiled.limits[0].1;

@@ -19,7 +19,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
 };
-use throttle_common::words::{Action, Fate, Overflow, Unit};
+use throttle_common::words::{Action, Fate, Overflow, Per, Unit};
 
 /// Problems in the order in which they were met, and what they left unread.
 #[derive(Default)]
@@ -131,6 +131,11 @@ impl<'v, 'p> Fields<'v, 'p> {
         T::read(value, &join(self.path, name), self.problems)
     }
 
+    /// Whether the field is there, right or wrong.
+    fn has(&self, name: &str) -> bool {
+        self.table.contains_key(name)
+    }
+
     /// The field, or what stands for it.
     fn or<T: Read>(&mut self, name: &'static str, default: T) -> T {
         self.optional(name).unwrap_or(default)
@@ -225,6 +230,7 @@ read_text! {
     Protocol => "\"tcp\", \"udp\" or \"icmp\"", Word::named;
     Unit => "\"packets\", \"bytes\" or \"connections\"", Word::named;
     Action => "\"drop\" or \"reject\"", Word::named;
+    Per => "\"source\" or \"service\"", Word::named;
     Overflow => "\"aggregate\", \"refuse\" or \"admit\"", Word::named;
     Fate => "\"pass\" or \"drop\"", Word::named;
 }

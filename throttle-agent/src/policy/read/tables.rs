@@ -54,7 +54,9 @@ impl Read for Limit {
         let name = fields.required("name", "\"new-connections\"");
         let service = fields.optional("service");
         let unit = fields.required("unit", "\"packets\"");
-        let rate = fields.required("rate", "\"1000/s\"");
+        let concurrent = fields.optional("concurrent");
+        let rate = if fields.has("concurrent") { fields.optional("rate") } else { fields.required("rate", "\"1000/s\"") };
+        let per = fields.or("per", default::per());
         let burst = fields.optional("burst");
         let action = fields.or("action", default::action());
         let mode = fields.or("mode", default::mode());
@@ -65,8 +67,7 @@ impl Read for Limit {
         fields.end();
         let limit = Self::stand_in();
         let (name, unit) = (name.unwrap_or(limit.name), unit.unwrap_or(limit.unit));
-        let rate = rate.unwrap_or(limit.rate);
-        Some(Self { name, service, unit, rate, burst, action, mode, overflow, prefix, aggregate, sources })
+        Some(Self { name, service, unit, rate, concurrent, per, burst, action, mode, overflow, prefix, aggregate, sources })
     }
 }
 
