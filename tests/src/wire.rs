@@ -74,8 +74,8 @@ impl Wire {
         Ok(())
     }
 
-    /// Frames from the near end that never left it: its queue was full, which happens before Linux 6.4, where a busy
-    /// CPU puts off receiving.
+    /// Frames from the near end that never came to the far one, because its queue was full: a kernel that leaves receiving
+    /// to a thread of its own while a CPU is busy (Linux 6.1) lets that happen.
     pub fn lost(&self) -> Result<u64> {
         let said = self.near.ip(&["-json", "-statistics", "link", "show", NEAR])?;
         let links: serde_json::Value = serde_json::from_str(&said).context("`ip` prints JSON")?;

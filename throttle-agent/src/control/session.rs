@@ -79,8 +79,7 @@ impl Session {
 
 fn starves(limit: &Limit) -> bool {
     let need = need(limit.unit);
-    let too_slow =
-        |rate: Rate| (rate.units(limit.unit) as f64 / rate.per.seconds() as f64) < need.per_second;
+    let too_slow = |rate: Rate| (rate.units(limit.unit) as f64 / rate.per.seconds() as f64) < need.per_second;
     limit.rate.is_some_and(too_slow) || limit.burst_units() < need.burst
 }
 

@@ -95,7 +95,10 @@ fn concurrent(limit: &Limit, connections: u32, wrong: &mut impl FnMut(&str, Faul
         wrong("concurrent", Fault::new(reason, remedy));
     }
     if limit.burst.is_some() {
-        wrong("burst", Fault::new("a burst belongs to a rate", "leave it out: `concurrent` is what may be open at once"));
+        wrong(
+            "burst",
+            Fault::new("a burst belongs to a rate", "leave it out: `concurrent` is what may be open at once"),
+        );
     }
     if limit.per == Per::Service && limit.service.is_none() {
         wrong("per", Fault::new("no service is named whose connections these are", "add service = \"NAME\""));

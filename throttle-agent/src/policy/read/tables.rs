@@ -55,7 +55,8 @@ impl Read for Limit {
         let service = fields.optional("service");
         let unit = fields.required("unit", "\"packets\"");
         let concurrent = fields.optional("concurrent");
-        let rate = if fields.has("concurrent") { fields.optional("rate") } else { fields.required("rate", "\"1000/s\"") };
+        let rate =
+            if fields.has("concurrent") { fields.optional("rate") } else { fields.required("rate", "\"1000/s\"") };
         let per = fields.or("per", default::per());
         let burst = fields.optional("burst");
         let action = fields.or("action", default::action());
@@ -67,7 +68,21 @@ impl Read for Limit {
         fields.end();
         let limit = Self::stand_in();
         let (name, unit) = (name.unwrap_or(limit.name), unit.unwrap_or(limit.unit));
-        Some(Self { name, service, unit, rate, concurrent, per, burst, action, mode, overflow, prefix, aggregate, sources })
+        Some(Self {
+            name,
+            service,
+            unit,
+            rate,
+            concurrent,
+            per,
+            burst,
+            action,
+            mode,
+            overflow,
+            prefix,
+            aggregate,
+            sources,
+        })
     }
 }
 
