@@ -5,7 +5,7 @@ use std::cell::Cell;
 use throttle_common::{
     gcra::Ticks,
     records::Slot,
-    table::{Commit, Request, Set, WAYS, check, commit},
+    table::{Commit, Look, Request, Set, WAYS, check, commit},
 };
 
 /// The slots of one set.
@@ -29,13 +29,16 @@ impl Slots {
     }
 }
 
-impl Set for Slots {
+impl Look for Slots {
     fn key(&self, way: usize) -> u64 {
         self.0[way].get().key
     }
     fn tat(&self, way: usize) -> Ticks {
         self.0[way].get().tat
     }
+}
+
+impl Set for Slots {
     fn set_key(&self, way: usize, key: u64) {
         self.0[way].set(Slot { key, ..self.0[way].get() });
     }

@@ -1,7 +1,8 @@
 //! The words and the arithmetic that the kernel programs and the agent share.
 //!
 //! Everything here is pure: state and `now` in, new state and decision out. The kernel programs and the agent read the
-//! same bytes ([`records`]), take the same decisions ([`gcra`], [`table`]) and see the same packet ([`packet`]).
+//! same bytes ([`records`]), take the same decisions ([`services`], [`limits`], [`table`], [`gcra`]) and see the same
+//! packet ([`packet`]).
 //!
 //! # Glossary
 //!
@@ -30,8 +31,10 @@ pub mod connections;
 pub mod gcra;
 pub mod handshakes;
 pub mod hash;
+pub mod limits;
 pub mod packet;
 pub mod proven;
 pub mod records;
+pub mod services;
 pub mod table;
 pub mod words;

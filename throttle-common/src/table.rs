@@ -13,7 +13,8 @@
 //! source at once may each charge one of their own; from then on all find the lower one. That costs at most `ncpu - 1`
 //! charges a take-over.
 //!
-//! The kernel programs implement [`Set`] on map memory, the tests on atomics under a scheduler that tries the races.
+//! The kernel programs implement [`Set`] on map memory, the tests on atomics under a scheduler that tries the races; the
+//! agent's `explain` only looks, and implements [`Look`] on a copy.
 
 use crate::gcra::{self, Ticks};
 
@@ -26,12 +27,16 @@ pub const OPEN_WAYS: usize = WAYS - 1;
 /// How often a charge is tried again when other CPUs change the slot under it.
 pub const TRIES: usize = 4;
 
-/// Atomic access to the slots of one set.
-pub trait Set {
+/// What the slots of one set hold.
+pub trait Look {
     /// The key in a slot.
     fn key(&self, way: usize) -> u64;
     /// The bucket in a slot.
     fn tat(&self, way: usize) -> Ticks;
+}
+
+/// Atomic access to the slots of one set.
+pub trait Set: Look {
     /// Replaces the key. Only for whoever has locked the slot.
     fn set_key(&self, way: usize, key: u64);
     /// Replaces the bucket if it is still `old`.
@@ -103,7 +108,7 @@ pub const fn is_lock(tat: Ticks) -> bool {
 
 /// Reads the set on behalf of a packet.
 #[inline(always)]
-pub fn check<S: Set>(set: &S, request: &Request) -> Check {
+pub fn check<S: Look>(set: &S, request: &Request) -> Check {
     // From the first way to the last: of two slots with one key the lower is the source's.
     let mut way = 0;
     while way < WAYS {

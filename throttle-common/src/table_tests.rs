@@ -12,13 +12,16 @@ struct Slots {
     tats: [AtomicU64; WAYS],
 }
 
-impl Set for Slots {
+impl Look for Slots {
     fn key(&self, way: usize) -> u64 {
         self.keys[way].load(SeqCst)
     }
     fn tat(&self, way: usize) -> Ticks {
         self.tats[way].load(SeqCst)
     }
+}
+
+impl Set for Slots {
     fn set_key(&self, way: usize, key: u64) {
         assert_eq!(self.tat(way), lock(key), "only who has locked the slot names its owner");
         self.keys[way].store(key, SeqCst);

@@ -14,22 +14,19 @@ use network_types::{
     eth::EthHdr,
     ip::{Ipv4Hdr, Ipv6Hdr},
     tcp::TcpHdr,
-    vlan::VlanHdr,
 };
 use throttle_common::{
     gcra,
-    packet::{Family, MAX_VLANS, Packet, protocol, tcp},
+    packet::{Family, Packet, protocol, tcp},
     words::Outcome,
 };
 
 use crate::{
     atomic,
-    frame::at,
+    frame::{LINK_MAX, at},
     tables::{ANSWER_BUCKET, LOSSES, POLICIES, scratch},
 };
 
-/// The longest link-layer header that is parsed.
-const LINK_MAX: usize = EthHdr::LEN + MAX_VLANS * VlanHdr::LEN;
 /// The longest IP header with extensions that is quoted back.
 const QUOTE_MAX: usize = 120;
 /// And the eight bytes of transport behind it (RFC 792).

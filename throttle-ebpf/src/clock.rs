@@ -1,7 +1,10 @@
 //! The clock of a packet: read when first asked, and never twice.
 
 use aya_ebpf::{Global, helpers::bpf_ktime_get_ns};
-use throttle_common::gcra::{self, Ticks};
+use throttle_common::{
+    gcra::{self, Ticks},
+    limits,
+};
 
 use crate::tables::TEST_CLOCK;
 
@@ -46,6 +49,13 @@ impl Clock {
     #[inline(always)]
     pub fn ticks(&mut self) -> Ticks {
         gcra::ticks(self.nanos())
+    }
+}
+
+impl limits::Clock for Clock {
+    #[inline(always)]
+    fn nanos(&mut self) -> u64 {
+        Self::nanos(self)
     }
 }
 

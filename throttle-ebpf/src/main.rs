@@ -23,14 +23,13 @@ mod verdict;
 use aya_ebpf::{bindings::xdp_action, helpers::bpf_xdp_get_buff_len, macros::xdp, programs::XdpContext};
 use throttle_common::{
     packet::{self, Packet},
-    records::FATES,
+    records::{FATES, SourceEntry},
     words::{Outcome, Reason},
 };
 
 use crate::{
     account::Frame,
     clock::Clock,
-    limits::Question,
     tables::{InForce, Scratch, scratch},
     verdict::Verdict,
 };
@@ -98,17 +97,15 @@ const READABLE: u32 = FATES as u32;
 
 #[inline(always)]
 fn decide(ctx: &XdpContext, in_force: &InForce, packet: &Packet, length: u32, clock: &mut Clock) -> Verdict {
-    let standing = sources::look_up(in_force, packet);
-    if standing.allowed() {
+    let entry = sources::look_up(in_force, packet);
+    if entry.is_some_and(SourceEntry::allows) {
         return Verdict::pass(Reason::Allowed);
     }
-    if standing.blocked(clock) {
+    if entry.is_some_and(|entry| entry.blocks(|| clock.nanos())) {
         return Verdict::refuse(Reason::Blocked, in_force.policy);
     }
-    let (service, scope) = services::classify(in_force, packet);
-    let step = connections::step(ctx, packet, scope.concurrent > 0);
-    let question = Question::about(packet, length, step, standing.proven(), in_force);
-    limits::judge(in_force, (service, scope), &question, clock)
+    let service = services::classify(in_force, packet);
+    limits::judge(ctx, in_force, service, length, entry.is_some_and(SourceEntry::knows), clock)
 }
 
 #[cfg(not(test))]

@@ -9,14 +9,13 @@ use aya_ebpf::{Global, helpers::bpf_skc_to_tcp_sock, macros::btf_tracepoint, pro
 use throttle_common::{
     packet::{Family, Packet, Part, protocol},
     proven::Claim,
-    records::{Address, Connection, PROVEN_LINES, SCOPE_LIMITS},
+    records::{Address, CONNECTION_LIMITS, Connection, PROVEN_LINES, SourceEntry},
 };
 
 use crate::{
     clock::Clock,
-    connections::{Entering, Step, count_lost},
-    limits::{self, Question},
-    services, sources,
+    connections::{self, Entering, WITHOUT_END, concurrent, count_lost},
+    limits, services, sources,
     tables::{CONNECTIONS, CONTROL, ENTERING, InForce, PROVEN},
 };
 
@@ -65,7 +64,6 @@ const MAPPED: u64 = 0xffff;
 pub struct Opening {
     /// A packet of the connection.
     packet: Packet,
-    question: Question,
     entering: Entering,
 }
 
@@ -89,8 +87,7 @@ pub fn sockets(ctx: BtfTracePointContext) -> i32 {
         prove(opening.packet.source, opening.packet.family);
     }
     if counted {
-        opening.entering.begin(&opening.packet);
-        if opens { open(&in_force, opening) } else { close(&mut opening.entering) }
+        if opens { open(&in_force, opening) } else { close(opening) }
     }
     0
 }
@@ -98,6 +95,8 @@ pub fn sockets(ctx: BtfTracePointContext) -> i32 {
 /// Counts a connection that is open: its places are those that it took on its way in, and those that it did not.
 #[inline(always)]
 fn open(in_force: &InForce, opening: &mut Opening) {
+    let (generation, secret) = (in_force.generation, in_force.control.secret);
+    opening.entering.arrive(&opening.packet, Clock::read().nanos(), generation, secret);
     let found = CONNECTIONS.get_ptr_mut(&opening.entering.ends);
     if let Some(found) = found {
         // SAFETY: an element of the map, which only a close of the same connection removes.
@@ -105,13 +104,10 @@ fn open(in_force: &InForce, opening: &mut Opening) {
     }
     let (_, scope) = services::classify(in_force, &opening.packet);
     let missing = u32::from(scope.concurrent) > opening.entering.count;
-    if missing && !sources::look_up(in_force, &opening.packet).allowed() {
-        opening.question = Question::about(&opening.packet, 0, Step::Open, true, in_force);
-        for index in 0..SCOPE_LIMITS {
-            if index >= usize::from(scope.count) {
-                break;
-            }
-            hold(in_force.generation, u32::from(scope.limits[index]));
+    if missing && !sources::look_up(in_force, &opening.packet).is_some_and(SourceEntry::allows) {
+        for index in 0..CONNECTION_LIMITS {
+            let Some(number) = concurrent(scope, index) else { break };
+            hold_open(number);
         }
     }
     let entering = &mut opening.entering;
@@ -119,7 +115,7 @@ fn open(in_force: &InForce, opening: &mut Opening) {
     if let Some(found) = found {
         // SAFETY: as above.
         unsafe { *found = entering.connection };
-    } else if entering.count > 0 && !entering.enter(Clock::read().nanos()) {
+    } else if entering.count > 0 && !entering.enter() {
         entering.leave();
         count_lost();
     }
@@ -129,23 +125,24 @@ fn open(in_force: &InForce, opening: &mut Opening) {
 /// verifier checks once and by itself.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn hold(generation: u32, number: u32) -> u32 {
+extern "C" fn hold_open(number: u32) -> u32 {
     let Some(opening) = ENTERING.get_ptr_mut(0) else { return 0 };
     // SAFETY: as in `sockets`.
-    let Opening { question, entering, .. } = unsafe { &mut *opening };
-    if let Some(limit) = limits::find(generation, number)
-        && limit.is_concurrency()
+    let entering = unsafe { &mut (*opening).entering };
+    if let Some(limit) = limits::find(entering.generation, number)
         && !entering.holds(number)
-        && let Some(hold) = limits::count_open(limit, number, question)
     {
-        entering.hold(hold);
+        // Where the table has no room for it either, the agent says so.
+        connections::hold(entering, limit, number, WITHOUT_END);
     }
     0
 }
 
 /// Gives the places of a connection back. Of all who see it close, the one who removes it does.
 #[inline(always)]
-fn close(entering: &mut Entering) {
+fn close(opening: &mut Opening) {
+    let entering = &mut opening.entering;
+    entering.begin(&opening.packet);
     let Some(found) = CONNECTIONS.get_ptr(&entering.ends) else { return };
     // SAFETY: an element of the map; where it is removed meanwhile, so is it below for the other one only.
     entering.resume(unsafe { &*found });

@@ -131,7 +131,7 @@ pub(super) fn check(policy: &Compiled, sets: u32) -> Result<()> {
     ensure!(policy.ports.iter().all(|&(slot, _)| slot < ports), "a port beyond the last");
     let scopes = policy.services.iter().map(|service| &service.scope).chain([&policy.policy.scope]);
     for scope in scopes {
-        let count = usize::from(scope.count);
+        let count = usize::from(scope.count) + usize::from(scope.concurrent);
         ensure!(count <= SCOPE_LIMITS, "{count} limits for one packet, more than {SCOPE_LIMITS}");
         let known = |number: &u16| policy.limits.iter().any(|(known, _)| known == number);
         ensure!(scope.limits[..count].iter().all(known), "a limit that does not exist");

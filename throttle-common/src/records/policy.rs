@@ -67,15 +67,16 @@ pub struct Budget {
     pub depth: Ticks,
 }
 
-/// The limits that apply to a packet, in the order in which they are read and charged.
+/// The limits that apply to a packet, in the order in which they are read and charged: first those on rates, then those
+/// on open connections.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// How many of `limits` are meant.
+    /// How many of `limits` are on rates.
     pub count: u16,
     /// Limit numbers, 0 to [`super::MAX_LIMITS`].
     pub limits: [u16; SCOPE_LIMITS],
-    /// How many of them count open connections: at most [`super::CONNECTION_LIMITS`].
+    /// How many behind them are on open connections: at most [`super::CONNECTION_LIMITS`].
     pub concurrent: u16,
     /// Zero.
     pub padding: [u16; 2],

@@ -13,6 +13,11 @@ impl SourceMaps {
     pub const PREFIXES_V4: u32 = 4;
     /// [`super::maps::PREFIXES_V6`] has entries.
     pub const PREFIXES_V6: u32 = 8;
+
+    /// Those of IPv4: addresses and prefixes.
+    pub const V4: [u32; 2] = [Self::ADDRESSES_V4, Self::PREFIXES_V4];
+    /// Those of IPv6.
+    pub const V6: [u32; 2] = [Self::ADDRESSES_V6, Self::PREFIXES_V6];
 }
 
 /// What policy says of a source or prefix. Entries carry the union of what covers them: one look-up is enough.
@@ -25,6 +30,43 @@ pub struct SourceEntry {
     pub flags: u32,
     /// Zero.
     pub padding: u32,
+}
+
+impl SourceEntry {
+    /// No block and no limit touches the source.
+    #[inline(always)]
+    pub const fn allows(&self) -> bool {
+        self.flags & SourceFlags::ALLOW != 0
+    }
+
+    /// The source may take the way that is kept for the proven.
+    #[inline(always)]
+    pub const fn knows(&self) -> bool {
+        self.flags & SourceFlags::KNOWN != 0
+    }
+
+    /// The source is refused now; the clock is read only where the block has an end.
+    #[inline(always)]
+    pub fn blocks(&self, now_nanos: impl FnOnce() -> u64) -> bool {
+        match self.blocked_until {
+            0 => false,
+            u64::MAX => true,
+            until => now_nanos() < until,
+        }
+    }
+
+    /// Looks a source up, `maps` being those that have entries. An entry says all that its covering prefixes say too, so
+    /// the first hit is the whole answer.
+    #[inline(always)]
+    pub fn find<E>(
+        maps: u32,
+        [addresses, prefixes]: [u32; 2],
+        address: impl FnOnce() -> Option<E>,
+        prefix: impl FnOnce() -> Option<E>,
+    ) -> Option<E> {
+        let exact = if maps & addresses == 0 { None } else { address() };
+        if exact.is_none() && maps & prefixes != 0 { prefix() } else { exact }
+    }
 }
 
 /// The bits of [`SourceEntry::flags`].

@@ -1,17 +1,20 @@
 //! The limits of a packet: all are weighed before any is charged, so that a refusal by one costs the others nothing.
 //!
 //! A packet with one limit keeps everything in registers ([`one`]); with several, what each is to be charged waits in
-//! the per-CPU scratch map ([`several`]). [`bucket`] is where a limit meets the table.
+//! the per-CPU scratch map ([`several`]). [`bucket`] is where a limit meets the table. Limits on open connections are
+//! asked first ([`crate::connections`]): what they refuse is charged to nobody.
 
 mod bucket;
 
+use aya_ebpf::programs::XdpContext;
 use throttle_common::{
-    records::{Hold, Limit, LimitTally, MAX_LIMITS, MAX_SERVICES, NONE, SCOPE_LIMITS, Scope, Tally},
-    words::{Action, Outcome, Reason},
+    limits::{Charge, Question, outcome, weigh},
+    records::{Limit, LimitTally, MAX_LIMITS, MAX_SERVICES, NONE, SCOPE_LIMITS, Scope, Tally},
+    words::{Outcome, Reason},
 };
 
-use self::bucket::{Charge, settle, take_back, weigh};
-pub use self::bucket::{Question, give_back};
+pub use self::bucket::Maps;
+use self::bucket::{settle, take_back};
 use crate::{
     account::count,
     clock::Clock,
@@ -20,22 +23,31 @@ use crate::{
     verdict::Verdict,
 };
 
-/// Applies the limits of `scope`, which is that of `service`.
+/// Applies the limits of `scope`, which is that of `service`, to the packet in the scratch space.
 #[inline(always)]
-pub fn judge(in_force: &InForce, (service, scope): (u16, &Scope), question: &Question, clock: &mut Clock) -> Verdict {
+pub fn judge(
+    ctx: &XdpContext,
+    in_force: &InForce,
+    (service, scope): (u16, &Scope),
+    length: u32,
+    known: bool,
+    clock: &mut Clock,
+) -> Verdict {
     let mut verdict = Verdict::pass(Reason::Admitted);
-    if scope.count > 0 {
-        if scope.count == 1 {
-            one(in_force, scope.limits[0], question, clock, &mut verdict);
-        } else if let Some(Scratch { pending, .. }) = scratch() {
-            pending.question = *question;
+    if scope.count + scope.concurrent > 0
+        && let Some(Scratch { packet, pending, .. }) = scratch()
+    {
+        let question = Question::about(packet, length, known, in_force.control.secret);
+        if scope.count + scope.concurrent == 1 && scope.concurrent == 0 {
+            one(in_force, scope.limits[0], &question, clock, &mut verdict);
+        } else {
+            pending.question = question;
             pending.now = clock.nanos();
             pending.generation = in_force.generation;
-            verdict = verdict_of(several(u32::from(service)));
+            // One after the other, not one within the other: the stack has no room for both.
+            let crowded = connections::admit(ctx.ctx, u32::from(service));
+            verdict = verdict_of(several(u32::from(service), crowded));
         }
-    }
-    if question.completes() && matches!(verdict.outcome, Outcome::Pass | Outcome::Observe) {
-        connections::enter(clock.nanos());
     }
     verdict.service = service;
     verdict
@@ -46,7 +58,7 @@ fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, 
     let generation = in_force.generation;
     let Some(limit) = find(generation, u32::from(number)) else { return };
     let mut charge = Charge::NOTHING;
-    let refusal = match weigh(limit, question, clock, &mut charge) {
+    let refusal = match weigh(limit, question, &Maps, clock, &mut charge) {
         None => settle(limit, question, clock, &mut charge),
         refusal => refusal,
     };
@@ -55,38 +67,33 @@ fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, 
             let outcome = refuse(generation, limit, u32::from(number), &charge, question);
             *verdict = Verdict { outcome, limit: number, ..Verdict::pass(reason) };
         }
-        None if charge.asked() => {
-            hold(limit, u32::from(number), &charge, question);
-            tally(u32::from(number), &charge, question, |tally| &mut tally.admitted);
-        }
+        None if charge.asked() => tally(u32::from(number), &charge, question, |tally| &mut tally.admitted),
         None => {}
     }
 }
 
 /// Weighs every limit of a service (or, for [`NONE`], of the host), then charges them in the same order, then counts.
+/// `crowded` is what the limits on open connections have said.
 /// Gives the answer of the limit that names the verdict, and in its upper half that limit's number.
 ///
 /// A limit that only observes takes no part in the charging when it would have refused, and the packet goes on; the
 /// first such limit names the verdict. A global function like [`ask`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn several(service: u32) -> u32 {
+extern "C" fn several(service: u32, crowded: u32) -> u32 {
     let Some(Scratch { pending, .. }) = scratch() else { return ADMITTED };
-    let scope = if service == u32::from(NONE) {
-        let Some(policy) = POLICIES.get(pending.generation) else { return ADMITTED };
-        &policy.scope
-    } else {
-        let Some(service) = SERVICES.get(pending.generation * MAX_SERVICES + service) else { return ADMITTED };
-        &service.scope
-    };
-    let mut first = ADMITTED;
+    let Some(scope) = scope(pending.generation, service) else { return ADMITTED };
+    if crowded & STOP != 0 {
+        return crowded;
+    }
+    let mut first = crowded;
     for phase in [WEIGH, SETTLE] {
         for index in 0..SCOPE_LIMITS as u32 {
             if index >= u32::from(scope.count) {
                 break;
             }
             let number = u32::from(scope.limits[index as usize]);
-            let answer = ask(phase | index, number);
+            let answer = if phase == SETTLE { charge(index, number) } else { ask(index, number) };
             if answer & STOP != 0 {
                 // Who was asked: those before this one, and in the second round also those behind it, uncharged.
                 let asked = if phase == SETTLE { u32::from(scope.count) } else { index };
@@ -97,6 +104,7 @@ extern "C" fn several(service: u32) -> u32 {
                     let charged = if spared < index { phase } else { WEIGH };
                     conclude(SPARE | charged | spared, u32::from(scope.limits[spared as usize]));
                 }
+                connections::conclude(service, 0);
                 return answer | number << 16;
             }
             if first == ADMITTED && answer != ADMITTED {
@@ -110,15 +118,29 @@ extern "C" fn several(service: u32) -> u32 {
         }
         conclude(index, u32::from(scope.limits[index as usize]));
     }
+    connections::conclude(service, 1);
     first
+}
+
+/// The limits of a service, or of the host.
+#[inline(always)]
+pub fn scope(generation: u32, service: u32) -> Option<&'static Scope> {
+    if service == u32::from(NONE) {
+        Some(&POLICIES.get(generation)?.scope)
+    } else {
+        Some(&SERVICES.get(generation * MAX_SERVICES + service)?.scope)
+    }
 }
 
 /// What a packet with several limits keeps between their steps.
 #[repr(C)]
 pub struct Pending {
-    question: Question,
-    now: u64,
-    generation: u32,
+    /// What it asks of each.
+    pub question: Question,
+    /// When.
+    pub now: u64,
+    /// The policy that it meets.
+    pub generation: u32,
     charges: [Charge; SCOPE_LIMITS],
 }
 
@@ -127,42 +149,61 @@ const WEIGH: u32 = 0;
 const SETTLE: u32 = 0x10;
 const SPARE: u32 = 0x20;
 // What `ask` answers.
-const ADMITTED: u32 = 0;
-const REFUSED: u32 = 1;
-const OVERFLOWED: u32 = 2;
-const OBSERVED: u32 = 4;
-const REJECTED: u32 = 8;
-const STOP: u32 = 16;
-const CROWDED: u32 = 32;
+pub const ADMITTED: u32 = 0;
+pub const REFUSED: u32 = 1;
+pub const OVERFLOWED: u32 = 2;
+pub const OBSERVED: u32 = 4;
+pub const REJECTED: u32 = 8;
+pub const STOP: u32 = 16;
+/// As many connections are open as a limit allows.
+pub const CROWDED: u32 = 32;
 
-/// Weighs or charges one limit of several.
+/// Weighs one limit of several: the one at `index` in its scope.
 ///
 /// A global function, which the verifier checks once and by itself; a static one it would follow anew on every path
 /// that leads here, and the paths of eight limits multiply beyond its bounds. Such a function takes plain numbers only.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn ask(step: u32, number: u32) -> u32 {
+extern "C" fn ask(index: u32, number: u32) -> u32 {
     let Some(Scratch { pending: Pending { question, now, generation, charges }, .. }) = scratch() else {
         return ADMITTED;
     };
-    let charge = &mut charges[step as usize % SCOPE_LIMITS];
+    let charge = &mut charges[index as usize % SCOPE_LIMITS];
     let Some(limit) = find(*generation, number) else { return ADMITTED };
-    let clock = &mut Clock::at(*now);
-    let refusal = if step & SETTLE == 0 {
-        charge.clear();
-        weigh(limit, question, clock, charge)
-    } else {
-        settle(limit, question, clock, charge)
+    charge.clear();
+    let refusal = weigh(limit, question, &Maps, &mut Clock::at(*now), charge);
+    answer(refusal, limit, *generation, number, charge, question)
+}
+
+/// Charges one limit of several, which was weighed. A global function like [`ask`], and not the same one: together they
+/// would need more of the stack than is left.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn charge(index: u32, number: u32) -> u32 {
+    let Some(Scratch { pending: Pending { question, now, generation, charges }, .. }) = scratch() else {
+        return ADMITTED;
     };
+    let charge = &mut charges[index as usize % SCOPE_LIMITS];
+    let Some(limit) = find(*generation, number) else { return ADMITTED };
+    let refusal = settle(limit, question, &mut Clock::at(*now), charge);
+    answer(refusal, limit, *generation, number, charge, question)
+}
+
+/// Counts a refusal, and says it in a number.
+#[inline(always)]
+fn answer(
+    refusal: Option<Reason>,
+    limit: &Limit,
+    generation: u32,
+    number: u32,
+    charge: &mut Charge,
+    question: &Question,
+) -> u32 {
     let Some(reason) = refusal else { return ADMITTED };
-    let outcome = refuse(*generation, limit, number, charge, question);
+    let outcome = refuse(generation, limit, number, charge, question);
     charge.clear();
     REFUSED
-        | match reason {
-            Reason::SourceOverflow => OVERFLOWED,
-            Reason::ConnectionLimit => CROWDED,
-            _ => 0,
-        }
+        | if matches!(reason, Reason::SourceOverflow) { OVERFLOWED } else { 0 }
         | match outcome {
             Outcome::Observe => OBSERVED,
             Outcome::Reject => REJECTED,
@@ -175,42 +216,20 @@ extern "C" fn ask(step: u32, number: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn conclude(step: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, generation, charges, .. }, .. }) = scratch() else { return 0 };
+    let Some(Scratch { pending: Pending { question, charges, .. }, .. }) = scratch() else { return 0 };
     let charge = &charges[step as usize % SCOPE_LIMITS];
     if charge.asked() {
         let spare = step & SPARE != 0;
         if spare && step & SETTLE != 0 {
             take_back(charge);
         }
-        if !spare && let Some(limit) = find(*generation, number) {
-            hold(limit, number, charge, question);
-        }
         tally(number, charge, question, |tally| if spare { &mut tally.spared } else { &mut tally.admitted });
     }
     0
 }
 
-/// Takes a place for a connection that is open, whether or not the limit allows it.
 #[inline(always)]
-pub fn count_open(limit: &Limit, number: u32, question: &Question) -> Option<Hold> {
-    let (mut charge, clock) = (Charge::NOTHING, &mut Clock::unread());
-    let refused = weigh(limit, question, clock, &mut charge).or_else(|| settle(limit, question, clock, &mut charge));
-    if refused.is_some() { None } else { charge.hold(number) }
-}
-
-/// Notes the place that a connection takes.
-#[inline(always)]
-fn hold(limit: &Limit, number: u32, charge: &Charge, question: &Question) {
-    if question.completes()
-        && limit.is_concurrency()
-        && let (Some(hold), Some(Scratch { entering, .. })) = (charge.hold(number), scratch())
-    {
-        entering.hold(hold);
-    }
-}
-
-#[inline(always)]
-fn verdict_of(answer: u32) -> Verdict {
+pub fn verdict_of(answer: u32) -> Verdict {
     if answer == ADMITTED {
         return Verdict::pass(Reason::Admitted);
     }
@@ -241,13 +260,7 @@ pub fn find(generation: u32, number: u32) -> Option<&'static Limit> {
 fn refuse(generation: u32, limit: &Limit, number: u32, charge: &Charge, question: &Question) -> Outcome {
     let observed = limit.observe != 0 || POLICIES.get(generation).is_some_and(|policy| policy.observe != 0);
     tally(number, charge, question, |tally| if observed { &mut tally.observed } else { &mut tally.refused });
-    if observed {
-        Outcome::Observe
-    } else if limit.action == Action::Reject as u8 {
-        Outcome::Reject
-    } else {
-        Outcome::Drop
-    }
+    outcome(limit, observed)
 }
 
 #[inline(always)]

@@ -24,8 +24,11 @@ pub(super) fn scope(document: &Document, limits: &[Numbered], service: Option<&s
     if service.is_some() {
         applying.append(&mut of(service));
     }
-    let concurrent = applying.iter().filter(|(_, limit)| limit.is_concurrency()).count() as u16;
-    let mut scope = Scope { count: applying.len() as u16, concurrent, ..Scope::default() };
+    // A stable sort: those on open connections stand behind the others.
+    applying.sort_by_key(|(_, limit)| limit.is_concurrency());
+    let concurrent = applying.iter().filter(|(_, limit)| limit.is_concurrency()).count();
+    let count = (applying.len() - concurrent) as u16;
+    let mut scope = Scope { count, concurrent: concurrent as u16, ..Scope::default() };
     for (place, (number, _)) in scope.limits.iter_mut().zip(applying) {
         *place = *number;
     }

@@ -1,0 +1,241 @@
+//! One limit and one packet: where the source's bucket lies, whether it has room, and what overflow does.
+//!
+//! [`weigh`] only looks. The kernel program asks it of its maps and then charges what it says; the agent's `explain` asks
+//! it of a copy of the same bytes, at any instant. So the two cannot differ.
+
+use crate::{
+    gcra::{self, Ticks},
+    hash::Secret,
+    packet::{Family, Packet},
+    proven::Claim,
+    records::{Address, Limit, PROVEN_LINES},
+    table::{Check, Look, OPEN_WAYS, Request, WAYS, check},
+    words::{Action, Outcome, Overflow, Reason, Unit},
+};
+
+/// When a packet is judged.
+pub trait Clock {
+    /// Nanoseconds of CLOCK_MONOTONIC; the same however often it is asked.
+    fn nanos(&mut self) -> u64;
+
+    /// The same instant as a bucket counts it.
+    #[inline(always)]
+    fn ticks(&mut self) -> Ticks {
+        gcra::ticks(self.nanos())
+    }
+}
+
+/// What lies in the table and beside it.
+pub trait Table {
+    /// One set.
+    type Set: Look;
+
+    /// A set by its place; `None` outside of the table.
+    fn set(&self, place: u32) -> Option<Self::Set>;
+    /// An aggregate's bucket by its place.
+    fn aggregate(&self, place: u32) -> Option<Ticks>;
+    /// Whether the line of this claim remembers a handshake.
+    fn remembers<C: Clock>(&self, claim: Claim, clock: &mut C) -> bool;
+}
+
+/// What a packet asks of each of its limits. Plain words, because it may wait in a map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    source: Address,
+    secret: Secret,
+    ways: u32,
+    /// Bytes of the frame.
+    pub length: u32,
+    family: Family,
+    opens_connection: bool,
+}
+
+impl Question {
+    /// The question that a packet of `length` bytes puts; `known` where policy says that its source is no spoofed one.
+    #[inline(always)]
+    pub fn about(packet: &Packet, length: u32, known: bool, secret: Secret) -> Self {
+        Self {
+            source: packet.source,
+            secret,
+            ways: if known { WAYS } else { OPEN_WAYS } as u32,
+            length,
+            family: packet.family,
+            opens_connection: packet.opens_connection(),
+        }
+    }
+
+    /// The set in which a limit keeps the source; `None` where the limit does not touch its family.
+    #[inline(always)]
+    pub fn place(&self, limit: &Limit) -> Option<u32> {
+        let region = limit.region(self.family);
+        let key = region.key(self.source, self.family, self.secret);
+        if region.sets == 0 { None } else { Some(region.set(key, self.secret)) }
+    }
+
+    /// The aggregate's bucket that serves the source where it has no place of its own; likewise.
+    #[inline(always)]
+    pub fn shared(&self, limit: &Limit) -> Option<u32> {
+        let region = limit.region(self.family);
+        if region.sets == 0 { None } else { Some(region.aggregate(self.source, self.family, self.secret)) }
+    }
+
+    /// The line that would remember a handshake of the source.
+    #[inline(always)]
+    pub fn claim(&self) -> Claim {
+        Claim::of(self.source, self.family, PROVEN_LINES, self.secret)
+    }
+
+    /// What the question means to a set.
+    #[inline(always)]
+    pub fn request<C: Clock>(&self, charge: &Charge, limit: &Limit, clock: &mut C) -> Request {
+        let ways = charge.ways as usize;
+        Request { key: charge.key, now: clock.ticks(), cost: charge.cost, depth: limit.depth, ways }
+    }
+
+    /// Whether its source completed a handshake lately.
+    #[inline(always)]
+    fn is_proven<T: Table, C: Clock>(&self, table: &T, clock: &mut C) -> bool {
+        table.remembers(self.claim(), clock)
+    }
+}
+
+/// What a limit is to be charged for a packet. Plain words, because it may wait in a map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Charge {
+    /// The source's key, where the charge is to a slot.
+    pub key: u64,
+    /// The bucket as it was read.
+    pub seen: u64,
+    /// The price of the packet.
+    pub cost: Ticks,
+    /// The set, or the aggregate.
+    pub place: u32,
+    /// The slot in the set.
+    pub way: u32,
+    /// The ways that the source may take.
+    pub ways: u32,
+    /// One of the kinds below.
+    pub kind: u32,
+    overflowed: u32,
+    padding: u32,
+}
+
+/// The limit is not asked.
+const UNASKED: u32 = 0;
+
+impl Charge {
+    /// The limit lets the packet pass and remembers nothing.
+    pub const UNCHARGED: u32 = 1;
+    /// The source's slot, which had room when it was read.
+    pub const HELD: u32 = 2;
+    /// A free slot for the source to take over.
+    pub const FREE: u32 = 3;
+    /// The aggregate's bucket, which had room when it was read.
+    pub const AGGREGATE: u32 = 4;
+
+    /// No charge.
+    pub const NOTHING: Self =
+        Self { key: 0, seen: 0, cost: 0, place: 0, way: 0, ways: 0, kind: UNASKED, overflowed: 0, padding: 0 };
+
+    /// Forgets the charge.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        self.kind = UNASKED;
+        self.overflowed = 0;
+    }
+
+    /// Whether the limit has a say in this packet.
+    #[inline(always)]
+    pub fn asked(&self) -> bool {
+        self.kind != UNASKED
+    }
+
+    /// Whether the region had no room for the source.
+    #[inline(always)]
+    pub fn overflowed(&self) -> bool {
+        self.overflowed != 0
+    }
+
+    /// Says where the charge goes.
+    #[inline(always)]
+    pub fn aim(&mut self, kind: u32, way: usize, seen: u64) {
+        self.kind = kind;
+        self.way = way as u32;
+        self.seen = seen;
+    }
+}
+
+/// Looks whether the limit admits the packet, and notes in `charge` what that would cost. Writes to no bucket.
+///
+/// `None` where nothing refuses; so too where a place lies outside of the table, which no compiled policy has.
+#[inline(always)]
+pub fn weigh<T: Table, C: Clock>(
+    limit: &Limit,
+    question: &Question,
+    table: &T,
+    clock: &mut C,
+    charge: &mut Charge,
+) -> Option<Reason> {
+    let region = limit.region(question.family);
+    if region.sets == 0 || (limit.unit == Unit::Connections as u8 && !question.opens_connection) {
+        return None;
+    }
+    let units = if limit.unit == Unit::Bytes as u8 { question.length } else { 1 };
+    charge.cost = limit.price.cost(units);
+    charge.key = region.key(question.source, question.family, question.secret);
+    charge.place = region.set(charge.key, question.secret);
+    charge.ways = question.ways;
+    let set = table.set(charge.place)?;
+    let mut seen = check(&set, &question.request(charge, limit, clock));
+    if matches!(seen, Check::Full) && charge.ways < WAYS as u32 && question.is_proven(table, clock) {
+        charge.ways = WAYS as u32;
+        seen = check(&set, &question.request(charge, limit, clock));
+    }
+    match seen {
+        Check::Held { way, seen } => charge.aim(Charge::HELD, way, seen),
+        Check::Free { way, seen } => charge.aim(Charge::FREE, way, seen),
+        Check::Exceeded => return Some(Reason::SourceLimit),
+        Check::Full => return overflow(limit, question, table, clock, charge),
+    }
+    None
+}
+
+/// What the limit's rule does with a source that has no place.
+#[inline(always)]
+pub fn overflow<T: Table, C: Clock>(
+    limit: &Limit,
+    question: &Question,
+    table: &T,
+    clock: &mut C,
+    charge: &mut Charge,
+) -> Option<Reason> {
+    charge.overflowed = 1;
+    if limit.overflow == Overflow::Admit as u8 {
+        charge.aim(Charge::UNCHARGED, 0, 0);
+        return None;
+    }
+    if limit.overflow == Overflow::Refuse as u8 {
+        return Some(Reason::SourceOverflow);
+    }
+    charge.place = limit.region(question.family).aggregate(question.source, question.family, question.secret);
+    let seen = table.aggregate(charge.place)?;
+    if gcra::admit(seen, clock.ticks(), charge.cost, limit.depth).is_none() {
+        return Some(Reason::SourceOverflow);
+    }
+    charge.aim(Charge::AGGREGATE, 0, seen);
+    None
+}
+
+/// What becomes of a packet that the limit refuses; `host_observes` where the whole host does.
+#[inline(always)]
+pub const fn outcome(limit: &Limit, host_observes: bool) -> Outcome {
+    if limit.observe != 0 || host_observes {
+        Outcome::Observe
+    } else if limit.action == Action::Reject as u8 {
+        Outcome::Reject
+    } else {
+        Outcome::Drop
+    }
+}

@@ -1,0 +1,121 @@
+//! A connection on its way in, and where it is kept.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use throttle_common::{
+    hash::Secret,
+    packet::{Family, Packet},
+    records::{CONNECTION_LIMITS, Connection, Ends, Hold, NO_LIMIT},
+};
+
+use super::{Step, give_back};
+use crate::tables::{CONNECTIONS, LOSSES};
+
+/// A connection on its way in. Plain words, because it lies in a map.
+#[repr(C)]
+pub struct Entering {
+    /// Its ends.
+    pub ends: Ends,
+    /// Its places so far.
+    pub connection: Connection,
+    /// Where keys have their places.
+    pub secret: Secret,
+    /// How many places it has.
+    pub count: u32,
+    /// The policy that it meets.
+    pub generation: u32,
+    /// Bytes of its packet.
+    pub length: u32,
+    /// What its packet means.
+    pub step: Step,
+    /// Its addresses'.
+    pub family: Family,
+    padding: [u8; 7],
+}
+
+impl Entering {
+    /// Begins anew, with the ends of a packet.
+    #[inline(always)]
+    pub fn begin(&mut self, packet: &Packet) {
+        let Ends { source, destination, source_port, destination_port, family, padding } = &mut self.ends;
+        (*source, *destination) = (packet.source, packet.destination);
+        (*source_port, *destination_port) = (packet.source_port, packet.destination_port);
+        (*family, *padding) = (packet.family as u8, [0; 3]);
+    }
+
+    /// Begins anew under a policy.
+    #[inline(always)]
+    pub fn arrive(&mut self, packet: &Packet, now_nanos: u64, generation: u32, secret: Secret) {
+        self.begin(packet);
+        let Connection { since, state, padding, holds } = &mut self.connection;
+        (*since, *state, *padding) = (now_nanos, Connection::ENTERING, 0);
+        let mut index = 0;
+        while index < CONNECTION_LIMITS {
+            // Word by word: the stack has no room for more.
+            let Hold { key, place, way, limit } = &mut holds[index];
+            (*key, *place, *way, *limit) = (0, 0, 0, NO_LIMIT);
+            index += 1;
+        }
+        self.count = 0;
+        self.family = packet.family;
+        self.generation = generation;
+        self.secret = secret;
+    }
+
+    /// Goes on with what was written down between the same ends.
+    #[inline(always)]
+    pub fn resume(&mut self, found: &Connection) {
+        self.connection = *found;
+        let mut index = 0;
+        while index < CONNECTION_LIMITS && self.connection.holds[index].is_some() {
+            index += 1;
+        }
+        self.count = index as u32;
+    }
+
+    /// Whether it has a place under a limit.
+    #[inline(always)]
+    pub fn holds(&self, limit: u32) -> bool {
+        let mut index = 0;
+        while index < CONNECTION_LIMITS {
+            if u32::from(self.connection.holds[index].limit) == limit {
+                return true;
+            }
+            index += 1;
+        }
+        false
+    }
+
+    /// Notes a place.
+    #[inline(always)]
+    pub fn hold(&mut self, hold: Hold) {
+        if let Some(free) = self.connection.holds.get_mut(self.count as usize) {
+            *free = hold;
+            self.count += 1;
+        }
+    }
+
+    /// Writes it down; `false` where there is one between the same ends already, or no room.
+    #[inline(always)]
+    pub fn enter(&self) -> bool {
+        CONNECTIONS.insert(&self.ends, &self.connection, u64::from(BPF_NOEXIST)).is_ok()
+    }
+
+    /// Gives its places back.
+    #[inline(always)]
+    pub fn leave(&self) {
+        let mut index = 0;
+        while index < CONNECTION_LIMITS {
+            give_back(&self.connection.holds[index]);
+            index += 1;
+        }
+    }
+}
+
+/// Counts a connection that could not be written down.
+#[inline(always)]
+pub fn count_lost() {
+    if let Some(losses) = LOSSES.get_ptr_mut(0) {
+        // SAFETY: this CPU's own element. Where a program interrupts another, one of two may go uncounted.
+        unsafe { (*losses).connections_uncounted += 1 };
+    }
+}

@@ -1,0 +1,139 @@
+//! Which segment completes a handshake.
+//!
+//! The kernel knows: it has the request that the SYN left behind, or made a cookie of it. Who acknowledges the one or
+//! brings the other back has seen the SYN-ACK, and is no spoofed source.
+
+use core::ptr::from_ref;
+
+use aya_ebpf::{
+    Global,
+    bindings::{BPF_F_CURRENT_NETNS, bpf_sock, xdp_md},
+    helpers::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_request_sock, bpf_tcp_check_syncookie},
+    programs::XdpContext,
+};
+use network_types::{
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    tcp::TcpHdr,
+};
+use throttle_common::packet::{Family, Packet};
+
+use crate::{
+    frame::{LINK_MAX, at},
+    tables::{CONNECTIONS, scratch},
+};
+
+/// 1 where the kernel describes its sockets. The verifier removes what needs that elsewhere.
+#[unsafe(no_mangle)]
+static SOCKETS_DESCRIBED: Global<u8> = Global::new(0);
+/// Offset of `snt_isn` in `struct tcp_request_sock`.
+#[unsafe(no_mangle)]
+static REQUEST_SENT_ISN: Global<u32> = Global::new(0);
+
+// include/net/tcp_states.h
+const SYN_RECEIVED: u32 = 3;
+const LISTEN: u32 = 10;
+const NEW_SYN_RECEIVED: u32 = 12;
+
+/// 1 where the packet in the scratch space, whose ends are noted there, completes a handshake with this host.
+///
+/// A global function, which the verifier checks once and by itself.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn completes(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    if SOCKETS_DESCRIBED.load() == 0 {
+        return 0;
+    }
+    let packet = &scratch.packet;
+    if CONNECTIONS.get_ptr(&scratch.entering.ends).is_some() {
+        return 0;
+    }
+    let Some(socket) = look_up(ctx, packet) else { return 0 };
+    let ctx = XdpContext::new(ctx);
+    // SAFETY: the kernel found this socket, and it is held until it is released below.
+    let state = unsafe { (&raw const (*socket).state).read_volatile() };
+    let completes = match state {
+        NEW_SYN_RECEIVED => acknowledges(&ctx, packet, socket),
+        LISTEN => brings_cookie(&ctx, packet, socket),
+        // Opened by a SYN with a fast-open cookie, which proves the source.
+        SYN_RECEIVED => true,
+        _ => false,
+    };
+    // SAFETY: held since it was looked up, and not used any more.
+    unsafe { bpf_sk_release(socket.cast()) };
+    u32::from(completes)
+}
+
+/// The socket, request or listener that the packet is for.
+#[inline(always)]
+fn look_up(ctx: *mut xdp_md, packet: &Packet) -> Option<*mut bpf_sock> {
+    /// `struct bpf_sock_tuple`, for IPv4.
+    #[repr(C)]
+    struct V4([u32; 2], [u16; 2]);
+    /// And for IPv6.
+    #[repr(C)]
+    struct V6([u64; 4], [u16; 2], u32);
+    const V6_SIZE: u32 = 36;
+    let ports = [packet.source_port.to_be(), packet.destination_port.to_be()];
+    let own = i64::from(BPF_F_CURRENT_NETNS).cast_unsigned();
+    // SAFETY (both): the tuple has the size that is given, and lives through the call.
+    let socket = match packet.family {
+        Family::V4 => {
+            let tuple = V4([packet.source.low as u32, packet.destination.low as u32].map(u32::to_be), ports);
+            // SAFETY: see above.
+            unsafe {
+                bpf_skc_lookup_tcp(ctx.cast(), from_ref(&tuple).cast_mut().cast(), size_of::<V4>() as u32, own, 0)
+            }
+        }
+        Family::V6 => {
+            let (source, destination) = (packet.source, packet.destination);
+            let addresses = [source.high, source.low, destination.high, destination.low].map(u64::to_be);
+            let tuple = V6(addresses, ports, 0);
+            // SAFETY: see above.
+            unsafe { bpf_skc_lookup_tcp(ctx.cast(), from_ref(&tuple).cast_mut().cast(), V6_SIZE, own, 0) }
+        }
+    };
+    (!socket.is_null()).then_some(socket)
+}
+
+/// The TCP header, where it does not lie so far behind that the verifier loses sight of it.
+#[inline(always)]
+fn transport(ctx: &XdpContext, packet: &Packet) -> Option<*mut TcpHdr> {
+    const FARTHEST: usize = 1 << 12;
+    let offset = usize::from(packet.transport);
+    if offset > FARTHEST { None } else { at(ctx, offset) }
+}
+
+/// Whether the packet acknowledges the SYN-ACK of a request: whoever sent it has seen that.
+#[inline(always)]
+fn acknowledges(ctx: &XdpContext, packet: &Packet, socket: *mut bpf_sock) -> bool {
+    // SAFETY: the kernel checks what kind of socket it is.
+    let request = unsafe { bpf_skc_to_tcp_request_sock(socket.cast()) }.cast::<u8>();
+    if request.is_null() {
+        return false;
+    }
+    // SAFETY: the agent takes the offset from the kernel's description, and the verifier checks it.
+    let sent = unsafe { request.add(REQUEST_SENT_ISN.load() as usize).cast::<u32>().read_volatile() };
+    transport(ctx, packet).is_some_and(|header| {
+        // SAFETY: `at` checked the range.
+        u32::from_be_bytes(unsafe { (*header).ack_seq }) == sent.wrapping_add(1)
+    })
+}
+
+/// Whether the packet brings a SYN cookie of the kernel's back.
+#[inline(always)]
+fn brings_cookie(ctx: &XdpContext, packet: &Packet, socket: *mut bpf_sock) -> bool {
+    let Some(header) = transport(ctx, packet) else { return false };
+    let network = usize::from(packet.network);
+    if network > LINK_MAX {
+        return false;
+    }
+    let (ip, length) = match packet.family {
+        Family::V4 => (at::<Ipv4Hdr>(ctx, network).map(<*mut _>::cast), Ipv4Hdr::LEN),
+        Family::V6 => (at::<Ipv6Hdr>(ctx, network).map(<*mut _>::cast), Ipv6Hdr::LEN),
+    };
+    // SAFETY: both headers were checked to lie within the frame.
+    ip.is_some_and(|ip| unsafe {
+        bpf_tcp_check_syncookie(socket.cast(), ip, length as u32, header.cast(), TcpHdr::LEN as u32) == 0
+    })
+}

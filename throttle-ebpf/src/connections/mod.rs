@@ -1,0 +1,121 @@
+//! Connections that are open, where a limit counts them.
+//!
+//! A connection takes its places when the segment that completes its handshake arrives, before there is a socket: so
+//! never are more of them open than a limit allows ([`handshake`]). Until the socket closes ([`crate::sockets`]) they are
+//! kept under its two ends in [`crate::tables::CONNECTIONS`], where whoever sees the end finds them, once ([`entering`]). A SYN takes no
+//! place: it is weighed against what is open and what the source has asked for ([`places`]).
+//!
+//! The limits on open connections stand behind the others in a [`Scope`], and are asked first: what they refuse is
+//! charged to nobody.
+
+mod entering;
+mod handshake;
+mod places;
+
+use aya_ebpf::bindings::xdp_md;
+use throttle_common::{
+    packet::{protocol, tcp},
+    records::{CONNECTION_LIMITS, SCOPE_LIMITS, Scope},
+};
+
+pub use self::{
+    entering::{Entering, count_lost},
+    places::{WITHOUT_END, give_back, hold},
+};
+use crate::{
+    limits::{ADMITTED, Pending, STOP, scope},
+    tables::{CONTROL, scratch},
+};
+
+/// What a packet means for the connections of its source.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Step {
+    /// Nothing.
+    None = 0,
+    /// It asks for one: a SYN.
+    Asks = 1,
+    /// It completes the handshake of one.
+    Completes = 2,
+}
+
+/// Asks each limit on open connections for what the packet in the scratch space wants. Gives the answer of the one that
+/// names the verdict, as [`limits`] does.
+///
+/// A global function, which the verifier checks once and by itself; so are the others.
+#[inline(never)]
+#[unsafe(export_name = "admit_connection")]
+pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
+    let (Some(scratch), Some(control)) = (scratch(), CONTROL.get(0)) else { return ADMITTED };
+    let Pending { now, generation, question, .. } = &scratch.pending;
+    let Some(scope) = scope(*generation, service) else { return ADMITTED };
+    let packet = &scratch.packet;
+    scratch.entering.step = Step::None;
+    if scope.concurrent == 0 || packet.protocol != protocol::TCP {
+        return ADMITTED;
+    }
+    scratch.entering.arrive(packet, *now, *generation, control.secret);
+    scratch.entering.length = question.length;
+    if packet.opens_connection() {
+        scratch.entering.step = Step::Asks;
+    } else if packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::ACK && handshake::completes(ctx) != 0 {
+        scratch.entering.step = Step::Completes;
+    } else {
+        return ADMITTED;
+    }
+    let mut first = ADMITTED;
+    for index in 0..CONNECTION_LIMITS {
+        let Some(number) = concurrent(scope, index) else { break };
+        let answer = places::ask_for_place(number);
+        if answer & STOP != 0 {
+            leave();
+            return answer | number << 16;
+        }
+        if first == ADMITTED && answer != ADMITTED {
+            first = answer | number << 16;
+        }
+    }
+    first
+}
+
+/// What becomes of it when the other limits have spoken: it is noted, or undone where `passes` is 0.
+#[inline(never)]
+#[unsafe(export_name = "conclude_connection")]
+pub extern "C" fn conclude(service: u32, passes: u32) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let Some(scope) = scope(scratch.entering.generation, service) else { return 0 };
+    if matches!(scratch.entering.step, Step::None) {
+        return 0;
+    }
+    if passes == 0 {
+        leave();
+    } else if matches!(scratch.entering.step, Step::Asks) {
+        for index in 0..CONNECTION_LIMITS {
+            let Some(number) = concurrent(scope, index) else { break };
+            places::note_asking(number);
+        }
+    } else if scratch.entering.count > 0 && !scratch.entering.enter() {
+        leave();
+        count_lost();
+    }
+    0
+}
+
+/// Gives the places of the connection in the scratch space back.
+#[inline(never)]
+#[unsafe(export_name = "leave_connection")]
+pub extern "C" fn leave() -> u32 {
+    if let Some(scratch) = scratch() {
+        scratch.entering.leave();
+    }
+    0
+}
+
+/// The number of a limit on open connections.
+#[inline(always)]
+pub fn concurrent(scope: &Scope, index: usize) -> Option<u32> {
+    if index >= usize::from(scope.concurrent) {
+        return None;
+    }
+    Some(u32::from(scope.limits[(usize::from(scope.count) + index) % SCOPE_LIMITS]))
+}
