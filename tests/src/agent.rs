@@ -88,7 +88,12 @@ impl<'a> Site<'a> {
 
     /// Starts an agent that must refuse to run, and gives what it says.
     pub fn refusal(&self, arguments: &[&str]) -> Result<String> {
-        let mut agent = self.spawn(arguments)?;
+        self.refusal_of(binary()?, arguments)
+    }
+
+    /// The same with another build of the binary.
+    pub fn refusal_of(&self, binary: &Path, arguments: &[&str]) -> Result<String> {
+        let mut agent = self.spawn_build(binary, arguments)?;
         let status = agent.ready()?.context("the agent runs")?;
         ensure!(status.code() == Some(1), "the agent ended with {status}:\n{}", agent.log());
         Ok(agent.log())
@@ -122,6 +127,14 @@ impl<'a> Site<'a> {
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(matches!(output.status.code(), Some(0 | 4)), "throttle {arguments:?}: {}: {said}", output.status);
         serde_json::from_slice(&output.stdout).with_context(|| format!("throttle {arguments:?} printed no JSON"))
+    }
+
+    /// What this build says that it would do with what is in force, and the exit code with which it says so.
+    pub fn check_upgrade(&self) -> Result<(serde_json::Value, Option<i32>)> {
+        let output = self.run(&["upgrade", "--check", "--json"])?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let report = serde_json::from_slice(&output.stdout).with_context(|| format!("it printed no JSON: {said}"))?;
+        Ok((report, output.status.code()))
     }
 
     /// What the agent says of itself.

@@ -122,13 +122,55 @@ pub fn fetch(host: &Namespace, from: IpAddr, server: IpAddr, patience: Duration)
     }
 }
 
+/// What wrk reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// Requests that were answered.
+    pub served: u64,
+    /// Requests that were not, or with an error.
+    pub failed: u64,
+}
+
 /// Runs wrk for a while with a new connection for each request; gives how many requests were answered.
 pub fn wrk(host: &Namespace, server: IpAddr, span: Duration, connections: u32) -> Result<u64> {
+    Ok(wrk_within(host, server, span, connections, Duration::from_secs(1))?.served)
+}
+
+/// The same, with the time that a request may take; gives also how many failed.
+pub fn wrk_within(
+    host: &Namespace,
+    server: IpAddr,
+    span: Duration,
+    connections: u32,
+    patience: Duration,
+) -> Result<Requests> {
     let url = format!("http://{}/", SocketAddr::new(server, 80));
     let mut wrk = host.command("wrk");
-    wrk.args(["--threads", "1", "--timeout", "1s", "--header", "Connection: close"]);
+    wrk.args(["--threads", "1", "--header", "Connection: close", "--timeout", &format!("{}s", patience.as_secs())]);
     wrk.args(["--connections", &connections.to_string(), "--duration", &format!("{}s", span.as_secs()), &url]);
     let report = machine::run(&mut wrk).context("run wrk; is it installed?")?;
-    let requests = report.lines().find_map(|line| line.trim().split_once(" requests in ")).context("wrk's report")?;
-    requests.0.parse().with_context(|| format!("wrk's report: {report}"))
+    requests(&report).with_context(|| format!("wrk's report: {report}"))
+}
+
+fn requests(report: &str) -> Option<Requests> {
+    let line = |begins: &str| report.lines().find_map(|line| line.trim().strip_prefix(begins));
+    let served = report.lines().find_map(|line| line.trim().split_once(" requests in "))?.0.parse().ok()?;
+    // Lines that are there only where something failed: "connect 0, read 7, write 0, timeout 2", and a number.
+    let numbers = |text: &str| text.split([',', ' ']).filter_map(|word| word.parse::<u64>().ok()).sum::<u64>();
+    let failed = ["Socket errors:", "Non-2xx or 3xx responses:"].into_iter().filter_map(line).map(numbers).sum();
+    Some(Requests { served, failed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_says_what_failed() {
+        let report = "  1200 requests in 3.00s, 1.0MB read\n  Socket errors: connect 1, read 7, write 0, timeout 2\n  \
+                      Non-2xx or 3xx responses: 5\nRequests/sec: 400.00\n";
+        assert_eq!(requests(report), Some(Requests { served: 1200, failed: 15 }));
+        assert_eq!(requests("  7 requests in 3.00s, 1.0MB read\n"), Some(Requests { served: 7, failed: 0 }));
+        assert_eq!(requests("nothing"), None);
+    }
 }

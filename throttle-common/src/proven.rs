@@ -63,17 +63,30 @@ impl Claim {
     #[inline(always)]
     pub fn remember(self, line: &Line, now_nanos: u64) -> (usize, u64) {
         let end = ((now_nanos + LIFE_NANOS) >> UNIT) & END;
-        let (mut chosen, mut least) = (0, u64::MAX);
-        let mut cell = 0;
-        while cell < CELLS {
-            let left = if line[cell] & !END == self.tag { 0 } else { rest(line[cell], now_nanos) + 1 };
-            if left < least {
-                (chosen, least) = (cell, left);
-            }
-            cell += 1;
-        }
-        (chosen, self.tag | end)
+        (place(line, self.tag, now_nanos), self.tag | end)
     }
+}
+
+/// Which cell of a line to write so that it remembers what a cell of another line with this number does. `None` where
+/// there is nothing to remember, or it does so at least as long, or all that it remembers lasts longer.
+pub fn carry(line: &Line, cell: u64, now_nanos: u64) -> Option<usize> {
+    let chosen = place(line, cell & !END, now_nanos);
+    (rest(cell, now_nanos) > rest(line[chosen], now_nanos)).then_some(chosen)
+}
+
+/// The cell for a tag: its own, a free one, or the one that would end first.
+#[inline(always)]
+fn place(line: &Line, tag: u64, now_nanos: u64) -> usize {
+    let (mut chosen, mut least) = (0, u64::MAX);
+    let mut cell = 0;
+    while cell < CELLS {
+        let left = if line[cell] & !END == tag { 0 } else { rest(line[cell], now_nanos) + 1 };
+        if left < least {
+            (chosen, least) = (cell, left);
+        }
+        cell += 1;
+    }
+    chosen
 }
 
 /// Units until a cell ends; 0 where it has.
@@ -129,6 +142,32 @@ mod tests {
             tell(&mut line, claim(7), minute << 36);
         }
         assert_eq!(line.iter().filter(|&&cell| cell != 0).count(), 1);
+    }
+
+    #[test]
+    fn a_line_that_is_carried_over_is_remembered_as_long_and_no_later_handshake_is_forgotten() {
+        let now = 9 * HOUR;
+        let (mut old, mut new) = (Line::default(), Line::default());
+        (0..4).for_each(|address| tell(&mut old, claim(address), now - HOUR / 2));
+        tell(&mut new, claim(3), now);
+        for _ in 0..2 {
+            for cell in old {
+                if let Some(place) = carry(&new, cell, now) {
+                    new[place] = cell;
+                }
+            }
+            assert_eq!(
+                new.iter().filter(|&&cell| cell != 0).count(),
+                4,
+                "each has one cell, however often it is carried"
+            );
+        }
+        let holds = |address, at| claim(address).holds(&new, at);
+        assert!((0..4).all(|address| holds(address, now + HOUR / 2 - (2 << UNIT))));
+        assert!((0..3).all(|address| !holds(address, now + HOUR / 2 + (1 << UNIT))) && holds(3, now + HOUR / 2));
+        assert_eq!(carry(&new, old[0], now + HOUR), None, "what has ended");
+        (10..18).for_each(|address| tell(&mut new, claim(address), now));
+        assert_eq!(carry(&new, old[0], now), None, "all that the line remembers lasts longer");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 mod account;
 mod answer;
 mod atomic;
+mod carry;
 mod clock;
 mod connections;
 mod frame;

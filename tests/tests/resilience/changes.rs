@@ -41,6 +41,8 @@ fn maps_of_another_layout_are_refused_with_the_remedy_which_helps() -> Result<()
     needs_root!();
     let wire = Wire::silent()?;
     let site = Site::on(&wire.far)?;
+    let (check, code) = site.check_upgrade()?;
+    ensure!(check["plan"] == "fresh" && code == Some(0), "{check}");
     let agent = throttled(&site)?;
     site.ask(&["block", "add", "203.0.113.9", "--for", "1h"])?;
     agent.stop()?;
@@ -53,6 +55,9 @@ fn maps_of_another_layout_are_refused_with_the_remedy_which_helps() -> Result<()
     set_layout(&site, LAYOUT + 1)?;
     let layout = site.refusal(&RUN)?;
     ensure!(layout.contains("throttle detach") && layout.contains("layout"), "the remedy is named: {layout}");
+    let (check, code) = site.check_upgrade()?;
+    let remedy = check["remedy"].as_str().unwrap_or_default();
+    ensure!(check["plan"] == "refuse" && code == Some(5) && remedy.contains("throttle detach"), "{check}");
     ensure!(site.program_tag().is_ok(), "what was there goes on enforcing");
 
     site.ask(&["detach"])?;

@@ -2,9 +2,12 @@
 
 mod back;
 mod changes;
+mod crashes;
 mod endings;
 mod kills;
 mod policies;
+mod upgrades;
+mod web;
 
 use anyhow::{Result, ensure};
 use std::{thread, time::Duration};

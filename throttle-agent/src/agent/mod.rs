@@ -95,6 +95,7 @@ impl Agent {
     /// Does everything that needs privileges, in the network namespace of the calling thread.
     pub fn start(options: &Options) -> anyhow::Result<Self> {
         privileges::require()?;
+        datapath::doctor::require_kernel()?;
         let seed = options.policy.as_deref().map(read_policy).transpose()?;
         let group = options.socket_group.as_deref().map(group_number).transpose()?;
         let metrics = options.metrics.map(bind_metrics).transpose()?;
@@ -219,7 +220,8 @@ fn read_policy(path: &Path) -> anyhow::Result<Document> {
     document.with_context(|| format!("the policy {} is refused", path.display()))
 }
 
-fn build() -> Build {
+/// What this build is.
+pub fn build() -> Build {
     let mut digest = String::new();
     for byte in Sha256::digest(OBJECT) {
         write!(digest, "{byte:02x}").expect("a string takes all text");

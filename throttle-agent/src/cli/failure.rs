@@ -18,6 +18,7 @@ Exit codes:
   2   the command line is wrong: a flag, a value, or what it would make of the policy
   3   the agent cannot be reached, or did not answer in time
   4   degraded: something is wrong that `throttle status` names
+  5   this build could not take over: `throttle upgrade --check` says why and what helps
   78  a file is wrong that the command line names: a policy, a list of blocks";
 
 /// What ends a command early. Whatever it is, what was in force before still is, but after [`Failure::Silent`] to a
@@ -68,6 +69,9 @@ pub(crate) enum Failure {
     /// The command said on its one screen what is wrong; the exit code repeats it.
     #[error("degraded")]
     Degraded,
+    /// The command said on its one screen what stands in the way; the exit code repeats it.
+    #[error("this build cannot take over")]
+    Incompatible,
     /// Whoever read our output has closed it: nothing is left to say.
     #[error("the reader of the output went away")]
     Closed,
@@ -137,7 +141,7 @@ impl Failure {
 
     /// Says on stderr what is wrong and gives the code to exit with.
     pub(crate) fn report(&self, output: Output) -> ExitCode {
-        if !matches!(self, Self::Degraded | Self::Closed) {
+        if !matches!(self, Self::Degraded | Self::Incompatible | Self::Closed) {
             output.fail(&self.to_string(), &self.told());
         }
         ExitCode::from(self.code())
@@ -151,6 +155,7 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Unreachable { .. } | Self::Silent { .. } => 3,
             Self::Degraded => 4,
+            Self::Incompatible => 5,
             Self::File { .. } => 78,
             Self::Refused { problem, file } => problem::code(problem, file.is_some()),
         }

@@ -31,6 +31,7 @@ mod session;
 mod status;
 mod table;
 mod top;
+mod upgrade;
 mod words;
 mod writing;
 
@@ -107,6 +108,8 @@ enum Command {
     Policy(policy::PolicyCommand),
     /// Stop throttling: take the programs off the interfaces; works without an agent
     Detach(detach::Detach),
+    /// Say what this build would take over from the one in force, and what would be lost; works without an agent
+    Upgrade(upgrade::Upgrade),
     /// Examine what this host lacks, and say what helps; works without an agent
     Doctor(doctor::Doctor),
     /// Print the completions for a shell
@@ -176,6 +179,7 @@ fn obey(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Top(top) => top.obey(context),
         Command::Policy(command) => command.obey(context),
         Command::Detach(detach) => detach.obey(context),
+        Command::Upgrade(upgrade) => upgrade.obey(context),
         Command::Doctor(doctor) => doctor.obey(context),
         Command::Completions { shell } => {
             let mut script = Vec::new();

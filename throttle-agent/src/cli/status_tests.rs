@@ -45,9 +45,11 @@ fn status() -> Status {
         }],
         ends_with_agent: false,
         sockets_unwatched: None,
+        connections: None,
         table: Room { sets: 1 << 20, sets_used: 131_072, bytes: 72 << 20 },
         limits: vec![LimitView {
             limit: Limit::new("new-connections", Unit::Connections, "50/min".parse().unwrap()),
+            open: None,
             burst: 50,
             number: 0,
             tallies: Tallies {

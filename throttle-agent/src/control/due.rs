@@ -30,6 +30,7 @@ impl Control {
             let settled = self.datapath.settle();
             self.faults.note("kernel", settled.map_err(|error| format!("a change is not wholly done yet: {error:#}")));
         }
+        self.count_when_due(instant);
         if self.swept.elapsed() >= SWEEP {
             self.datapath.bound_debts();
             self.swept = Instant::now();

@@ -8,6 +8,7 @@
 
 mod back;
 mod clock;
+mod connections;
 mod due;
 mod enforce;
 mod explain;
@@ -27,6 +28,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 use anyhow::Context as _;
 use back::Waiting;
 pub use clock::Clock;
+use connections::Counting;
 pub use faults::Faults;
 pub use handle::Handle;
 use ipnet::IpNet;
@@ -70,6 +72,8 @@ pub struct Control {
     stale: bool,
     /// When the table was looked over; adopting it did so.
     swept: Instant,
+    /// When the open connections are counted anew.
+    counting: Counting,
     /// What limits come to over time, and when they were last looked at.
     trends: Trends,
     looked: Option<Instant>,
@@ -125,6 +129,7 @@ impl Control {
             blocks: BTreeMap::new(),
             stale: false,
             swept: Instant::now(),
+            counting: Counting::new(),
             trends: Trends::default(),
             looked: None,
             attachments: Vec::new(),
@@ -138,7 +143,23 @@ impl Control {
             store,
         };
         control.resume(seed)?;
+        control.take_over()?;
         Ok(control)
+    }
+
+    /// Where the maps had an earlier layout: changes over to this build's, now that they hold the policy.
+    fn take_over(&mut self) -> anyhow::Result<()> {
+        let outcome = self.datapath.take_over(|_| ());
+        let faults = self.faults.all();
+        let outcome = if faults.is_empty() { outcome } else { outcome.with_context(|| faults.join("; ")) };
+        let Some(taken) = outcome? else { return Ok(()) };
+        tracing::info!(
+            from = taken.from,
+            admitted_meanwhile = taken.admitted_meanwhile,
+            forgotten = taken.forgotten,
+            "changed over from an earlier layout; counters and buckets are kept"
+        );
+        Ok(())
     }
 
     fn resume(&mut self, seed: Option<Document>) -> anyhow::Result<()> {

@@ -10,8 +10,8 @@ use throttle_common::{
 use super::{Control, kernel, stored};
 use crate::{
     api::wire::{
-        Attachment, CheckReport, DiffReport, Forecast, History, LimitForecast, LimitView, LossCounts, PolicyView,
-        Problem, ReasonCount, RegionLoad, RevisionView, Status, Table, Tallies, Tally,
+        Attachment, CheckReport, Connections, DiffReport, Forecast, History, LimitForecast, LimitView, LossCounts,
+        PolicyView, Problem, ReasonCount, RegionLoad, RevisionView, Status, Table, Tallies, Tally,
     },
     datapath::{self, Standing, Use, XdpMode},
     policy::{self, Diagnostic, Document, HeldLimit, Mode},
@@ -44,6 +44,7 @@ impl Control {
             session_allows: self.sessions.allows().to_vec(),
             attachments: self.attachments(),
             ends_with_agent: !self.datapath.outlives_agent(),
+            connections: self.connections(),
             sockets_unwatched: self.datapath.unwatched().map(str::to_owned),
             table: self.table(),
             limits,
@@ -86,6 +87,7 @@ impl Control {
                 let occupancy = self.datapath.occupancy(&held.record);
                 Ok(LimitView {
                     limit: limit.clone(),
+                    open: held.record.is_concurrency().then(|| self.datapath.open_connections(&held.record)),
                     burst: limit.burst_units(),
                     number: held.number,
                     tallies: tallies(&tally),
@@ -141,6 +143,16 @@ impl Control {
 
     fn attachments(&self) -> Vec<Attachment> {
         self.attachments.iter().cloned().map(attachment).collect()
+    }
+
+    fn connections(&self) -> Option<Connections> {
+        let counted = self.datapath.policy().counts_connections != 0;
+        let (drift, losses) = (self.counting.drift(), self.datapath.losses().unwrap_or_default());
+        counted.then_some(Connections {
+            mended_closed: drift.closed,
+            mended_open: drift.open,
+            uncounted: losses.connections_uncounted,
+        })
     }
 
     fn table(&self) -> Table {

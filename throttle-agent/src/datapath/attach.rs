@@ -235,7 +235,7 @@ impl Datapath {
     }
 
     /// Tries the program for frames in one buffer, then the one for several, which a large MTU needs in native mode.
-    fn first_that_works<T>(&mut self, act: impl Fn(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+    pub(super) fn first_that_works<T>(&mut self, act: impl Fn(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
         let mut program = |name| load_program(&mut self.ebpf, name).map_err(io::Error::other);
         let first = act(program(PROGRAMS[0])?.as_fd());
         match first {
@@ -263,7 +263,7 @@ fn attachment(name: &str, asked: Option<Mode>, device: Option<&Interface>, stand
     }
 }
 
-fn mode_of(device: &Interface, link: &LinkInfo) -> XdpMode {
+pub(super) fn mode_of(device: &Interface, link: &LinkInfo) -> XdpMode {
     if device.generic == Some(link.program) { XdpMode::Generic } else { XdpMode::Native }
 }
 

@@ -1,8 +1,8 @@
 //! The bpf(2) calls that aya does not offer: links with the interface that they sit on, batches of map elements, and
 //! maps made only to be asked questions.
 //!
-//! Everything here works with CAP_BPF and CAP_NET_ADMIN, but [`program_name`], which needs CAP_SYS_ADMIN: the kernel
-//! lets nobody else open an object by its number.
+//! Everything here works with CAP_BPF and CAP_NET_ADMIN, but [`program_name`] and [`program_tag`], which need
+//! CAP_SYS_ADMIN: the kernel lets nobody else open an object by its number.
 
 use std::{
     ffi::CString,
@@ -114,15 +114,18 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     Ok(info)
 }
 
-/// The name of a program that may be anybody's.
-pub(super) fn program_name(id: u32) -> io::Result<String> {
-    /// The head of `struct bpf_prog_info`, up to the name.
-    #[repr(C)]
-    #[derive(Default)]
-    struct ProgramInfo {
-        head: [u64; 8],
-        name: [u8; 16],
-    }
+/// The head of `struct bpf_prog_info`, up to the name.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    rest: [u64; 6],
+    name: [u8; 16],
+}
+
+fn program_info(id: u32) -> io::Result<ProgramInfo> {
     let mut by_id = [id, 0, 0];
     let program = bpf(Command::ProgramFdById, &mut by_id).map(owned)?;
     let mut info = ProgramInfo::default();
@@ -132,8 +135,19 @@ pub(super) fn program_name(id: u32) -> io::Result<String> {
         info: &raw mut info as u64,
     };
     bpf(Command::ObjectInfo, &mut attributes)?;
-    let length = info.name.iter().position(|&byte| byte == 0).unwrap_or(info.name.len());
-    Ok(String::from_utf8_lossy(&info.name[..length]).into_owned())
+    Ok(info)
+}
+
+/// The name of a program that may be anybody's.
+pub(super) fn program_name(id: u32) -> io::Result<String> {
+    let name = program_info(id)?.name;
+    let length = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
+}
+
+/// The kernel's hash of a program's instructions.
+pub(super) fn program_tag(id: u32) -> io::Result<u64> {
+    program_info(id).map(|info| u64::from_be_bytes(info.tag))
 }
 
 /// `BPF_XDP`, the attach type of XDP programs.

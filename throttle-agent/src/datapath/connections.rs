@@ -241,7 +241,7 @@ fn read(map: &MapData) -> io::Result<Vec<Held>> {
 }
 
 /// A set of the table in mapped memory: of a slot's two words the first is the key.
-struct MappedSet<'a>(&'a [AtomicU64]);
+pub(super) struct MappedSet<'a>(pub(super) &'a [AtomicU64]);
 
 impl Look for MappedSet<'_> {
     fn key(&self, way: usize) -> u64 {

@@ -22,7 +22,7 @@ use super::{
     Datapath, OBJECT, PROGRAMS,
     apply::Owed,
     grace::Grace,
-    mapped::first_word,
+    migrate::{Earlier, Handover, layout_of},
     pins::{PINNED, Pins},
     signals::uninterrupted,
     sockets::Told,
@@ -30,7 +30,7 @@ use super::{
     tables::{Tables, map},
     tallies::Tallies,
 };
-use crate::policy::{self, Compiled, Layout};
+use crate::policy::{self, Compiled, HeldLimit, Layout};
 
 /// How to load.
 #[derive(Clone, Debug)]
@@ -77,11 +77,11 @@ pub enum OpenError {
         /// The directory.
         pin_dir: PathBuf,
     },
-    /// The pinned maps are of another version.
+    /// The pinned maps are of another version, from which nothing can be carried over.
     #[error(
-        "the maps in {} have layout {found}, this build has {LAYOUT}; they go on enforcing. To change over, run \
-         `throttle detach` and then this again: buckets and counters start anew, policy and blocks are kept in the \
-         store", pin_dir.display()
+        "the maps in {} have layout {found}, this build has {LAYOUT} and cannot carry them over; they go on enforcing. \
+         To change over all the same, run `throttle detach` and then this again: buckets and counters start anew, policy \
+         and blocks are kept in the store", pin_dir.display()
     )]
     OtherLayout {
         /// The directory.
@@ -120,20 +120,36 @@ impl Datapath {
         raise_memory_limit();
         match pins.maps() {
             Some(_) if !options.adopt => Err(OpenError::Pinned { pin_dir: options.pin_dir.clone() }),
-            Some(directory) => {
-                check_pinned(&directory, options)?;
-                let datapath = Self::load(pins, &directory, options)?;
-                datapath.recover()?;
-                Ok(datapath)
-            }
+            Some(directory) => match check_pinned(&directory, options)? {
+                None => {
+                    let mut datapath = Self::load(pins, &directory, options)?;
+                    datapath.recover()?;
+                    datapath.go_on_changing_over();
+                    Ok(datapath)
+                }
+                Some(earlier) => Ok(Self::change_over(pins, earlier, options)?),
+            },
             None => {
                 let draft = pins.draft()?;
                 let datapath = Self::load(pins, draft.directory(), options)?;
-                datapath.begin(options.table_sets)?;
+                datapath.begin(draw_secret()?, options.table_sets, Vec::new());
                 draft.finish(&datapath.pins)?;
                 Ok(datapath)
             }
         }
+    }
+
+    /// Loads the programs with new maps beside those of an earlier layout; see [`super::migrate`].
+    fn change_over(pins: Pins, earlier: Earlier, options: &Options) -> Result<Self> {
+        tracing::info!("the maps have layout {}, and are changed over to {LAYOUT}", earlier.layout);
+        let draft = pins.draft()?;
+        let mut datapath = Self::load(pins, draft.directory(), options)?;
+        datapath.begin(earlier.secret, earlier.sets, earlier.limits.clone());
+        if options.test_clock {
+            datapath.set_clock(earlier.test_clock)?;
+        }
+        datapath.handover = Some(Handover { draft: Some(draft), earlier });
+        Ok(datapath)
     }
 
     fn load(pins: Pins, directory: &Path, options: &Options) -> Result<Self> {
@@ -169,6 +185,7 @@ impl Datapath {
             connections: map(&ebpf, maps::CONNECTIONS)?,
             events: map(&ebpf, maps::EVENTS)?,
             owed: Owed::default(),
+            handover: None,
             unwatched: None,
             asked: BTreeMap::default(),
             refused: BTreeMap::default(),
@@ -181,12 +198,13 @@ impl Datapath {
     }
 
     /// Fills new maps, before anything is attached.
-    fn begin(&self, sets: u32) -> Result<()> {
-        let control = Control { layout: LAYOUT, secret: draw_secret()?, generation: 1, sets, ..Control::default() };
+    /// No packet meets the limits that are held already: they keep their numbers and regions for the first policy.
+    fn begin(&self, secret: Secret, sets: u32, held: Vec<HeldLimit>) {
+        let control = Control { layout: LAYOUT, secret, generation: 1, sets, ..Control::default() };
         self.tables.set_control(&control);
-        self.tables.write_spare(&observing());
+        let limits = held.into_iter().map(|held| (held.number, held.record)).collect();
+        self.tables.write_spare(&Compiled { limits, ..observing() });
         self.tables.flip();
-        Ok(())
     }
 }
 
@@ -212,17 +230,20 @@ fn was_interrupted(result: &Result<(), ProgramError>) -> bool {
     matches!(result, Err(ProgramError::LoadError { io_error, .. }) if io_error.raw_os_error() == Some(libc::EAGAIN))
 }
 
-/// Refuses maps that this build would misread.
-fn check_pinned(directory: &Path, options: &Options) -> Result<(), OpenError> {
+/// Refuses maps that this build would misread. Gives those of an earlier layout that it knows.
+fn check_pinned(directory: &Path, options: &Options) -> Result<Option<Earlier>, OpenError> {
     let pin_dir = options.pin_dir.clone();
-    let open = |name: &str| {
-        let lost = || format!("cannot open {}; `throttle detach` removes what is left", directory.join(name).display());
-        MapData::from_pin(directory.join(name)).with_context(lost)
-    };
-    let found = first_word(&open(maps::CONTROL)?)?;
+    let lost =
+        |name: &str| format!("cannot read {}; `throttle detach` removes what is left", directory.join(name).display());
+    let found = layout_of(directory).with_context(|| lost(maps::CONTROL))?;
     if found != LAYOUT {
-        return Err(OpenError::OtherLayout { pin_dir, found });
+        let Some(earlier) = Earlier::open(directory)? else { return Err(OpenError::OtherLayout { pin_dir, found }) };
+        if earlier.sets != options.table_sets {
+            return Err(OpenError::OtherSize { pin_dir, found: earlier.sets, asked: options.table_sets });
+        }
+        return Ok(Some(earlier));
     }
+    let open = |name: &str| MapData::from_pin(directory.join(name)).with_context(|| lost(name));
     for map in PINNED {
         open(map)?;
     }
@@ -230,7 +251,7 @@ fn check_pinned(directory: &Path, options: &Options) -> Result<(), OpenError> {
     if found != options.table_sets {
         return Err(OpenError::OtherSize { pin_dir, found, asked: options.table_sets });
     }
-    Ok(())
+    Ok(None)
 }
 
 fn draw_secret() -> Result<Secret> {

@@ -89,16 +89,6 @@ impl<T: Pod> MappedArray<T> {
     }
 }
 
-/// The first word of an array whose elements may be of any size: where [`throttle_common::records::Control`] keeps its
-/// layout, in every version of it.
-pub(super) fn first_word(map: &MapData) -> Result<u64> {
-    let memory = MmapOptions::new().len(8).map_raw(map.fd().as_fd().as_raw_fd())?;
-    let mut word = [0; 8];
-    // SAFETY: the mapping has at least these 8 bytes, and nobody changes them while maps exist.
-    unsafe { memory.as_ptr().copy_to_nonoverlapping(word.as_mut_ptr(), word.len()) };
-    Ok(u64::from_ne_bytes(word))
-}
-
 /// The bytes of records, which have no padding.
 pub(super) fn bytes_of<T: Pod>(records: &[T]) -> &[u8] {
     // SAFETY: the slice's own memory, all of it initialised: a `Pod` of ours asserts that it has no padding.

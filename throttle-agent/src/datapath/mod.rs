@@ -23,6 +23,7 @@ mod grace;
 mod interfaces;
 mod load;
 mod mapped;
+mod migrate;
 mod netlink;
 mod occupancy;
 mod pins;
@@ -49,7 +50,8 @@ use aya::{
 };
 
 use self::{
-    apply::Owed, grace::Grace, pins::Pins, reconcile::Refused, sources::Sources, tables::Tables, tallies::Tallies,
+    apply::Owed, grace::Grace, migrate::Handover, pins::Pins, reconcile::Refused, sources::Sources, tables::Tables,
+    tallies::Tallies,
 };
 pub use self::{
     attach::{Attachment, Mode, Standing, XdpMode},
@@ -58,6 +60,7 @@ pub use self::{
     events::Events,
     interfaces::{Interface, interfaces},
     load::{OpenError, Options},
+    migrate::{Step as TakeOverStep, TakenOver, forecast},
     occupancy::{Bucket, Occupancy, Use},
     pins::{Detached, detach_all, detach_interface},
     reconcile::{Change, Step, reconcile},
@@ -89,6 +92,8 @@ pub struct Datapath {
     renamed: BTreeMap<String, String>,
     /// What the last change of policy has left to be done.
     owed: Owed,
+    /// A change of layout that is under way.
+    handover: Option<Handover>,
     /// Why nobody watches the sockets, where somebody should.
     unwatched: Option<String>,
     connections: MapData,

@@ -3,6 +3,7 @@
 //! ```text
 //! <pin-dir>/maps/<MAP>          the maps, by their names
 //! <pin-dir>/maps-new/           the same while they are being made; renamed when they are complete
+//! <pin-dir>/maps-old/           those of an earlier layout, until nothing has to be carried over from them any more
 //! <pin-dir>/links/<interface>   the attachments
 //! <pin-dir>/sockets             the program that watches sockets
 //! ```
@@ -79,6 +80,7 @@ impl Pins {
         let lasting = outlives_this_process(root);
         let pins = Self { root: root.to_owned(), lasting, _lock: lock };
         create(&links(root)).context("cannot make the directory of links")?;
+        pins.mend_names().context("cannot name the maps that an earlier agent left")?;
         // What an agent left that died while it made its maps: nothing is attached to them yet.
         remove_maps(&drafts(root)).context("cannot remove unfinished maps")?;
         Ok(pins)
@@ -92,6 +94,25 @@ impl Pins {
     /// The directory of the maps, if they have been made.
     pub(super) fn maps(&self) -> Option<PathBuf> {
         Some(finished(&self.root)).filter(|directory| directory.is_dir())
+    }
+
+    /// After an agent died between the two names that [`Draft::supersede`] gives.
+    fn mend_names(&self) -> io::Result<()> {
+        let [finished, drafts, superseded] = [finished, drafts, superseded].map(|place| place(&self.root));
+        if finished.is_dir() || !superseded.is_dir() {
+            return Ok(());
+        }
+        fs::rename(if drafts.is_dir() { drafts } else { superseded }, finished)
+    }
+
+    /// The directory of the maps that were superseded, as long as something may have to be carried over from them.
+    pub(super) fn old(&self) -> Option<PathBuf> {
+        Some(superseded(&self.root)).filter(|directory| directory.is_dir())
+    }
+
+    /// Removes the maps that were superseded. Programs that still use them keep them alive.
+    pub(super) fn forget_old(&self) -> io::Result<()> {
+        remove_maps(&superseded(&self.root)).map(drop)
     }
 
     /// An empty directory for maps that are yet to be filled.
@@ -132,6 +153,18 @@ impl Draft {
     pub(super) fn finish(self, pins: &Pins) -> Result<()> {
         fs::rename(&self.directory, finished(&pins.root)).context("cannot name the maps")
     }
+
+    /// Puts them in the place of others, which get another name. On an error those have their own again.
+    pub(super) fn supersede(self, pins: &Pins, between: impl FnOnce()) -> Result<()> {
+        let [finished, superseded] = [finished, superseded].map(|place| place(&pins.root));
+        pins.forget_old().context("cannot remove older maps")?;
+        fs::rename(&finished, &superseded).context("cannot set the old maps aside")?;
+        between();
+        self.finish(pins).or_else(|error| {
+            fs::rename(&superseded, &finished).context("the old maps have lost their name; start again")?;
+            Err(error)
+        })
+    }
 }
 
 impl Drop for Draft {
@@ -143,12 +176,16 @@ impl Drop for Draft {
     }
 }
 
-fn finished(root: &Path) -> PathBuf {
+pub(super) fn finished(root: &Path) -> PathBuf {
     root.join("maps")
 }
 
 fn drafts(root: &Path) -> PathBuf {
     root.join("maps-new")
+}
+
+pub(super) fn superseded(root: &Path) -> PathBuf {
+    root.join("maps-old")
 }
 
 fn links(root: &Path) -> PathBuf {
@@ -186,14 +223,16 @@ pub(super) fn linked(root: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Removes the maps of a directory, whatever layout they have.
 fn remove_maps(directory: &Path) -> io::Result<usize> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
     let mut removed = 0;
-    for map in PINNED {
-        match fs::remove_file(directory.join(map)) {
-            Ok(()) => removed += 1,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+    for entry in entries {
+        fs::remove_file(entry?.path())?;
+        removed += 1;
     }
     remove_if_empty(directory)?;
     Ok(removed)
@@ -255,7 +294,8 @@ pub fn detach_all(root: &Path) -> Result<Detached> {
     detached.interfaces.sort_unstable();
     detached.interfaces.dedup();
     unwatch(root)?;
-    detached.maps = remove_maps(&finished(root))? + remove_maps(&drafts(root))?;
+    detached.maps =
+        [finished, drafts, superseded].iter().map(|place| remove_maps(&place(root))).sum::<io::Result<_>>()?;
     match remove_if_empty(root) {
         // Made for us by somebody who keeps it.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}

@@ -30,13 +30,13 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    fn between(old: &Limit, new: &Limit) -> Self {
+    pub(super) fn between(old: &Limit, new: &Limit) -> Self {
         let unit = |price: Price| price.mantissa as f64 / (price.shift as f64).exp2();
         Self { ratio: unit(new.price) / unit(old.price), depth: new.depth }
     }
 
     /// The same price: a bucket owes what it owed, though never more than it is deep.
-    pub(super) fn within(depth: Ticks) -> Self {
+    pub(super) const fn within(depth: Ticks) -> Self {
         Self { ratio: 1.0, depth }
     }
 
@@ -61,7 +61,7 @@ pub(super) struct Plan {
     pub(super) renamed: Vec<u16>,
 }
 
-const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+pub(super) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// Compares what is with what is to be. Nothing new may lie where something goes: packets still use that.
 pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
@@ -96,7 +96,7 @@ pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
     Ok(plan)
 }
 
-fn keeps(old: &Limit, new: &Limit, family: Family) -> bool {
+pub(super) fn keeps(old: &Limit, new: &Limit, family: Family) -> bool {
     let alike = old.unit == new.unit && old.is_concurrency() == new.is_concurrency();
     old.name == new.name && alike && old.region(family) == new.region(family)
 }

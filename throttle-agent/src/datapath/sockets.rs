@@ -7,7 +7,7 @@ use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path, sync::OnceLock};
 
 use anyhow::{Context, Result};
 use aya::{
-    Btf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader,
     programs::{BtfTracePoint, links::FdLink},
 };
 
@@ -75,7 +75,12 @@ fn offsets() -> Result<[u32; FIELDS.len()]> {
 impl Datapath {
     /// Begins to watch the sockets of this network namespace, or has this build go on where an earlier one did: for a
     /// moment both watch, which changes nothing, because what they note is the same. Goes on when the agent ends.
+    ///
+    /// Where the maps are changed over, the earlier build watches until they have been.
     pub fn watch_sockets(&mut self) -> Result<()> {
+        if self.changes_over() {
+            return Ok(());
+        }
         let watching = self.begin_to_watch();
         self.unwatched = watching.as_ref().err().map(|error| format!("{error:#}"));
         watching
@@ -87,13 +92,7 @@ impl Datapath {
     }
 
     fn begin_to_watch(&mut self) -> Result<()> {
-        offsets()?;
-        let btf = Btf::from_sys_fs().context("read the kernel's types")?;
-        let program = self.ebpf.program_mut(PROGRAM).with_context(|| format!("the object has no program {PROGRAM}"))?;
-        let program: &mut BtfTracePoint = program.try_into()?;
-        if program.fd().is_err() {
-            program.load(TRACEPOINT, &btf).context("the kernel refuses the program that watches sockets")?;
-        }
+        let program = load_watcher(&mut self.ebpf)?;
         let link = program.attach().context("cannot attach to the tracepoint of socket states")?;
         let link: FdLink = program.take_link(link)?.into();
         let (place, beside) = (place(self.pins.root()), self.pins.root().join("sockets-new"));
@@ -104,8 +103,20 @@ impl Datapath {
     }
 }
 
+/// Has the kernel check and take the program that watches sockets.
+pub(super) fn load_watcher(ebpf: &mut Ebpf) -> Result<&mut BtfTracePoint> {
+    offsets()?;
+    let btf = Btf::from_sys_fs().context("read the kernel's types")?;
+    let program = ebpf.program_mut(PROGRAM).with_context(|| format!("the object has no program {PROGRAM}"))?;
+    let program: &mut BtfTracePoint = program.try_into()?;
+    if program.fd().is_err() {
+        program.load(TRACEPOINT, &btf).context("the kernel refuses the program that watches sockets")?;
+    }
+    Ok(program)
+}
+
 /// Where the link is pinned.
-fn place(root: &Path) -> std::path::PathBuf {
+pub(super) fn place(root: &Path) -> std::path::PathBuf {
     root.join(PROGRAM)
 }
 

@@ -50,6 +50,33 @@ pub struct Losses {
     pub connections_uncounted: u64,
 }
 
+/// Counts of an earlier build that a counter is to be raised by: the frame that the program `carry` is run on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Which map of counters: a [`Counters`].
+    pub counters: u32,
+    /// The element of it.
+    pub index: u32,
+    /// What to add to the element's words; those that it does not have are 0.
+    pub words: [u64; COUNTER_WORDS],
+}
+
+/// The maps of counters.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counters {
+    /// [`super::maps::REASON_TALLIES`].
+    Reasons = 0,
+    /// [`super::maps::LIMIT_TALLIES`].
+    Limits = 1,
+    /// [`super::maps::LOSSES`].
+    Losses = 2,
+}
+
+/// The 64-bit words of the largest counter.
+pub const COUNTER_WORDS: usize = size_of::<LimitTally>() / size_of::<u64>();
+
 /// A sampled refusal.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

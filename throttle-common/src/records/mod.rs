@@ -11,7 +11,8 @@ mod sources;
 
 pub use self::{account::*, connections::*, policy::*, sources::*};
 
-/// The version of everything in this module and of the set of maps. Pinned maps of another version are refused.
+/// The version of everything in this module and of the set of maps. Pinned maps of an earlier version change over, where
+/// the agent has a description of it (`datapath::migrate`, which says what must stay as it is); others are refused.
 pub const LAYOUT: u64 = 3;
 
 /// Policies that exist at once: the one in force and the one being written.
@@ -134,6 +135,7 @@ sized! {
     LimitTally: 80,
     Losses: 40,
     Event: 64,
+    Carried: 88,
     Ends: 40,
     Hold: 16,
     Connection: 80,

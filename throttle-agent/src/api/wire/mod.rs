@@ -27,7 +27,9 @@ pub use policy::{
     RevisionView, RollbackRequest,
 };
 pub use problem::{Problem, ProblemKind};
-pub use status::{Attachment, Build, Forecast, LossCounts, ReasonCount, RegionLoad, SessionAllow, Status, Table};
+pub use status::{
+    Attachment, Build, Connections, Forecast, LossCounts, ReasonCount, RegionLoad, SessionAllow, Status, Table,
+};
 pub use top::{RefusedSource, Talker, Top, TopLimit, TopQuery};
 
 /// The version of this contract, in every answer.

@@ -1,0 +1,194 @@
+//! `throttle upgrade --check`: what this build would do with what is in force, said beforehand; changes nothing.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+use throttle_agent::{
+    agent,
+    api::wire::{Build, Envelope, paths},
+    datapath::forecast::{Fate, Forecast, Plan, Replacement, forecast},
+};
+
+use super::{Context, Pins, failure::Failure, output, output::Paint};
+
+/// What to look at.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Run it as the new binary, beside the agent in force or without one, in the network namespace of the interfaces. The
+upgrade itself is a restart with the new binary: `install throttle /usr/bin/ && systemctl restart throttle`.
+
+Exits 0 when this build would take over or has nothing to take over, 5 when it would refuse.
+
+Examples:
+  ./throttle upgrade --check
+  ./throttle upgrade --check --json | jq -r .plan   # fresh, adopt, migrate, finish or refuse")]
+pub(crate) struct Upgrade {
+    /// Say what would happen and what would be lost
+    #[arg(long, required = true)]
+    check: bool,
+    #[command(flatten)]
+    pins: Pins,
+}
+
+/// What is in force, and what this build would make of it.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// The build of the agent that runs; nothing where none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    running: Option<Build>,
+    /// The build of this command.
+    this: Build,
+    #[serde(flatten)]
+    forecast: Forecast,
+}
+
+impl Upgrade {
+    /// Looks.
+    pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
+        debug_assert!(self.check, "the command line asks for it");
+        // An agent of another version may say more or less than this command knows.
+        let status: Option<Value> = context.client()?.get(paths::STATUS).and_then(|answer| answer.parse()).ok();
+        let running = status.and_then(|status| serde_json::from_value(status["build"].clone()).ok());
+        let report = Report { running, this: agent::build(), forecast: forecast(&self.pins.pin_dir)? };
+        if context.output.json {
+            output::json(&Envelope::new(&report))?;
+        } else {
+            output::data(&render(&report, context.output.paint))?;
+        }
+        if matches!(report.forecast.plan, Plan::Refuse { .. }) { Err(Failure::Incompatible) } else { Ok(()) }
+    }
+}
+
+fn render(report: &Report, paint: Paint) -> String {
+    let Report { running, this, forecast } = report;
+    let mut text = String::new();
+    let mut line = |what: &str, said: &str| _ = writeln!(text, "{what:<12}{said}");
+    line("in force", &in_force(running.as_ref(), forecast));
+    let tag = forecast.program_tag.as_ref().map_or_else(String::new, |tag| format!(", program {tag}"));
+    line("this build", &format!("{}{tag}", build(this)));
+    line("plan", &plan(&forecast.plan, paint));
+    if let Plan::Refuse { remedy, .. } = &forecast.plan {
+        line("", &format!("-> {remedy}"));
+    }
+    if let Some(sets) = forecast.table_sets.filter(|&sets| sets != 1 << 20) {
+        line("", &format!("-> the table has {sets} sets: keep --table-sets {sets}"));
+    }
+    for it in &forecast.interfaces {
+        line("interface", &interface(it));
+    }
+    line("sockets", &sockets(forecast, paint));
+    for Fate { what, kept, text } in &forecast.fates {
+        let mark = if *kept { paint.good("kept        ") } else { paint.warning("lost        ") };
+        line(&mark, &format!("{what}: {text}"));
+    }
+    text
+}
+
+fn in_force(running: Option<&Build>, forecast: &Forecast) -> String {
+    let pinned = match (forecast.pinned_layout, forecast.table_sets) {
+        (Some(layout), Some(sets)) => format!("maps of layout {layout}, a table of {sets} sets"),
+        (Some(layout), None) => format!("maps of layout {layout}"),
+        (None, _) => "nothing is pinned".to_owned(),
+    };
+    match running {
+        Some(running) => format!("{pinned}; the agent that runs is {}", build(running)),
+        None => format!("{pinned}; no agent answers"),
+    }
+}
+
+fn build(build: &Build) -> String {
+    let digest = build.object_digest.get(..12).unwrap_or(&build.object_digest);
+    format!("{}, layout {}, object {digest}", build.version, build.layout)
+}
+
+fn plan(plan: &Plan, paint: Paint) -> String {
+    match plan {
+        Plan::Fresh => format!("{}: nothing is there to be taken over", paint.good("fresh")),
+        Plan::Adopt => format!("{}: this build goes on with the maps as they are", paint.good("adopt")),
+        Plan::Migrate { from } => {
+            format!("{}: the maps are changed over from layout {from} at the next start", paint.good("migrate"))
+        }
+        Plan::Finish { from } => format!(
+            "{}: a change from layout {from} was interrupted, and is ended at the next start",
+            paint.warning("finish")
+        ),
+        Plan::Refuse { reason, .. } => format!("{}: {reason}; what is in force stays", paint.fault("refuse")),
+    }
+}
+
+fn interface(it: &Replacement) -> String {
+    let mode = it.mode.map_or_else(|| "not in this network namespace".to_owned(), |mode| format!("{mode} mode"));
+    let tag = it.program_tag.as_ref().map_or_else(String::new, |tag| format!(", program {tag}"));
+    let how = if it.in_place { "replaced in place, no packet in between" } else { "its interface is gone" };
+    format!("{}: {mode}{tag}: {how}", it.interface)
+}
+
+fn sockets(forecast: &Forecast, paint: Paint) -> String {
+    match (&forecast.sockets_unwatchable, forecast.sockets_watched) {
+        (Some(why), _) => {
+            format!("{}: {why}; completed handshakes would prove nobody", paint.warning("cannot be watched"))
+        }
+        (None, true) => "watched: the new program is attached beside the old one, which then goes".to_owned(),
+        (None, false) => "not watched yet: a program is attached".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use throttle_agent::datapath::XdpMode;
+
+    fn report(plan: Plan, fates: Vec<Fate>) -> Report {
+        let build =
+            |layout| Build { version: "0.1.0".to_owned(), layout, object_digest: "0123456789abcdef".to_owned() };
+        Report {
+            running: Some(build(2)),
+            this: build(3),
+            forecast: Forecast {
+                plan,
+                pinned_layout: Some(2),
+                table_sets: Some(4096),
+                layout: 3,
+                program_tag: Some("00000000000000aa".to_owned()),
+                interfaces: vec![Replacement {
+                    interface: "eth0".to_owned(),
+                    mode: Some(XdpMode::Native),
+                    program_tag: Some("00000000000000bb".to_owned()),
+                    in_place: true,
+                }],
+                sockets_watched: true,
+                sockets_unwatchable: None,
+                fates,
+            },
+        }
+    }
+
+    #[test]
+    fn says_what_is_in_force_what_would_happen_and_what_would_be_lost() {
+        let fate = |what, kept, text: &str| Fate { what, kept, text: text.to_owned() };
+        let fates = vec![fate("counters", true, "7 frames"), fate("events", false, "3 unread")];
+        let expected = "\
+in force    maps of layout 2, a table of 4096 sets; the agent that runs is 0.1.0, layout 2, object 0123456789ab
+this build  0.1.0, layout 3, object 0123456789ab, program 00000000000000aa
+plan        migrate: the maps are changed over from layout 2 at the next start
+            -> the table has 4096 sets: keep --table-sets 4096
+interface   eth0: native mode, program 00000000000000bb: replaced in place, no packet in between
+sockets     watched: the new program is attached beside the old one, which then goes
+kept        counters: 7 frames
+lost        events: 3 unread
+";
+        assert_eq!(render(&report(Plan::Migrate { from: 2 }, fates), Paint::PLAIN), expected);
+    }
+
+    #[test]
+    fn a_refusal_has_its_remedy_below_it() {
+        let plan = Plan::Refuse { reason: "layout 9".to_owned(), remedy: "detach".to_owned() };
+        let text = render(&report(plan, Vec::new()), Paint::PLAIN);
+        assert!(
+            text.contains("plan        refuse: layout 9; what is in force stays\n            -> detach\n"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! The layouts of the past that this build can read, described by data: no record of another build is repeated here.
+//!
+//! Little of what is pinned has to be understood, and most of that lies in the same place in every layout:
+//!
+//! - CONTROL begins with the layout, the secret, the generation in force, the sources' bits and the sets of the table;
+//! - an element of POLICIES begins with the revision;
+//! - the first half of every array of policy belongs to generation 0, the second to generation 1;
+//! - BUCKETS, AGGREGATES and PROVEN are flat tables whose elements never change;
+//! - counters are 64-bit words, and new ones come after those that were there.
+//!
+//! What differs is the sizes of records, and where a limit keeps what names it and its part of the table. A layout that
+//! breaks one of these rules cannot be read by a new line in [`PAST`] alone.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::MapData;
+use throttle_common::{
+    hash::Secret,
+    records::{Limit, Region, maps},
+};
+
+use crate::{
+    datapath::{bpf, mapped::record},
+    policy::HeldLimit,
+};
+
+/// A layout of the past.
+#[derive(Debug)]
+pub(in crate::datapath) struct Past {
+    /// Its number.
+    pub(super) layout: u64,
+    /// The maps that are read, and the sizes of their elements.
+    pub(super) sizes: &'static [(&'static str, u32)],
+    /// Where a limit has its fields.
+    pub(super) limit: LimitFields,
+}
+
+/// Offsets in the record of a limit.
+#[derive(Debug)]
+pub(super) struct LimitFields {
+    pub(super) price: usize,
+    pub(super) depth: usize,
+    pub(super) v4: usize,
+    pub(super) v6: usize,
+    pub(super) unit: usize,
+    pub(super) name: usize,
+}
+
+/// All of them, the oldest first.
+pub(super) const PAST: [Past; 1] = [Past {
+    layout: 2,
+    sizes: &[
+        (maps::CONTROL, 40),
+        (maps::POLICIES, 136),
+        (maps::LIMITS, 104),
+        (maps::BUCKETS, 64),
+        (maps::AGGREGATES, 8),
+        (maps::PROVEN, 64),
+        (maps::REASON_TALLIES, 16),
+        (maps::LIMIT_TALLIES, 80),
+        (maps::LOSSES, 32),
+        (maps::TEST_CLOCK, 8),
+    ],
+    limit: LimitFields { price: 0, depth: 16, v4: 24, v6: 36, unit: 48, name: 56 },
+}];
+
+/// The description of a layout; `None` where this build knows none.
+pub(in crate::datapath) fn past(layout: u64) -> Option<&'static Past> {
+    PAST.iter().find(|past| past.layout == layout)
+}
+
+/// What every packet reads first, in every layout.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    pub(super) layout: u64,
+    pub(super) secret: Secret,
+    pub(super) generation: u32,
+    pub(super) sets: u32,
+}
+
+impl Head {
+    pub(super) fn read(control: &MapData) -> Result<Self> {
+        let bytes = element(control, 0)?;
+        Ok(Self {
+            layout: field(&bytes, 0)?,
+            secret: [field(&bytes, 8)?, field(&bytes, 16)?],
+            generation: field::<u32>(&bytes, 24)? & 1,
+            sets: field(&bytes, 32)?,
+        })
+    }
+}
+
+impl Past {
+    /// Opens one of its maps, and sees that it is what the layout says.
+    pub(super) fn open(&self, directory: &Path, name: &str) -> Result<MapData> {
+        let map = open(directory, name)?;
+        let found = map.info().with_context(|| format!("ask for the size of {name}"))?.value_size();
+        let expected = self.sizes.iter().find(|(known, _)| *known == name).map(|(_, size)| *size);
+        ensure!(
+            expected == Some(found),
+            "the elements of {name} have {found} bytes, those of layout {} have {}",
+            self.layout,
+            expected.unwrap_or_default()
+        );
+        Ok(map)
+    }
+
+    /// The revision of the policy in force.
+    pub(super) fn revision(policies: &MapData, generation: u32) -> Result<u64> {
+        field(&element(policies, generation)?, 0)
+    }
+
+    /// The limits in force: of each what names it, its price and its part of the table; all else reads 0.
+    pub(super) fn limits(&self, limits: &MapData, generation: u32) -> Result<Vec<HeldLimit>> {
+        let count = limits.info().context("ask for the number of limits")?.max_entries() / 2;
+        let mut held = Vec::new();
+        for number in 0..count {
+            let bytes = element(limits, generation * count + number)?;
+            let record = self.limit(&bytes)?;
+            if record.name[0] != 0 {
+                held.push(HeldLimit { number: number as u16, record });
+            }
+        }
+        Ok(held)
+    }
+
+    fn limit(&self, bytes: &[u8]) -> Result<Limit> {
+        let fields = &self.limit;
+        let zero: Limit = record(&[0; size_of::<Limit>()]).context("as many zeros as a limit has bytes")?;
+        let word = |at| field::<u64>(bytes, at);
+        let name = bytes.get(fields.name..).and_then(|bytes| bytes.first_chunk()).context("a limit without a name")?;
+        Ok(Limit {
+            price: throttle_common::gcra::Price { mantissa: word(fields.price)?, shift: word(fields.price + 8)? },
+            depth: word(fields.depth)?,
+            v4: region(bytes, fields.v4)?,
+            v6: region(bytes, fields.v6)?,
+            unit: field(bytes, fields.unit)?,
+            name: *name,
+            ..zero
+        })
+    }
+}
+
+fn region(bytes: &[u8], at: usize) -> Result<Region> {
+    Ok(Region {
+        base: field(bytes, at)?,
+        sets: field(bytes, at + 4)?,
+        prefix: field(bytes, at + 8)?,
+        aggregate: field(bytes, at + 9)?,
+        padding: [0; 2],
+    })
+}
+
+fn field<T: aya::Pod>(bytes: &[u8], at: usize) -> Result<T> {
+    bytes.get(at..).and_then(record).with_context(|| format!("a record of {} bytes ends before byte {at}", bytes.len()))
+}
+
+/// A pinned map, whoever made it.
+pub(super) fn open(directory: &Path, name: &str) -> Result<MapData> {
+    let path = directory.join(name);
+    MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))
+}
+
+/// The first word of an array.
+pub(super) fn first_word(map: &MapData) -> Result<u64> {
+    field(&element(map, 0)?, 0)
+}
+
+/// The bytes of one element of an array.
+fn element(map: &MapData, index: u32) -> Result<Vec<u8>> {
+    use std::os::fd::AsFd as _;
+    let mut bytes = vec![0; map.info()?.value_size() as usize];
+    bpf::map_lookup(map.fd().as_fd(), &index.to_ne_bytes(), &mut bytes).context("read an element of an array")?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use throttle_common::records::{LAYOUT, name_bytes};
+
+    #[test]
+    fn what_every_layout_has_in_the_same_place_lies_there_in_this_one() {
+        use std::mem::offset_of;
+        use throttle_common::records::{Control, LimitTally, Losses, Policy, Tally};
+        let head = [
+            offset_of!(Control, layout),
+            offset_of!(Control, secret),
+            offset_of!(Control, generation),
+            offset_of!(Control, sets),
+            offset_of!(Policy, revision),
+        ];
+        assert_eq!(head, [0, 8, 24, 32, 0]);
+        let region = [
+            offset_of!(Region, base),
+            offset_of!(Region, sets),
+            offset_of!(Region, prefix),
+            offset_of!(Region, aggregate),
+        ];
+        assert_eq!(region, [0, 4, 8, 9]);
+        assert_eq!([offset_of!(LimitTally, admitted), offset_of!(Tally, packets)], [0, 0]);
+        // New counters come last, so that those of an earlier layout are a beginning of these.
+        assert!([offset_of!(LimitTally, overflowed), offset_of!(Losses, answers_undue)] == [64, 24]);
+    }
+
+    #[test]
+    fn only_layouts_of_the_past_are_described_each_once() {
+        assert!(PAST.is_sorted_by_key(|past| past.layout));
+        assert!(PAST.windows(2).all(|pair| pair[0].layout != pair[1].layout));
+        assert!(past(LAYOUT).is_none() && past(LAYOUT + 1).is_none() && past(0).is_none());
+        assert!(PAST.iter().all(|past| past.layout < LAYOUT));
+    }
+
+    #[test]
+    fn a_limit_of_layout_2_is_found_by_its_offsets() {
+        let mut bytes = [0u8; 104];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(0, &7u64.to_ne_bytes());
+        put(8, &3u64.to_ne_bytes());
+        put(16, &500u64.to_ne_bytes());
+        put(24, &[10, 0, 0, 0, 20, 0, 0, 0, 32, 24]);
+        put(36, &[30, 0, 0, 0, 40, 0, 0, 0, 64, 48]);
+        put(48, &[1]);
+        put(56, &name_bytes("web"));
+        let limit = past(2).unwrap().limit(&bytes).unwrap();
+        assert_eq!((limit.price.mantissa, limit.price.shift, limit.depth, limit.unit), (7, 3, 500, 1));
+        assert_eq!((limit.v4.base, limit.v4.sets, limit.v4.prefix, limit.v4.aggregate), (10, 20, 32, 24));
+        assert_eq!((limit.v6.base, limit.v6.sets, limit.v6.prefix, limit.v6.aggregate), (30, 40, 64, 48));
+        assert_eq!(limit.name, name_bytes("web"));
+        assert!(past(2).unwrap().limit(&bytes[..100]).is_err(), "a record that is too short");
+    }
+}
