@@ -74,6 +74,14 @@ impl Wire {
         Ok(())
     }
 
+    /// Frames from the near end that never came to the far one, because its queue was full: a kernel that leaves receiving
+    /// to a thread of its own while a CPU is busy (Linux 6.1) lets that happen.
+    pub fn lost(&self) -> Result<u64> {
+        let said = self.near.ip(&["-json", "-statistics", "link", "show", NEAR])?;
+        let links: serde_json::Value = serde_json::from_str(&said).context("`ip` prints JSON")?;
+        links[0]["stats64"]["tx"]["dropped"].as_u64().with_context(|| format!("`ip` counts no dropped frames: {said}"))
+    }
+
     /// Pulls the cable out: both interfaces are gone.
     pub fn disconnect(&self) -> Result<()> {
         self.far.ip(&["link", "delete", FAR]).map(drop)

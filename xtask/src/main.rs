@@ -15,6 +15,7 @@ mod readme;
 mod run;
 mod setup;
 mod test;
+mod vm_test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ enum Command {
     Demo,
     /// Run every suite: unit, property, kernel verdicts, real traffic
     Test(test::Args),
+    /// Run the kernel tests on other kernels, from Debian, each in a virtual machine
+    VmTest(vm_test::Args),
     /// Check formatting, clippy, documentation, licences and advisories, warnings being errors
     Lint,
     /// Measure against baselines in the same run
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Demo => demo::run().map(done),
         Command::Test(args) => test::run(&args).map(done),
+        Command::VmTest(args) => vm_test::run(&args).map(done),
         Command::Lint => lint::run().map(done),
         Command::Bench(args) => bench::run(&args).map(done),
         Command::Doctor => doctor::run(),

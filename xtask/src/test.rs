@@ -147,17 +147,18 @@ fn suites(metadata: &Value) -> Result<Vec<Suite>> {
 
 /// What a suite came to.
 #[derive(Debug, Default, PartialEq)]
-struct Report {
-    passed: u64,
-    failed: u64,
+pub(crate) struct Report {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
     ignored: u64,
-    skipped: Vec<String>,
+    pub(crate) skipped: Vec<String>,
     failed_to_run: bool,
     time: Duration,
 }
 
 impl Report {
-    fn read(&mut self, line: &str) {
+    /// Reads a line of what a test binary prints.
+    pub(crate) fn read(&mut self, line: &str) {
         if let Some((_, skip)) = line.split_once("skipped ").filter(|(_, skip)| skip.contains(": ")) {
             self.skipped.push(skip.to_owned());
         }

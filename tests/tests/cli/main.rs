@@ -2,11 +2,14 @@
 
 mod blocks;
 mod endings;
+mod explain;
 mod policies;
 mod refused;
 mod sessions;
+mod top;
 mod unit;
 mod views;
+mod warnings;
 
 use anyhow::{Context, Result, ensure};
 use std::{net::Ipv4Addr, process::Output};

@@ -1,1 +1,254 @@
 //! What ends a connection ends its place, whoever ends it and however.
+
+use super::{
+    address, eventually,
+    host::{Host, connect_from, sockets},
+};
+use anyhow::{Context as _, Result, ensure};
+use std::{
+    io::Write as _,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd as _,
+    time::{Duration, Instant},
+};
+use throttle_tests::{
+    clients::{Server, send_raw},
+    frames::Frame,
+    machine, needs_root, say,
+    wire::{FAR_V4, NEAR, NEAR_V4, Wire},
+};
+
+/// Wide enough for everything here.
+const LIMIT: &str = "concurrent = 1000\naction = \"reject\"\nsources = 300";
+
+/// A host whose limit counts the connections to a listener, and a few of them.
+fn connected(count: usize) -> Result<(Host, TcpListener, Vec<TcpStream>, Vec<TcpStream>)> {
+    let mut host = Host::new()?;
+    let listener = host.listen(FAR_V4)?;
+    let port = listener.local_addr()?.port();
+    host.limit(port, &[LIMIT])?;
+    let to = SocketAddr::new(address(FAR_V4), port);
+    let (mut clients, mut servers) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        clients.push(host.connect(None, to)??);
+        servers.push(listener.accept()?.0);
+    }
+    eventually(&(count as u64), || Ok(host.open(0)))?;
+    Ok((host, listener, clients, servers))
+}
+
+fn reset_on_close(stream: &TcpStream) -> Result<()> {
+    Ok(rustix::net::sockopt::set_socket_linger(stream.as_fd(), Some(Duration::ZERO))?)
+}
+
+/// Waits until nothing is counted, and nothing had to be mended for it.
+fn counts_nothing(host: &Host, port: u16) -> Result<()> {
+    eventually(&(0, 0), || Ok((sockets(&host.wire.far, port, None)?, host.open(0))))?;
+    let drift = host.reconcile()?;
+    ensure!(drift == throttle_agent::datapath::Drift::default() && host.connections()? == 0, "{drift:?}");
+    Ok(())
+}
+
+#[test]
+fn a_place_is_given_back_however_a_connection_is_closed() -> Result<()> {
+    needs_root!();
+    type Close = fn(Vec<TcpStream>, Vec<TcpStream>) -> Result<()>;
+    let ways: [(&str, Close); 4] = [
+        ("the client closes first", |clients, servers| {
+            drop(clients);
+            drop(servers);
+            Ok(())
+        }),
+        ("the server closes first", |clients, servers| {
+            drop(servers);
+            drop(clients);
+            Ok(())
+        }),
+        ("the client resets", |clients, _| clients.iter().try_for_each(reset_on_close)),
+        ("the server resets", |_, servers| servers.iter().try_for_each(reset_on_close)),
+    ];
+    for (way, close) in ways {
+        let (host, listener, clients, servers) = connected(3)?;
+        close(clients, servers).context(way)?;
+        counts_nothing(&host, listener.local_addr()?.port()).context(way)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_place_is_given_back_when_the_kernel_is_told_to_kill_the_socket() -> Result<()> {
+    needs_root!();
+    let (host, listener, _clients, _servers) = connected(3)?;
+    let port = listener.local_addr()?.port();
+    let filter = format!("( sport = :{port} )");
+    machine::run(host.wire.far.command("ss").args(["-K", "-t", "state", "established", &filter]))?;
+    counts_nothing(&host, port)
+}
+
+#[test]
+fn a_place_is_given_back_when_the_server_is_killed() -> Result<()> {
+    needs_root!();
+    let mut host = Host::new()?;
+    let server = Server::on(&host.wire.far)?;
+    host.limit(80, &[LIMIT])?;
+    let to = SocketAddr::new(address(FAR_V4), 80);
+    let clients = (0..3).map(|_| host.connect(None, to)?.context("connect")).collect::<Result<Vec<_>>>()?;
+    eventually(&3, || Ok(host.open(0)))?;
+    drop(server);
+    counts_nothing(&host, 80)?;
+    drop(clients);
+    Ok(())
+}
+
+#[test]
+fn a_place_is_given_back_when_the_client_has_vanished() -> Result<()> {
+    needs_root!();
+    let (host, listener, _clients, mut servers) = connected(3)?;
+    host.wire.far.enter(|| std::fs::write("/proc/sys/net/ipv4/tcp_retries2", "1"))??;
+    host.wire.near.ip(&["link", "set", NEAR, "down"])?;
+    for server in &mut servers {
+        // Whether it is told so is the kernel's business; that it gives up is what counts.
+        let _ = server.write_all(b"is anybody there?");
+    }
+    counts_nothing(&host, listener.local_addr()?.port())
+}
+
+#[test]
+fn a_handshake_that_is_never_completed_takes_no_place() -> Result<()> {
+    needs_root!();
+    let (host, listener, clients, servers) = connected(1)?;
+    let port = listener.local_addr()?.port();
+    const SYN: u8 = 2;
+    const ACK: u8 = 16;
+    let frame =
+        |source_port: u16, flags: u8| Frame::from("10.98.77.1").to(FAR_V4).tcp(source_port, port, flags).bytes();
+    // SYNs of somebody who does not exist, then acknowledgements of numbers that nobody has said.
+    let frames: Vec<Vec<u8>> = (1..200).map(|n| frame(n, SYN)).chain((1..200).map(|n| frame(n, ACK))).collect();
+    host.wire.near.enter(|| send_raw(NEAR, frames.iter().map(Vec::as_slice)))??;
+    ensure!((host.open(0), host.connections()?) == (1, 1));
+    drop((clients, servers));
+    eventually(&0, || Ok(host.open(0)))
+}
+
+#[test]
+fn what_finds_the_accept_queue_full_is_counted_as_the_kernel_counts_it() -> Result<()> {
+    needs_root!();
+    let mut host = Host::new()?;
+    let listener = host.listen_with(FAR_V4, 1)?;
+    let port = listener.local_addr()?.port();
+    host.limit(port, &[LIMIT])?;
+    let to = SocketAddr::new(address(FAR_V4), port);
+    let near = host.wire.near.entry()?;
+    // Nobody accepts: two find room, and the others believe that they are connected.
+    let clients = std::thread::scope(|scope| {
+        let connect = || -> Result<Vec<TcpStream>> {
+            near.enter()?;
+            Ok((0..6).filter_map(|_| TcpStream::connect_timeout(&to, Duration::from_millis(500)).ok()).collect())
+        };
+        scope.spawn(connect).join().expect("no client panics")
+    })?;
+    let agreed = || -> Result<bool> {
+        host.reconcile()?;
+        Ok(sockets(&host.wire.far, port, None)? == host.open(0))
+    };
+    eventually(&true, agreed)?;
+    ensure!(host.open(0) == 2, "{} are open", host.open(0));
+    drop(clients);
+    drop(listener);
+    eventually(&true, || Ok(agreed()? && host.open(0) == 0))
+}
+
+#[test]
+fn sockets_older_than_the_limit_or_the_agent_are_counted_and_no_foreign_ones() -> Result<()> {
+    needs_root!();
+    let mut host = Host::new()?;
+    let listener = host.listen(FAR_V4)?;
+    let port = listener.local_addr()?.port();
+    let to = SocketAddr::new(address(FAR_V4), port);
+    let mut open = vec![(host.connect(None, to)??, listener.accept()?)];
+    host.limit(port, &["concurrent = 3\naction = \"reject\"\nsources = 300"])?;
+    ensure!(host.open(0) == 1, "the one that was there before the limit");
+    // A second pair of hosts with the same addresses and ports.
+    let twin = Wire::new()?;
+    let foreign = twin.far.enter(|| TcpListener::bind(SocketAddr::new(address(FAR_V4), port)))??;
+    let foreigner = twin.near.enter(|| connect_from(address(NEAR_V4), to))??;
+    let _accepted = foreign.accept()?;
+    ensure!(host.open(0) == 1, "a connection in another namespace");
+    // The agent is killed; one connection comes, one goes.
+    let mut host = host.restart(|wire| {
+        open.push((wire.near.enter(|| connect_from(address(NEAR_V4), to))??, listener.accept()?));
+        drop(open.remove(0));
+        Ok(())
+    })?;
+    eventually(&1, || Ok(host.open(0)))?;
+    ensure!(host.reconcile()? == throttle_agent::datapath::Drift::default(), "the programs saw both");
+    // Other limits come and go, and the count follows.
+    host.limit(port, &["concurrent = 2\naction = \"reject\"\nsources = 600"])?;
+    ensure!(host.open(0) == 1, "its room has changed");
+    host.limit(port, &[])?;
+    ensure!(host.connections()? == 0, "nobody counts");
+    host.limit(port, &["concurrent = 3\naction = \"reject\"\nsources = 300"])?;
+    ensure!(host.open(0) == 1);
+    drop((open, foreigner));
+    eventually(&0, || Ok(host.open(0)))
+}
+
+#[test]
+fn syns_in_a_victims_name_keep_the_victim_out_for_seconds_at_most() -> Result<()> {
+    needs_root!();
+    let _machine = machine::alone();
+    let mut host = Host::new()?;
+    let listener = host.listen_deep(FAR_V4)?;
+    let port = listener.local_addr()?.port();
+    host.limit(port, &["concurrent = 20\naction = \"reject\"\nsources = 300"])?;
+    let to = SocketAddr::new(address(FAR_V4), port);
+    let victim = "10.98.0.9";
+    host.wire.near.ip(&["address", "add", &format!("{victim}/16"), "dev", NEAR])?;
+    let syns: Vec<Vec<u8>> =
+        (1024..9_000).map(|from| Frame::from(victim).to(FAR_V4).tcp(from, port, 2).bytes()).collect();
+    let (spoofed, start) = (std::sync::atomic::AtomicU64::new(0), Instant::now());
+    let length = Duration::from_secs(8);
+    let (mut tries, mut out, mut last) = (0, 0, Duration::ZERO);
+    let near = host.wire.near.entry()?;
+    listener.set_nonblocking(true)?;
+    std::thread::scope(|scope| -> Result<()> {
+        // Who is served is closed at once.
+        scope.spawn(|| {
+            while start.elapsed() < length {
+                if listener.accept().is_err() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        scope.spawn(|| {
+            near.enter()?;
+            while start.elapsed() < length {
+                send_raw(NEAR, syns.iter().map(Vec::as_slice))?;
+                spoofed.fetch_add(syns.len() as u64, std::sync::atomic::Ordering::Relaxed);
+            }
+            anyhow::Ok(())
+        });
+        let victims = host.wire.near.entry()?;
+        let caller = scope.spawn(move || -> Result<(u64, u64, Duration)> {
+            victims.enter()?;
+            while start.elapsed() < length {
+                tries += 1;
+                if connect_from(address(victim), to).is_err() {
+                    (out, last) = (out + 1, start.elapsed());
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Ok((tries, out, last))
+        });
+        (tries, out, last) = caller.join().expect("the victim does not panic")?;
+        Ok(())
+    })?;
+    say!(
+        "{} SYNs in a victim's name: {out} of its own {tries} connections were refused, the last after {:.1} s",
+        spoofed.into_inner(),
+        last.as_secs_f64()
+    );
+    ensure!(last < length / 2, "it was refused until {last:?}");
+    ensure!(tries - out > 10, "of {tries} connections {out} were refused");
+    Ok(())
+}

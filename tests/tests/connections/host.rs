@@ -12,23 +12,24 @@ use throttle_agent::{
 };
 use throttle_tests::{
     generator::Sender,
+    machine,
     netns::Namespace,
     pins::Pins,
     wire::{FAR, Wire},
 };
 
 /// The far host of a wire under a policy.
-pub struct Host {
+pub(crate) struct Host {
     datapath: Datapath,
     // In the order in which they must go.
     _near: Sender,
-    pub wire: Wire,
+    pub(crate) wire: Wire,
     pins: Pins,
 }
 
 impl Host {
     /// Throttles the far end, with the near end as a veth needs it for answers.
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let (wire, pins) = (Wire::new()?, Pins::new()?);
         let near = Sender::on(&wire)?;
         let datapath = open(&wire.far, &pins)?;
@@ -36,7 +37,7 @@ impl Host {
     }
 
     /// Puts limits on the open connections to a port in force.
-    pub fn limit(&mut self, port: u16, limits: &[&str]) -> Result<()> {
+    pub(crate) fn limit(&mut self, port: u16, limits: &[&str]) -> Result<()> {
         let document = policies::parse(&policy(port, limits)).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
         let revision = self.datapath.policy().revision + 1;
         let compiled = policies::compile(&document, revision, &self.datapath.layout())
@@ -46,12 +47,12 @@ impl Host {
     }
 
     /// Mends the count by the sockets that there are.
-    pub fn reconcile(&self) -> Result<Drift> {
+    pub(crate) fn reconcile(&self) -> Result<Drift> {
         self.wire.far.enter(|| self.datapath.reconcile_connections())?
     }
 
     /// How many places are taken under a limit.
-    pub fn open(&self, limit: usize) -> u64 {
+    pub(crate) fn open(&self, limit: usize) -> u64 {
         let limits = self.datapath.limits();
         let name = format!("open-{limit}");
         let held = limits.iter().find(|held| throttle_common::records::name_str(&held.record.name) == name);
@@ -59,17 +60,12 @@ impl Host {
     }
 
     /// How many connections hold places.
-    pub fn connections(&self) -> Result<usize> {
+    pub(crate) fn connections(&self) -> Result<usize> {
         Ok(self.datapath.connections()?.len())
     }
 
-    /// The kernel edge.
-    pub fn datapath(&mut self) -> &mut Datapath {
-        &mut self.datapath
-    }
-
     /// Ends the agent and starts another one.
-    pub fn restart(self, meanwhile: impl FnOnce(&Wire) -> Result<()>) -> Result<Self> {
+    pub(crate) fn restart(self, meanwhile: impl FnOnce(&Wire) -> Result<()>) -> Result<Self> {
         let Self { datapath, _near, wire, pins } = self;
         drop(datapath);
         meanwhile(&wire)?;
@@ -78,12 +74,25 @@ impl Host {
     }
 
     /// A server on the far host.
-    pub fn listen(&self, at: &str) -> Result<TcpListener> {
+    pub(crate) fn listen(&self, at: &str) -> Result<TcpListener> {
         self.wire.far.enter(|| super::listen(at))?
     }
 
+    /// The same, with room for a thousand that nobody has accepted.
+    pub(crate) fn listen_deep(&self, at: &str) -> Result<TcpListener> {
+        self.listen_with(at, 1000)
+    }
+
+    /// The same, with room for so many.
+    pub(crate) fn listen_with(&self, at: &str, backlog: i32) -> Result<TcpListener> {
+        let listener = self.listen(at)?;
+        // Another call sets the length of the queue anew.
+        rustix::net::listen(&listener, backlog)?;
+        Ok(listener)
+    }
+
     /// A client on the near host.
-    pub fn connect(&self, from: Option<&str>, to: SocketAddr) -> Result<io::Result<TcpStream>> {
+    pub(crate) fn connect(&self, from: Option<&str>, to: SocketAddr) -> Result<io::Result<TcpStream>> {
         self.wire.near.enter(|| match from {
             Some(source) => connect_from(super::address(source), to),
             None => TcpStream::connect_timeout(&to, PATIENCE),
@@ -103,11 +112,22 @@ fn open(far: &Namespace, pins: &Pins) -> Result<Datapath> {
 }
 
 /// Connects from an address of our own.
-pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket(family, SocketType::STREAM, None)?;
     bind(&socket, &SocketAddr::new(source, 0))?;
     connect(&socket, &to)?;
     Ok(socket.into())
+}
+
+/// How many connections to a port the kernel says are open on a host; of one source, or of all.
+pub(crate) fn sockets(host: &Namespace, port: u16, source: Option<&str>) -> Result<u64> {
+    let filter =
+        source.map_or_else(|| format!("( sport = :{port} )"), |source| format!("( sport = :{port} and dst {source} )"));
+    let mut list = host.command("ss");
+    // Whatever is a socket: what is left of one in TIME-WAIT is none, and a request is none yet.
+    list.args(["-H", "-t", "-n", "state", "established", "state", "fin-wait-1", "state", "close-wait"]);
+    list.args(["state", "last-ack", "state", "closing", &filter]);
+    Ok(machine::run(&mut list)?.lines().count() as u64)
 }

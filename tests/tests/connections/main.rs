@@ -1,5 +1,6 @@
 //! Connections that are open at once: real sockets against what the kernel programs count, however they begin and end.
 
+mod churn;
 mod closing;
 mod host;
 mod limits;
@@ -42,4 +43,12 @@ fn eventually<T: PartialEq + std::fmt::Debug>(wanted: &T, mut look: impl FnMut()
         anyhow::ensure!(start.elapsed() < PATIENCE, "{found:?} instead of {wanted:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Waits for what takes its time, as long as it needs.
+fn wait_for(mut look: impl FnMut() -> Result<bool>) -> Result<()> {
+    while !look()? {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }

@@ -83,7 +83,7 @@ fn until<T>(look: impl Fn() -> Option<T>) -> Result<T> {
         if let Some(seen) = look() {
             return Ok(seen);
         }
-        anyhow::ensure!(start.elapsed().as_secs() < 5, "nothing to be seen for 5 s");
+        anyhow::ensure!(start.elapsed().as_secs() < 30, "nothing to be seen for 30 s");
         std::thread::yield_now();
     }
 }

@@ -95,6 +95,7 @@ impl Agent {
     /// Does everything that needs privileges, in the network namespace of the calling thread.
     pub fn start(options: &Options) -> anyhow::Result<Self> {
         privileges::require()?;
+        datapath::doctor::require_kernel()?;
         let seed = options.policy.as_deref().map(read_policy).transpose()?;
         let group = options.socket_group.as_deref().map(group_number).transpose()?;
         let metrics = options.metrics.map(bind_metrics).transpose()?;

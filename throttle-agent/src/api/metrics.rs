@@ -16,7 +16,7 @@ use prometheus_client::{
 };
 use throttle_common::words::{Outcome, Reason};
 
-use super::wire::{LimitView, RegionLoad, Status, Tally};
+use super::wire::{Connections, LimitView, RegionLoad, Status, Tally};
 use crate::policy::Mode;
 
 /// What [`encode`] writes.
@@ -145,6 +145,8 @@ impl Page {
         to.counters("limit_packets", "Frames that a limit was asked about, by result", samples(|it| it.packets))?;
         to.counters("limit_bytes", "Bytes that a limit was asked about, by result", samples(|it| it.bytes))?;
         let overflowed = self.status.limits.iter().map(|view| (of(view), view.tallies.overflowed.packets));
+        let open = self.status.limits.iter().filter_map(|view| Some((of(view), gauge(view.open?))));
+        to.gauges("open_connections", "Connections that hold a place under a limit now", open)?;
         to.counters("limit_overflowed_packets", "Frames whose source found no room in the limit's region", overflowed)
     }
 
@@ -171,6 +173,11 @@ impl Page {
         to.counter("events_lost", "Events that found the ring buffer full", losses.events_lost)?;
         to.counter("answers_withheld", "Answers of reject beyond their budget", losses.answers_withheld)?;
         to.counter("answers_undue", "Refusals that must not be answered", losses.answers_undue)?;
+        let Connections { mended_closed, mended_open, uncounted } = self.status.connections.unwrap_or_default();
+        let mended = [("closed", mended_closed), ("open", mended_open)];
+        let mended = mended.map(|(kind, count)| (vec![("kind", kind.to_owned())], count));
+        to.counters("connections_mended", "Open connections that were miscounted, by what they were", mended)?;
+        to.counter("connections_uncounted", "Open connections that found no room to be counted", uncounted)?;
         to.counter("api_refused_requests", "Requests that were a mistake of the peer's", self.refused_requests)?;
         to.counter("api_refused_peers", "Peers that may not use the socket", self.refused_peers)
     }

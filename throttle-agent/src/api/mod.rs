@@ -52,7 +52,7 @@ pub struct Api {
 impl Api {
     /// Every route, for the Unix socket.
     pub fn router(self) -> Router {
-        use routes::{blocks, entries, health, policy, prefixes};
+        use routes::{blocks, entries, explain, health, policy, prefixes, top};
 
         let large = Router::new()
             .route(paths::POLICY_CHECK, post(policy::check))
@@ -77,6 +77,8 @@ impl Api {
             .route(paths::POLICY_ROLLBACK, post(policy::rollback))
             .route(paths::POLICY_HISTORY, get(policy::history))
             .route(paths::EVENTS, get(stream::events))
+            .route(paths::EXPLAIN, get(explain::explain))
+            .route(paths::TOP, get(top::top))
             .route(paths::OPENAPI, get(health::openapi))
             .route(paths::HEALTHZ, get(health::healthz))
             .route(paths::READYZ, get(health::readyz))

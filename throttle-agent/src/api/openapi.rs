@@ -37,6 +37,8 @@ use super::{routes, stream, wire};
         routes::policy::rollback,
         routes::policy::history,
         stream::events,
+        routes::explain::explain,
+        routes::top::top,
         routes::health::healthz,
         routes::health::readyz,
         routes::health::metrics,

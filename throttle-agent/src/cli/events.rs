@@ -105,7 +105,7 @@ fn listed<'n>(item: &str, names: impl Iterator<Item = &'n str> + Clone) -> Resul
 }
 
 /// One line: when, what, why, who, whither.
-fn render(event: &Event, paint: Paint) -> String {
+pub(crate) fn render(event: &Event, paint: Paint) -> String {
     let outcome = match Outcome::from_name(&event.outcome) {
         Some(Outcome::Drop | Outcome::Reject) => paint.fault(&event.outcome),
         Some(Outcome::Observe) => paint.warning(&event.outcome),

@@ -61,6 +61,7 @@ fn a_list_shows_what_each_limit_did() {
     let limits = [
         LimitView {
             limit: Limit::new("new-connections", Unit::Connections, rate("50/min")),
+            open: None,
             burst: 50,
             number: 0,
             tallies: Tallies { admitted: packets(1234), refused: packets(1_000_000), ..Tallies::default() },
@@ -68,6 +69,7 @@ fn a_list_shows_what_each_limit_did() {
         },
         LimitView {
             limit: Limit { mode: Mode::Observe, ..Limit::new("all", Unit::Bytes, rate("1000B/s")) },
+            open: None,
             burst: 65_536,
             number: 1,
             tallies: Tallies { observed: packets(5), ..Tallies::default() },
@@ -96,6 +98,7 @@ fn a_limit_is_shown_with_what_the_policy_leaves_out() {
     };
     let view = LimitView {
         limit: Limit { service: Some("web".to_owned()), ..Limit::new("new", Unit::Connections, rate("50/min")) },
+        open: None,
         burst: 50,
         number: 0,
         tallies: Tallies { refused: Tally { packets: 3, bytes: 222 }, ..Tallies::default() },

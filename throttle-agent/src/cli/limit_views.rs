@@ -30,6 +30,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
         ">OVERFLOWED",
         ">BUSY V4",
         ">BUSY V6",
+        ">OPEN",
     ]);
     for view in limits {
         let LimitView { limit, tallies, .. } = view;
@@ -49,6 +50,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
             some(tallies.overflowed.packets, Tone::Warning),
             busy(view, "ipv4"),
             busy(view, "ipv6"),
+            view.open.map(count).unwrap_or_default().into(),
         ]);
     }
     table.render(paint)
@@ -91,6 +93,9 @@ pub(crate) fn describe(view: &LimitView) -> String {
         let (busy, slots, share) = (count(*busy), count(*slots), percent(region.occupancy));
         line(family, format!("a source is a /{prefix}; {busy} of {slots} places busy ({share}){filled}"));
         line("", format!("a source without a place: {}", overflow(limit.overflow, *aggregate)));
+    }
+    if let Some(open) = view.open {
+        line("open", format!("{} connections", count(open)));
     }
     for (name, tally) in [
         ("admitted", tallies.admitted),

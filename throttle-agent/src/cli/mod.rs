@@ -15,6 +15,7 @@ mod client;
 mod detach;
 mod doctor;
 mod events;
+mod explain;
 mod failure;
 mod limit;
 mod limit_views;
@@ -29,6 +30,7 @@ mod service;
 mod session;
 mod status;
 mod table;
+mod top;
 mod upgrade;
 mod words;
 mod writing;
@@ -97,6 +99,10 @@ enum Command {
     Known(prefixes::PrefixCommand),
     /// Show sampled refusals, past and as they happen
     Events(events::EventsArgs),
+    /// Say what would become of a source's next packet, why, and when that changes
+    Explain(explain::ExplainArgs),
+    /// Show live who talks, which limits act, and why packets are refused
+    Top(top::TopArgs),
     /// Check, compare, apply and take back whole policies
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -169,6 +175,8 @@ fn obey(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Allow(command) => command.obey(context, &prefixes::ALLOWED),
         Command::Known(command) => command.obey(context, &prefixes::KNOWN),
         Command::Events(events) => events.obey(context),
+        Command::Explain(explain) => explain.obey(context),
+        Command::Top(top) => top.obey(context),
         Command::Policy(command) => command.obey(context),
         Command::Detach(detach) => detach.obey(context),
         Command::Upgrade(upgrade) => upgrade.obey(context),

@@ -85,7 +85,7 @@ fn render(status: &Status, verbose: bool, now: Timestamp, paint: Paint) -> Strin
     for problem in &status.problems {
         _ = writeln!(text, "  {} {problem}", paint.fault("!"));
     }
-    for note in notes(status, now) {
+    for note in status.warnings.iter().cloned().chain(notes(status, now)) {
         _ = writeln!(text, "  {} {note}", paint.warning("*"));
     }
     let mut part = |part: String| {

@@ -31,6 +31,7 @@ fn status() -> Status {
     };
     Status {
         problems: Vec::new(),
+        warnings: Vec::new(),
         mode: Mode::Enforce,
         revision: 7,
         pending: None,
@@ -44,9 +45,11 @@ fn status() -> Status {
         }],
         ends_with_agent: false,
         sockets_unwatched: None,
+        connections: None,
         table: Room { sets: 1 << 20, sets_used: 131_072, bytes: 72 << 20 },
         limits: vec![LimitView {
             limit: Limit::new("new-connections", Unit::Connections, "50/min".parse().unwrap()),
+            open: None,
             burst: 50,
             number: 0,
             tallies: Tallies {
@@ -89,6 +92,7 @@ table: 131k of 1.05M sets belong to limits, 72 MiB of memory; timed blocks: 3
 fn what_is_wrong_comes_first() {
     let status = Status {
         problems: vec!["eth1 is not there; it is attached when it returns".to_owned()],
+        warnings: vec!["limit `web`: one source carries it".to_owned()],
         mode: Mode::Observe,
         pending: Some(Pending { revision: 7, back_to: 6, deadline: "2026-11-23T19:00:42Z".parse().unwrap() }),
         session_allows: vec![SessionAllow {
@@ -113,6 +117,7 @@ fn what_is_wrong_comes_first() {
     let expected = "\
 throttle 0.1.0: 1 problem, observing, revision 7, up 3 h 12 min
   ! eth1 is not there; it is attached when it returns
+  * limit `web`: one source carries it
   * revision 7 goes back to 6 in 42 s (at 2026-11-23 19:00:42Z) unless `throttle policy confirm` follows
   * this host only observes: nothing is refused until `throttle mode enforce`
   * the SSH session of root from 192.0.2.7 stays allowed for 1 h

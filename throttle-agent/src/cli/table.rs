@@ -49,6 +49,12 @@ impl Table {
         self.rows.push(cells.into());
     }
 
+    /// The same of a row whose length is known where it is made.
+    pub(crate) fn push(&mut self, cells: Vec<Cell>) {
+        debug_assert_eq!(cells.len(), self.headings.len(), "a row has a cell for every heading");
+        self.rows.push(cells);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use throttle_common::packet::Family;
 
-use super::{Control, kernel, views};
-use crate::api::wire::Problem;
+use super::{Control, kernel, trends, views};
+use crate::{api::wire::Problem, policy::HeldLimit};
 
 /// The longest pause between two looks.
 const TICK: Duration = Duration::from_secs(1);
@@ -29,9 +30,14 @@ impl Control {
             let settled = self.datapath.settle();
             self.faults.note("kernel", settled.map_err(|error| format!("a change is not wholly done yet: {error:#}")));
         }
+        self.count_when_due(instant);
         if self.swept.elapsed() >= SWEEP {
             self.datapath.bound_debts();
             self.swept = Instant::now();
+        }
+        if self.looked.is_none_or(|looked| looked.elapsed() >= trends::PAUSE) {
+            self.look_at_limits();
+            self.looked = Some(Instant::now());
         }
         if self.stale {
             let written = self.write_sources();
@@ -69,6 +75,21 @@ impl Control {
         let purged = self.store.purge(now);
         self.faults
             .note("blocks", purged.map(|_| ()).map_err(|error| format!("ended blocks stay in the store: {error}")));
+    }
+
+    /// Looks who uses the limits, and lets the trends follow.
+    fn look_at_limits(&mut self) {
+        let look = |(_, held): (_, HeldLimit)| {
+            let record = held.record;
+            let regions = [Family::V4, Family::V6].map(|family| {
+                let region = record.region(family);
+                self.datapath.talkers(region, family, trends::NAMED)
+            });
+            let tally = self.datapath.limit_tally(held.number).ok()?;
+            Some((held.number, record, trends::Look { at: self.datapath.now(), tally, regions }))
+        };
+        let looks = self.held_limits().into_iter().filter_map(look).collect();
+        self.trends.add(looks);
     }
 
     fn publish_state(&self) {

@@ -18,6 +18,8 @@ impl Control {
         let wanted = self.entries(document);
         self.datapath.switch(&compiled, &wanted).map_err(|error| kernel(&error))?;
         self.stale = false;
+        // Before another policy can give away the places of limits that have gone.
+        self.count_connections();
         self.faults.note("policy", Ok(()));
         self.publish_names();
         Ok(())

@@ -8,14 +8,18 @@
 
 mod back;
 mod clock;
+mod connections;
 mod due;
 mod enforce;
+mod explain;
 mod faults;
 mod handle;
 mod interfaces;
 mod session;
 mod sessions;
 mod sources;
+mod top;
+mod trends;
 mod views;
 mod writes;
 
@@ -24,12 +28,14 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 use anyhow::Context as _;
 use back::Waiting;
 pub use clock::Clock;
+use connections::Counting;
 pub use faults::Faults;
 pub use handle::Handle;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use sessions::Sessions;
 use tokio::sync::watch;
+use trends::Trends;
 pub use writes::{Author, read_document};
 
 use crate::{
@@ -66,6 +72,11 @@ pub struct Control {
     stale: bool,
     /// When the table was looked over; adopting it did so.
     swept: Instant,
+    /// When the open connections are counted anew.
+    counting: Counting,
+    /// What limits come to over time, and when they were last looked at.
+    trends: Trends,
+    looked: Option<Instant>,
     /// How the interfaces stood when they were last looked at.
     attachments: Vec<Attachment>,
     faults: Faults,
@@ -118,6 +129,9 @@ impl Control {
             blocks: BTreeMap::new(),
             stale: false,
             swept: Instant::now(),
+            counting: Counting::new(),
+            trends: Trends::default(),
+            looked: None,
             attachments: Vec::new(),
             faults: Faults::default(),
             started: Timestamp::now(),

@@ -1,20 +1,25 @@
 //! What the agent shows of itself.
 
-use throttle_common::{packet::Family, records, table::WAYS};
+use throttle_common::{
+    packet::Family,
+    records,
+    table::WAYS,
+    words::{Outcome, Reason},
+};
 
 use super::{Control, kernel, stored};
 use crate::{
     api::wire::{
-        Attachment, CheckReport, DiffReport, Forecast, History, LimitForecast, LimitView, LossCounts, PolicyView,
-        Problem, ReasonCount, RegionLoad, RevisionView, Status, Table, Tallies, Tally,
+        Attachment, CheckReport, Connections, DiffReport, Forecast, History, LimitForecast, LimitView, LossCounts,
+        PolicyView, Problem, ReasonCount, RegionLoad, RevisionView, Status, Table, Tallies, Tally,
     },
     datapath::{self, Standing, Use, XdpMode},
-    policy::{self, Diagnostic, Document, Mode},
+    policy::{self, Diagnostic, Document, HeldLimit, Mode},
     store::RevisionInfo,
 };
 
 /// The share of a region's slots in debt that is worth a word: four of five that are open to any source.
-const CROWDED: f64 = 0.6;
+pub(super) const CROWDED: f64 = 0.6;
 /// Bytes of a set and of its aggregate.
 const SET_BYTES: u64 = (WAYS * size_of::<records::Slot>() + size_of::<u64>()) as u64;
 
@@ -27,30 +32,23 @@ impl Control {
     /// Everything on one page.
     pub fn status(&self) -> Result<Status, Problem> {
         let limits = self.limits()?;
-        let reasons = self.datapath.reason_tallies().map_err(|error| kernel(&error))?;
         let losses = self.datapath.losses().map_err(|error| kernel(&error))?;
         let mut problems = self.problems();
         problems.extend(limits.iter().flat_map(crowded));
         Ok(Status {
             problems,
+            warnings: self.trends.warnings(),
             mode: self.document.mode,
             revision: self.revision,
             pending: self.pending(),
             session_allows: self.sessions.allows().to_vec(),
             attachments: self.attachments(),
             ends_with_agent: !self.datapath.outlives_agent(),
+            connections: self.connections(),
             sockets_unwatched: self.datapath.unwatched().map(str::to_owned),
             table: self.table(),
             limits,
-            reasons: reasons
-                .into_iter()
-                .map(|(reason, outcome, tally)| ReasonCount {
-                    reason: reason.name().to_owned(),
-                    outcome: outcome.name().to_owned(),
-                    packets: tally.packets,
-                    bytes: tally.bytes,
-                })
-                .collect(),
+            reasons: self.reasons()?,
             losses: self::losses(&losses),
             blocks: self.blocks.len() as u64,
             started: self.started,
@@ -59,18 +57,37 @@ impl Control {
         })
     }
 
+    /// Frames by reason and outcome.
+    pub(super) fn reasons(&self) -> Result<Vec<ReasonCount>, Problem> {
+        let reasons = self.datapath.reason_tallies().map_err(|error| kernel(&error))?;
+        let count = |(reason, outcome, tally): (Reason, Outcome, records::Tally)| ReasonCount {
+            reason: reason.name().to_owned(),
+            outcome: outcome.name().to_owned(),
+            packets: tally.packets,
+            bytes: tally.bytes,
+        };
+        Ok(reasons.into_iter().map(count).collect())
+    }
+
+    /// The limits of the policy that the kernel holds too, each with what the kernel holds.
+    pub(super) fn held_limits(&self) -> Vec<(&policy::Limit, HeldLimit)> {
+        let held = self.datapath.limits();
+        let of = |limit: &policy::Limit| {
+            held.iter().find(|held| records::name_str(&held.record.name) == limit.name).cloned()
+        };
+        self.document.limits.iter().filter_map(|limit| Some((limit, of(limit)?))).collect()
+    }
+
     /// Every limit that is in force.
     pub fn limits(&self) -> Result<Vec<LimitView>, Problem> {
-        let held = self.datapath.limits();
-        let in_force = self.document.limits.iter().filter_map(|limit| {
-            held.iter().find(|held| records::name_str(&held.record.name) == limit.name).map(|held| (limit, held))
-        });
-        in_force
+        self.held_limits()
+            .into_iter()
             .map(|(limit, held)| {
                 let tally = self.datapath.limit_tally(held.number).map_err(|error| kernel(&error))?;
                 let occupancy = self.datapath.occupancy(&held.record);
                 Ok(LimitView {
                     limit: limit.clone(),
+                    open: held.record.is_concurrency().then(|| self.datapath.open_connections(&held.record)),
                     burst: limit.burst_units(),
                     number: held.number,
                     tallies: tallies(&tally),
@@ -126,6 +143,16 @@ impl Control {
 
     fn attachments(&self) -> Vec<Attachment> {
         self.attachments.iter().cloned().map(attachment).collect()
+    }
+
+    fn connections(&self) -> Option<Connections> {
+        let counted = self.datapath.policy().counts_connections != 0;
+        let (drift, losses) = (self.counting.drift(), self.datapath.losses().unwrap_or_default());
+        counted.then_some(Connections {
+            mended_closed: drift.closed,
+            mended_open: drift.open,
+            uncounted: losses.connections_uncounted,
+        })
     }
 
     fn table(&self) -> Table {
@@ -220,7 +247,7 @@ fn revision_view(info: RevisionInfo) -> RevisionView {
     RevisionView { revision: info.revision, author: info.author, message: info.message, at: info.at }
 }
 
-fn tallies(tally: &records::LimitTally) -> Tallies {
+pub(super) fn tallies(tally: &records::LimitTally) -> Tallies {
     let of = |tally: records::Tally| Tally { packets: tally.packets, bytes: tally.bytes };
     Tallies {
         admitted: of(tally.admitted),

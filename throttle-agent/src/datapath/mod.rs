@@ -18,6 +18,7 @@ mod connections;
 pub mod doctor;
 mod ethtool;
 mod events;
+pub mod explain;
 mod grace;
 mod interfaces;
 mod load;
@@ -36,6 +37,7 @@ mod source_map;
 mod sources;
 mod switch;
 mod tables;
+mod talkers;
 mod tallies;
 mod watch;
 
@@ -63,6 +65,7 @@ pub use self::{
     pins::{Detached, detach_all, detach_interface},
     reconcile::{Change, Step, reconcile},
     sources::{Entries, SourceDelta},
+    talkers::{Source, Talker, Talkers},
     watch::Watch,
 };
 

@@ -134,6 +134,16 @@ impl SourceMap {
         Ok(entries)
     }
 
+    /// What the map says of a prefix: a map of addresses of that address, one of prefixes of the longest that covers it.
+    pub(super) fn look_up(&self, prefix: &IpNet) -> io::Result<Option<SourceEntry>> {
+        let (mut key, mut value) = (Vec::new(), [0; size_of::<SourceEntry>()]);
+        self.kind.write_key(prefix, &mut key);
+        match bpf::map_lookup(self.map.fd().as_fd(), &key, &mut value) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            found => found.map(|()| record(&value)),
+        }
+    }
+
     /// Writes entries, all of this map's kind, in their order.
     pub(super) fn put(&self, entries: &[(IpNet, SourceEntry)]) -> io::Result<()> {
         let map = self.map.fd().as_fd();

@@ -93,6 +93,11 @@ impl Sources {
         &self.held
     }
 
+    /// What the map of a kind says of a prefix.
+    pub(super) fn look_up(&self, kind: Kind, prefix: &IpNet) -> io::Result<Option<SourceEntry>> {
+        self.maps[kind as usize].look_up(prefix)
+    }
+
     /// Whether the maps have room for all of these.
     pub(super) fn fit(&self, wanted: &Entries) -> bool {
         self.maps.iter().zip(count(wanted.keys())).all(|(map, count)| count <= map.room)

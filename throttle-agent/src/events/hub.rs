@@ -84,6 +84,11 @@ impl Hub {
         named
     }
 
+    /// The events that are kept, the oldest first.
+    pub fn kept(&self) -> Vec<Arc<Event>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
     /// The events that are kept, the oldest first, and a place from there on: each event is in one of the two.
     pub fn subscribe(&self) -> (Vec<Arc<Event>>, Subscription) {
         let mut losses = self.losses.clone();

@@ -66,6 +66,9 @@ pub struct Limits {
 pub struct LimitView {
     /// As the policy has it.
     pub limit: Limit,
+    /// How many connections are open under it; absent where it does not count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<u64>,
     /// What a source may do at once, in packets, connections or bytes: the policy's `burst`, or what stands for it.
     #[serde(default)]
     pub burst: u64,

@@ -10,21 +10,27 @@ use utoipa::ToSchema;
 
 mod entries;
 mod events;
+mod explain;
 mod policy;
 mod problem;
 mod status;
+mod top;
 
 pub use entries::{
     Block, Blocks, BlocksRequest, LimitRequest, LimitView, Limits, ModeRequest, NewBlock, Prefixes, PrefixesDelete,
     PrefixesRequest, ServiceRequest, Services, Tallies, Tally, Write, Written,
 };
 pub use events::{Event, EventFilter, Gap, StreamItem};
+pub use explain::{AskedPacket, BlockedBy, ExplainQuery, Explanation, LimitWalk, Standing, Walk};
 pub use policy::{
     ApplyRequest, CheckReport, CheckRequest, DiffReport, History, LimitForecast, Pending, PolicyQuery, PolicyView,
     RevisionView, RollbackRequest,
 };
 pub use problem::{Problem, ProblemKind};
-pub use status::{Attachment, Build, Forecast, LossCounts, ReasonCount, RegionLoad, SessionAllow, Status, Table};
+pub use status::{
+    Attachment, Build, Connections, Forecast, LossCounts, ReasonCount, RegionLoad, SessionAllow, Status, Table,
+};
+pub use top::{RefusedSource, Talker, Top, TopLimit, TopQuery};
 
 /// The version of this contract, in every answer.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -85,6 +91,10 @@ pub mod paths {
     pub const POLICY_HISTORY: &str = "/v1/policy/history";
     /// `GET` a stream of [`super::StreamItem`]s in envelopes, one a line (query [`super::EventFilter`]).
     pub const EVENTS: &str = "/v1/events";
+    /// `GET` [`super::Explanation`] (query [`super::ExplainQuery`]).
+    pub const EXPLAIN: &str = "/v1/explain";
+    /// `GET` [`super::Top`] (query [`super::TopQuery`]).
+    pub const TOP: &str = "/v1/top";
     /// `GET` the OpenAPI document.
     pub const OPENAPI: &str = "/v1/openapi.json";
     /// `GET` 200 while the control loop ticks.

@@ -13,6 +13,9 @@ use crate::policy::Mode;
 pub struct Status {
     /// What is wrong, each with its remedy; empty when all is well. `throttle status` exits 4 when it is not.
     pub problems: Vec<String>,
+    /// What deserves a look and may be meant, each with its remedy; judged by what limits came to over time.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Whether the host enforces at all.
     pub mode: Mode,
     /// The revision in force; 0 before the first.
@@ -31,6 +34,9 @@ pub struct Status {
     pub sockets_unwatched: Option<String>,
     /// The table of buckets.
     pub table: Table,
+    /// How well open connections are counted; absent where no limit counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Connections>,
     /// Every limit with its counts and its part of the table.
     pub limits: Vec<LimitView>,
     /// Frames by reason and outcome; together every frame that the program saw. Combinations that read 0 are left out.
@@ -62,6 +68,17 @@ pub struct Attachment {
     pub driver: Option<String>,
     /// Why it is not attached, or not as it should be, with the remedy.
     pub problem: Option<String>,
+}
+
+/// How far the count of open connections was from the sockets, since the agent was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Connections {
+    /// Connections that held places after their sockets had closed. Reads 0, or grows by ones.
+    pub mended_closed: u64,
+    /// Sockets that held no place though a limit counts them: those that are older than it, for one.
+    pub mended_open: u64,
+    /// Connections that could not be counted because too many are. Reads 0.
+    pub uncounted: u64,
 }
 
 /// The table that holds all buckets.

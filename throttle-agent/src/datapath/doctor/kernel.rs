@@ -8,6 +8,10 @@ use super::{
 };
 
 const SUBJECT: &str = "kernel";
+/// The oldest kernel that this is tested on.
+const OLDEST: [u32; 2] = [6, 1];
+/// What to do about one that lacks something.
+pub(super) const USE_NEWER: &str = "use Linux 6.1 or newer";
 /// `BPF_PROG_TYPE_XDP`.
 const XDP: u32 = 6;
 /// `BPF_F_XDP_HAS_FRAGS`.
@@ -25,22 +29,14 @@ const COMPARE_AND_SWAP: [u64; 6] =
     [0xb7, 0x0000_0000_fff8_0a7b, 0x01b7, 0x0000_00f1_fff8_1adb, 0x0000_0002_0000_00b7, 0x95];
 
 pub(super) fn examine() -> Vec<Finding> {
-    let name = rustix::system::uname();
-    let version = format!("{} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy());
-    let mut findings = vec![Finding::ok(SUBJECT, version)];
+    let mut findings = vec![version()];
     if let Err(error) = bpf::program_load(XDP, 0, &PASS) {
         findings.push(no_programs(&error));
         return findings;
     }
     findings.push(Finding::ok(SUBJECT, "takes XDP programs"));
-    let probes = [
-        need(
-            bpf::program_load(XDP, 0, &COMPARE_AND_SWAP).map(drop),
-            "atomic compare-and-swap in programs",
-            "it came with Linux 5.12 (x86, arm64 5.18); use a newer kernel",
-        ),
-        need(map(ARRAY, 4, 4096, MMAPABLE), "arrays that are mapped into memory", "use Linux 5.5 or newer"),
-        need(map(RING_BUFFER, 0, 4096, 0), "ring buffers", "use Linux 5.8 or newer"),
+    findings.extend(needs());
+    findings.extend([
         want(
             bpf::program_load(XDP, HAS_FRAGS, &PASS).map(drop),
             "frames of several buffers",
@@ -51,11 +47,53 @@ pub(super) fn examine() -> Vec<Finding> {
             "batches of map elements",
             "without them adding 100 000 blocks takes seconds; use Linux 5.6 or newer",
         ),
-    ];
-    findings.extend(probes);
+    ]);
     findings.push(btf());
     findings.extend(compiler());
     findings
+}
+
+/// Why nothing can be throttled on this kernel, and the remedy.
+pub(super) fn obstacle() -> Option<String> {
+    if let Err(error) = bpf::program_load(XDP, 0, &PASS) {
+        let Finding { text, remedy, .. } = no_programs(&error);
+        return Some(format!("{text}: {remedy}"));
+    }
+    let lacking = needs().into_iter().find(|finding| finding.level == Level::Fault);
+    lacking.map(|Finding { text, remedy, .. }| format!("{} {text}: {remedy}", name()))
+}
+
+fn name() -> String {
+    let name = rustix::system::uname();
+    format!("{} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy())
+}
+
+/// A vendor's older kernel may have all that is needed: what it lacks is probed, its age is only said.
+fn version() -> Finding {
+    if is_older(&rustix::system::uname().release().to_string_lossy(), OLDEST) {
+        return Finding::new(
+            SUBJECT,
+            Level::Warning,
+            format!("{} is older than any that is tested", name()),
+            USE_NEWER,
+        );
+    }
+    Finding::ok(SUBJECT, name())
+}
+
+/// Whether a release, as `uname -r` prints it, comes before a version. One that does not begin with numbers is not.
+fn is_older(release: &str, version: [u32; 2]) -> bool {
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
+    matches!([numbers.next(), numbers.next()], [Some(Ok(major)), Some(Ok(minor))] if [major, minor] < version)
+}
+
+/// What the programs cannot do without.
+fn needs() -> [Finding; 3] {
+    [
+        need(bpf::program_load(XDP, 0, &COMPARE_AND_SWAP).map(drop), "atomic compare-and-swap in programs"),
+        need(map(ARRAY, 4, 4096, MMAPABLE), "arrays that are mapped into memory"),
+        need(map(RING_BUFFER, 0, 4096, 0), "ring buffers"),
+    ]
 }
 
 fn no_programs(error: &io::Error) -> Finding {
@@ -80,8 +118,8 @@ fn batch() -> io::Result<()> {
     bpf::map_update_batch(hash.as_fd(), &[0; 4], &[0; 4], 1)
 }
 
-fn need(result: io::Result<()>, what: &str, remedy: &str) -> Finding {
-    probe(result, what, remedy, Level::Fault)
+fn need(result: io::Result<()>, what: &str) -> Finding {
+    probe(result, what, USE_NEWER, Level::Fault)
 }
 
 fn want(result: io::Result<()>, what: &str, remedy: &str) -> Finding {
@@ -132,4 +170,16 @@ fn compiler() -> Vec<Finding> {
         ));
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_older_by_their_first_two_numbers() {
+        let old = |release| is_older(release, OLDEST);
+        assert!(old("5.10.0-46-cloud-amd64") && old("5.14.0-503.el9") && old("6.0.19") && old("4.19"));
+        assert!(!old("6.1.0-56-cloud-amd64") && !old("6.12.118+deb13") && !old("10.0") && !old("unknown"));
+    }
 }

@@ -1,11 +1,12 @@
 //! What a host lacks, or has too much of, for throttling; each finding with its remedy.
 //!
-//! Features are probed by using them, never guessed from the kernel's version: distributions move both ways. Nothing
-//! is changed, nothing is attached, and no agent is asked.
+//! Features are probed by using them, never guessed from the kernel's version: distributions move both ways. The last
+//! probe is the program itself. Nothing is changed, nothing is attached, and no agent is asked.
 
 mod interface;
 mod kernel;
 mod privilege;
+mod program;
 
 use std::path::Path;
 
@@ -51,6 +52,8 @@ impl Finding {
 /// named: without a name at all that are up but the loopback.
 pub fn examine(names: &[String], pin_dir: &Path) -> Vec<Finding> {
     let mut findings = kernel::examine();
+    let takes_programs = findings.iter().all(|finding| finding.level < Level::Fault);
+    findings.extend(takes_programs.then(program::examine));
     findings.extend(privilege::examine());
     findings.push(bpffs(pin_dir));
     let all = match interfaces() {
@@ -76,6 +79,14 @@ pub fn examine(names: &[String], pin_dir: &Path) -> Vec<Finding> {
         findings.extend(interface::examine(device, &all, pin_dir));
     }
     findings
+}
+
+/// Refuses a kernel that lacks what throttling cannot do without, before anything is made.
+pub fn require_kernel() -> anyhow::Result<()> {
+    match kernel::obstacle() {
+        Some(obstacle) => anyhow::bail!("{obstacle}; `throttle doctor` says all that is missing"),
+        None => Ok(()),
+    }
 }
 
 fn bpffs(pin_dir: &Path) -> Finding {

@@ -1,0 +1,75 @@
+//! What `explain` says of a source to people and to programs: of real packets on a real interface.
+
+use super::{ends_with, send_from};
+use anyhow::{Context, Result, ensure};
+use std::net::Ipv4Addr;
+use throttle_tests::{
+    agent::Site,
+    needs_root,
+    wire::{FAR, Wire},
+};
+
+const POLICY: &str = r#"
+mode = "enforce"
+[[service]]
+name = "discard"
+protocol = "udp"
+ports = [9]
+[[limit]]
+name = "wide"
+unit = "packets"
+rate = "100000/s"
+[[limit]]
+name = "few"
+service = "discard"
+unit = "packets"
+rate = "2/hour"
+burst = 2
+"#;
+
+#[test]
+fn explain_says_who_refuses_until_when_and_what_was_refused() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start(&["--interface", FAR])?;
+    site.apply(POLICY)?;
+    let (loud, quiet) = (Ipv4Addr::new(198, 51, 100, 7), Ipv4Addr::new(198, 51, 100, 8));
+    send_from(&wire, [loud, loud, loud])?;
+    site.until("all are judged", |status| status.reasons.iter().map(|count| count.packets).sum::<u64>() == 3)?;
+
+    let page = site.ask(&["explain", "198.51.100.7", "--port", "9", "--protocol", "udp"])?;
+    let first = page.lines().next().context("nothing was said")?;
+    ensure!(
+        first.starts_with("198.51.100.7: the next UDP packet to discard (port 9) is refused by limit few, until ")
+            && (first.contains(", in 29 min ") || first.ends_with(", in 30 min")),
+        "{page}"
+    );
+    for part in ["room for 0 of 2", "wide", "admits it", "source-limit of few  198.51.100.7:40000"] {
+        ensure!(page.contains(part), "no {part} in {page}");
+    }
+    // Without a port every service is asked about, and the worst comes first.
+    let page = site.ask(&["explain", "198.51.100.7"])?;
+    let lines: Vec<_> = page.lines().take(2).collect();
+    ensure!(lines[0].contains("is refused by limit few") && lines[1].contains("to no service passes"), "{page}");
+
+    let json = site.json(&["explain", "198.51.100.8", "--port", "9", "--protocol", "udp"])?;
+    let walk = &json["walks"][0];
+    ensure!(json["schema_version"] == 1 && walk["outcome"] == "pass" && walk["passes_in_seconds"] == 0.0, "{json}");
+    ensure!(walk["limits"][1]["bucket"] == "new" && json["refusals"].as_array().is_some_and(Vec::is_empty), "{json}");
+    // To ask costs nothing.
+    ensure!(site.limit("few")?.tallies.admitted.packets == 2, "a question was charged");
+
+    site.ask(&["block", "add", "198.51.100.0/24", "--for", "1h", "--reason", "scans ports"])?;
+    let page = site.ask(&["explain", &quiet.to_string()])?;
+    ensure!(page.contains("is refused by the block of 198.51.100.0/24, until "), "{page}");
+    ensure!(page.contains("added by root: scans ports"), "{page}");
+    site.ask(&["allow", "add", "198.51.100.8"])?;
+    let page = site.ask(&["explain", &quiet.to_string()])?;
+    ensure!(page.contains("passes: the source is allowed") && page.contains("allowed by 198.51.100.8: "), "{page}");
+
+    let said = ends_with(&site, 2, &["explain", "198.51.100.8", "--to", "2001:db8::1"])?;
+    ensure!(said.contains("not of the family"), "{said}");
+    ends_with(&site, 2, &["explain", "198.51.100.300"])?;
+    Ok(())
+}

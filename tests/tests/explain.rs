@@ -1,0 +1,245 @@
+//! What `explain` foretells is what happens: its answer against the kernel program's verdict on the very packet, under a
+//! clock that the test sets, over random policies, sources and states; and the instants that it promises, to the
+//! nanosecond.
+
+use anyhow::{Context, Result, ensure};
+use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
+use throttle_agent::{
+    datapath::explain::{Explained, packet},
+    policy::sources::{FOR_EVER, Standing},
+};
+use throttle_common::{
+    packet::{Packet, protocol, tcp},
+    proven::{Claim, Line},
+    records::{PROVEN_LINES, maps},
+    words::{Outcome, Reason},
+};
+use throttle_tests::{
+    frames::{Dice, Frame},
+    needs_root,
+    program::{Program, SECOND},
+    say,
+};
+
+/// Questions that are asked.
+const QUESTIONS: usize = 10_000;
+/// Under one policy.
+const OF_A_POLICY: usize = 100;
+
+/// Services that overlap, told apart by destination, and of every protocol.
+const SERVICES: &str = r#"
+[[service]]
+name = "web"
+protocol = "tcp"
+ports = [80, "8000-8003"]
+[[service]]
+name = "web-here"
+protocol = "tcp"
+ports = [80]
+destination = "192.0.2.1"
+[[service]]
+name = "web-there"
+protocol = "tcp"
+ports = [80]
+destination = "2001:db8:1::/48"
+[[service]]
+name = "dns"
+protocol = "udp"
+ports = [53]
+[[service]]
+name = "ping"
+protocol = "icmp"
+"#;
+
+fn pick<'a>(dice: &mut Dice, words: &[&'a str]) -> &'a str {
+    words[dice.below(words.len())]
+}
+
+/// A policy with up to six limits on few sources, so that places run out.
+fn policy(dice: &mut Dice) -> String {
+    let mut text = format!("mode = \"{}\"\n", pick(dice, &["enforce", "enforce", "enforce", "observe"]));
+    _ = writeln!(text, "[answers]\nrate = \"{}\"", pick(dice, &["1000/s", "3/s", "0/s"]));
+    text += SERVICES;
+    for number in 0..=dice.below(5) {
+        let service = pick(dice, &["", "", "", "", "web", "web-here", "web-there", "dns", "ping"]);
+        let unit = match service {
+            "dns" | "ping" => pick(dice, &["packets", "bytes"]),
+            _ => pick(dice, &["packets", "packets", "bytes", "connections"]),
+        };
+        let (rate, burst) = match unit {
+            "bytes" => (pick(dice, &["777B/s", "100KB/s"]), pick(dice, &["1522", "4000"])),
+            _ => (pick(dice, &["1/min", "3/s", "977/s"]), pick(dice, &["1", "2", "5"])),
+        };
+        let (sources, prefix) = (pick(dice, &["3", "6", "24"]), pick(dice, &["32", "30"]));
+        let v6 = pick(dice, &["64", "56", "128"]);
+        _ = write!(
+            text,
+            "[[limit]]\nname = \"l{number}\"\nunit = \"{unit}\"\nrate = \"{rate}\"\nburst = {burst}\nsources = {sources}\n\
+             prefix = {{ ipv4 = {prefix}, ipv6 = {v6} }}\noverflow = \"{}\"\naction = \"{}\"\nmode = \"{}\"\n",
+            pick(dice, &["aggregate", "refuse", "admit"]),
+            pick(dice, &["drop", "reject"]),
+            pick(dice, &["enforce", "enforce", "observe"]),
+        );
+        if !service.is_empty() {
+            _ = writeln!(text, "service = \"{service}\"");
+        }
+    }
+    text
+}
+
+/// One of two dozen sources of either family.
+fn source(dice: &mut Dice) -> IpAddr {
+    let low = dice.below(24) as u16;
+    if dice.below(2) == 0 {
+        [198, 51, 100, low as u8].into()
+    } else {
+        [0x2001, 0xdb8, 0, low / 2, 0, 0, 0, low % 2 + 1].into()
+    }
+}
+
+/// A packet as `explain` is told of it, and the frame.
+struct Question {
+    packet: Packet,
+    frame: Vec<u8>,
+}
+
+impl Question {
+    fn draw(dice: &mut Dice) -> Self {
+        let source = source(dice);
+        let to = if source.is_ipv4() {
+            pick(dice, &["192.0.2.1", "192.0.2.2"])
+        } else {
+            pick(dice, &["2001:db8:1::1", "2001:db8:2::1"])
+        };
+        let destination: IpAddr = to.parse().expect("an address");
+        let (port, length) = ([80, 8001, 53, 9][dice.below(4)], [74, 300, 1514][dice.below(3)]);
+        let frame = Frame::new(source, destination);
+        let (number, opens, frame) = match dice.below(4) {
+            0 => (protocol::TCP, true, frame.tcp(40_000, port, tcp::SYN)),
+            1 => (protocol::TCP, false, frame.tcp(40_000, port, tcp::ACK)),
+            2 => (protocol::UDP, false, frame.udp(40_000, port)),
+            _ => (if source.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 }, false, frame.echo()),
+        };
+        Self { packet: packet(source, Some(destination), number, port, opens), frame: frame.length(length).bytes() }
+    }
+
+    fn explain(&self, program: &Program) -> Result<Explained> {
+        program.datapath.explain(&self.packet, self.frame.len() as u32, program.now())
+    }
+
+    /// Has the kernel judge the frame, and fails where that is not what was foretold.
+    fn agrees(&self, program: &Program) -> Result<Outcome> {
+        let told = self.explain(program)?;
+        let names: Vec<_> = program.compiled.limits.iter().map(|(number, _)| *number).collect();
+        let before = names.iter().map(|&number| program.datapath.limit_tally(number)).collect::<Result<Vec<_>>>()?;
+        let judged = program.judge(&self.frame)?;
+        let verdict = told.verdict;
+        ensure!(
+            (judged.reason, judged.outcome) == (verdict.reason, verdict.outcome),
+            "{:?} {:?}, but foretold was {verdict:?}",
+            judged.reason,
+            judged.outcome
+        );
+        for (&number, before) in names.iter().zip(before) {
+            let after = program.datapath.limit_tally(number)?;
+            let refused = after.refused != before.refused || after.observed != before.observed;
+            let foretold = told.limits.iter().any(|it| it.number == number && it.refusal.is_some());
+            let named = verdict.limit == Some(number);
+            ensure!(!refused || foretold, "limit {number} refused, and was not said to: {told:?}");
+            ensure!(refused || !named, "limit {number} was said to refuse, and did not: {told:?}");
+        }
+        Ok(judged.outcome)
+    }
+}
+
+fn passes(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Pass | Outcome::Observe)
+}
+
+/// Some are blocked for a while or for ever, some are allowed or known; some completed a handshake.
+fn standings(program: &mut Program, dice: &mut Dice) -> Result<()> {
+    let mut said = Vec::new();
+    for _ in 0..6 {
+        let standing = match dice.below(4) {
+            0 => Standing::Allow,
+            1 => Standing::Known,
+            2 => Standing::Block { until: FOR_EVER },
+            _ => Standing::Block { until: program.now() + dice.roll() % (3 * SECOND) },
+        };
+        let source = source(dice);
+        let whole = if source.is_ipv4() { 32 } else { 128 };
+        let length = if dice.below(3) == 0 { whole - 1 - dice.below(3) as u8 } else { whole };
+        said.push((ipnet::IpNet::new(source, length)?.trunc(), standing));
+    }
+    program.set_sources(said)?;
+    let secret = program.control()?.secret;
+    let mut proven = program.map::<Line>(maps::PROVEN)?;
+    for _ in 0..8 {
+        let packet = packet(source(dice), None, protocol::TCP, 0, true);
+        let claim = Claim::of(packet.source, packet.family, PROVEN_LINES, secret);
+        let mut line = proven.get(&claim.line, 0)?;
+        let (cell, value) = claim.remember(&line, program.now());
+        line[cell] = value;
+        proven.set(claim.line, line, 0)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn explain_foretells_the_verdict_and_the_instant_at_which_it_changes() -> Result<()> {
+    needs_root!();
+    let given = std::env::var("THROTTLE_TESTS_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = given.unwrap_or_else(throttle_tests::machine::monotonic);
+    say!("explain: THROTTLE_TESTS_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let mut program = Program::timed("mode = \"enforce\"")?;
+    let (mut asked, mut promises) = (0, 0);
+    let mut verdicts: BTreeMap<(Reason, Outcome), usize> = BTreeMap::new();
+    while asked < QUESTIONS {
+        let text = policy(&mut dice);
+        program.rest()?;
+        program.apply(&text)?;
+        standings(&mut program, &mut dice)?;
+        for number in 0..OF_A_POLICY {
+            program.wait([0, 0, 1, dice.roll() % 1_000_000, dice.roll() % (SECOND / 10)][dice.below(5)])?;
+            let question = Question::draw(&mut dice);
+            let told = question.explain(&program)?;
+            let context = || format!("question {number} at {}: {told:?}\nunder {text}", program.now());
+            question.agrees(&program).with_context(context)?;
+            asked += 1;
+            *verdicts.entry((told.verdict.reason, told.verdict.outcome)).or_default() += 1;
+            match told.passes_at {
+                // Waiting for it fills other buckets too, so that not every promise is put to the test.
+                Some(at) if at > program.now() && dice.below(2) > 0 => {
+                    ensure!(!passes(told.verdict.outcome), "{told:?}")
+                }
+                Some(at) if at > program.now() => {
+                    promises += 1;
+                    let refused_at = program.now();
+                    program.wait(at - 1 - refused_at)?;
+                    let just_before = question.agrees(&program).with_context(|| format!("just before: {told:?}"))?;
+                    ensure!(!passes(just_before), "it passes before the promised instant: {told:?}\nunder {text}");
+                    program.wait(1)?;
+                    let then = question.agrees(&program).with_context(|| format!("at the instant: {told:?}"))?;
+                    ensure!(passes(then), "it does not pass at the promised instant: {told:?}\nunder {text}");
+                }
+                Some(at) => ensure!(at == program.now() && passes(told.verdict.outcome), "{told:?}"),
+                None => {
+                    ensure!(!passes(told.verdict.outcome), "{told:?}");
+                    program.wait(100 * 86_400 * SECOND)?;
+                    ensure!(!passes(question.agrees(&program)?), "it was said never to pass: {told:?}\nunder {text}");
+                }
+            }
+        }
+    }
+    say!("explain: {asked} questions and {promises} promised instants, no difference");
+    for ((reason, outcome), count) in &verdicts {
+        say!("explain: {count:>6} {} {}", reason.name(), outcome.name());
+    }
+    let of = |reason| verdicts.iter().filter(|((it, _), _)| *it == reason).map(|(_, count)| count).sum::<usize>();
+    for reason in [Reason::Admitted, Reason::Allowed, Reason::Blocked, Reason::SourceLimit, Reason::SourceOverflow] {
+        ensure!(of(reason) >= QUESTIONS / 200, "{reason:?} is hardly asked about: {verdicts:?}");
+    }
+    ensure!(promises >= QUESTIONS / 100, "only {promises} promises were kept");
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! What would become of a source's next packet, and why.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Event;
+use crate::policy::{Mode, Protocol};
+
+/// Which packet to ask about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ExplainQuery {
+    /// Who would send it.
+    #[param(value_type = String)]
+    pub address: IpAddr,
+    /// The port that it would go to. Without one a packet to each service is asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// `tcp`, `udp` or `icmp`. Without one, all that have a service there; `tcp` where none has.
+    #[param(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// The address of this host that it would go to. Without one, that of each service.
+    #[param(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<IpAddr>,
+    /// Bytes of the whole frame, which limits on bytes count: 60 to 65 535, by default 74, a SYN of Linux.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u32>,
+    /// Asks about a packet of a TCP connection that is open, instead of one that opens a connection.
+    #[serde(default)]
+    pub established: bool,
+}
+
+/// What would become of a source's next packet, and why: by what the kernel holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    /// Who would send it.
+    #[schema(value_type = String)]
+    pub source: IpAddr,
+    /// When this was so.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// The revision that the kernel holds.
+    pub revision: u64,
+    /// Whether the host enforces it.
+    pub mode: Mode,
+    /// What is said of the source.
+    pub standing: Standing,
+    /// A walk for each packet that was asked about: what is refused first.
+    pub walks: Vec<Walk>,
+    /// How many more walks there are, none of which fares worse; name a port to see one.
+    pub walks_left_out: u64,
+    /// The last refusals of this source that the agent keeps, the newest first: they are sampled.
+    pub refusals: Vec<Event>,
+}
+
+/// What is said of a source. Each prefix is the shortest that says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Standing {
+    /// No block and no limit touches it, because of this prefix.
+    #[schema(value_type = Option<String>)]
+    pub allowed: Option<IpNet>,
+    /// It is blocked.
+    pub blocked: Option<BlockedBy>,
+    /// It keeps a place in a flood, because policy knows this prefix.
+    #[schema(value_type = Option<String>)]
+    pub known: Option<IpNet>,
+    /// It keeps a place in a flood, because it completed a TCP handshake within the hour.
+    pub proven: bool,
+}
+
+/// The block of a source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BlockedBy {
+    /// The prefix that is blocked.
+    #[schema(value_type = String)]
+    pub prefix: IpNet,
+    /// Until when; absent where it does not end.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub until: Option<Timestamp>,
+    /// Why, where a command said it.
+    pub reason: Option<String>,
+    /// Who added it; absent where it stands in the policy.
+    pub author: Option<String>,
+}
+
+/// A packet on its way through the policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Walk {
+    /// The packet.
+    pub packet: AskedPacket,
+    /// The service that it is for.
+    pub service: Option<String>,
+    /// What becomes of it: `pass`, `drop`, `reject` or `observe`.
+    pub outcome: String,
+    /// Why, e.g. `source-limit`.
+    pub reason: String,
+    /// The limit that refuses it, or would.
+    pub limit: Option<String>,
+    /// From when on such a packet passes, if nobody sends any before; absent where it never will.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub passes_at: Option<Timestamp>,
+    /// How long that is, in seconds; 0 where it passes now.
+    pub passes_in_seconds: Option<f64>,
+    /// The limits that it meets, in the order in which they are asked. The kernel asks none after one that refuses.
+    pub limits: Vec<LimitWalk>,
+}
+
+/// The packet that was asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AskedPacket {
+    /// `tcp`, `udp` or `icmp`.
+    #[schema(value_type = String)]
+    pub protocol: Protocol,
+    /// Where it goes; absent where no service cares.
+    #[schema(value_type = Option<String>)]
+    pub to: Option<IpAddr>,
+    /// The port that it goes to; absent for ICMP, and where none was named.
+    pub port: Option<u16>,
+    /// Bytes of the whole frame.
+    pub length: u32,
+    /// Whether it opens a TCP connection.
+    pub opens_connection: bool,
+}
+
+/// What one limit says of a packet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LimitWalk {
+    /// Its name.
+    pub limit: String,
+    /// Whether it has a say in such a packet: one on connections has none in a packet that opens none.
+    pub asked: bool,
+    /// `packets`, `bytes` or `connections`.
+    pub unit: String,
+    /// Units each second that it admits in the long run.
+    pub rate_per_second: f64,
+    /// Units that it admits at once.
+    pub burst: u64,
+    /// Whether it refuses, or only observes.
+    pub mode: Mode,
+    /// Whom it counts as this source.
+    #[schema(value_type = String)]
+    pub source: IpNet,
+    /// With whom the source shares a bucket where it has no place of its own.
+    #[schema(value_type = String)]
+    pub aggregate: IpNet,
+    /// Whose bucket it looks at: `own`, `new` (none yet, and so a full one), `shared` (no place; the aggregate's), or
+    /// `absent` (no place, and the overflow rule needs none).
+    pub bucket: String,
+    /// Units that this bucket has room for now.
+    pub room: u64,
+    /// How long until it is full again, in seconds.
+    pub debt_seconds: f64,
+    /// Why it refuses the packet, or would where it only observes.
+    pub refusal: Option<String>,
+    /// From when on it lets such a packet pass, if nobody sends any before; absent where it never will.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub passes_at: Option<Timestamp>,
+    /// How long that is, in seconds; 0 where it does now.
+    pub passes_in_seconds: Option<f64>,
+}

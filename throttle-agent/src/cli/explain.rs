@@ -1,0 +1,312 @@
+//! `throttle explain`: what would become of a source's next packet, why, and when that changes.
+
+use std::{fmt::Write as _, net::IpAddr, time::Duration};
+
+use clap::Args;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use throttle_agent::{
+    api::wire::{BlockedBy, Envelope, ExplainQuery, Explanation, LimitWalk, Walk, paths},
+    policy::{Mode, Protocol},
+};
+use throttle_common::words::{Outcome, Reason, Unit};
+
+use super::{
+    Context,
+    client::query,
+    events,
+    failure::Failure,
+    output::{self, Paint},
+    quantity::{bytes, count, per_second, span},
+    words::{whole, word},
+};
+
+/// Which packet to ask about.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Asks the kernel's maps, and charges nothing. Without --port a packet to each service is asked about.
+
+Examples:
+  throttle explain 203.0.113.7
+  throttle explain 203.0.113.7 --port 443
+  throttle explain 2001:db8::7 --port 53 --protocol udp --to 2001:db8::1
+  throttle explain 203.0.113.7 --port 443 --json | jq .walks[0].passes_in_seconds")]
+pub(crate) struct ExplainArgs {
+    /// Who would send it
+    address: IpAddr,
+    /// The port that it would go to
+    #[arg(long, short, value_name = "PORT")]
+    port: Option<u16>,
+    /// What it would speak; without it, all that have a service there
+    #[arg(long, value_name = "PROTOCOL", value_parser = word::<Protocol>())]
+    protocol: Option<Protocol>,
+    /// The address of this host that it would go to
+    #[arg(long, value_name = "DESTINATION")]
+    to: Option<IpAddr>,
+    /// Bytes of its whole frame, which limits on bytes count; by default 74, as a SYN of Linux
+    #[arg(long, value_name = "BYTES", value_parser = whole(60_u32, 65_535))]
+    length: Option<u32>,
+    /// Ask about a packet of an open TCP connection, not about one that opens a connection
+    #[arg(long)]
+    established: bool,
+}
+
+impl ExplainArgs {
+    /// Shows it.
+    pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
+        let Self { address, port, protocol, to, length, established } = self;
+        let asked = ExplainQuery { address, port, protocol, to, length, established };
+        let answer = context.client()?.get(&query(paths::EXPLAIN, &asked)?)?;
+        if context.output.json {
+            return output::data(&answer.text());
+        }
+        let explanation = answer.parse::<Envelope<Explanation>>()?.body;
+        output::data(&render(&explanation, context.output.paint))
+    }
+}
+
+fn render(explanation: &Explanation, paint: Paint) -> String {
+    let mut text = String::new();
+    for walk in &explanation.walks {
+        _ = writeln!(text, "{}", headline(explanation, walk, paint));
+    }
+    if explanation.walks_left_out > 0 {
+        let more = explanation.walks_left_out;
+        _ = writeln!(text, "({more} more services, none of which fares worse; name a port to see one)");
+    }
+    if let Some(remedy) = explanation.walks.first().and_then(|walk| remedy(explanation.source, walk)) {
+        _ = writeln!(text, "{remedy}");
+    }
+    _ = write!(text, "\n{}", standing(explanation));
+    for walk in &explanation.walks {
+        _ = write!(text, "\n{}", steps(walk, paint));
+    }
+    text.push('\n');
+    if explanation.refusals.is_empty() {
+        text += "no refusal of it is remembered; what is, is sampled\n";
+    } else {
+        _ = writeln!(text, "its last refusals, of those that were sampled:");
+    }
+    for event in &explanation.refusals {
+        _ = writeln!(text, "  {}", events::render(event, paint));
+    }
+    text
+}
+
+/// The answer in one line.
+fn headline(explanation: &Explanation, walk: &Walk, paint: Paint) -> String {
+    let (source, packet) = (explanation.source, describe(walk));
+    match (Outcome::from_name(&walk.outcome), Reason::from_name(&walk.reason)) {
+        (Some(Outcome::Pass), Some(Reason::Allowed)) => {
+            format!("{source}: {packet} {}: the source is allowed, no limit is asked", paint.good("passes"))
+        }
+        (Some(Outcome::Pass), _) => {
+            format!("{source}: {packet} {}{}", paint.good("passes"), tightest(walk))
+        }
+        (Some(Outcome::Observe), _) => {
+            let cause = cause(explanation, walk);
+            format!("{source}: {packet} {}, though {cause} would refuse it", paint.warning("passes, and is observed"))
+        }
+        (outcome, _) => {
+            let told = if outcome == Some(Outcome::Reject) { ", and its sender told so" } else { "" };
+            let refused = paint.fault("is refused");
+            format!("{source}: {packet} {refused} by {}{told}, {}", cause(explanation, walk), end(walk))
+        }
+    }
+}
+
+/// The packet: what it is, and to whom.
+fn describe(walk: &Walk) -> String {
+    let packet = &walk.packet;
+    let mut text = match packet.protocol {
+        Protocol::Tcp if packet.opens_connection => "the next TCP connection".to_owned(),
+        Protocol::Tcp => "the next packet of an open TCP connection".to_owned(),
+        Protocol::Udp => "the next UDP packet".to_owned(),
+        Protocol::Icmp => "the next ICMP echo".to_owned(),
+    };
+    match (&walk.service, packet.port) {
+        (Some(service), Some(port)) => _ = write!(text, " to {service} (port {port})"),
+        (Some(service), None) => _ = write!(text, " to {service}"),
+        (None, Some(port)) => _ = write!(text, " to port {port}, which is no service's,"),
+        (None, None) => text += " to no service",
+    }
+    text
+}
+
+/// Who refuses.
+fn cause(explanation: &Explanation, walk: &Walk) -> String {
+    match (&walk.limit, &explanation.standing.blocked) {
+        (Some(limit), _) if walk.reason == Reason::SourceOverflow.name() => {
+            format!("limit {limit}, which has no place left for this source")
+        }
+        (Some(limit), _) => format!("limit {limit}"),
+        (None, Some(block)) => format!("the block of {}", plain(block.prefix)),
+        (None, None) => walk.reason.clone(),
+    }
+}
+
+/// Until when that is so.
+fn end(walk: &Walk) -> String {
+    match (walk.passes_at, walk.passes_in_seconds) {
+        (Some(at), Some(rest)) => format!("until {}, in {}", instant(at), seconds(rest)),
+        _ => "for ever".to_owned(),
+    }
+}
+
+/// What lets the packet pass sooner, where a limit refuses it.
+fn remedy(source: IpAddr, walk: &Walk) -> Option<String> {
+    let refused = matches!(Outcome::from_name(&walk.outcome)?, Outcome::Drop | Outcome::Reject);
+    let limit = walk.limit.as_ref().filter(|_| refused)?;
+    Some(format!("to let it pass now: `throttle allow add {source}`; to see the limit: `throttle limit show {limit}`"))
+}
+
+/// Which limit has the least room, if any is asked.
+fn tightest(walk: &Walk) -> String {
+    let asked = walk.limits.iter().filter(|limit| limit.asked && limit.burst > 0);
+    let share = |limit: &LimitWalk| limit.room as f64 / limit.burst as f64;
+    match asked.min_by(|one, other| share(one).total_cmp(&share(other))) {
+        Some(limit) => format!("; limit {} has room for {}", limit.limit, room(limit)),
+        None => "; no limit has a say in it".to_owned(),
+    }
+}
+
+fn standing(explanation: &Explanation) -> String {
+    let standing = &explanation.standing;
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| _ = writeln!(text, "{name:<10}{value}");
+    line(
+        "asked at",
+        format!(
+            "{}, revision {}{}",
+            instant(explanation.at),
+            explanation.revision,
+            match explanation.mode {
+                Mode::Enforce => "",
+                Mode::Observe => "; this host only observes: nothing is refused",
+            }
+        ),
+    );
+    let mut said = Vec::new();
+    if let Some(prefix) = standing.allowed {
+        said.push(format!("allowed by {}: no block and no limit touches it", plain(prefix)));
+    }
+    if let Some(block) = &standing.blocked {
+        said.push(blocked(block));
+    }
+    if let Some(prefix) = standing.known {
+        said.push(format!("known by {}: it keeps a place in a flood", plain(prefix)));
+    }
+    if standing.proven {
+        said.push("it completed a TCP handshake within the hour: it keeps a place in a flood".to_owned());
+    }
+    if said.is_empty() {
+        said.push("not allowed, not blocked, not known, no handshake within the hour".to_owned());
+    }
+    for (index, said) in said.into_iter().enumerate() {
+        line(if index == 0 { "source" } else { "" }, said);
+    }
+    text
+}
+
+fn blocked(block: &BlockedBy) -> String {
+    let mut text = format!("blocked by {}", plain(block.prefix));
+    match block.until {
+        Some(until) => _ = write!(text, " until {}", super::quantity::moment(until)),
+        None => text += " for ever",
+    }
+    match &block.author {
+        Some(author) => _ = write!(text, ", added by {author}"),
+        None => text += ", as the policy says",
+    }
+    if let Some(reason) = &block.reason {
+        _ = write!(text, ": {reason}");
+    }
+    let remedy = if block.author.is_some() { "`throttle block delete ...` ends it" } else { "take it out there" };
+    _ = write!(text, " ({remedy})");
+    text
+}
+
+/// The limits of a walk, a line each, with what stands behind the answer.
+fn steps(walk: &Walk, paint: Paint) -> String {
+    let service = walk.service.as_deref().map_or("no service".to_owned(), |service| format!("service {service}"));
+    let mut text = format!("{}\n", paint.strong(&format!("{service}, {} B", walk.packet.length)));
+    if walk.limits.is_empty() {
+        text += "  no limit applies\n";
+    }
+    let unasked = [Reason::Allowed.name(), Reason::Blocked.name()].contains(&walk.reason.as_str());
+    let mut decided = unasked;
+    for limit in &walk.limits {
+        _ = writeln!(text, "  {:<20}{}", limit.limit, bucket(limit));
+        let verdict = match (&limit.refusal, limit.mode) {
+            _ if !limit.asked => "has no say in such a packet".to_owned(),
+            (Some(_), mode) => {
+                let word = if mode == Mode::Enforce { paint.fault("refuses") } else { paint.warning("would refuse") };
+                match (limit.passes_at, limit.passes_in_seconds) {
+                    (Some(at), Some(rest)) => format!("{word} it until {}, in {}", instant(at), seconds(rest)),
+                    _ => format!("{word} it for ever: the packet costs more than the burst; raise the burst"),
+                }
+            }
+            (None, _) => paint.good("admits it"),
+        };
+        let aside = if decided { paint.faint(" (not asked: it is decided before)") } else { String::new() };
+        _ = writeln!(text, "  {:<20}{verdict}{aside}", "");
+        decided |= limit.refusal.is_some() && limit.mode == Mode::Enforce;
+    }
+    text
+}
+
+/// A limit's bucket in words.
+fn bucket(limit: &LimitWalk) -> String {
+    let rate = match limit.unit.as_str() {
+        "bytes" => format!("{}/s", bytes(limit.rate_per_second as u64)),
+        _ if limit.rate_per_second >= 1.0 => per_second(limit.rate_per_second),
+        _ => format!("{}/h", count((limit.rate_per_second * 3600.0).round() as u64)),
+    };
+    let source = plain(limit.source);
+    let whose = match limit.bucket.as_str() {
+        "own" => format!("the bucket of {source}"),
+        "new" => format!("{source} owes nothing and has no bucket yet"),
+        "shared" => format!("no place for {source}, it shares the bucket of {}", plain(limit.aggregate)),
+        _ => format!("no place for {source}"),
+    };
+    let debt = match limit.debt_seconds {
+        0.0 => "it is full".to_owned(),
+        debt => format!("it is full again in {}", seconds(debt)),
+    };
+    let burst = amount(limit, limit.burst);
+    match limit.bucket.as_str() {
+        _ if !limit.asked => format!("{rate}, burst {burst}"),
+        "own" | "shared" => format!("{rate}, burst {burst}; {whose}: room for {}, {debt}", room(limit)),
+        _ => format!("{rate}, burst {burst}; {whose}"),
+    }
+}
+
+fn room(limit: &LimitWalk) -> String {
+    format!("{} of {}", amount(limit, limit.room), amount(limit, limit.burst))
+}
+
+fn amount(limit: &LimitWalk, units: u64) -> String {
+    match Unit::from_name(&limit.unit) {
+        Some(Unit::Bytes) => bytes(units),
+        _ => count(units),
+    }
+}
+
+/// A prefix, or the address where it is one.
+fn plain(prefix: IpNet) -> String {
+    if prefix.prefix_len() == prefix.max_prefix_len() { prefix.addr().to_string() } else { prefix.to_string() }
+}
+
+fn instant(at: Timestamp) -> String {
+    at.strftime("%H:%M:%S%.3fZ").to_string()
+}
+
+/// A rest, rounded up: who waits that long does not come too early.
+fn seconds(rest: f64) -> String {
+    let rest = if rest < 10.0 { (rest * 1000.0).ceil() / 1000.0 } else { rest.ceil() };
+    span(Duration::from_secs_f64(rest))
+}
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;

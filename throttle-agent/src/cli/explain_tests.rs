@@ -1,0 +1,116 @@
+//! How an explanation reads.
+
+use throttle_agent::api::wire::{AskedPacket, Standing};
+
+use super::*;
+
+fn limit(name: &str, room: u64, refusal: bool) -> LimitWalk {
+    let rest = if refusal { 0.7999 } else { 0.0 };
+    LimitWalk {
+        limit: name.to_owned(),
+        asked: true,
+        unit: "connections".to_owned(),
+        rate_per_second: 50.0,
+        burst: 100,
+        mode: Mode::Enforce,
+        source: "203.0.113.7/32".parse().unwrap(),
+        aggregate: "203.0.113.0/24".parse().unwrap(),
+        bucket: "own".to_owned(),
+        room,
+        debt_seconds: 2.0,
+        refusal: refusal.then(|| "source-limit".to_owned()),
+        passes_at: Some("2026-11-24T14:03:22.1Z".parse().unwrap()),
+        passes_in_seconds: Some(rest),
+    }
+}
+
+fn explanation() -> Explanation {
+    let refusing = limit("new-connections", 0, true);
+    let walk = Walk {
+        packet: AskedPacket { protocol: Protocol::Tcp, to: None, port: Some(443), length: 74, opens_connection: true },
+        service: Some("web".to_owned()),
+        outcome: "reject".to_owned(),
+        reason: "source-limit".to_owned(),
+        limit: Some("new-connections".to_owned()),
+        passes_at: refusing.passes_at,
+        passes_in_seconds: refusing.passes_in_seconds,
+        limits: vec![limit("packets", 60, false), refusing, limit("last", 7, false)],
+    };
+    Explanation {
+        source: "203.0.113.7".parse().unwrap(),
+        at: "2026-11-24T14:03:21.3Z".parse().unwrap(),
+        revision: 3,
+        mode: Mode::Enforce,
+        standing: Standing::default(),
+        walks: vec![walk],
+        walks_left_out: 0,
+        refusals: Vec::new(),
+    }
+}
+
+#[test]
+fn the_answer_comes_first_then_what_to_do_then_the_walk() {
+    let expected = "\
+203.0.113.7: the next TCP connection to web (port 443) is refused by limit new-connections, and its sender told so, until 14:03:22.100Z, in 800 ms
+to let it pass now: `throttle allow add 203.0.113.7`; to see the limit: `throttle limit show new-connections`
+
+asked at  14:03:21.300Z, revision 3
+source    not allowed, not blocked, not known, no handshake within the hour
+
+service web, 74 B
+  packets             50/s, burst 100; the bucket of 203.0.113.7: room for 60 of 100, it is full again in 2 s
+                      admits it
+  new-connections     50/s, burst 100; the bucket of 203.0.113.7: room for 0 of 100, it is full again in 2 s
+                      refuses it until 14:03:22.100Z, in 800 ms
+  last                50/s, burst 100; the bucket of 203.0.113.7: room for 7 of 100, it is full again in 2 s
+                      admits it (not asked: it is decided before)
+
+no refusal of it is remembered; what is, is sampled
+";
+    assert_eq!(render(&explanation(), Paint::PLAIN), expected);
+}
+
+#[test]
+fn what_passes_says_which_limit_is_nearest() {
+    let mut passes = explanation();
+    let walk = passes.walks.remove(0);
+    passes.walks = vec![Walk { outcome: "pass".to_owned(), reason: "admitted".to_owned(), limit: None, ..walk }];
+    passes.walks[0].limits = vec![limit("packets", 60, false), limit("last", 7, false)];
+    let first = render(&passes, Paint::PLAIN).lines().next().unwrap().to_owned();
+    assert_eq!(
+        first,
+        "203.0.113.7: the next TCP connection to web (port 443) passes; limit last has room for 7 of 100"
+    );
+}
+
+#[test]
+fn a_block_says_who_set_it_why_and_how_to_end_it() {
+    let mut blocked = explanation();
+    blocked.standing.blocked = Some(BlockedBy {
+        prefix: "203.0.113.0/24".parse().unwrap(),
+        until: None,
+        reason: Some("scans ports".to_owned()),
+        author: Some("alice".to_owned()),
+    });
+    let walk = &mut blocked.walks[0];
+    (walk.outcome, walk.reason) = ("drop".to_owned(), "blocked".to_owned());
+    (walk.limit, walk.passes_at, walk.passes_in_seconds) = (None, None, None);
+    let page = render(&blocked, Paint::PLAIN);
+    assert!(page.starts_with(
+        "203.0.113.7: the next TCP connection to web (port 443) is refused by the block of 203.0.113.0/24, for ever\n"
+    ));
+    assert!(page.contains(
+        "source    blocked by 203.0.113.0/24 for ever, added by alice: scans ports (`throttle block delete ...` ends it)\n"
+    ));
+    assert_eq!(page.matches("(not asked: it is decided before)").count(), 3, "{page}");
+}
+
+#[test]
+fn what_never_passes_says_why() {
+    let mut never = explanation();
+    let walk = &mut never.walks[0];
+    (walk.passes_at, walk.passes_in_seconds) = (None, None);
+    (walk.limits[1].passes_at, walk.limits[1].passes_in_seconds) = (None, None);
+    let page = render(&never, Paint::PLAIN);
+    assert!(page.contains("told so, for ever\n") && page.contains("costs more than the burst"), "{page}");
+}

@@ -1,0 +1,181 @@
+//! `throttle top`: who talks, which limits act, and why packets are refused, as it changes.
+//!
+//! The agent is asked for one look after the other ([`Top`]); two of them give rates ([`sheet`], pure). They are drawn on
+//! the terminal ([`screen`]) as its state has it, which keys change ([`keys`], pure), or printed as text one after the
+//! other (`--batch`).
+
+mod keys;
+mod screen;
+mod sheet;
+
+use std::{
+    io::{self, IsTerminal as _},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use throttle_agent::{
+    api::wire::{Envelope, Top, TopQuery, paths},
+    policy::units::Span,
+};
+
+use self::{
+    keys::{Act, State},
+    sheet::{Looks, View},
+};
+use super::{
+    Context,
+    client::{Client, query},
+    failure::Failure,
+    output,
+    table::Table,
+    words::whole,
+};
+
+/// How often to look, and how to show it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Keys: 1-4 or Tab choose what is shown, s the column to sort by, r turns the order round, / filters, Esc takes the filter
+back, p pauses, + and - change the interval, arrows scroll, q ends.
+
+Examples:
+  throttle top
+  throttle top --batch --iterations 3 --interval 5s
+  throttle top --json --iterations 1 | jq '.talkers[0]'")]
+pub(crate) struct TopArgs {
+    /// Print text instead of drawing on the terminal
+    #[arg(long, short)]
+    batch: bool,
+    /// End after so many prints, with --batch or --json
+    #[arg(long, short = 'n', value_name = "N", value_parser = whole(1_u64, u64::MAX))]
+    iterations: Option<u64>,
+    /// How long between two looks
+    #[arg(long, short, value_name = "TIME", default_value = "1s")]
+    interval: Span,
+    /// How many talkers, and sources that were refused, to ask for
+    #[arg(long, short, value_name = "N", default_value_t = 50, value_parser = whole(1_u16, 1000))]
+    most: u16,
+}
+
+impl TopArgs {
+    /// Shows it.
+    pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
+        let source =
+            Source { client: context.client()?, path: query(paths::TOP, &TopQuery { most: Some(self.most) })? };
+        let interval = Duration::from(self.interval);
+        let times = self.iterations.unwrap_or(u64::MAX);
+        if context.output.json {
+            return repeat(times, interval, || output::data(&source.answer()?));
+        }
+        if self.batch {
+            let mut looks = Looks::of(source.look()?);
+            return repeat(times, Duration::ZERO, || {
+                // The first print has a rate as well.
+                thread::sleep(interval);
+                looks.add(source.look()?);
+                output::data(&page(&looks, context))
+            });
+        }
+        if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+            let remedy = "`throttle top` draws on a terminal, and this is none; use --batch, or --json for a program";
+            return Err(Failure::Usage(remedy.to_owned()));
+        }
+        if self.iterations.is_some() {
+            return Err(Failure::Usage("--iterations goes with --batch or --json; on a terminal, q ends".to_owned()));
+        }
+        live(&source, interval)
+    }
+}
+
+/// Where looks come from.
+struct Source {
+    client: Client,
+    path: String,
+}
+
+impl Source {
+    fn answer(&self) -> Result<String, Failure> {
+        Ok(self.client.get(&self.path)?.text().into_owned())
+    }
+
+    fn look(&self) -> Result<Top, Failure> {
+        Ok(self.client.get(&self.path)?.parse::<Envelope<Top>>()?.body)
+    }
+}
+
+fn repeat(times: u64, pause: Duration, mut print: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+    for turn in 0..times {
+        if turn > 0 {
+            thread::sleep(pause);
+        }
+        print()?;
+    }
+    Ok(())
+}
+
+/// All views as text, one below the other.
+fn page(looks: &Looks, context: &Context) -> String {
+    let paint = context.output.paint;
+    let mut text = format!("{}\n", paint.strong(&looks.headline()));
+    for view in View::ALL {
+        let sheet = looks.sheet(view);
+        text += &format!("\n{}\n", paint.strong(sheet.title));
+        if sheet.rows.is_empty() {
+            text += &format!("{}\n", sheet.empty);
+            continue;
+        }
+        let mut table = Table::new(sheet.headings);
+        for row in sheet.rows {
+            table.push(row.into_iter().map(|field| field.text.into()).collect());
+        }
+        text += &table.render(paint);
+    }
+    text + "\n"
+}
+
+/// Draws on the terminal until somebody ends it; the terminal is then as it was.
+fn live(source: &Source, interval: Duration) -> Result<(), Failure> {
+    let mut looks = Looks::of(source.look()?);
+    let mut state = State::new(interval);
+    let mut terminal = ratatui::try_init().context("take over the terminal")?;
+    let ended = draw(&mut terminal, source, &mut looks, &mut state);
+    ratatui::try_restore().context("give the terminal back")?;
+    ended
+}
+
+fn draw(
+    terminal: &mut ratatui::DefaultTerminal,
+    source: &Source,
+    looks: &mut Looks,
+    state: &mut State,
+) -> Result<(), Failure> {
+    let mut due = Instant::now() + state.interval();
+    loop {
+        terminal.draw(|frame| screen::draw(frame, looks, state))?;
+        let rest =
+            if state.paused() { Duration::from_secs(3600) } else { due.saturating_duration_since(Instant::now()) };
+        if event::poll(rest)? {
+            match event::read()? {
+                Event::Key(key) if key.kind != KeyEventKind::Release => match state.press(key) {
+                    Act::End => return Ok(()),
+                    Act::Look => due = Instant::now(),
+                    Act::Nothing => {}
+                },
+                _ => {}
+            }
+            continue;
+        }
+        // An agent that restarts is waited for; what was seen last stays on the screen meanwhile.
+        match source.look() {
+            Ok(look) => {
+                looks.add(look);
+                state.trouble = None;
+            }
+            Err(failure) => state.trouble = Some(failure.to_string()),
+        }
+        due = Instant::now() + state.interval();
+    }
+}

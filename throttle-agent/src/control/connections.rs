@@ -1,0 +1,57 @@
+//! Holding the count of open connections against the sockets that there are.
+
+use std::time::{Duration, Instant};
+
+use super::Control;
+use crate::datapath::Drift;
+
+/// How often, where there are few sockets.
+const PERIOD: Duration = Duration::from_secs(1);
+/// The part of the time that it may take where there are many: a twentieth.
+const PARTS: u32 = 20;
+
+/// When to look next, and what was found so far.
+#[derive(Debug)]
+pub(super) struct Counting {
+    next: Instant,
+    drift: Drift,
+}
+
+impl Counting {
+    pub(super) fn new() -> Self {
+        Self { next: Instant::now(), drift: Drift::default() }
+    }
+
+    /// All that was mended since the start.
+    pub(super) fn drift(&self) -> Drift {
+        self.drift
+    }
+}
+
+impl Control {
+    /// Mends the count, where a limit needs one and it is time.
+    pub(super) fn count_when_due(&mut self, now: Instant) {
+        if now >= self.counting.next {
+            self.count_connections();
+        }
+    }
+
+    /// Mends the count now: also when the policy has changed, because it may count what is open already.
+    pub(super) fn count_connections(&mut self) {
+        let start = Instant::now();
+        let mended = self.datapath.reconcile_connections();
+        self.counting.next = Instant::now() + PERIOD.max(start.elapsed() * PARTS);
+        let note = match mended {
+            Ok(Drift { closed, open }) => {
+                self.counting.drift.closed += closed;
+                self.counting.drift.open += open;
+                if closed + open > 0 {
+                    tracing::debug!(closed, open, "the count of open connections was mended");
+                }
+                Ok(())
+            }
+            Err(error) => Err(format!("open connections cannot be held against the sockets: {error:#}")),
+        };
+        self.faults.note("connections", note);
+    }
+}

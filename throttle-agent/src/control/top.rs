@@ -1,0 +1,134 @@
+//! One look at who talks, which limits act, and why packets are refused.
+
+use std::{cmp::Reverse, collections::HashMap, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use throttle_common::{
+    gcra::TICKS_PER_NANO,
+    packet::Family,
+    records::{self, Limit},
+    table::WAYS,
+    words::Unit,
+};
+
+use super::{
+    Control,
+    explain::{unit_price, units},
+    kernel, views,
+};
+use crate::{
+    api::wire::{Event, Problem, ProblemKind, RefusedSource, Talker, Top, TopLimit, TopQuery},
+    datapath::{self, Source},
+};
+
+/// Talkers where the question names no number.
+const TALKERS: u16 = 50;
+/// The most that one look shows.
+const MOST: u16 = 1000;
+/// How old a sampled refusal may be to count.
+const RECENT: SignedDuration = SignedDuration::from_secs(60);
+
+impl Control {
+    /// One look; `events` are the sampled refusals that the agent keeps. The table is read once, a region after the other.
+    pub fn top(&self, query: TopQuery, events: &[Arc<Event>]) -> Result<Top, Problem> {
+        let most = query.most.unwrap_or(TALKERS);
+        if !(1..=MOST).contains(&most) {
+            return Err(Problem::new(ProblemKind::Malformed, format!("most: write 1 to {MOST}")));
+        }
+        let (now, most) = (self.datapath.now(), usize::from(most));
+        let at = self.clock.wall(now);
+        let recent: Vec<_> = events.iter().filter(|event| at.duration_since(event.time) <= RECENT).collect();
+        let (mut talkers, mut limits) = (Vec::new(), Vec::new());
+        for (limit, held) in self.held_limits() {
+            let mut busy = 0;
+            for family in [Family::V4, Family::V6] {
+                let region = held.record.region(family);
+                let found = self.datapath.talkers(region, family, most);
+                busy += found.busy;
+                let refused = refused_by(&limit.name, region.prefix, &recent);
+                talkers.extend(found.most.iter().map(|it| talker(it, &held.record, &refused)));
+            }
+            let tally = self.datapath.limit_tally(held.number).map_err(|error| kernel(&error))?;
+            limits.push(TopLimit {
+                limit: limit.name.clone(),
+                service: limit.service.clone(),
+                unit: limit.unit.name().to_owned(),
+                rate: limit.allowance(),
+                mode: limit.mode,
+                tallies: views::tallies(&tally),
+                busy,
+                slots: (u64::from(held.record.v4.sets) + u64::from(held.record.v6.sets)) * WAYS as u64,
+            });
+        }
+        talkers.sort_by(|one, other| weight(other).total_cmp(&weight(one)));
+        talkers.truncate(most);
+        let mut refused = refused(&recent);
+        refused.truncate(most);
+        Ok(Top {
+            at,
+            clock_seconds: now as f64 / 1e9,
+            revision: self.revision,
+            mode: self.document.mode,
+            talkers,
+            limits,
+            reasons: self.reasons()?,
+            refused,
+        })
+    }
+}
+
+/// What a talker is sorted by: who has no room comes first, and among them who was refused most; then who owes most.
+fn weight(talker: &Talker) -> f64 {
+    let refused = if talker.room == 0 { 1.0 + talker.refused as f64 } else { 0.0 };
+    refused + talker.used.min(1.0)
+}
+
+fn talker(it: &datapath::Talker, limit: &Limit, refused: &HashMap<Source, u64>) -> Talker {
+    Talker {
+        source: it.source.to_string(),
+        limit: records::name_str(&limit.name).to_owned(),
+        unit: Unit::from_number(limit.unit).map_or("", Unit::name).to_owned(),
+        used: it.debt as f64 / limit.depth.max(1) as f64,
+        room: units(limit, limit.depth.saturating_sub(it.debt)),
+        debt_seconds: it.debt as f64 / (1e9 * TICKS_PER_NANO as f64),
+        charged: it.full_at as f64 / unit_price(limit),
+        refused: refused.get(&it.source).copied().unwrap_or_default(),
+    }
+}
+
+/// Sampled refusals of a limit, by the prefix that makes a source there.
+fn refused_by(limit: &str, prefix: u8, recent: &[&Arc<Event>]) -> HashMap<Source, u64> {
+    let mut counts = HashMap::new();
+    for source in recent.iter().filter(|event| event.limit.as_deref() == Some(limit)).filter_map(|event| event.source) {
+        if let Ok(net) = IpNet::new(source, prefix) {
+            *counts.entry(Source::Prefix(net.trunc())).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// Sampled refusals by source, limit and reason, the most frequent first.
+fn refused(recent: &[&Arc<Event>]) -> Vec<RefusedSource> {
+    type By<'a> = (Option<IpAddr>, Option<&'a str>, &'a str, &'a str);
+    let mut counts: HashMap<By<'_>, (u64, Timestamp)> = HashMap::new();
+    for event in recent {
+        let by = (event.source, event.limit.as_deref(), event.reason.as_str(), event.outcome.as_str());
+        let (count, last) = counts.entry(by).or_insert((0, event.time));
+        *count += 1;
+        *last = (*last).max(event.time);
+    }
+    let mut refused: Vec<_> = counts
+        .into_iter()
+        .map(|((source, limit, reason, outcome), (sampled, last))| RefusedSource {
+            source,
+            reason: reason.to_owned(),
+            outcome: outcome.to_owned(),
+            limit: limit.map(str::to_owned),
+            sampled,
+            last,
+        })
+        .collect();
+    refused.sort_by_key(|it| (Reverse(it.sampled), it.source, it.limit.clone()));
+    refused
+}

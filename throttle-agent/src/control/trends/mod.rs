@@ -1,0 +1,311 @@
+//! What limits come to over time, and the warnings that follow: pure, from one look at each limit after the other.
+//!
+//! A look is the limit's counts and the sources that owe most ([`Look`]); [`Trends::add`] compares it with the one before.
+//! Each warning has a threshold, with its reason where it stands, and is silent where there is too little traffic to
+//! judge by.
+
+mod hour;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt::Write as _,
+    time::Duration,
+};
+
+use throttle_common::{
+    gcra::TICKS_PER_NANO,
+    records::{Limit, LimitTally, Tally, name_str},
+    table::WAYS,
+    words::Unit,
+};
+
+use self::hour::{HOUR, Hour};
+use super::{explain::unit_price, views::CROWDED};
+use crate::datapath::{Source, Talkers};
+
+/// How long between two looks: they read the tables of all limits, which takes some 20 ms where they are large.
+pub(super) const PAUSE: Duration = Duration::from_secs(10);
+/// Sources that a look at a region names.
+pub(super) const NAMED: usize = 16;
+
+/// Packets between two looks that make a share worth telling: it is then known within 3 %, at two standard deviations.
+const ENOUGH: u64 = 1000;
+/// As many sources as the nodes of one load balancer; more, and a limit per source does what it is for.
+const FEW: usize = 8;
+/// The share of what a limit admits that is most of it: the rest cannot be many ordinary clients.
+const MOST: f64 = 0.8;
+/// The share of packets refused from which a limit hurts whoever stands behind these sources.
+const HURTS: f64 = 0.1;
+/// Looks in a row before it is told: half a minute, longer than a burst that ends by itself.
+const IN_A_ROW: u32 = 3;
+
+/// How long a limit is watched before it is said never to bind: traffic comes in days.
+const LONG: u64 = 24 * HOUR;
+/// Packets admitted meanwhile: below one a second nothing can be said of what sources do.
+const A_LOT: u64 = 86_400;
+/// The share of its burst that a source may have owed: a limit that was a quarter used is not idle.
+const NEAR: f64 = 0.25;
+
+/// The share of a region from which its growth is told: half of what crowds it. Before, the forecast would reach
+/// further than what it is drawn from.
+const FILLING: f64 = CROWDED / 2.0;
+/// How far ahead: time enough to act, and no guess about tomorrow.
+const AHEAD: f64 = 600.0;
+/// Looks over which a region must have grown every time.
+const GROWING: usize = 4;
+
+/// One look at a limit.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    /// When, on the kernel's clock, in nanoseconds.
+    pub(super) at: u64,
+    /// What the limit did so far.
+    pub(super) tally: LimitTally,
+    /// Who owes most, for IPv4 and IPv6.
+    pub(super) regions: [Talkers; 2],
+}
+
+/// All limits, by number.
+#[derive(Debug, Default)]
+pub(super) struct Trends(HashMap<u16, Trend>);
+
+/// One limit since it has been what it is.
+#[derive(Debug)]
+struct Trend {
+    record: Limit,
+    first: Look,
+    last: Look,
+    /// Looks in a row in which few carried most, and who did so last.
+    few: u32,
+    carriers: Carriers,
+    /// The largest share of a burst that a source owed.
+    peak: f64,
+    hour: Hour,
+    /// The largest share of its rate that a source used in a whole hour; nothing where an hour did not tell.
+    busiest: Option<f64>,
+    /// Busy buckets of both regions, at the last looks.
+    grown: [VecDeque<(u64, u64)>; 2],
+}
+
+/// Sources at their limit that carry most of what it admits.
+#[derive(Debug, Default)]
+struct Carriers {
+    sources: Vec<Source>,
+    /// Of what the limit admits.
+    share: f64,
+    /// Of what it was asked.
+    refused: f64,
+}
+
+impl Trends {
+    /// Takes looks at all limits that are in force; what is said of others is forgotten.
+    pub(super) fn add(&mut self, looks: Vec<(u16, Limit, Look)>) {
+        let mut before = std::mem::take(&mut self.0);
+        for (number, record, look) in looks {
+            let held = before.remove(&number).filter(|trend| trend.record == record && trend.last.at < look.at);
+            let trend = match held {
+                Some(mut trend) => {
+                    trend.add(look);
+                    trend
+                }
+                None => Trend::new(record, look),
+            };
+            self.0.insert(number, trend);
+        }
+    }
+
+    /// What deserves a word, with its remedy, by the number of the limit.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut numbers: Vec<_> = self.0.keys().collect();
+        numbers.sort();
+        let trends = numbers.into_iter().map(|number| &self.0[number]);
+        trends
+            .flat_map(|trend| [trend.carried_by_few(), trend.never_binds()].into_iter().flatten().chain(trend.fills()))
+            .collect()
+    }
+}
+
+impl Trend {
+    fn new(record: Limit, look: Look) -> Self {
+        let mut trend = Self {
+            record,
+            first: look.clone(),
+            last: look.clone(),
+            few: 0,
+            carriers: Carriers::default(),
+            peak: 0.0,
+            hour: Hour::from(look.at),
+            busiest: Some(0.0),
+            grown: [VecDeque::new(), VecDeque::new()],
+        };
+        trend.note(&look);
+        trend
+    }
+
+    fn add(&mut self, look: Look) {
+        let carriers = self.carriers(&look);
+        self.few = if carriers.is_some() { self.few + 1 } else { 0 };
+        self.carriers = carriers.unwrap_or_default();
+        if self.hour.is_over(look.at) {
+            let hour = std::mem::replace(&mut self.hour, Hour::from(look.at));
+            self.busiest = match (self.busiest, hour.busiest()) {
+                (Some(before), Some(now)) => Some(before.max(now)),
+                _ => None,
+            };
+        }
+        self.note(&look);
+        self.last = look;
+    }
+
+    fn note(&mut self, look: &Look) {
+        for (family, region) in look.regions.iter().enumerate() {
+            let largest = region.most.first().map_or(0, |talker| talker.debt);
+            self.peak = self.peak.max(largest as f64 / self.record.depth.max(1) as f64);
+            self.grown[family].push_back((look.at, region.busy));
+            if self.grown[family].len() > GROWING {
+                self.grown[family].pop_front();
+            }
+        }
+        self.hour.add(look);
+    }
+
+    /// Who carried most since the last look, where few did and were refused for it.
+    ///
+    /// What a source was admitted is what its bucket's end moved on, which is exact while it stays in debt. For one that
+    /// was not it is too much; then the sum is more than the limit admitted, and nothing is said.
+    fn carriers(&self, look: &Look) -> Option<Carriers> {
+        let grown = |of: fn(&LimitTally) -> Tally| {
+            let (now, before) = (of(&look.tally), of(&self.last.tally));
+            (now.packets.saturating_sub(before.packets), now.bytes.saturating_sub(before.bytes))
+        };
+        let (admitted, refused, observed) = (grown(|it| it.admitted), grown(|it| it.refused), grown(|it| it.observed));
+        let refused = refused.0 + observed.0;
+        let asked = admitted.0 + refused;
+        let refused_share = refused as f64 / asked.max(1) as f64;
+        if asked < ENOUGH || refused_share < HURTS {
+            return None;
+        }
+        let units = if self.record.unit == Unit::Bytes as u8 { admitted.1 } else { admitted.0 };
+        let total = units as f64 * unit_price(&self.record);
+        let mut charged = self.charged(look);
+        charged.sort_by(|one, other| other.1.total_cmp(&one.1));
+        charged.truncate(FEW);
+        let share = charged.iter().map(|(_, charged)| charged).sum::<f64>() / total.max(1.0);
+        (MOST..1.05).contains(&share).then(|| Carriers {
+            sources: charged
+                .into_iter()
+                .filter(|(_, charged)| charged / total >= 0.01)
+                .map(|(source, _)| source)
+                .collect(),
+            share: share.min(1.0),
+            refused: refused_share,
+        })
+    }
+
+    /// What sources at their limit, then and now, were charged since the last look.
+    fn charged(&self, look: &Look) -> Vec<(Source, f64)> {
+        let at_limit = |debt: u64| debt >= self.record.depth / 2;
+        let mut charged = Vec::new();
+        for (now, before) in look.regions.iter().zip(&self.last.regions) {
+            for talker in now.most.iter().filter(|talker| at_limit(talker.debt)) {
+                let mut held = before.most.iter();
+                if let Some(held) = held.find(|held| held.source == talker.source && at_limit(held.debt)) {
+                    charged.push((talker.source, talker.full_at.wrapping_sub(held.full_at) as f64));
+                }
+            }
+        }
+        charged
+    }
+
+    fn name(&self) -> &str {
+        name_str(&self.record.name)
+    }
+
+    /// A few sources carry most of the traffic, and are refused.
+    fn carried_by_few(&self) -> Option<String> {
+        let Carriers { sources, share, refused } = &self.carriers;
+        (self.few >= IN_A_ROW).then(|| {
+            let mut text = format!(
+                "limit `{}`: {:.0} % of what it admits comes from {}",
+                self.name(),
+                share * 100.0,
+                if sources.len() == 1 { "one source" } else { "few sources" }
+            );
+            for (index, source) in sources.iter().enumerate() {
+                _ = write!(text, "{} {source}", if index == 0 { "," } else { " and" });
+            }
+            _ = write!(
+                text,
+                ", and {:.0} % is refused. If a load balancer, CDN or NAT stands there, this hurts all behind it: \
+                 `throttle allow add` it and limit there, or give this limit the rate that all of them need; if it is one \
+                 client, the limit does its work",
+                refused * 100.0
+            );
+            text
+        })
+    }
+
+    /// A limit that has not refused anything for long, and was never near to it.
+    fn never_binds(&self) -> Option<String> {
+        let LimitTally { admitted, refused, observed, overflowed, .. } = self.last.tally;
+        let watched = self.last.at - self.first.at;
+        let quiet = refused.packets == 0 && observed.packets == 0 && overflowed.packets == 0;
+        let traffic = admitted.packets.saturating_sub(self.first.tally.admitted.packets);
+        if watched < LONG || !quiet || traffic < A_LOT || self.peak >= NEAR {
+            return None;
+        }
+        let mut text = format!(
+            "limit `{}` has refused nothing in {} h, and no source owed more than {:.2} % of its burst when it was looked at",
+            self.name(),
+            watched / HOUR,
+            self.peak * 100.0
+        );
+        match self.busiest {
+            Some(share) => {
+                let rate = 2.0 * share * 1e9 * TICKS_PER_NANO as f64 / unit_price(&self.record);
+                let unit = Unit::from_number(self.record.unit).map_or("units", Unit::name);
+                _ = write!(
+                    text,
+                    "; its busiest source used {:.2} % of its rate in the busiest hour, twice that is {rate:.2} {unit} a \
+                     second: lower the rate to it, or keep the limit for what has not come yet",
+                    share * 100.0
+                );
+            }
+            None => text += "; lower its rate, or keep it for what has not come yet",
+        }
+        Some(text)
+    }
+
+    /// Regions that grow so that they are soon full.
+    fn fills(&self) -> impl Iterator<Item = String> {
+        let regions = [("ipv4", self.record.v4), ("ipv6", self.record.v6)];
+        regions.into_iter().zip(&self.grown).filter_map(|((family, region), grown)| {
+            let slots = f64::from(region.sets) * WAYS as f64;
+            let rest = seconds_until(CROWDED * slots, slots, grown)?;
+            // What one packet or one burst owes is gone after the burst's time: a stream of new sources grows no longer.
+            let lasts = self.record.depth as f64 / (1e9 * TICKS_PER_NANO as f64);
+            (rest <= AHEAD && rest <= lasts).then(|| {
+                format!(
+                    "limit `{}`: {:.0} % of its {family} buckets are in debt, and more with every look; at this pace new \
+                     sources find no place in {rest:.0} s. Raise `sources`, or look with `throttle top` who they are",
+                    self.name(),
+                    grown.back().map_or(0.0, |(_, busy)| *busy as f64 / slots * 100.0),
+                )
+            })
+        })
+    }
+}
+
+/// How long until so many are busy, at the pace of the looks; `None` where they do not grow, or too few are busy to tell.
+fn seconds_until(most: f64, slots: f64, grown: &VecDeque<(u64, u64)>) -> Option<f64> {
+    let (&(begin, least), &(end, busy)) = (grown.front()?, grown.back()?);
+    let rising = grown.iter().zip(grown.iter().skip(1)).all(|(one, next)| one.1 < next.1);
+    if grown.len() < GROWING || !rising || (busy as f64) < FILLING * slots || busy as f64 >= most {
+        return None;
+    }
+    let pace = (busy - least) as f64 / ((end - begin) as f64 / 1e9);
+    Some((most - busy as f64) / pace)
+}
+
+#[cfg(test)]
+mod tests;

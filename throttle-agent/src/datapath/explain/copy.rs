@@ -1,0 +1,173 @@
+//! A copy of all that one packet meets, and the decisions on it at any instant.
+
+use throttle_common::{
+    gcra::{self, TICKS_PER_NANO, Ticks},
+    limits::{Charge, Clock, Question, Table, outcome, weigh},
+    proven::{Claim, Line},
+    records::{Limit, Policy, Slot, SourceEntry},
+    table::{Look, WAYS, is_lock},
+    words::{Outcome, Reason},
+};
+
+use super::{Bucket, Foretold, Weighed};
+
+/// What the maps held when the packet was asked about.
+pub(super) struct Copy {
+    pub(super) policy: Policy,
+    /// What policy says of the source; nothing where it has no entry.
+    pub(super) entry: SourceEntry,
+    pub(super) question: Question,
+    /// The limits of the packet's scope, by number.
+    pub(super) limits: Vec<(u16, Limit)>,
+    /// The sets in which the source has its buckets, by place.
+    pub(super) sets: Vec<(u32, [Slot; WAYS])>,
+    /// The aggregates' buckets, by place.
+    pub(super) aggregates: Vec<(u32, Ticks)>,
+    /// The line that would remember the source's handshake.
+    pub(super) handshakes: Line,
+    /// The bucket of the host's answers.
+    pub(super) answers: Ticks,
+    /// Whether such a packet may be answered at all.
+    pub(super) answerable: bool,
+}
+
+/// An instant.
+pub(super) struct At(pub(super) u64);
+
+impl Clock for At {
+    fn nanos(&mut self) -> u64 {
+        self.0
+    }
+}
+
+/// A set of the copy.
+pub(super) struct Slots([Slot; WAYS]);
+
+impl Look for Slots {
+    fn key(&self, way: usize) -> u64 {
+        self.0[way].key
+    }
+
+    fn tat(&self, way: usize) -> Ticks {
+        self.0[way].tat
+    }
+}
+
+impl Table for Copy {
+    type Set = Slots;
+
+    fn set(&self, place: u32) -> Option<Slots> {
+        self.sets.iter().find(|(at, _)| *at == place).map(|(_, slots)| Slots(*slots))
+    }
+
+    fn aggregate(&self, place: u32) -> Option<Ticks> {
+        self.aggregates.iter().find(|(at, _)| *at == place).map(|(_, bucket)| *bucket)
+    }
+
+    fn remembers<C: Clock>(&self, claim: Claim, clock: &mut C) -> bool {
+        claim.holds(&self.handshakes, clock.nanos())
+    }
+}
+
+impl Copy {
+    /// What becomes of the packet at an instant.
+    pub(super) fn judge(&self, at: u64) -> Foretold {
+        let told = |reason, outcome| Foretold { reason, outcome, limit: None };
+        if self.entry.allows() {
+            return told(Reason::Allowed, Outcome::Pass);
+        }
+        let host_observes = self.policy.observe != 0;
+        if self.entry.blocks(|| at) {
+            return told(Reason::Blocked, if host_observes { Outcome::Observe } else { Outcome::Drop });
+        }
+        // As the program does: the first limit that refuses ends it; one that only observes lets it go on, and the first
+        // of those names the verdict.
+        let mut verdict = told(Reason::Admitted, Outcome::Pass);
+        for (number, limit) in &self.limits {
+            let Some(reason) = self.weigh(limit, at).0 else { continue };
+            let refusal =
+                Foretold { reason, outcome: self.answered(outcome(limit, host_observes), at), limit: Some(*number) };
+            if limit.observe == 0 {
+                return refusal;
+            }
+            if verdict.outcome == Outcome::Pass {
+                verdict = refusal;
+            }
+        }
+        verdict
+    }
+
+    /// From when on the packet passes, at `now` or later.
+    pub(super) fn passes_at(&self, now: u64) -> Option<u64> {
+        let mut turns = vec![self.entry.blocked_until];
+        self.limits.iter().for_each(|(_, limit)| turns.extend(self.turns(limit, now)));
+        first(now, turns, |at| matches!(self.judge(at).outcome, Outcome::Pass | Outcome::Observe))
+    }
+
+    /// What each limit says at `now`, whatever the others do.
+    pub(super) fn walk(&self, now: u64) -> Vec<Weighed> {
+        let ticks = gcra::ticks(now);
+        let one = |(number, record): &(u16, Limit)| {
+            let (refusal, charge) = self.weigh(record, now);
+            let own = self.own(&charge, record);
+            let aggregate = if charge.overflowed() { self.aggregate(charge.place) } else { None };
+            let (bucket, tat) = match (own, aggregate) {
+                (Some(tat), _) => (Bucket::Own, tat),
+                (None, Some(tat)) => (Bucket::Shared, tat),
+                (None, None) if charge.overflowed() => (Bucket::Absent, ticks),
+                (None, None) => (Bucket::New, ticks),
+            };
+            Weighed {
+                number: *number,
+                record: *record,
+                asked: charge.asked() || refusal.is_some(),
+                refusal,
+                bucket,
+                debt: gcra::debt(tat, ticks),
+                cost: charge.cost,
+                passes_at: first(now, self.turns(record, now), |at| self.weigh(record, at).0.is_none()),
+            }
+        };
+        self.limits.iter().map(one).collect()
+    }
+
+    fn weigh(&self, limit: &Limit, at: u64) -> (Option<Reason>, Charge) {
+        let mut charge = Charge::NOTHING;
+        (weigh(limit, &self.question, self, &mut At(at), &mut charge), charge)
+    }
+
+    /// The source's own bucket, as `throttle_common::table::check` finds it.
+    fn own(&self, charge: &Charge, limit: &Limit) -> Option<Ticks> {
+        let set = self.set(self.question.place(limit)?)?.0;
+        set.iter().find(|slot| slot.key == charge.key && !is_lock(slot.tat)).map(|slot| slot.tat)
+    }
+
+    /// The instants at which a limit may change its mind: a bucket that matters to it has room for the packet, or is
+    /// full and so free for another source.
+    fn turns(&self, limit: &Limit, now: u64) -> Vec<u64> {
+        let (_, charge) = self.weigh(limit, now);
+        let ticks = gcra::ticks(now);
+        let after = |span: Ticks| now.saturating_add(span.div_ceil(TICKS_PER_NANO));
+        let buckets = self.question.place(limit).and_then(|place| self.set(place)).into_iter().flat_map(|set| set.0);
+        let tats =
+            buckets.map(|slot| slot.tat).chain(self.question.shared(limit).and_then(|place| self.aggregate(place)));
+        tats.flat_map(|tat| [gcra::debt(tat, ticks), gcra::wait(tat, ticks, charge.cost, limit.depth)])
+            .map(after)
+            .collect()
+    }
+
+    /// A rejection is answered where that is due and the host's budget for answers has room; else it is a drop.
+    fn answered(&self, outcome: Outcome, at: u64) -> Outcome {
+        let budget = &self.policy.answers;
+        let room = gcra::admit(self.answers, gcra::ticks(at), budget.cost, budget.depth).is_some();
+        if outcome == Outcome::Reject && !(self.answerable && room) { Outcome::Drop } else { outcome }
+    }
+}
+
+/// The first of these instants, from `now` on, at which something is so; `now` itself is one of them.
+fn first(now: u64, turns: Vec<u64>, is: impl Fn(u64) -> bool) -> Option<u64> {
+    let mut turns: Vec<u64> = turns.into_iter().filter(|&at| at > now && at < u64::MAX).chain([now]).collect();
+    turns.sort_unstable();
+    turns.dedup();
+    turns.into_iter().find(|&at| is(at))
+}

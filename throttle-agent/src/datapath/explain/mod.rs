@@ -1,0 +1,257 @@
+//! What the kernel program would make of a packet, and why: [`Datapath::explain`].
+//!
+//! It reads policy and buckets where the program reads them, copies what this packet would meet, and has the shared
+//! decisions (`throttle_common::services`, `limits`, `table`, `gcra`) judge the copy: now, and at every instant at which
+//! a bucket or a block changes the answer. Nothing is charged and no traffic is held up.
+
+mod copy;
+
+use std::{collections::BTreeMap, io, net::IpAddr, os::fd::AsFd};
+
+use anyhow::{Context, Result};
+use ipnet::IpNet;
+use throttle_common::{
+    gcra::Ticks,
+    limits::Question,
+    packet::{Family, Packet, protocol, tcp},
+    proven::Line,
+    records::{Address, Limit, NONE, Service, SourceEntry, SourceMaps, maps},
+    services::{self, Directory as _},
+    words::{Outcome, Reason},
+};
+
+use self::copy::Copy;
+use super::{
+    Datapath, bpf,
+    mapped::{MappedArray, bytes_of},
+    source_map::Kind,
+    tables::map,
+};
+
+/// What the program would make of a packet.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// The service that the packet is for, by its number.
+    pub service: Option<(u16, Service)>,
+    /// The limits that it meets, in the order in which they are asked.
+    pub limits: Vec<Weighed>,
+    /// What becomes of it.
+    pub verdict: Foretold,
+    /// From when on such a packet passes if nobody sends any before, on the clock that the program reads: the instant of
+    /// the question where it does already, `None` where it never will.
+    pub passes_at: Option<u64>,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foretold {
+    /// Why.
+    pub reason: Reason,
+    /// What.
+    pub outcome: Outcome,
+    /// The limit that refuses it, or would, by its number.
+    pub limit: Option<u16>,
+}
+
+/// What one limit would say.
+#[derive(Clone, Copy, Debug)]
+pub struct Weighed {
+    /// Its number.
+    pub number: u16,
+    /// The limit.
+    pub record: Limit,
+    /// Whether it has a say in such a packet at all.
+    pub asked: bool,
+    /// Why it would refuse the packet, also where it only observes.
+    pub refusal: Option<Reason>,
+    /// Whose bucket it looks at.
+    pub bucket: Bucket,
+    /// What that bucket owes; 0 where it is full.
+    pub debt: Ticks,
+    /// What the packet costs; 0 where the limit is not asked.
+    pub cost: Ticks,
+    /// From when on this limit lets such a packet pass, as in [`Explained::passes_at`].
+    pub passes_at: Option<u64>,
+}
+
+/// Whose bucket a limit looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bucket {
+    /// The source's own.
+    Own,
+    /// The source has none yet and would get one: it owes nothing.
+    New,
+    /// There is no place for the source; it shares that of its aggregate.
+    Shared,
+    /// There is no place for the source, and the limit's overflow rule needs none.
+    Absent,
+}
+
+/// What the maps say of a source, and which prefix says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Allowed, by this prefix.
+    pub allowed: Option<IpNet>,
+    /// Known, by this prefix.
+    pub known: Option<IpNet>,
+    /// Blocked by this prefix, until then: see [`SourceEntry::blocked_until`]. The block may have ended.
+    pub blocked: Option<(IpNet, u64)>,
+}
+
+/// A packet to ask about. One of TCP opens a connection where `opens`, else it belongs to one.
+pub fn packet(source: IpAddr, destination: Option<IpAddr>, protocol: u8, port: u16, opens: bool) -> Packet {
+    let (source, family) = address(source);
+    let (flags, ports) = match protocol {
+        protocol::TCP if opens => (tcp::SYN, true),
+        protocol::TCP => (tcp::ACK, true),
+        // Echo requests (RFC 792, RFC 4443).
+        protocol::ICMP => (8, false),
+        protocol::ICMPV6 => (128, false),
+        _ => (0, true),
+    };
+    Packet {
+        family,
+        source,
+        destination: destination.map_or(Address::default(), |destination| address(destination).0),
+        protocol,
+        flags,
+        destination_port: if ports { port } else { 0 },
+        ..Packet::default()
+    }
+}
+
+/// An address as the kernel has it.
+pub(super) fn address(address: IpAddr) -> (Address, Family) {
+    match address {
+        IpAddr::V4(address) => (Address::v4(address.to_bits()), Family::V4),
+        IpAddr::V6(address) => (Address::v6(address.to_bits()), Family::V6),
+    }
+}
+
+impl Datapath {
+    /// Says what the program would make of a packet of `length` bytes that came in at `now`, by what the maps hold.
+    pub fn explain(&self, packet: &Packet, length: u32, now: u64) -> Result<Explained> {
+        let policy = self.tables.policy();
+        let entry = self.entry(packet).context("cannot look the source up")?.unwrap_or_default();
+        let service = if policy.has_services == 0 { None } else { services::find(&self.tables.directory(), packet) };
+        let scope = service.as_ref().map_or(policy.scope, |(_, service)| service.scope);
+        let numbers = scope.limits.into_iter().take(scope.count.into());
+        let limits: Vec<_> = numbers.map(|number| (number, self.tables.limit(number))).collect();
+        let question = Question::about(packet, length, entry.knows(), self.tables.control().secret);
+        let places =
+            |of: fn(&Question, &Limit) -> Option<u32>| limits.iter().filter_map(move |(_, limit)| of(&question, limit));
+        let copy = Copy {
+            sets: places(Question::place).map(|place| (place, self.tables.buckets.get(place))).collect(),
+            aggregates: places(Question::shared).map(|place| (place, self.tables.aggregates.get(place))).collect(),
+            handshakes: self.handshakes(&question)?,
+            answers: self.answers().context("cannot read the bucket of answers")?,
+            answerable: answerable(packet),
+            policy,
+            entry,
+            question,
+            limits,
+        };
+        Ok(Explained { limits: copy.walk(now), verdict: copy.judge(now), passes_at: copy.passes_at(now), service })
+    }
+
+    /// What policy says of a source, by the maps, and which prefix says it: the shortest that says the same.
+    pub fn said(&self, source: IpAddr) -> Result<Said> {
+        let packet = packet(source, None, 0, 0, false);
+        let entry = self.entry(&packet).context("cannot look the source up")?.unwrap_or_default();
+        let by = |is: &dyn Fn(&SourceEntry) -> bool| self.stated_by(source, is).context("cannot look the source up");
+        Ok(Said {
+            allowed: if entry.allows() { Some(by(&SourceEntry::allows)?) } else { None },
+            known: if entry.knows() { Some(by(&SourceEntry::knows)?) } else { None },
+            blocked: match entry.blocked_until {
+                0 => None,
+                until => Some((by(&|entry| entry.blocked_until == until)?, until)),
+            },
+        })
+    }
+
+    /// Whether the source completed a handshake within the time that such a thing is remembered.
+    pub fn is_proven(&self, source: IpAddr, now: u64) -> Result<bool> {
+        let question = Question::about(&packet(source, None, 0, 0, false), 0, false, self.tables.control().secret);
+        Ok(question.claim().holds(&self.handshakes(&question)?, now))
+    }
+
+    /// A port of each service, by number: the first that the directory gives it. ICMP has none, and shows 0.
+    pub fn ports_of_services(&self) -> BTreeMap<u16, u16> {
+        let directory = self.tables.directory();
+        let mut ports = BTreeMap::new();
+        for (transport, ports_of) in [(0, 0..=u16::MAX), (1, 0..=u16::MAX), (2, 0..=0)] {
+            let mut last = [NONE; throttle_common::records::CANDIDATES];
+            for port in ports_of {
+                match services::candidates(&directory, transport, port) {
+                    // Ranges of ports share a list.
+                    Some(list) if list != last => {
+                        list.iter().filter(|&&number| number != NONE).for_each(|&number| {
+                            ports.entry(number).or_insert(port);
+                        });
+                        last = list;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        ports
+    }
+
+    /// The services that share a port, most specific first, by number.
+    pub fn services_at(&self, transport: u32, port: u16) -> Vec<u16> {
+        let list = services::candidates(&self.tables.directory(), transport, port).unwrap_or_default();
+        list.into_iter().take_while(|&number| number != NONE).collect()
+    }
+
+    /// One service in force.
+    pub fn service(&self, number: u16) -> Option<Service> {
+        self.tables.directory().service(number)
+    }
+
+    fn entry(&self, packet: &Packet) -> io::Result<Option<SourceEntry>> {
+        let source = net(packet);
+        let (bits, [address, prefix]) = match packet.family {
+            Family::V4 => (SourceMaps::V4, [Kind::AddressV4, Kind::PrefixV4]),
+            Family::V6 => (SourceMaps::V6, [Kind::AddressV6, Kind::PrefixV6]),
+        };
+        let look_up = |kind| self.sources.look_up(kind, &source).transpose();
+        SourceEntry::find(self.tables.control().sources, bits, || look_up(address), || look_up(prefix)).transpose()
+    }
+
+    fn stated_by(&self, source: IpAddr, is: &dyn Fn(&SourceEntry) -> bool) -> io::Result<IpNet> {
+        let whole = IpNet::from(source);
+        let kind = if source.is_ipv4() { Kind::PrefixV4 } else { Kind::PrefixV6 };
+        for length in 0..whole.prefix_len() {
+            let prefix = IpNet::new(source, length).expect("shorter than an address").trunc();
+            if self.sources.look_up(kind, &prefix)?.is_some_and(|entry| is(&entry)) {
+                return Ok(prefix);
+            }
+        }
+        Ok(whole)
+    }
+
+    fn handshakes(&self, question: &Question) -> Result<Line> {
+        let proven = MappedArray::<Line>::new(&map(&self.ebpf, maps::PROVEN)?)?;
+        Ok(proven.get(question.claim().line))
+    }
+
+    fn answers(&self) -> Result<Ticks> {
+        let (map, mut value) = (map(&self.ebpf, maps::ANSWER_BUCKET)?, [0; size_of::<Ticks>()]);
+        bpf::map_lookup(map.fd().as_fd(), bytes_of(&[0_u32]), &mut value)?;
+        Ok(Ticks::from_ne_bytes(value))
+    }
+}
+
+/// Whether the packet may be answered; one without a destination stands for one to an address of this host.
+fn answerable(packet: &Packet) -> bool {
+    let nowhere = packet.destination == Address::default();
+    Packet { destination: if nowhere { packet.source } else { packet.destination }, ..*packet }.may_be_answered()
+}
+
+fn net(packet: &Packet) -> IpNet {
+    let Address { high, low } = packet.source;
+    match packet.family {
+        Family::V4 => IpAddr::from((low as u32).to_be_bytes()).into(),
+        Family::V6 => IpAddr::from((u128::from(high) << 64 | u128::from(low)).to_be_bytes()).into(),
+    }
+}

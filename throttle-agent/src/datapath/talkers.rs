@@ -1,0 +1,153 @@
+//! Who uses the table: the sources that owe most, read through the mapping while packets go on.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    fmt,
+    net::IpAddr,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use ipnet::IpNet;
+use throttle_common::{
+    gcra::{self, Ticks},
+    packet::Family,
+    records::Region,
+    table,
+};
+
+use super::Datapath;
+
+/// A source as a region of the table remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// Itself.
+    Prefix(IpNet),
+    /// A prefix too long for a key of 64 bits: only its keyed hash is kept, which leads back to nobody.
+    Fingerprint(u64),
+}
+
+/// A source that owes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Talker {
+    /// Who.
+    pub source: Source,
+    /// What its bucket owes at the instant at which it was read.
+    pub debt: Ticks,
+    /// When its bucket is full again, as the slot has it: between two looks this grows by what was charged, plus the
+    /// time for which the bucket was full.
+    pub full_at: Ticks,
+}
+
+/// What one region holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Talkers {
+    /// Those that owe most, the largest debt first.
+    pub most: Vec<Talker>,
+    /// How many owe something.
+    pub busy: u64,
+}
+
+impl Source {
+    /// The source that has a key in this region: see [`throttle_common::records::Address::key`].
+    pub fn of(key: u64, region: &Region, family: Family) -> Self {
+        let prefix = |address: IpAddr| IpNet::new(address, region.prefix).map(|net| net.trunc());
+        let prefix = match family {
+            Family::V4 => prefix(IpAddr::from((!key as u32).to_be_bytes())),
+            Family::V6 if region.prefix <= 64 => prefix(IpAddr::from((u128::from(!key) << 64).to_be_bytes())),
+            Family::V6 => return Self::Fingerprint(key),
+        };
+        prefix.map_or(Self::Fingerprint(key), Self::Prefix)
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prefix(prefix) if prefix.prefix_len() == prefix.max_prefix_len() => prefix.addr().fmt(f),
+            Self::Prefix(prefix) => prefix.fmt(f),
+            Self::Fingerprint(key) => write!(f, "#{key:016x}"),
+        }
+    }
+}
+
+impl Datapath {
+    /// The `most` sources of a region that owe most. One pass over the region, in the order of memory.
+    pub fn talkers(&self, region: &Region, family: Family, most: usize) -> Talkers {
+        /// Words between two readings of the clock: see [`Datapath::occupancy`].
+        const BETWEEN_READINGS: usize = 256;
+        let mut held = Held { most, heap: BinaryHeap::with_capacity(most + 1) };
+        let mut busy = 0;
+        for chunk in self.tables.buckets.run(region.base, region.sets).chunks(BETWEEN_READINGS) {
+            let now = gcra::ticks(self.now());
+            for slot in chunk.chunks_exact(2) {
+                let full_at = slot[1].load(Ordering::Relaxed);
+                let debt = if table::is_lock(full_at) { 0 } else { gcra::debt(full_at, now) };
+                if debt > 0 {
+                    busy += 1;
+                    held.offer(debt, full_at, &slot[0]);
+                }
+            }
+        }
+        let talker = |(debt, full_at, key)| Talker { source: Source::of(key, region, family), debt, full_at };
+        let mut sorted: Vec<_> = held.heap.into_iter().map(|Reverse(entry)| entry).collect();
+        sorted.sort_unstable_by_key(|&entry| Reverse(entry));
+        Talkers { most: sorted.into_iter().map(talker).collect(), busy }
+    }
+}
+
+/// The largest debts so far, the least of them on top.
+struct Held {
+    most: usize,
+    heap: BinaryHeap<Reverse<(Ticks, Ticks, u64)>>,
+}
+
+impl Held {
+    /// Takes a debt if it is among the largest. Of most slots only the debt is looked at.
+    fn offer(&mut self, debt: Ticks, full_at: Ticks, key: &AtomicU64) {
+        if self.heap.len() == self.most && self.heap.peek().is_none_or(|Reverse(least)| least.0 >= debt) {
+            return;
+        }
+        self.heap.push(Reverse((debt, full_at, key.load(Ordering::Relaxed))));
+        if self.heap.len() > self.most {
+            self.heap.pop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use throttle_common::hash::Secret;
+
+    use super::*;
+
+    const SECRET: Secret = [7, 9];
+
+    #[test]
+    fn a_key_leads_back_to_its_source() {
+        let named = |text: &str, prefix: u8| {
+            let (address, family) = super::super::explain::address(text.parse().unwrap());
+            let region = Region { prefix, sets: 1, ..Region::default() };
+            Source::of(region.key(address, family, SECRET), &region, family).to_string()
+        };
+        assert_eq!(named("192.0.2.77", 32), "192.0.2.77");
+        assert_eq!(named("192.0.2.77", 24), "192.0.2.0/24");
+        assert_eq!(named("2001:db8:1:2:3::4", 64), "2001:db8:1:2::/64");
+        assert_eq!(named("2001:db8:1:2:3::4", 48), "2001:db8:1::/48");
+        assert!(named("2001:db8:1:2:3::4", 128).starts_with('#'), "a fingerprint leads back to nobody");
+    }
+
+    #[test]
+    fn the_largest_debts_are_kept_whatever_their_order() {
+        let mut held = Held { most: 3, heap: BinaryHeap::new() };
+        for debt in [5, 1, 9, 7, 3, 8, 2] {
+            held.offer(debt, debt, &AtomicU64::new(debt));
+        }
+        let mut kept: Vec<_> = held.heap.into_iter().map(|Reverse((debt, ..))| debt).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [7, 8, 9]);
+        let mut none = Held { most: 0, heap: BinaryHeap::new() };
+        none.offer(1, 1, &AtomicU64::new(1));
+        assert!(none.heap.is_empty());
+    }
+}
