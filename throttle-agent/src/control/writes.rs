@@ -44,7 +44,7 @@ pub fn read_document(document: Option<Document>, toml: Option<String>) -> Result
 }
 
 impl Control {
-    /// Puts a policy in force. With `expected` it is refused unless that revision is.
+    /// Puts a policy in force. With `expected` it is refused unless that revision is the last.
     pub fn apply(
         &mut self,
         document: Document,
@@ -54,7 +54,7 @@ impl Control {
     ) -> Result<Written, Problem> {
         if let Some(expected) = expected.filter(|&expected| expected != self.revision) {
             let detail = format!(
-                "revision {} is in force, not {expected}: somebody else has written; look at it and try again",
+                "revision {} is the last, not {expected}: somebody else has written; look at it and try again",
                 self.revision
             );
             return Err(Problem::new(ProblemKind::OtherRevision, detail));
@@ -62,7 +62,7 @@ impl Control {
         self.put(document, write, author, author.message(write))
     }
 
-    /// Changes the policy in force by one command.
+    /// Changes the last policy by one command.
     pub fn edit(
         &mut self,
         change: impl FnOnce(&Document) -> Result<Document, EditError>,
@@ -82,9 +82,9 @@ impl Control {
     ) -> Result<Written, Problem> {
         let window = window(write)?;
         let warnings = self.new_warnings(&document)?;
-        let changes = policy::diff(&self.document, &document);
+        let changes = policy::diff(self.in_force(), &document);
         let dangers = self.dangers(&document, write);
-        if changes.is_empty() && self.revision > 0 && window.is_none() {
+        if changes.is_empty() && self.revision > 0 && self.is_in_force() && window.is_none() {
             return self.unchanged(dangers, write, author);
         }
         // Compiled before anything is written, so that a policy that does not fit changes nothing.
@@ -101,7 +101,7 @@ impl Control {
         Ok(Written {
             revision,
             changes: changes.iter().map(ToString::to_string).collect(),
-            mode: self.document.mode,
+            mode: self.mode(),
             warnings: warnings.into_iter().chain(dangers).collect(),
             pending: self.pending(),
             session_allow,
@@ -112,7 +112,7 @@ impl Control {
     pub(super) fn new_warnings(&self, document: &Document) -> Result<Vec<String>, Problem> {
         let texts = |document| Ok(policy::check(document)?.iter().map(Diagnostic::text).collect());
         let mut warnings: Vec<String> = texts(document).map_err(refused)?;
-        let known: Vec<String> = texts(&self.document).unwrap_or_default();
+        let known: Vec<String> = texts(self.in_force()).unwrap_or_default();
         warnings.retain(|warning| !known.contains(warning));
         Ok(warnings)
     }
@@ -141,7 +141,7 @@ impl Control {
         let ((), session_allow) = self.protecting(&dangers, write, author, Self::write_sources)?;
         Ok(Written {
             revision: self.revision,
-            mode: self.document.mode,
+            mode: self.mode(),
             warnings: dangers,
             pending: self.pending(),
             session_allow,
