@@ -21,6 +21,24 @@ fn detach(host: &Host) {
     host.within(move || detach_all(&pins)).unwrap();
 }
 
+/// What lies in the pin directory, whose name counts as none.
+fn pinned(host: &Host) -> Vec<String> {
+    fn walk(directory: &std::path::Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(directory).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            walk(&path, found);
+            found.push(path.display().to_string());
+        }
+    }
+    let root = host.options().pin_dir;
+    host.within(move || {
+        let mut found = Vec::new();
+        walk(&root, &mut found);
+        found.sort();
+        found
+    })
+}
+
 #[test]
 fn a_stored_policy_that_no_longer_fits_is_said_and_can_be_repaired() {
     if !privileged() {
@@ -78,6 +96,28 @@ fn a_policy_that_is_not_in_force_is_nowhere_said_to_be() {
 }
 
 #[test]
+fn a_policy_that_cuts_the_session_off_is_refused_unless_asked_for() {
+    if !privileged() {
+        return;
+    }
+    let host = Host::new();
+    let agent = host.agent();
+    apply(&agent, &json!({"shapes": {"arp": "drop"}}));
+    let enforce = |write: Value| agent.put("/v1/mode", &json!({"mode": "enforce", "write": write}));
+    let problem = enforce(json!({"session": "192.0.2.7"})).problem(422, "policy-refused");
+    let fault = &problem["diagnostics"][0];
+    assert_eq!(fault["path"], "shapes.arp", "{problem}");
+    assert!(fault["remedy"].as_str().unwrap().contains("--lock-me-out"), "{problem}");
+    let status = agent.get("/v1/status").ok();
+    assert_eq!((&status["mode"], &status["session_allows"]), (&json!("observe"), &json!([])), "{status}");
+
+    let written = enforce(json!({"session": "192.0.2.7", "lock_out": true})).ok();
+    assert!(written["warnings"].to_string().contains("out of reach of your session"), "{written}");
+    // Who is in all the same may go on: nothing more is taken.
+    agent.post("/v1/allows", &json!({"prefixes": ["192.0.2.7/32"], "write": {"session": "192.0.2.7"}})).ok();
+}
+
+#[test]
 fn the_same_number_of_another_store_is_not_taken_for_the_same_policy() {
     if !privileged() {
         return;
@@ -113,11 +153,53 @@ fn an_interface_that_cannot_be_had_ends_the_start_and_leaves_nothing_behind() {
     options.mode = throttle_agent::datapath::Mode::Native;
     let Err(refusal) = host.start(options.clone()) else { panic!("lo has no native mode") };
     assert!(format!("{refusal:#}").contains("--mode generic"), "{refusal:#}");
-    let dir = host.dir.path().join("bpf/throttle/links");
-    assert_eq!(host.within(move || std::fs::read_dir(dir).unwrap().count()), 0);
-    options.interfaces.pop();
-    let agent = host.agent_with(options);
+    assert_eq!(pinned(&host), [""; 0]);
+    let mut well = options.clone();
+    well.interfaces.pop();
+    let agent = host.agent_with(well);
     assert_eq!(agent.get("/readyz").status, 200);
+    agent.stop();
+
+    // What an earlier agent made is not this one's to take away.
+    let before = pinned(&host);
+    assert!(host.start(options).is_err());
+    assert_eq!(pinned(&host), before);
+}
+
+#[test]
+fn a_policy_that_ends_the_start_leaves_nothing_pinned() {
+    if !privileged() {
+        return;
+    }
+    let host = Host::new();
+    let path = host.dir.path().join("policy.toml");
+    std::fs::write(&path, "[[limit]]\nname = \"a\"\nunit = \"packets\"\nrate = \"1/s\"\nsources = 50000000\n").unwrap();
+    let mut options = host.options();
+    options.policy = Some(path);
+    let Err(refusal) = host.start(options) else { panic!("the table has no room for it") };
+    assert!(format!("{refusal:#}").contains("--table-sets"), "{refusal:#}");
+    assert_eq!(pinned(&host), [""; 0]);
+}
+
+#[test]
+fn a_damaged_store_is_told_until_a_policy_is_applied() {
+    if !privileged() {
+        return;
+    }
+    let host = Host::new();
+    let agent = host.agent();
+    apply(&agent, &limited("few", 3000));
+    agent.stop();
+    detach(&host);
+    let file = host.options().state_dir.join("store.redb");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[512..].fill(0xa5);
+    std::fs::write(&file, bytes).unwrap();
+    let agent = host.agent();
+    let told = || agent.get("/v1/status").ok()["problems"].to_string().contains("store.redb.bad-1");
+    assert!(told(), "{}", agent.get("/v1/status").body);
+    apply(&agent, &limited("few", 3000));
+    assert!(!told());
 }
 
 #[test]

@@ -90,6 +90,7 @@ impl Control {
         let warnings = self.new_warnings(&document)?;
         let changes = policy::diff(self.in_force(), &document);
         let dangers = self.dangers(&document, write);
+        let severed = self.severed(&document, write)?;
         let enforce = |control: &mut Self| control.enforce_again(&document, revision);
         let ((), session_allow) = self.protecting(&dangers, write, author, enforce)?;
         // What the kernel has is what is in force, whatever becomes of the store.
@@ -102,7 +103,7 @@ impl Control {
             revision,
             mode: self.mode(),
             changes: changes.iter().map(ToString::to_string).collect(),
-            warnings: warnings.into_iter().chain(dangers).collect(),
+            warnings: warnings.into_iter().chain(dangers).chain(severed).collect(),
             session_allow,
             ..Written::default()
         })

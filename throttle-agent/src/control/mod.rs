@@ -37,7 +37,7 @@ use crate::{
     datapath::{Attachment, Datapath},
     events::Names,
     policy::{self, Diagnostics, Document},
-    store::{Block, Store, StoreError},
+    store::{Block, Note, Store, StoreError},
 };
 
 /// The author of what the agent writes by itself.
@@ -185,6 +185,14 @@ impl Control {
     /// last policy says of sources is the best that is known.
     fn note_kept(&mut self) {
         self.kept = Some(self.document_of(self.head().revision).unwrap_or_else(|_| self.document.clone()));
+    }
+
+    /// Notes what opening the store found, until a policy is applied.
+    pub fn note_store(&self, notes: &[Note]) {
+        let notes: Vec<String> = notes.iter().map(ToString::to_string).collect();
+        if !notes.is_empty() {
+            self.faults.note("store", Err(notes.join("; ")));
+        }
     }
 
     /// What the rest of the agent may watch.

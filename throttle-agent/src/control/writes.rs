@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{Control, Waiting, refused, session::Session, stored};
 use crate::{
     api::wire::{Problem, ProblemKind, Write, Written},
-    policy::{self, Diagnostic, Document, edit::EditError},
+    policy::{self, Diagnostic, Diagnostics, Document, edit::EditError},
     store::Pending,
 };
 
@@ -84,6 +84,7 @@ impl Control {
         let warnings = self.new_warnings(&document)?;
         let changes = policy::diff(self.in_force(), &document);
         let dangers = self.dangers(&document, write);
+        let severed = self.severed(&document, write)?;
         if changes.is_empty() && self.revision > 0 && self.is_in_force() && window.is_none() {
             return self.unchanged(dangers, write, author);
         }
@@ -97,12 +98,13 @@ impl Control {
         };
         (self.document, self.revision) = (document, revision);
         self.waiting = pending.map(Waiting::new);
+        self.faults.note("store", Ok(()));
         tracing::info!(author = %author.name, revision, changes = changes.len(), note = message, "policy in force");
         Ok(Written {
             revision,
             changes: changes.iter().map(ToString::to_string).collect(),
             mode: self.mode(),
-            warnings: warnings.into_iter().chain(dangers).collect(),
+            warnings: warnings.into_iter().chain(dangers).chain(severed).collect(),
             pending: self.pending(),
             session_allow,
         })
@@ -139,6 +141,7 @@ impl Control {
     /// The same policy again: nothing is written, but the session may need its allow, or be forced out of it.
     fn unchanged(&mut self, dangers: Vec<String>, write: &Write, author: &Author) -> Result<Written, Problem> {
         let ((), session_allow) = self.protecting(&dangers, write, author, Self::write_sources)?;
+        self.faults.note("store", Ok(()));
         Ok(Written {
             revision: self.revision,
             mode: self.mode(),
@@ -152,6 +155,22 @@ impl Control {
     /// What a policy would do to the session that it is written from.
     pub(super) fn dangers(&self, document: &Document, write: &Write) -> Vec<String> {
         Session::of(write).map_or_else(Vec::new, |session| session.dangers(document, self.blocks.keys()))
+    }
+
+    /// What a policy would take from the session that it is written from and no allow gives back: refused, unless the
+    /// writer asks for it. What is taken already, by the policy in force, is not told again.
+    pub(super) fn severed(&self, document: &Document, write: &Write) -> Result<Option<String>, Problem> {
+        let Some(session) = Session::of(write) else { return Ok(None) };
+        match session.severed(document) {
+            Some(fault) if session.severed(self.in_force()).is_none() => {
+                if write.lock_out {
+                    Ok(Some(fault.text()))
+                } else {
+                    Err(refused(Diagnostics(vec![fault])))
+                }
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Takes a revision back that could not be put in force, and says why it could not.

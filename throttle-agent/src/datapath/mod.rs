@@ -17,6 +17,7 @@ mod claim;
 pub mod doctor;
 mod ethtool;
 mod events;
+mod foreign;
 mod grace;
 mod interfaces;
 mod load;
@@ -34,6 +35,7 @@ mod sources;
 mod switch;
 mod tables;
 mod tallies;
+mod undo;
 mod watch;
 
 use std::{collections::BTreeMap, sync::Weak};
@@ -46,6 +48,7 @@ use aya::{
 
 use self::{
     apply::Owed, grace::Grace, pins::Pins, reconcile::Refused, sources::Sources, tables::Tables, tallies::Tallies,
+    undo::Undo,
 };
 pub use self::{
     attach::{Attachment, Mode, Standing, XdpMode},
@@ -69,6 +72,8 @@ const PROGRAMS: [&str; 2] = ["throttle", "throttle_frags"];
 
 /// The loaded programs and their maps. One process at a time holds those of a pin directory.
 pub struct Datapath {
+    /// First, so that it is done under the lock that goes with the pins.
+    undo: Undo,
     pins: Pins,
     ebpf: Ebpf,
     tables: Tables,
