@@ -67,8 +67,8 @@ impl Control {
         Ok(Top {
             at,
             clock_seconds: now as f64 / 1e9,
-            revision: self.revision,
-            mode: self.document.mode,
+            revision: self.head().revision,
+            mode: self.mode(),
             talkers,
             limits,
             reasons: self.reasons()?,
