@@ -4,13 +4,14 @@ use super::{PATIENCE, policy};
 use anyhow::{Context as _, Result};
 use std::{
     io,
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
 };
 use throttle_agent::{
     datapath::{Datapath, Drift, Mode, Options},
     policy::{self as policies},
 };
 use throttle_tests::{
+    clients::connect_from,
     generator::Sender,
     machine,
     netns::Namespace,
@@ -109,16 +110,6 @@ fn open(far: &Namespace, pins: &Pins) -> Result<Datapath> {
         datapath.attach(FAR, Mode::Native).context("attach")?;
         Ok(datapath)
     })?
-}
-
-/// Connects from an address of our own.
-pub(crate) fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
-    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
-    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = socket(family, SocketType::STREAM, None)?;
-    bind(&socket, &SocketAddr::new(source, 0))?;
-    connect(&socket, &to)?;
-    Ok(socket.into())
 }
 
 /// How many connections to a port the kernel says are open on a host; of one source, or of all.
