@@ -7,6 +7,7 @@
 //! is undone when it is dropped.
 
 pub mod agent;
+mod binary;
 pub mod clients;
 pub mod denied;
 pub mod frames;
