@@ -6,7 +6,10 @@ use throttle_agent::{
     api::wire::{LimitView, RegionLoad},
     policy::{Limit, Mode, Word as _},
 };
-use throttle_common::words::{Overflow, Unit};
+use throttle_common::{
+    table::{OPEN_WAYS, WAYS},
+    words::{Overflow, Unit},
+};
 
 use super::{
     output::Paint,
@@ -79,9 +82,11 @@ pub(crate) fn describe(view: &LimitView) -> String {
         line(
             family,
             format!(
-                "a source is a /{prefix}; {} of {} places busy ({share}); a flood of {flood} fills them",
+                "a source is a /{prefix}; {} of {} places busy ({share}), {} of them open to any source; a flood of \
+                 {flood} fills those",
                 count(*busy),
-                count(*slots)
+                count(*slots),
+                count(*slots / WAYS as u64 * OPEN_WAYS as u64),
             ),
         );
         line("", format!("a source without a place: {}", overflow(limit.overflow, *aggregate)));
