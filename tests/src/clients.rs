@@ -4,7 +4,7 @@ use crate::{machine, netns::Namespace};
 use anyhow::{Context, Result, ensure};
 use std::{
     ffi::CString,
-    fs,
+    fs, io,
     net::{IpAddr, SocketAddr, TcpStream},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     process::{Child, Command, Stdio},
@@ -43,6 +43,16 @@ pub fn send_raw<'f>(interface: &str, frames: impl IntoIterator<Item = &'f [u8]>)
         ensure!(sent == frame.len().cast_signed(), "send a frame: {}", std::io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Connects from an address of our own.
+pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket(family, SocketType::STREAM, None)?;
+    bind(&socket, &SocketAddr::new(source, 0))?;
+    connect(&socket, &to)?;
+    Ok(socket.into())
 }
 
 /// A real nginx, with the one page that it serves at any path.

@@ -163,6 +163,14 @@ impl Program {
         Ok((buckets.collect::<Result<_>>()?, aggregates.collect::<Result<_>>()?))
     }
 
+    /// Writes one slot of the table, as packets would have left it.
+    pub fn put(&self, place: u32, way: usize, slot: Slot) -> Result<()> {
+        let mut buckets = self.map::<SetBytes>(maps::BUCKETS)?;
+        let mut set = buckets.get(&place, 0)?;
+        set.0[way] = slot;
+        Ok(buckets.set(place, set, 0)?)
+    }
+
     /// What every packet reads first.
     pub fn control(&self) -> Result<Control> {
         Ok(self.map::<Control>(maps::CONTROL)?.get(&0, 0)?)

@@ -175,28 +175,6 @@ fn what_was_in_force_goes_on_without_the_agent_and_is_adopted() {
 }
 
 #[test]
-fn a_stored_policy_that_no_longer_fits_is_said_and_can_be_repaired() {
-    if !privileged() {
-        return;
-    }
-    let host = Host::new();
-    let mut options = host.options();
-    let agent = host.agent();
-    let limit = json!({"name": "few", "unit": "packets", "rate": "1/hour", "sources": 3000});
-    enforce(&agent, &json!({"limit": [limit]}));
-    agent.stop();
-    let pins = options.pin_dir.clone();
-    host.within(move || throttle_agent::datapath::detach_all(&pins)).unwrap();
-    options.table_sets = 16;
-    let agent = host.agent_with(options);
-    let status = agent.get("/v1/status").ok();
-    assert!(status["problems"][0].as_str().unwrap().contains("revision 1 is not in force"), "{status}");
-    agent.ask("DELETE", "/v1/limits/few", None).ok();
-    let status = agent.get("/v1/status").ok();
-    assert_eq!((&status["revision"], status["problems"].as_array().unwrap().len()), (&json!(2), 1), "{status}");
-}
-
-#[test]
 fn a_second_agent_is_refused_and_says_why() {
     if !privileged() {
         return;
@@ -231,61 +209,6 @@ fn an_interface_that_goes_and_comes_back_is_throttled_again() {
         wait_for("the end of the attachment", || !attached(&agent));
     }
     assert!(agent.get("/v1/status").ok()["problems"][0].as_str().unwrap().contains("veth0"));
-}
-
-#[test]
-fn an_interface_that_cannot_be_had_ends_the_start_and_leaves_nothing_behind() {
-    if !privileged() {
-        return;
-    }
-    let host = Host::new();
-    host.run("ip link add veth0 type veth peer name veth1");
-    let mut options = host.options();
-    options.interfaces = vec!["veth0".to_owned(), "lo".to_owned()];
-    options.mode = throttle_agent::datapath::Mode::Native;
-    let Err(refusal) = host.start(options.clone()) else { panic!("lo has no native mode") };
-    assert!(format!("{refusal:#}").contains("--mode generic"), "{refusal:#}");
-    let dir = host.dir.path().join("bpf/throttle/links");
-    assert_eq!(host.within(move || std::fs::read_dir(dir).unwrap().count()), 0);
-    options.interfaces.pop();
-    let agent = host.agent_with(options);
-    assert_eq!(agent.get("/readyz").status, 200);
-}
-
-#[test]
-fn the_policy_given_at_the_start_is_for_an_empty_store_only() {
-    if !privileged() {
-        return;
-    }
-    let host = Host::new();
-    let mut options = host.options();
-    let path = host.dir.path().join("policy.toml");
-    std::fs::write(&path, "[[limit]]\nname = \"a\"\nunit = \"packets\"\nrate = \"0\"\n").unwrap();
-    options.policy = Some(path.clone());
-    let Err(refusal) = host.start(options.clone()) else { panic!("the policy is wrong") };
-    assert!(refusal.is::<throttle_agent::policy::Diagnostics>(), "{refusal:#}");
-
-    std::fs::write(&path, "[sources]\nknown = [\"192.0.2.7\"]\n").unwrap();
-    let agent = host.agent_with(options.clone());
-    assert_eq!(agent.get("/v1/known").ok()["prefixes"], json!(["192.0.2.7/32"]));
-    agent.post("/v1/known/delete", &json!({"prefixes": ["192.0.2.7/32"]})).ok();
-    agent.post("/v1/allows", &json!({"prefixes": ["192.0.2.9/24"]})).ok();
-    agent.stop();
-    let agent = host.agent_with(options);
-    assert_eq!(agent.get("/v1/known").ok()["prefixes"], json!([]));
-    assert_eq!(agent.get("/v1/allows").ok()["prefixes"], json!(["192.0.2.0/24"]));
-}
-
-#[test]
-fn figures_are_served_on_loopback_only() {
-    if !privileged() {
-        return;
-    }
-    let host = Host::new();
-    let mut options = host.options();
-    options.metrics = Some("0.0.0.0:9".parse().unwrap());
-    let Err(refusal) = host.start(options) else { panic!("figures for everybody") };
-    assert!(refusal.to_string().contains("write 127.0.0.1:9"), "{refusal:#}");
 }
 
 #[test]

@@ -6,8 +6,9 @@
 //! connections owes nothing and needs no slot, and no slot is given up that holds a place.
 
 use crate::{
-    gcra::{Price, Ticks},
+    gcra::{self, Price, Ticks},
     records::{Connection, Hold, NO_LIMIT},
+    table::{Look, WAYS},
 };
 
 /// The instant at which every count of connections is read.
@@ -31,6 +32,19 @@ pub const fn depth(connections: u32) -> Ticks {
 #[inline(always)]
 pub const fn taken(bucket: Ticks) -> u64 {
     bucket / PLACE
+}
+
+/// How many places a source has in its set. Where they are an aggregate's, none: the completed handshake decides.
+#[inline(always)]
+pub fn open<S: Look>(set: &S, key: u64) -> u64 {
+    let mut way = 0;
+    while way < WAYS {
+        if set.key(way) == key {
+            return taken(gcra::debt(set.tat(way), STANDING));
+        }
+        way += 1;
+    }
+    0
 }
 
 impl Hold {

@@ -22,7 +22,8 @@ pub type Moment = u64;
 /// five retries).
 pub const DOUBT: Moment = 60;
 
-const MOMENT_BITS: u32 = 30;
+/// A moment is two to this many nanoseconds.
+pub const MOMENT_BITS: u32 = 30;
 const BITS: u64 = (1 << 12) - 1;
 /// The most handshakes of a moment that are counted. Larger limits are decided when handshakes complete.
 const MOST: u64 = BITS;

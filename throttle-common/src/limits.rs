@@ -5,6 +5,7 @@
 
 use crate::{
     gcra::{self, Ticks},
+    handshakes::Asking,
     hash::Secret,
     packet::{Family, Packet},
     proven::Claim,
@@ -84,6 +85,24 @@ impl Question {
     #[inline(always)]
     pub fn claim(&self) -> Claim {
         Claim::of(self.source, self.family, PROVEN_LINES, self.secret)
+    }
+
+    /// The source's key under a limit.
+    #[inline(always)]
+    pub fn key(&self, limit: &Limit) -> u64 {
+        limit.region(self.family).key(self.source, self.family, self.secret)
+    }
+
+    /// Where it is noted what the source has asked of a limit on open connections.
+    #[inline(always)]
+    pub fn asking(&self, limit: &Limit) -> Asking {
+        Asking::of(self.key(limit), limit.region(self.family).base, self.secret)
+    }
+
+    /// Whether the packet asks for a connection.
+    #[inline(always)]
+    pub fn opens_connection(&self) -> bool {
+        self.opens_connection
     }
 
     /// What the question means to a set.

@@ -140,6 +140,54 @@ fn nobody_pays_for_the_source_that_had_the_slot_before() {
     );
 }
 
+/// Judges packets of each key on a thread of its own, whose clock stands where it is told.
+fn race_by_clocks(set: Slots, cpus: [(u64, Ticks); 2], packets: usize, burst: u64) -> [usize; 2] {
+    let set = Arc::new(set);
+    let threads = cpus.map(|(key, now)| {
+        let set = set.clone();
+        shuttle::thread::spawn(move || {
+            let judge = |_| admit(&set, &request(key, now, burst, OPEN_WAYS));
+            charged(&(0..packets).map(judge).collect::<Vec<_>>())
+        })
+    });
+    threads.map(|thread| thread.join().expect("no thread panics"))
+}
+
+/// A set in which others owe at the lower ways, the first of them until `free`.
+fn taken(free: Ticks) -> Slots {
+    let set = Slots::default();
+    for (way, tat) in [free, START + 1_000].into_iter().enumerate() {
+        set.keys[way].store(100 + way as u64, SeqCst);
+        set.tats[way].store(tat, SeqCst);
+    }
+    set
+}
+
+#[test]
+fn a_way_that_becomes_free_between_two_clocks_is_no_second_burst() {
+    // One CPU stands still between its look and its take-over of the lower way, while the other, whose clock is a little
+    // behind, spends the source's burst at the higher one: a few switches at the right place, not many at any.
+    shuttle::check_pct(
+        || {
+            let charged = race_by_clocks(taken(START + 2), [(7, START + 2), (7, START)], 4, 3);
+            assert!((3..=3 + 1).contains(&charged.iter().sum::<usize>()), "{charged:?} admitted of a burst of 3");
+        },
+        20_000,
+        3,
+    );
+}
+
+#[test]
+fn a_way_that_two_sources_reach_for_goes_to_one_of_them() {
+    let reach = || {
+        // The third way is free, and none after it.
+        let charged = race_by_clocks(taken(START + 1_000), [(7, START), (8, START)], 3, 2);
+        assert!(matches!(charged, [2, 0] | [0, 2]), "{charged:?} admitted by one bucket of 2");
+    };
+    shuttle::check_random(reach, 10_000);
+    shuttle::check_pct(reach, 10_000, 3);
+}
+
 #[test]
 fn a_flood_never_takes_the_way_of_the_proven() {
     shuttle::check_random(

@@ -2,11 +2,11 @@
 
 use super::{ends_with, send_from};
 use anyhow::{Context, Result, ensure};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use throttle_tests::{
     agent::Site,
     needs_root,
-    wire::{FAR, Wire},
+    wire::{FAR, FAR_V4, NEAR_V4, Wire},
 };
 
 const POLICY: &str = r#"
@@ -71,5 +71,44 @@ fn explain_says_who_refuses_until_when_and_what_was_refused() -> Result<()> {
     let said = ends_with(&site, 2, &["explain", "198.51.100.8", "--to", "2001:db8::1"])?;
     ensure!(said.contains("not of the family"), "{said}");
     ends_with(&site, 2, &["explain", "198.51.100.300"])?;
+    Ok(())
+}
+
+const CONNECTIONS: &str = r#"
+mode = "enforce"
+[[service]]
+name = "web"
+protocol = "tcp"
+ports = [8080]
+[[limit]]
+name = "open"
+service = "web"
+unit = "connections"
+concurrent = 1
+"#;
+
+#[test]
+fn explain_and_top_show_the_connections_that_a_source_has_open() -> Result<()> {
+    needs_root!();
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start(&["--interface", FAR])?;
+    site.apply(CONNECTIONS)?;
+    let listener = wire.far.enter(|| TcpListener::bind((FAR_V4, 8080)))??;
+    let client = wire.near.enter(|| TcpStream::connect((FAR_V4, 8080)))??;
+    let (served, _) = listener.accept()?;
+    let ask = || site.ask(&["explain", NEAR_V4, "--port", "8080"]);
+    let page = ask()?;
+    ensure!(page.contains(&format!("connections of {NEAR_V4}: 1 of 1 open")), "{page}");
+    let first = page.lines().next().context("nothing was said")?;
+    ensure!(first.ends_with("is refused by limit open, until one of its connections closes"), "{page}");
+    ensure!(page.contains("completed a TCP handshake within the hour"), "{page}");
+    let top = site.json(&["top", "--iterations", "1"])?;
+    ensure!(top["talkers"][0]["source"] == NEAR_V4 && top["talkers"][0]["open"] == 1, "{top}");
+    drop((client, served));
+    let start = std::time::Instant::now();
+    while !ask()?.contains(&format!("connections of {NEAR_V4}: 0 of 1 open")) {
+        ensure!(start.elapsed().as_secs() < 60, "it is still open: {}", ask()?);
+    }
     Ok(())
 }

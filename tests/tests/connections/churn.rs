@@ -2,7 +2,7 @@
 
 use super::{
     address, eventually,
-    host::{Host, connect_from, sockets},
+    host::{Host, sockets},
 };
 use anyhow::{Context as _, Result, ensure};
 use std::{
@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 use throttle_tests::{
+    clients::connect_from,
     kernel, machine, needs_root, say,
     wire::{FAR_V4, NEAR, Wire},
 };

@@ -2,7 +2,7 @@
 
 use super::{
     address, eventually,
-    host::{Host, connect_from, sockets},
+    host::{Host, sockets},
 };
 use anyhow::{Context as _, Result, ensure};
 use std::{
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 use throttle_tests::{
-    clients::{Server, send_raw},
+    clients::{Server, connect_from, send_raw},
     frames::Frame,
     machine, needs_root, say,
     wire::{FAR_V4, NEAR, NEAR_V4, Wire},

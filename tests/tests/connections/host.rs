@@ -4,13 +4,15 @@ use super::{PATIENCE, policy};
 use anyhow::{Context as _, Result};
 use std::{
     io,
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
 };
 use throttle_agent::{
     datapath::{Datapath, Drift, Mode, Options},
-    policy::{self as policies},
+    policy::{self as policies, HeldLimit},
 };
+use throttle_common::records::{LimitTally, name_str};
 use throttle_tests::{
+    clients::connect_from,
     generator::Sender,
     machine,
     netns::Namespace,
@@ -53,10 +55,17 @@ impl Host {
 
     /// How many places are taken under a limit.
     pub(crate) fn open(&self, limit: usize) -> u64 {
-        let limits = self.datapath.limits();
+        self.held(limit).map_or(0, |held| self.datapath.open_connections(&held.record))
+    }
+
+    /// What a limit did.
+    pub(crate) fn tally(&self, limit: usize) -> Result<LimitTally> {
+        self.datapath.limit_tally(self.held(limit).context("no such limit")?.number)
+    }
+
+    fn held(&self, limit: usize) -> Option<HeldLimit> {
         let name = format!("open-{limit}");
-        let held = limits.iter().find(|held| throttle_common::records::name_str(&held.record.name) == name);
-        held.map_or(0, |held| self.datapath.open_connections(&held.record))
+        self.datapath.limits().into_iter().find(|held| name_str(&held.record.name) == name)
     }
 
     /// How many connections hold places.
@@ -109,16 +118,6 @@ fn open(far: &Namespace, pins: &Pins) -> Result<Datapath> {
         datapath.attach(FAR, Mode::Native).context("attach")?;
         Ok(datapath)
     })?
-}
-
-/// Connects from an address of our own.
-pub(crate) fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
-    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
-    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = socket(family, SocketType::STREAM, None)?;
-    bind(&socket, &SocketAddr::new(source, 0))?;
-    connect(&socket, &to)?;
-    Ok(socket.into())
 }
 
 /// How many connections to a port the kernel says are open on a host; of one source, or of all.

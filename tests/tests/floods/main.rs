@@ -1,10 +1,11 @@
 //! Floods from 2^32 random addresses or 2^64 random /64s at the generator's full speed, with honest sources woven into
-//! the same frames: what they keep when they are known, what the overflow rule leaves them when they are not, and how
-//! well the forecast was.
+//! the same frames: what they keep when they are known or have completed a handshake, what the overflow rule leaves them
+//! when they are neither, and how well the forecast was.
 //!
 //! Each flood lasts six seconds, or `THROTTLE_TESTS_FLOOD_SECONDS`.
 
 mod expectation;
+mod handshakes;
 mod views;
 
 use anyhow::{Context, Result, ensure};
@@ -128,8 +129,12 @@ impl Seen {
 
 /// Floods a program under a policy from a table of full buckets on, for a time and until so many frames are sent.
 fn flood(family: Family, policy: &str, order: Order, frames: u64) -> Result<Seen> {
+    flood_program(family, apart(family, policy, &order)?, order, frames)
+}
+
+/// Floods a program.
+fn flood_program(family: Family, (mut program, limit): (Program, Limit), order: Order, frames: u64) -> Result<Seen> {
     let wire = Wire::silent()?;
-    let (mut program, limit) = apart(family, policy, &order)?;
     wire.far.enter(|| program.datapath.attach(FAR, Mode::Native))??;
     let counter = Counter::on(&wire, order)?;
     let sender = Sender::on(&wire)?;

@@ -103,9 +103,6 @@ impl Agent {
         let state = Lock::directory(&options.state_dir)?;
         let socket = Socket::bind(&options.socket, group)?;
         let (store, notes) = Store::open(&options.state_dir.join("store.redb"))?;
-        for note in notes {
-            tracing::warn!("{note}");
-        }
         let mut datapath = Datapath::open(&datapath::Options {
             pin_dir: options.pin_dir.clone(),
             table_sets: options.table_sets,
@@ -113,10 +110,12 @@ impl Agent {
             test_clock: false,
             adopt: true,
         })?;
+        datapath.try_out();
         if let Err(error) = datapath.watch_sockets() {
             tracing::warn!("a completed handshake proves nobody here: {error:#}");
         }
         let mut control = Control::open(datapath, store, &options.state_dir, build(), seed)?;
+        control.note_store(&notes);
         control.attach(&options.interfaces, options.mode)?;
         if !control.datapath().outlives_agent() {
             tracing::warn!("throttling will end with the agent: {}", datapath::PRIVATE_PINS);
@@ -126,6 +125,7 @@ impl Agent {
         control.keep_capabilities(kept);
         let uid = rustix::process::geteuid().as_raw();
         let admission = Admission { uid, group };
+        control.datapath().keep();
         Ok(Self { control, socket, admission, metrics, debug: options.debug, _state: state })
     }
 

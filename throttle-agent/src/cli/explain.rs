@@ -149,6 +149,7 @@ fn cause(explanation: &Explanation, walk: &Walk) -> String {
 fn end(walk: &Walk) -> String {
     match (walk.passes_at, walk.passes_in_seconds) {
         (Some(at), Some(rest)) => format!("until {}, in {}", instant(at), seconds(rest)),
+        _ if walk.reason == Reason::ConnectionLimit.name() => "until one of its connections closes".to_owned(),
         _ => "for ever".to_owned(),
     }
 }
@@ -243,6 +244,7 @@ fn steps(walk: &Walk, paint: Paint) -> String {
                 let word = if mode == Mode::Enforce { paint.fault("refuses") } else { paint.warning("would refuse") };
                 match (limit.passes_at, limit.passes_in_seconds) {
                     (Some(at), Some(rest)) => format!("{word} it until {}, in {}", instant(at), seconds(rest)),
+                    _ if limit.open.is_some() => format!("{word} it until one of its connections closes"),
                     _ => format!("{word} it for ever: the packet costs more than the burst; raise the burst"),
                 }
             }
@@ -257,12 +259,15 @@ fn steps(walk: &Walk, paint: Paint) -> String {
 
 /// A limit's bucket in words.
 fn bucket(limit: &LimitWalk) -> String {
-    let rate = match limit.unit.as_str() {
-        "bytes" => format!("{}/s", bytes(limit.rate_per_second as u64)),
-        _ if limit.rate_per_second >= 1.0 => per_second(limit.rate_per_second),
-        _ => format!("{}/h", count((limit.rate_per_second * 3600.0).round() as u64)),
-    };
     let source = plain(limit.source);
+    if let Some(open) = limit.open {
+        return format!("connections of {source}: {} of {} open", count(open), count(limit.burst));
+    }
+    let rate = match (limit.unit.as_str(), limit.rate_per_second.unwrap_or_default()) {
+        ("bytes", rate) => format!("{}/s", bytes(rate as u64)),
+        (_, rate) if rate >= 1.0 => per_second(rate),
+        (_, rate) => format!("{}/h", count((rate * 3600.0).round() as u64)),
+    };
     let whose = match limit.bucket.as_str() {
         "own" => format!("the bucket of {source}"),
         "new" => format!("{source} owes nothing and has no bucket yet"),
@@ -294,7 +299,11 @@ fn amount(limit: &LimitWalk, units: u64) -> String {
 
 /// A prefix, or the address where it is one.
 fn plain(prefix: IpNet) -> String {
-    if prefix.prefix_len() == prefix.max_prefix_len() { prefix.addr().to_string() } else { prefix.to_string() }
+    match prefix.prefix_len() {
+        0 => "everybody".to_owned(),
+        length if length == prefix.max_prefix_len() => prefix.addr().to_string(),
+        _ => prefix.to_string(),
+    }
 }
 
 fn instant(at: Timestamp) -> String {

@@ -10,7 +10,8 @@ fn limit(name: &str, room: u64, refusal: bool) -> LimitWalk {
         limit: name.to_owned(),
         asked: true,
         unit: "connections".to_owned(),
-        rate_per_second: 50.0,
+        rate_per_second: Some(50.0),
+        open: None,
         burst: 100,
         mode: Mode::Enforce,
         source: "203.0.113.7/32".parse().unwrap(),
@@ -113,4 +114,17 @@ fn what_never_passes_says_why() {
     (walk.limits[1].passes_at, walk.limits[1].passes_in_seconds) = (None, None);
     let page = render(&never, Paint::PLAIN);
     assert!(page.contains("told so, for ever\n") && page.contains("costs more than the burst"), "{page}");
+}
+
+#[test]
+fn open_connections_are_counted_and_wait_for_one_to_close() {
+    let mut full = explanation();
+    let walk = &mut full.walks[0];
+    let held = LimitWalk { open: Some(50), burst: 50, rate_per_second: None, ..limit("open", 0, true) };
+    walk.limits = vec![LimitWalk { passes_at: None, passes_in_seconds: None, ..held }];
+    (walk.reason, walk.limit) = ("connection-limit".to_owned(), Some("open".to_owned()));
+    (walk.passes_at, walk.passes_in_seconds) = (None, None);
+    let page = render(&full, Paint::PLAIN);
+    assert!(page.contains("is refused by limit open, and its sender told so, until one of its connections closes\n"));
+    assert!(page.contains("  open                connections of 203.0.113.7: 50 of 50 open\n"), "{page}");
 }

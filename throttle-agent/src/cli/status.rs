@@ -115,7 +115,7 @@ fn headline(status: &Status, now: Timestamp, paint: Paint) -> String {
         Mode::Observe => paint.warning("observing"),
     };
     let revision = match status.revision {
-        0 => "no policy yet".to_owned(),
+        0 => "no policy in force".to_owned(),
         revision => format!("revision {revision}"),
     };
     format!("throttle {}: {health}, {mode}, {revision}, up {}\n", status.build.version, until(now, status.started))

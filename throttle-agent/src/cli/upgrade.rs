@@ -9,6 +9,7 @@ use throttle_agent::{
     agent,
     api::wire::{Build, Envelope, paths},
     datapath::forecast::{Fate, Forecast, Plan, Replacement, forecast},
+    policy,
 };
 
 use super::{Context, Pins, failure::Failure, output, output::Paint};
@@ -40,8 +41,44 @@ struct Report {
     running: Option<Build>,
     /// The build of this command.
     this: Build,
+    /// Whether this build would put the policy of the agent that runs in force.
+    policy: Policy,
     #[serde(flatten)]
     forecast: Forecast,
+}
+
+/// What this build makes of the policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Policy {
+    /// It puts it in force.
+    Accepted,
+    /// It refuses it, for this reason.
+    Refused(String),
+    /// Nobody says what the policy is.
+    Unknown,
+}
+
+impl Policy {
+    fn of(view: Option<&Value>) -> Self {
+        let Some(toml) = view.and_then(|view| view["toml"].as_str()) else { return Self::Unknown };
+        match policy::parse(toml) {
+            Ok(_) => Self::Accepted,
+            Err(faults) => Self::Refused(faults.to_string()),
+        }
+    }
+}
+
+/// Maps cannot change over without a policy; maps that stay keep the one that they have.
+fn with_policy(plan: Plan, policy: &Policy) -> Plan {
+    match (plan, policy) {
+        (Plan::Migrate { .. }, Policy::Refused(why)) => Plan::Refuse {
+            reason: format!("this build refuses the policy in force: {why}"),
+            remedy: "apply a policy that both builds take, first: `throttle policy check` of this build helps"
+                .to_owned(),
+        },
+        (plan, _) => plan,
+    }
 }
 
 impl Upgrade {
@@ -49,9 +86,13 @@ impl Upgrade {
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
         debug_assert!(self.check, "the command line asks for it");
         // An agent of another version may say more or less than this command knows.
-        let status: Option<Value> = context.client()?.get(paths::STATUS).and_then(|answer| answer.parse()).ok();
-        let running = status.and_then(|status| serde_json::from_value(status["build"].clone()).ok());
-        let report = Report { running, this: agent::build(), forecast: forecast(&self.pins.pin_dir)? };
+        let client = context.client()?;
+        let ask = |path| client.get(path).and_then(|answer| answer.parse::<Value>()).ok();
+        let running = ask(paths::STATUS).and_then(|status| serde_json::from_value(status["build"].clone()).ok());
+        let policy = Policy::of(ask(paths::POLICY).as_ref());
+        let mut forecast = forecast(&self.pins.pin_dir)?;
+        forecast.plan = with_policy(forecast.plan, &policy);
+        let report = Report { running, this: agent::build(), policy, forecast };
         if context.output.json {
             output::json(&Envelope::new(&report))?;
         } else {
@@ -62,7 +103,7 @@ impl Upgrade {
 }
 
 fn render(report: &Report, paint: Paint) -> String {
-    let Report { running, this, forecast } = report;
+    let Report { running, this, policy, forecast } = report;
     let mut text = String::new();
     let mut line = |what: &str, said: &str| _ = writeln!(text, "{what:<12}{said}");
     line("in force", &in_force(running.as_ref(), forecast));
@@ -75,6 +116,14 @@ fn render(report: &Report, paint: Paint) -> String {
     if let Some(sets) = forecast.table_sets.filter(|&sets| sets != 1 << 20) {
         line("", &format!("-> the table has {sets} sets: keep --table-sets {sets}"));
     }
+    line(
+        "policy",
+        &match policy {
+            Policy::Accepted => "this build puts it in force".to_owned(),
+            Policy::Refused(why) => format!("{}: {why}", paint.warning("this build refuses it")),
+            Policy::Unknown => "not checked: no agent says what it is".to_owned(),
+        },
+    );
     for it in &forecast.interfaces {
         line("interface", &interface(it));
     }
@@ -146,6 +195,7 @@ mod tests {
         Report {
             running: Some(build(2)),
             this: build(3),
+            policy: Policy::Accepted,
             forecast: Forecast {
                 plan,
                 pinned_layout: Some(2),
@@ -174,12 +224,25 @@ in force    maps of layout 2, a table of 4096 sets; the agent that runs is 0.1.0
 this build  0.1.0, layout 3, object 0123456789ab, program 00000000000000aa
 plan        migrate: the maps are changed over from layout 2 at the next start
             -> the table has 4096 sets: keep --table-sets 4096
+policy      this build puts it in force
 interface   eth0: native mode, program 00000000000000bb: replaced in place, no packet in between
 sockets     watched: the new program is attached beside the old one, which then goes
 kept        counters: 7 frames
 lost        events: 3 unread
 ";
         assert_eq!(render(&report(Plan::Migrate { from: 2 }, fates), Paint::PLAIN), expected);
+    }
+
+    #[test]
+    fn a_policy_that_this_build_refuses_stands_in_the_way_of_a_change_of_layout_alone() {
+        let view = |toml: &str| Some(serde_json::json!({ "toml": toml }));
+        assert_eq!(Policy::of(view("mode = \"observe\"").as_ref()), Policy::Accepted);
+        assert_eq!(Policy::of(None), Policy::Unknown);
+        let refused = Policy::of(view("mood = \"observe\"").as_ref());
+        assert!(matches!(&refused, Policy::Refused(why) if why.contains("mood")), "{refused:?}");
+        assert!(matches!(with_policy(Plan::Migrate { from: 2 }, &refused), Plan::Refuse { .. }));
+        assert_eq!(with_policy(Plan::Adopt, &refused), Plan::Adopt);
+        assert_eq!(with_policy(Plan::Migrate { from: 2 }, &Policy::Unknown), Plan::Migrate { from: 2 });
     }
 
     #[test]

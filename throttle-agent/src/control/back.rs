@@ -42,7 +42,7 @@ impl Control {
         self.faults.note("confirmation", Ok(()));
         tracing::info!(author = %author.name, revision = self.revision, "confirmed");
         let changes = vec![format!("revision {} stays", self.revision)];
-        Ok(Written { revision: self.revision, mode: self.document.mode, changes, ..Written::default() })
+        Ok(Written { revision: self.head().revision, mode: self.mode(), changes, ..Written::default() })
     }
 
     /// Returns to an earlier revision, by default the one before that in force.
@@ -88,8 +88,9 @@ impl Control {
         };
         let (document, revision) = (self.document_of(back_to)?, from + 1);
         let warnings = self.new_warnings(&document)?;
-        let changes = policy::diff(&self.document, &document);
+        let changes = policy::diff(self.in_force(), &document);
         let dangers = self.dangers(&document, write);
+        let severed = self.severed(&document, write)?;
         let enforce = |control: &mut Self| control.enforce_again(&document, revision);
         let ((), session_allow) = self.protecting(&dangers, write, author, enforce)?;
         // What the kernel has is what is in force, whatever becomes of the store.
@@ -100,16 +101,16 @@ impl Control {
         tracing::warn!(author = %author.name, from, revision, "went back to the policy before the one that waited");
         Ok(Written {
             revision,
-            mode: self.document.mode,
+            mode: self.mode(),
             changes: changes.iter().map(ToString::to_string).collect(),
-            warnings: warnings.into_iter().chain(dangers).collect(),
+            warnings: warnings.into_iter().chain(dangers).chain(severed).collect(),
             session_allow,
             ..Written::default()
         })
     }
 
     /// The document of a revision; the empty one for 0.
-    fn document_of(&self, revision: u64) -> Result<Document, Problem> {
+    pub(super) fn document_of(&self, revision: u64) -> Result<Document, Problem> {
         match revision {
             0 => Ok(Document::default()),
             number => Ok(self.store.revision(number).map_err(|error| stored(&error))?.document),

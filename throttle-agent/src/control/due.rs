@@ -81,10 +81,12 @@ impl Control {
     fn look_at_limits(&mut self) {
         let look = |(_, held): (_, HeldLimit)| {
             let record = held.record;
-            let regions = [Family::V4, Family::V6].map(|family| {
-                let region = record.region(family);
-                self.datapath.talkers(region, family, trends::NAMED)
-            });
+            // What counts open connections has no rate that could be wrong.
+            if record.is_concurrency() {
+                return None;
+            }
+            let families = [Family::V4, Family::V6];
+            let regions = families.map(|family| self.datapath.talkers(&record, family, trends::NAMED));
             let tally = self.datapath.limit_tally(held.number).ok()?;
             Some((held.number, record, trends::Look { at: self.datapath.now(), tally, regions }))
         };

@@ -8,10 +8,30 @@ use super::{Control, kernel, refused};
 use crate::{
     api::wire::Problem,
     events::Names,
-    policy::{self, Document},
+    policy::{self, Document, Mode},
 };
 
 impl Control {
+    /// The head of what is in force: the kernel's own word, whatever the store says.
+    pub(super) fn head(&self) -> records::Policy {
+        self.datapath.policy()
+    }
+
+    /// Whether the host enforces what is in force, or only observes.
+    pub(super) fn mode(&self) -> Mode {
+        if self.head().observe == 0 { Mode::Enforce } else { Mode::Observe }
+    }
+
+    /// The policy in force, as far as it is known.
+    pub fn in_force(&self) -> &Document {
+        self.kept.as_ref().unwrap_or(&self.document)
+    }
+
+    /// Whether that is the store's, which commands edit.
+    pub(super) fn is_in_force(&self) -> bool {
+        self.kept.is_none() && self.head().revision == self.revision
+    }
+
     /// Compiles a policy and puts it in force with its sources; on an error the policy and the sources from before are.
     pub(super) fn enforce(&mut self, document: &Document, revision: u64) -> Result<(), Problem> {
         let compiled = policy::compile(document, revision, &self.datapath.layout()).map_err(refused)?;
@@ -20,6 +40,7 @@ impl Control {
         self.stale = false;
         // Before another policy can give away the places of limits that have gone.
         self.count_connections();
+        self.kept = None;
         self.faults.note("policy", Ok(()));
         self.publish_names();
         Ok(())
@@ -29,7 +50,7 @@ impl Control {
     /// then as many limits as necessary go first, and with them what they remember of sources.
     pub(super) fn enforce_again(&mut self, document: &Document, revision: u64) -> Result<(), Problem> {
         let fits = |control: &Self| policy::compile(document, revision, &control.datapath.layout()).is_ok();
-        for smaller in stepping_stones(&self.document, document) {
+        for smaller in stepping_stones(self.in_force(), document) {
             if fits(self) {
                 break;
             }

@@ -192,13 +192,14 @@ fn wire_address(Address { high, low }: Address, family: Family) -> IpAddr {
 
 fn limit_walk(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
     let Weighed { record, bucket, debt, .. } = it;
-    let region = record.region(family);
+    let (region, concurrency) = (record.region(family), record.is_concurrency());
     let prefix = |length| IpNet::new(source, length).map_or(IpNet::from(source), |net| net.trunc());
     LimitWalk {
         limit: records::name_str(&record.name).to_owned(),
         asked: it.asked,
         unit: Unit::from_number(record.unit).map_or("", Unit::name).to_owned(),
-        rate_per_second: 1e9 * TICKS_PER_NANO as f64 / unit_price(record),
+        rate_per_second: (!concurrency).then(|| 1e9 * TICKS_PER_NANO as f64 / unit_price(record)),
+        open: concurrency.then(|| units(record, *debt)),
         burst: units(record, record.depth),
         mode: mode(record.observe),
         source: prefix(region.prefix),
@@ -211,11 +212,16 @@ fn limit_walk(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
         }
         .to_owned(),
         room: units(record, record.depth.saturating_sub(*debt)),
-        debt_seconds: *debt as f64 / (1e9 * TICKS_PER_NANO as f64),
+        debt_seconds: if concurrency { 0.0 } else { seconds(*debt) },
         refusal: it.refusal.map(|reason| reason.name().to_owned()),
         passes_at: None,
         passes_in_seconds: None,
     }
+}
+
+/// A span in seconds.
+pub(super) fn seconds(span: Ticks) -> f64 {
+    span as f64 / (1e9 * TICKS_PER_NANO as f64)
 }
 
 /// What one unit costs, in ticks.

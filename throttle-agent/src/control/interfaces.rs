@@ -9,37 +9,21 @@ use anyhow::Context as _;
 use super::{Control, kernel};
 use crate::{
     api::wire::Problem,
-    datapath::{self, Attachment, Change, Mode},
+    datapath::{self, Change, Mode},
 };
 
 impl Control {
-    /// Attaches to the interfaces that are there and waits for the others; where one is refused, those that were
-    /// attached by this are detached again.
+    /// Attaches to the interfaces that are there and waits for the others, up to the first that is refused.
     pub fn attach(&mut self, interfaces: &[String], mode: Mode) -> anyhow::Result<()> {
         let present = datapath::interfaces().context("list the interfaces")?;
-        let held: Vec<String> =
-            self.datapath.attachments()?.into_iter().filter(Attachment::attached).map(|it| it.interface).collect();
-        let mut fresh: Vec<&String> = Vec::new();
         for interface in interfaces {
             if !present.iter().any(|it| it.name == *interface) {
                 tracing::warn!(interface, "the interface does not exist; waiting for it");
                 self.datapath.expect(interface, mode);
                 continue;
             }
-            match self.datapath.attach(interface, mode) {
-                Ok(attachment) => tracing::info!(interface, standing = %attachment.standing, "attached"),
-                Err(error) => {
-                    for interface in fresh {
-                        if let Err(error) = self.datapath.detach(interface) {
-                            tracing::error!(interface, "stays attached: {error:#}");
-                        }
-                    }
-                    return Err(error);
-                }
-            }
-            if !held.contains(interface) {
-                fresh.push(interface);
-            }
+            let attachment = self.datapath.attach(interface, mode)?;
+            tracing::info!(interface, standing = %attachment.standing, "attached");
         }
         self.look();
         Ok(())

@@ -43,7 +43,7 @@ use crate::{
     datapath::{Attachment, Datapath},
     events::Names,
     policy::{self, Diagnostics, Document},
-    store::{Block, Store, StoreError},
+    store::{Block, Note, Store, StoreError},
 };
 
 /// The author of what the agent writes by itself.
@@ -61,9 +61,11 @@ pub struct Control {
     store: Store,
     sessions: Sessions,
     clock: Clock,
-    /// The policy in force, and its number: the default one and 0 before the first.
+    /// The policy of the store, and its number: the default one and 0 before the first. Commands edit it.
     document: Document,
     revision: u64,
+    /// What is in force instead, where the kernel has refused the store's policy at the start.
+    kept: Option<Document>,
     /// Set where the policy in force goes back by itself.
     waiting: Option<Waiting>,
     /// Blocks beside the document.
@@ -125,6 +127,7 @@ impl Control {
             clock: Clock::new(),
             document: Document::default(),
             revision: 0,
+            kept: None,
             waiting: None,
             blocks: BTreeMap::new(),
             stale: false,
@@ -176,8 +179,8 @@ impl Control {
                 self.revision = self.store.append(&document, AGENT, "the policy given at the start", now)?;
                 self.document = document;
             }
-            (None, None) if self.datapath.policy().revision > 0 => {
-                let held = self.datapath.policy().revision;
+            (None, None) if self.head().revision > 0 => {
+                let held = self.head().revision;
                 let fault = format!(
                     "the store has no policy, so the kernel keeps revision {held}; \
                      apply your policy file again, or start with the right --state-dir"
@@ -191,17 +194,35 @@ impl Control {
         if self.time_is_over() {
             // What went unconfirmed is not put in force once more; where going back fails, the kernel keeps what it has.
             self.go_back_when_due(Instant::now());
+            if !self.is_in_force() {
+                self.note_kept();
+            }
             self.publish_names();
             return Ok(());
         }
         let (document, revision) = (self.document.clone(), self.revision);
         if let Err(problem) = self.enforce(&document, revision) {
-            let held = self.datapath.policy().revision;
+            let held = self.head().revision;
+            self.note_kept();
             let fault = format!("revision {revision} is not in force, the kernel keeps {held}: {problem}");
             self.faults.note("policy", Err(fault));
             self.publish_names();
         }
         Ok(())
+    }
+
+    /// Looks up what the kernel keeps in place of the store's last policy. It may be of another store: then what the
+    /// last policy says of sources is the best that is known.
+    fn note_kept(&mut self) {
+        self.kept = Some(self.document_of(self.head().revision).unwrap_or_else(|_| self.document.clone()));
+    }
+
+    /// Notes what opening the store found, until a policy is applied.
+    pub fn note_store(&self, notes: &[Note]) {
+        let notes: Vec<String> = notes.iter().map(ToString::to_string).collect();
+        if !notes.is_empty() {
+            self.faults.note("store", Err(notes.join("; ")));
+        }
     }
 
     /// What the rest of the agent may watch.

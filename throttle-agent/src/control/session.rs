@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use throttle_common::words::Unit;
+use throttle_common::words::{Fate, Reason, Unit};
 
 use crate::{
     api::wire::Write,
-    policy::{Document, Limit, Mode, Protocol, units::Rate},
+    policy::{Diagnostic, Document, Limit, Mode, Protocol, units::Rate},
 };
 
 /// The port on which administrators log in, where they do not say.
@@ -67,6 +67,27 @@ impl Session {
             )
         }));
         dangers
+    }
+
+    /// Whether a policy drops what this session needs to reach the host at all: a frame that is refused for its shape is
+    /// refused before anybody's address is looked at.
+    pub(super) fn severed(self, document: &Document) -> Option<Diagnostic> {
+        let Self { address, .. } = self;
+        let shape = if address.is_ipv4() { Reason::Arp } else { Reason::NeighbourDiscovery };
+        let fate = document.shapes.get(&shape).copied().unwrap_or(shape.default_fate());
+        if document.mode == Mode::Observe || fate == Fate::Pass || address.is_loopback() {
+            return None;
+        }
+        Some(Diagnostic {
+            line: None,
+            column: None,
+            path: format!("shapes.{}", shape.name()),
+            name: None,
+            reason: format!(
+                "without it the host is soon out of reach of your session from {address}, which no allow helps"
+            ),
+            remedy: "write \"pass\", or pass --lock-me-out if that is meant".to_owned(),
+        })
     }
 
     fn meets(self, document: &Document, limit: &Limit) -> bool {
@@ -142,6 +163,23 @@ mod tests {
     fn an_allow_wins() {
         let text = "mode = \"enforce\"\n[sources]\nallow = [\"192.0.2.0/28\"]\nblock = [\"192.0.2.0/24\"]";
         assert_eq!(judged(text, &["192.0.2.7/32"]), 0);
+    }
+
+    #[test]
+    fn what_finds_the_sessions_neighbour_must_pass_and_no_allow_helps() {
+        let severed = |address: &str, text: &str| {
+            let session = Session { address: address.parse().unwrap(), port: SSH };
+            session.severed(&policy::parse(text).unwrap()).map(|fault| fault.path)
+        };
+        let text = "mode = \"enforce\"\n[sources]\nallow = [\"192.0.2.7\", \"2001:db8::7\"]\n[shapes]\n";
+        for (shape, hit, spared) in [("arp", ADMIN, "2001:db8::7"), ("neighbour-discovery", "2001:db8::7", ADMIN)] {
+            let drop = format!("{text}{shape} = \"drop\"\n");
+            assert_eq!(severed(hit, &drop), Some(format!("shapes.{shape}")));
+            assert_eq!((severed(spared, &drop), severed("127.0.0.1", &drop)), (None, None));
+            assert_eq!(severed(hit, &drop.replace("enforce", "observe")), None);
+            assert_eq!(severed(hit, &drop.replace("drop", "pass")), None);
+        }
+        assert_eq!(severed(ADMIN, text), None, "it passes by default");
     }
 
     #[test]

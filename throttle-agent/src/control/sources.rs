@@ -24,7 +24,7 @@ const LONGEST: u64 = 100 * 366 * 86_400;
 impl Control {
     /// Every block: the policy's, then those of commands.
     pub fn blocks(&self) -> Result<Vec<wire::Block>, Problem> {
-        let permanent = self.document.sources.block.iter().map(|prefix| wire::Block {
+        let permanent = self.in_force().sources.block.iter().map(|prefix| wire::Block {
             prefix: prefix.net(),
             until: None,
             reason: None,
@@ -54,7 +54,7 @@ impl Control {
         let now = Timestamp::now();
         let added = new.iter().map(|new| block(new, write, author, now)).collect::<Result<Vec<_>, _>>()?;
         let prefixes = self.blocks.keys().chain(added.iter().map(|block| &block.prefix));
-        let dangers = Session::of(write).map_or_else(Vec::new, |session| session.dangers(&self.document, prefixes));
+        let dangers = Session::of(write).map_or_else(Vec::new, |session| session.dangers(self.in_force(), prefixes));
         let mut blocks = self.blocks.clone();
         blocks.extend(added.iter().map(|block| (block.prefix, block.clone())));
         let add = |control: &mut Self| control.replace_blocks(blocks, |control| control.store.add_blocks(&added));
@@ -62,8 +62,8 @@ impl Control {
         tracing::info!(author = %author.name, blocks = added.len(), "blocked");
         let changes = summary("+ block", added.iter().map(|block| block.prefix));
         Ok(Written {
-            revision: self.revision,
-            mode: self.document.mode,
+            revision: self.head().revision,
+            mode: self.mode(),
             changes,
             warnings: dangers,
             session_allow,
@@ -75,7 +75,7 @@ impl Control {
     pub fn delete_blocks(&mut self, prefixes: &[IpNet], author: &Author) -> Result<Written, Problem> {
         let prefixes: BTreeSet<IpNet> = prefixes.iter().map(IpNet::trunc).collect();
         if let Some(missing) = prefixes.iter().find(|prefix| !self.blocks.contains_key(prefix)) {
-            let permanent = self.document.sources.block.iter().any(|block| block.net() == *missing);
+            let permanent = self.in_force().sources.block.iter().any(|block| block.net() == *missing);
             let remedy =
                 if permanent { "it stands in the policy: take it out there" } else { "see `throttle block list`" };
             return Err(Problem::new(ProblemKind::NotFound, format!("no command has blocked {missing}; {remedy}")));
@@ -86,7 +86,7 @@ impl Control {
         self.replace_blocks(blocks, |control| control.store.remove_blocks(&list).map(|_| ()))?;
         tracing::info!(author = %author.name, blocks = list.len(), "unblocked");
         let changes = summary("- block", list.into_iter());
-        Ok(Written { revision: self.revision, mode: self.document.mode, changes, ..Written::default() })
+        Ok(Written { revision: self.head().revision, mode: self.mode(), changes, ..Written::default() })
     }
 
     /// Writes other blocks to the kernel, then to the store; on an error nothing has changed.
@@ -134,7 +134,7 @@ impl Control {
     /// Writes to the kernel what the policy in force, the blocks and the sessions say of sources; on an error the kernel
     /// is as before.
     pub(super) fn write_sources(&mut self) -> Result<(), Problem> {
-        let wanted = self.entries(&self.document);
+        let wanted = self.entries(self.in_force());
         self.datapath.set_sources(&wanted).map_err(|error| kernel(&error))?;
         self.stale = false;
         Ok(())

@@ -5,7 +5,6 @@ use std::{cmp::Reverse, collections::HashMap, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use throttle_common::{
-    gcra::TICKS_PER_NANO,
     packet::Family,
     records::{self, Limit},
     table::WAYS,
@@ -14,7 +13,7 @@ use throttle_common::{
 
 use super::{
     Control,
-    explain::{unit_price, units},
+    explain::{seconds, unit_price, units},
     kernel, views,
 };
 use crate::{
@@ -44,7 +43,7 @@ impl Control {
             let mut busy = 0;
             for family in [Family::V4, Family::V6] {
                 let region = held.record.region(family);
-                let found = self.datapath.talkers(region, family, most);
+                let found = self.datapath.talkers(&held.record, family, most);
                 busy += found.busy;
                 let refused = refused_by(&limit.name, region.prefix, &recent);
                 talkers.extend(found.most.iter().map(|it| talker(it, &held.record, &refused)));
@@ -68,8 +67,8 @@ impl Control {
         Ok(Top {
             at,
             clock_seconds: now as f64 / 1e9,
-            revision: self.revision,
-            mode: self.document.mode,
+            revision: self.head().revision,
+            mode: self.mode(),
             talkers,
             limits,
             reasons: self.reasons()?,
@@ -85,14 +84,16 @@ fn weight(talker: &Talker) -> f64 {
 }
 
 fn talker(it: &datapath::Talker, limit: &Limit, refused: &HashMap<Source, u64>) -> Talker {
+    let concurrency = limit.is_concurrency();
     Talker {
         source: it.source.to_string(),
         limit: records::name_str(&limit.name).to_owned(),
         unit: Unit::from_number(limit.unit).map_or("", Unit::name).to_owned(),
         used: it.debt as f64 / limit.depth.max(1) as f64,
         room: units(limit, limit.depth.saturating_sub(it.debt)),
-        debt_seconds: it.debt as f64 / (1e9 * TICKS_PER_NANO as f64),
-        charged: it.full_at as f64 / unit_price(limit),
+        open: concurrency.then(|| units(limit, it.debt)),
+        debt_seconds: if concurrency { 0.0 } else { seconds(it.debt) },
+        charged: if concurrency { 0.0 } else { it.full_at as f64 / unit_price(limit) },
         refused: refused.get(&it.source).copied().unwrap_or_default(),
     }
 }

@@ -24,22 +24,25 @@ pub(super) const CROWDED: f64 = 0.6;
 const SET_BYTES: u64 = (WAYS * size_of::<records::Slot>() + size_of::<u64>()) as u64;
 
 impl Control {
-    /// The policy in force.
-    pub fn document(&self) -> &Document {
-        &self.document
-    }
-
     /// Everything on one page.
     pub fn status(&self) -> Result<Status, Problem> {
         let limits = self.limits()?;
         let losses = self.datapath.losses().map_err(|error| kernel(&error))?;
         let mut problems = self.problems();
+        problems.extend(self.connections().filter(|it| it.uncounted > 0).map(|it| {
+            format!(
+                "{} connections were not counted: as many as there is room for hold places; limit the service as a whole \
+                 (per = \"service\") below {}",
+                it.uncounted,
+                records::MAX_CONNECTIONS
+            )
+        }));
         problems.extend(limits.iter().flat_map(crowded));
         Ok(Status {
             problems,
             warnings: self.trends.warnings(),
-            mode: self.document.mode,
-            revision: self.revision,
+            mode: self.mode(),
+            revision: self.head().revision,
             pending: self.pending(),
             session_allows: self.sessions.allows().to_vec(),
             attachments: self.attachments(),
@@ -75,7 +78,7 @@ impl Control {
         let of = |limit: &policy::Limit| {
             held.iter().find(|held| records::name_str(&held.record.name) == limit.name).cloned()
         };
-        self.document.limits.iter().filter_map(|limit| Some((limit, of(limit)?))).collect()
+        self.in_force().limits.iter().filter_map(|limit| Some((limit, of(limit)?))).collect()
     }
 
     /// Every limit that is in force.
@@ -114,13 +117,13 @@ impl Control {
             .iter()
             .map(|it| format!("{} ({})", it.interface, it.mode.as_deref().unwrap_or("not attached")))
             .collect();
-        let mode = if self.document.mode == Mode::Enforce { "enforcing" } else { "observing" };
+        let mode = if self.mode() == Mode::Enforce { "enforcing" } else { "observing" };
         let problems = match self.problems().len() {
             0 => "healthy".to_owned(),
             1 => "1 problem".to_owned(),
             many => format!("{many} problems"),
         };
-        format!("{mode} revision {} on {}; {problems}", self.revision, interfaces.join(", "))
+        format!("{mode} revision {} on {}; {problems}", self.head().revision, interfaces.join(", "))
     }
 
     /// What becomes of the interfaces when the agent has ended, in one line.
@@ -129,7 +132,7 @@ impl Control {
         let attached: Vec<&str> =
             self.attachments.iter().filter(|it| it.attached()).map(|it| it.interface.as_str()).collect();
         let on = attached.join(", ");
-        match (self.document.mode, self.datapath.outlives_agent()) {
+        match (self.mode(), self.datapath.outlives_agent()) {
             _ if attached.is_empty() => "ended; no interface is throttled".to_owned(),
             (_, false) => format!("ended, and with it the throttling of {on}: {}", datapath::PRIVATE_PINS),
             (Mode::Enforce, true) => {
@@ -162,7 +165,7 @@ impl Control {
         Table { sets: layout.sets.into(), sets_used: used, bytes: u64::from(layout.sets) * SET_BYTES }
     }
 
-    /// A revision: the one in force, or any that is kept.
+    /// A revision: the last, which commands edit, or any that is kept.
     pub fn policy(&self, revision: Option<u64>) -> Result<PolicyView, Problem> {
         let held = match revision {
             Some(number) => Some(self.store.revision(number).map_err(|error| stored(&error))?),
@@ -188,7 +191,7 @@ impl Control {
         let revisions = self.store.revisions().map_err(|error| stored(&error))?;
         Ok(History {
             revisions: revisions.into_iter().map(revision_view).collect(),
-            current: self.revision,
+            current: self.head().revision,
             pending: self.pending(),
         })
     }
@@ -206,7 +209,7 @@ impl Control {
 
     /// How a policy differs from the one in force.
     pub fn diff(&self, document: &Document) -> DiffReport {
-        DiffReport { revision: self.revision, changes: policy::diff(&self.document, document) }
+        DiffReport { revision: self.head().revision, changes: policy::diff(self.in_force(), document) }
     }
 }
 

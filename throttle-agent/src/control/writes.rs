@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{Control, Waiting, refused, session::Session, stored};
 use crate::{
     api::wire::{Problem, ProblemKind, Write, Written},
-    policy::{self, Diagnostic, Document, edit::EditError},
+    policy::{self, Diagnostic, Diagnostics, Document, edit::EditError},
     store::Pending,
 };
 
@@ -44,7 +44,7 @@ pub fn read_document(document: Option<Document>, toml: Option<String>) -> Result
 }
 
 impl Control {
-    /// Puts a policy in force. With `expected` it is refused unless that revision is.
+    /// Puts a policy in force. With `expected` it is refused unless that revision is the last.
     pub fn apply(
         &mut self,
         document: Document,
@@ -54,7 +54,7 @@ impl Control {
     ) -> Result<Written, Problem> {
         if let Some(expected) = expected.filter(|&expected| expected != self.revision) {
             let detail = format!(
-                "revision {} is in force, not {expected}: somebody else has written; look at it and try again",
+                "revision {} is the last, not {expected}: somebody else has written; look at it and try again",
                 self.revision
             );
             return Err(Problem::new(ProblemKind::OtherRevision, detail));
@@ -62,7 +62,7 @@ impl Control {
         self.put(document, write, author, author.message(write))
     }
 
-    /// Changes the policy in force by one command.
+    /// Changes the last policy by one command.
     pub fn edit(
         &mut self,
         change: impl FnOnce(&Document) -> Result<Document, EditError>,
@@ -82,9 +82,10 @@ impl Control {
     ) -> Result<Written, Problem> {
         let window = window(write)?;
         let warnings = self.new_warnings(&document)?;
-        let changes = policy::diff(&self.document, &document);
+        let changes = policy::diff(self.in_force(), &document);
         let dangers = self.dangers(&document, write);
-        if changes.is_empty() && self.revision > 0 && window.is_none() {
+        let severed = self.severed(&document, write)?;
+        if changes.is_empty() && self.revision > 0 && self.is_in_force() && window.is_none() {
             return self.unchanged(dangers, write, author);
         }
         // Compiled before anything is written, so that a policy that does not fit changes nothing.
@@ -97,12 +98,13 @@ impl Control {
         };
         (self.document, self.revision) = (document, revision);
         self.waiting = pending.map(Waiting::new);
+        self.faults.note("store", Ok(()));
         tracing::info!(author = %author.name, revision, changes = changes.len(), note = message, "policy in force");
         Ok(Written {
             revision,
             changes: changes.iter().map(ToString::to_string).collect(),
-            mode: self.document.mode,
-            warnings: warnings.into_iter().chain(dangers).collect(),
+            mode: self.mode(),
+            warnings: warnings.into_iter().chain(dangers).chain(severed).collect(),
             pending: self.pending(),
             session_allow,
         })
@@ -112,7 +114,7 @@ impl Control {
     pub(super) fn new_warnings(&self, document: &Document) -> Result<Vec<String>, Problem> {
         let texts = |document| Ok(policy::check(document)?.iter().map(Diagnostic::text).collect());
         let mut warnings: Vec<String> = texts(document).map_err(refused)?;
-        let known: Vec<String> = texts(&self.document).unwrap_or_default();
+        let known: Vec<String> = texts(self.in_force()).unwrap_or_default();
         warnings.retain(|warning| !known.contains(warning));
         Ok(warnings)
     }
@@ -139,9 +141,10 @@ impl Control {
     /// The same policy again: nothing is written, but the session may need its allow, or be forced out of it.
     fn unchanged(&mut self, dangers: Vec<String>, write: &Write, author: &Author) -> Result<Written, Problem> {
         let ((), session_allow) = self.protecting(&dangers, write, author, Self::write_sources)?;
+        self.faults.note("store", Ok(()));
         Ok(Written {
             revision: self.revision,
-            mode: self.document.mode,
+            mode: self.mode(),
             warnings: dangers,
             pending: self.pending(),
             session_allow,
@@ -152,6 +155,22 @@ impl Control {
     /// What a policy would do to the session that it is written from.
     pub(super) fn dangers(&self, document: &Document, write: &Write) -> Vec<String> {
         Session::of(write).map_or_else(Vec::new, |session| session.dangers(document, self.blocks.keys()))
+    }
+
+    /// What a policy would take from the session that it is written from and no allow gives back: refused, unless the
+    /// writer asks for it. What is taken already, by the policy in force, is not told again.
+    pub(super) fn severed(&self, document: &Document, write: &Write) -> Result<Option<String>, Problem> {
+        let Some(session) = Session::of(write) else { return Ok(None) };
+        match session.severed(document) {
+            Some(fault) if session.severed(self.in_force()).is_none() => {
+                if write.lock_out {
+                    Ok(Some(fault.text()))
+                } else {
+                    Err(refused(Diagnostics(vec![fault])))
+                }
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Takes a revision back that could not be put in force, and says why it could not.

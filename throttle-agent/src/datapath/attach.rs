@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     Datapath, Interface, PROGRAMS,
     bpf::{self, LinkInfo},
-    ethtool, interfaces,
+    ethtool,
+    foreign::foreign,
+    interfaces,
     load::load_program,
     pins::{detach_interface, remove_link},
     rename::{is_on, links, open_link},
@@ -127,7 +129,11 @@ impl Datapath {
             anyhow!("there is no interface {interface}; there are: {}", names.join(", "))
         })?;
         self.follow_names(&all)?;
+        let fresh = !self.pins.link(interface).exists();
         let standing = self.attach_to(device, mode)?;
+        if fresh {
+            self.undo.links.insert(interface.to_owned());
+        }
         self.asked.insert(interface.to_owned(), mode);
         self.refused.remove(interface);
         Ok(attachment(interface, Some(mode), Some(device), Standing::Attached(standing)))
@@ -188,7 +194,7 @@ impl Datapath {
         };
         let own_program = ours.as_ref().map(|(_, info)| info.program);
         if let Some(id) = device.programs().find(|&id| Some(id) != own_program) {
-            bail!("{}", foreign(name, id));
+            bail!("{}", foreign(device, id, self.pins.root()));
         }
         let Some((link, info)) = ours else { return self.attach_anew(device, mode) };
         let in_force = mode_of(device, &info);
@@ -265,18 +271,6 @@ fn attachment(name: &str, asked: Option<Mode>, device: Option<&Interface>, stand
 
 pub(super) fn mode_of(device: &Interface, link: &LinkInfo) -> XdpMode {
     if device.generic == Some(link.program) { XdpMode::Generic } else { XdpMode::Native }
-}
-
-/// Who else sits on an interface, and what to do about it.
-pub(super) fn foreign(interface: &str, id: u32) -> String {
-    let name = match bpf::program_name(id) {
-        Ok(name) => format!("XDP program {id} (`{name}`)"),
-        Err(_) => format!("XDP program {id} (its name is for root to see: bpftool prog show id {id})"),
-    };
-    format!(
-        "{name}, which is not throttle's, is attached to {interface}, which has room for one; stop what attached it, \
-         or remove it: ip link set dev {interface} xdp off"
-    )
 }
 
 /// What the kernel meant.

@@ -29,6 +29,7 @@ use super::{
     sources::Sources,
     tables::{Tables, map},
     tallies::Tallies,
+    undo::Undo,
 };
 use crate::policy::{self, Compiled, HeldLimit, Layout};
 
@@ -131,9 +132,10 @@ impl Datapath {
             },
             None => {
                 let draft = pins.draft()?;
-                let datapath = Self::load(pins, draft.directory(), options)?;
+                let mut datapath = Self::load(pins, draft.directory(), options)?;
                 datapath.begin(draw_secret()?, options.table_sets, Vec::new());
                 draft.finish(&datapath.pins)?;
+                datapath.undo.maps = true;
                 Ok(datapath)
             }
         }
@@ -177,6 +179,7 @@ impl Datapath {
             _ => None,
         };
         Ok(Self {
+            undo: Undo::nothing(pins.root().to_owned()),
             pins,
             tables: Tables::new(&ebpf)?,
             tallies: Tallies::new(&ebpf)?,

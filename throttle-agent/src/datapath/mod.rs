@@ -19,6 +19,7 @@ pub mod doctor;
 mod ethtool;
 mod events;
 pub mod explain;
+mod foreign;
 mod grace;
 mod interfaces;
 mod load;
@@ -39,6 +40,7 @@ mod switch;
 mod tables;
 mod talkers;
 mod tallies;
+mod undo;
 mod watch;
 
 use std::{collections::BTreeMap, sync::Weak};
@@ -51,7 +53,7 @@ use aya::{
 
 use self::{
     apply::Owed, grace::Grace, migrate::Handover, pins::Pins, reconcile::Refused, sources::Sources, tables::Tables,
-    tallies::Tallies,
+    tallies::Tallies, undo::Undo,
 };
 pub use self::{
     attach::{Attachment, Mode, Standing, XdpMode},
@@ -78,6 +80,8 @@ const PROGRAMS: [&str; 2] = ["throttle", "throttle_frags"];
 
 /// The loaded programs and their maps. One process at a time holds those of a pin directory.
 pub struct Datapath {
+    /// First, so that it is done under the lock that goes with the pins.
+    undo: Undo,
     pins: Pins,
     ebpf: Ebpf,
     tables: Tables,

@@ -31,7 +31,7 @@ use super::{
 };
 
 /// Where the BPF file system is mounted by convention.
-const MOUNT_POINT: &str = "/sys/fs/bpf";
+pub(super) const MOUNT_POINT: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of include/uapi/linux/magic.h.
 const MAGIC: i64 = 0xcafe_4a11;
 

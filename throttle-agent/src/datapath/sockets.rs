@@ -98,8 +98,11 @@ impl Datapath {
         let (place, beside) = (place(self.pins.root()), self.pins.root().join("sockets-new"));
         remove(&beside)?;
         link.pin(&beside).context("cannot pin the link of the program that watches sockets")?;
+        let fresh = !place.exists();
         // The last that holds the old link is its pin.
-        fs::rename(&beside, &place).context("cannot name the link of the program that watches sockets")
+        fs::rename(&beside, &place).context("cannot name the link of the program that watches sockets")?;
+        self.undo.sockets |= fresh;
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use throttle_common::{
     gcra::{self, Ticks},
     packet::Family,
-    records::Region,
+    records::{Limit, Region},
     table,
 };
 
@@ -64,6 +64,7 @@ impl Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Prefix(prefix) if prefix.prefix_len() == 0 => f.write_str("everybody"),
             Self::Prefix(prefix) if prefix.prefix_len() == prefix.max_prefix_len() => prefix.addr().fmt(f),
             Self::Prefix(prefix) => prefix.fmt(f),
             Self::Fingerprint(key) => write!(f, "#{key:016x}"),
@@ -72,14 +73,19 @@ impl fmt::Display for Source {
 }
 
 impl Datapath {
-    /// The `most` sources of a region that owe most. One pass over the region, in the order of memory.
-    pub fn talkers(&self, region: &Region, family: Family, most: usize) -> Talkers {
+    /// The `most` sources of a limit that owe most, of one family. One pass over the region, in the order of memory.
+    pub fn talkers(&self, limit: &Limit, family: Family, most: usize) -> Talkers {
         /// Words between two readings of the clock: see [`Datapath::occupancy`].
         const BETWEEN_READINGS: usize = 256;
+        let region = limit.region(family);
+        if family == Family::V6 && limit.v6 == limit.v4 {
+            // One bucket for everybody was looked at already.
+            return Talkers::default();
+        }
         let mut held = Held { most, heap: BinaryHeap::with_capacity(most + 1) };
         let mut busy = 0;
         for chunk in self.tables.buckets.run(region.base, region.sets).chunks(BETWEEN_READINGS) {
-            let now = gcra::ticks(self.now());
+            let now = limit.reading(gcra::ticks(self.now()));
             for slot in chunk.chunks_exact(2) {
                 let full_at = slot[1].load(Ordering::Relaxed);
                 let debt = if table::is_lock(full_at) { 0 } else { gcra::debt(full_at, now) };

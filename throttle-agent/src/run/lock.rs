@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -52,6 +52,7 @@ impl Socket {
     /// things in it is not ours, and stays as it is.
     pub fn bind(path: &Path, group: Option<u32>) -> anyhow::Result<Self> {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        left_behind(path)?;
         private_directory(directory, 0o750)?;
         if let Some(group) = group {
             let_in(directory, path, group)?;
@@ -60,11 +61,8 @@ impl Socket {
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&beside);
         let lock = Lock::take(file.with_context(|| format!("open {}", beside.display()))?, path)?;
         // The lock is ours: whatever lies here was left behind by an agent that was killed.
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("remove the old socket {}", path.display()));
-            }
-            _ => {}
+        if left_behind(path)? {
+            fs::remove_file(path).with_context(|| format!("remove the old socket {}", path.display()))?;
         }
         let listener = std::os::unix::net::UnixListener::bind(path)
             .with_context(|| format!("bind the API's socket {}", path.display()))?;
@@ -87,6 +85,19 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Whether a socket lies at a path. What is no socket is somebody's, and not for us to remove.
+fn left_behind(path: &Path) -> anyhow::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => Ok(true),
+        Ok(_) => bail!(
+            "--socket {}: something is there that is no socket, and stays; choose another path, or move it away",
+            path.display()
+        ),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("look at the socket {}", path.display())),
     }
 }
 
@@ -154,6 +165,20 @@ mod tests {
         assert!(!path.exists());
         fs::rename(dir.path().join("stale"), &path).unwrap();
         Socket::bind(&path, None).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_socket_is_left_alone_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (letter, link) = (dir.path().join("letter"), dir.path().join("link"));
+        fs::write(&letter, "private").unwrap();
+        std::os::unix::fs::symlink(&letter, &link).unwrap();
+        for path in [&letter, &link] {
+            let refusal = Socket::bind(path, None).unwrap_err().to_string();
+            assert!(refusal.contains(&path.display().to_string()) && refusal.contains("no socket"), "{refusal}");
+        }
+        assert_eq!(fs::read_to_string(&link).unwrap(), "private");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing was left beside it");
     }
 
     #[test]

@@ -35,12 +35,12 @@ impl fmt::Display for Note {
         match self {
             Self::Repaired => f.write_str(
                 "the store was damaged and could be repaired; the last change before the damage may be missing: compare \
-                 `throttle policy history` with what you expect",
+                 `throttle policy history` with what you expect, and apply your policy file",
             ),
             Self::MovedAside { to, cause } => write!(
                 f,
-                "the store could not be trusted ({cause}); it was moved to {}, and the kernel keeps its last policy: \
-                 apply your policy file again",
+                "the store could not be trusted ({cause}) and was moved to {}; what was in it, blocks included, is not \
+                 known any more: apply your policy file again",
                 to.display()
             ),
         }

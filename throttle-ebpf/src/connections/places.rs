@@ -1,11 +1,11 @@
 //! The places of one limit: taken, given back, and what is asked for.
 
 use throttle_common::{
-    connections::{self, PLACE, STANDING, taken},
+    connections::{self, PLACE, STANDING, open},
     gcra::{self, MAX_DEPTH, Ticks},
     handshakes::Asking,
     limits::{Table as _, outcome},
-    records::{Hold, Limit, Region},
+    records::{Hold, Limit},
     table::{self, Check, Look as _, Request, Set as _, TRIES, WAYS, check},
     words::{Outcome, Overflow, Reason},
 };
@@ -126,22 +126,9 @@ fn weigh(entering: &Entering, limit: &Limit) -> Option<Reason> {
     let cell = HANDSHAKES.get_ptr_mut(asking.cell)?;
     // SAFETY: an element of the map.
     let cell = unsafe { atomic::load(cell) };
-    let begun = asking.begin(cell, entering.connection.since, open(region, key, entering)?, limit.depth / PLACE);
+    let open = open(&Maps.set(region.set(key, entering.secret))?, key);
+    let begun = asking.begin(cell, entering.connection.since, open, limit.depth / PLACE);
     if begun.is_none() { Some(Reason::ConnectionLimit) } else { None }
-}
-
-/// How many places the source has. Where they are an aggregate's, none: the completed handshake decides.
-#[inline(always)]
-fn open(region: &Region, key: u64, entering: &Entering) -> Option<u64> {
-    let set = Maps.set(region.set(key, entering.secret))?;
-    let mut way = 0;
-    while way < WAYS {
-        if set.key(way) == key {
-            return Some(taken(gcra::debt(set.tat(way), STANDING)));
-        }
-        way += 1;
-    }
-    Some(0)
 }
 
 /// Notes that the source asks for a connection. After [`TRIES`] lost races it is not noted: the completed handshake

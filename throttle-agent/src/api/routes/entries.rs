@@ -65,7 +65,7 @@ pub(crate) async fn delete_limit(
 /// Every service.
 #[utoipa::path(get, path = "/v1/services", tag = "services", responses((status = 200, body = Envelope<Services>)))]
 pub(crate) async fn services(State(api): State<Api>) -> Answer<Services> {
-    let services = api.control.ask(|control| Ok(control.document().services.clone())).await?;
+    let services = api.control.ask(|control| Ok(control.in_force().services.clone())).await?;
     Ok(answer(Services { services }))
 }
 

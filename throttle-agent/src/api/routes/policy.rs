@@ -19,7 +19,7 @@ use crate::{
     control::{Author, Control, read_document},
 };
 
-/// A revision of the policy: the one in force, or any that is kept.
+/// A revision of the policy: the last, which commands edit, or any that is kept.
 #[utoipa::path(
     get, path = "/v1/policy", tag = "policy", params(PolicyQuery),
     responses((status = 200, body = Envelope<PolicyView>, headers(("etag", description = "The revision"))),
@@ -56,7 +56,7 @@ pub(crate) async fn diff(State(api): State<Api>, Asked(request): Asked<CheckRequ
 /// Puts a policy in force, wholly or not at all.
 #[utoipa::path(
     post, path = "/v1/policy/apply", tag = "policy", request_body = ApplyRequest,
-    params(("if-match" = Option<String>, Header, description = "Refuse unless this revision is in force")),
+    params(("if-match" = Option<String>, Header, description = "Refuse unless this revision is the last")),
     responses((status = 200, body = Envelope<Written>),
         (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]

@@ -18,7 +18,7 @@ use crate::{
 
 async fn show(api: &Api, of: fn(&Document) -> &Vec<Prefix>) -> Answer<Prefixes> {
     let list = |list: &Vec<Prefix>| list.iter().map(|prefix| prefix.net()).collect();
-    let prefixes = api.control.ask(move |control| Ok(list(of(control.document())))).await?;
+    let prefixes = api.control.ask(move |control| Ok(list(of(control.in_force())))).await?;
     Ok(answer(Prefixes { prefixes }))
 }
 

@@ -103,7 +103,8 @@ pub struct Walk {
     pub reason: String,
     /// The limit that refuses it, or would.
     pub limit: Option<String>,
-    /// From when on such a packet passes, if nobody sends any before; absent where it never will.
+    /// From when on such a packet passes, if nobody sends any before; absent where it never will, or where that depends on
+    /// connections that close.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub passes_at: Option<Timestamp>,
     /// How long that is, in seconds; 0 where it passes now.
@@ -138,8 +139,11 @@ pub struct LimitWalk {
     pub asked: bool,
     /// `packets`, `bytes` or `connections`.
     pub unit: String,
-    /// Units each second that it admits in the long run.
-    pub rate_per_second: f64,
+    /// Units each second that it admits in the long run; absent where it counts connections that are open.
+    pub rate_per_second: Option<f64>,
+    /// Connections of this source that are open, where it counts those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<u64>,
     /// Units that it admits at once.
     pub burst: u64,
     /// Whether it refuses, or only observes.
@@ -155,11 +159,12 @@ pub struct LimitWalk {
     pub bucket: String,
     /// Units that this bucket has room for now.
     pub room: u64,
-    /// How long until it is full again, in seconds.
+    /// How long until it is full again, in seconds; 0 where it counts connections.
     pub debt_seconds: f64,
     /// Why it refuses the packet, or would where it only observes.
     pub refusal: Option<String>,
-    /// From when on it lets such a packet pass, if nobody sends any before; absent where it never will.
+    /// From when on it lets such a packet pass, if nobody sends any before; absent where it never will, or where that
+    /// depends on connections that close.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub passes_at: Option<Timestamp>,
     /// How long that is, in seconds; 0 where it does now.

@@ -12,7 +12,7 @@ use crate::policy::{Change, Document};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PolicyQuery {
-    /// Absent for the one in force.
+    /// Absent for the last.
     pub revision: Option<u64>,
 }
 
@@ -47,7 +47,7 @@ pub struct RevisionView {
 pub struct History {
     /// The newest first.
     pub revisions: Vec<RevisionView>,
-    /// The one in force.
+    /// The one in force; 0 where none is.
     pub current: u64,
     /// Set where the one in force goes back by itself.
     pub pending: Option<Pending>,

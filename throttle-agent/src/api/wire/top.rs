@@ -56,11 +56,14 @@ pub struct Talker {
     pub used: f64,
     /// Units that it has room for.
     pub room: u64,
-    /// How long until it is full again, in seconds.
+    /// How long until it is full again, in seconds; 0 where the limit counts open connections.
     pub debt_seconds: f64,
     /// Units that were charged since some instant, and those that would have been had the source never paused: the growth
     /// of this between two looks is what the source was admitted where it was in debt throughout, and more where not.
     pub charged: f64,
+    /// Its connections that are open, where the limit counts those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<u64>,
     /// Its refusals by this limit within the last minute that were sampled.
     pub refused: u64,
 }

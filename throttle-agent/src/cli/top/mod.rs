@@ -38,7 +38,7 @@ use super::{
 /// How often to look, and how to show it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Keys: 1-4 or Tab choose what is shown, s the column to sort by, r turns the order round, / filters, Esc takes the filter
+Keys: 1-5 or Tab choose what is shown, s the column to sort by, r turns the order round, / filters, Esc takes the filter
 back, p pauses, + and - change the interval, arrows scroll, q ends.
 
 Examples:

@@ -13,7 +13,7 @@ use super::{
     sheet::{Looks, Sheet, View},
 };
 
-const KEYS: &str = "1-4 view  s sort  r reverse  / filter  Esc all  p pause  +/- interval  arrows scroll  q quit";
+const KEYS: &str = "1-5 view  s sort  r reverse  / filter  Esc all  p pause  +/- interval  arrows scroll  q quit";
 
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, looks: &Looks, state: &State) {

@@ -25,6 +25,7 @@ fn talker(source: &str, limit: &str, used: f64, charged: f64, refused: u64) -> T
         used,
         room: (100.0 * (1.0 - used)).round() as u64,
         debt_seconds: used * 2.0,
+        open: None,
         charged,
         refused,
     }
@@ -49,6 +50,7 @@ fn look(second: u32) -> Top {
             talker("203.0.113.7", "few", 1.0, f64::from(second) * 50.0, 412),
             talker("198.51.100.4", "few", 0.5, f64::from(second) * 20.0, 0),
             talker("2001:db8:7::/64", "wide", 0.01, f64::from(second) * 3.0, 0),
+            Talker { open: Some(12), room: 38, ..talker("198.51.100.9", "open", 0.24, 0.0, 3) },
         ],
         limits: vec![TopLimit {
             limit: "few".to_owned(),
@@ -103,7 +105,7 @@ fn the_screen_shows_rates_between_two_looks_and_what_the_keys_do() {
         screen[0],
         "throttle enforcing, revision 3, 14:03:00Z: 70/s passed, 900/s refused, 0/s observed  every 1s"
     );
-    assert_eq!(screen[1], " 1 talkers   2 limits   3 reasons   4 refused");
+    assert_eq!(screen[1], " 1 talkers   2 limits   3 reasons   4 refused   5 connections");
     assert_eq!(
         screen[3..7],
         [
@@ -125,6 +127,8 @@ fn keys_choose_the_view() {
     assert!(drawn(&looks, &state)[5].starts_with("source-limit  drop       900/s"));
     press(&mut state, "4");
     assert!(drawn(&looks, &state)[4].starts_with("203.0.113.7  few    source-limit  drop         412  14:02:59.500Z"));
+    press(&mut state, "5");
+    assert_eq!(drawn(&looks, &state)[4], "198.51.100.9  open     12    38  24 %                  3");
 }
 
 #[test]

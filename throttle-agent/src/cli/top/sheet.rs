@@ -20,11 +20,13 @@ pub(super) enum View {
     Reasons,
     /// Who was refused.
     Refused,
+    /// Who has connections open, where a limit counts them.
+    Connections,
 }
 
 impl View {
     /// In the order of their keys.
-    pub(super) const ALL: [Self; 4] = [Self::Talkers, Self::Limits, Self::Reasons, Self::Refused];
+    pub(super) const ALL: [Self; 5] = [Self::Talkers, Self::Limits, Self::Reasons, Self::Refused, Self::Connections];
 
     /// A heading that begins with `>` is one of numbers.
     const fn headings(self) -> &'static [&'static str] {
@@ -45,6 +47,7 @@ impl View {
             ],
             Self::Reasons => &["REASON", "OUTCOME", ">PACKETS", ">BYTES", ">IN ALL"],
             Self::Refused => &["SOURCE", "LIMIT", "REASON", "OUTCOME", ">SAMPLED", "LAST"],
+            Self::Connections => &["SOURCE", "LIMIT", ">OPEN", ">ROOM", ">USED", ">REFUSED (SAMPLED)"],
         }
     }
 
@@ -60,6 +63,7 @@ impl View {
             Self::Limits => "limits",
             Self::Reasons => "reasons",
             Self::Refused => "refused",
+            Self::Connections => "connections",
         }
     }
 }
@@ -168,6 +172,7 @@ impl Looks {
             View::Limits => self.limits(),
             View::Reasons => self.reasons(),
             View::Refused => self.refused(),
+            View::Connections => self.connections(),
         }
     }
 
@@ -196,7 +201,7 @@ impl Looks {
         Sheet {
             title: "Talkers: sources that use their limits most (a rate is at most; it is exact where a source never paused)",
             headings: View::Talkers.headings(),
-            rows: self.now.talkers.iter().map(row).collect(),
+            rows: self.now.talkers.iter().filter(|it| it.open.is_none()).map(row).collect(),
             empty: "no source owes anything to a limit",
         }
     }
@@ -273,6 +278,25 @@ impl Looks {
             headings: View::Refused.headings(),
             rows: rows.collect(),
             empty: "no refusal was sampled within the last minute",
+        }
+    }
+
+    fn connections(&self) -> Sheet {
+        let rows = self.now.talkers.iter().filter_map(|it| {
+            Some(vec![
+                Field::text(&it.source),
+                Field::text(&it.limit),
+                Field::number(it.open? as f64, |open| count(open as u64)),
+                Field::number(it.room as f64, |room| count(room as u64)),
+                Field::number(it.used, percent),
+                Field::number(it.refused as f64, |refused| count(refused as u64)),
+            ])
+        });
+        Sheet {
+            title: "Connections: sources that have most open, where a limit counts them",
+            headings: View::Connections.headings(),
+            rows: rows.collect(),
+            empty: "no connection is open that a limit counts",
         }
     }
 

@@ -4,9 +4,8 @@ use std::{io, os::fd::AsFd, path::Path};
 
 use super::{
     super::{
-        Interface,
-        attach::foreign,
-        bpf, ethtool,
+        Interface, bpf, ethtool,
+        foreign::foreign,
         netlink::{GENERIC, ask, attribute, attributes, number},
         pins::link_path,
     },
@@ -101,7 +100,7 @@ fn programs(device: &Interface, pin_dir: &Path) -> Vec<Finding> {
     let finding = |id| {
         if Some(id) != ours {
             let remedy = "stop what attached it, or see its own documentation; then run this again";
-            return Finding::new(&device.name, Level::Fault, foreign(&device.name, id), remedy);
+            return Finding::new(&device.name, Level::Fault, foreign(device, id, pin_dir), remedy);
         }
         if device.generic == Some(id) {
             let text = "throttled in generic mode, which costs far more per packet";

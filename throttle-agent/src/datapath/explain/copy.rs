@@ -1,7 +1,9 @@
 //! A copy of all that one packet meets, and the decisions on it at any instant.
 
 use throttle_common::{
+    connections::{self, PLACE},
     gcra::{self, TICKS_PER_NANO, Ticks},
+    handshakes::MOMENT_BITS,
     limits::{Charge, Clock, Question, Table, outcome, weigh},
     proven::{Claim, Line},
     records::{Limit, Policy, Slot, SourceEntry},
@@ -17,8 +19,11 @@ pub(super) struct Copy {
     /// What policy says of the source; nothing where it has no entry.
     pub(super) entry: SourceEntry,
     pub(super) question: Question,
-    /// The limits of the packet's scope, by number.
+    /// The limits of the packet's scope, by number: on open connections, which are asked first, and on rates.
+    pub(super) concurrent: Vec<(u16, Limit)>,
     pub(super) limits: Vec<(u16, Limit)>,
+    /// What the source has asked of the first of these, in their order.
+    pub(super) asked: Vec<u64>,
     /// The sets in which the source has its buckets, by place.
     pub(super) sets: Vec<(u32, [Slot; WAYS])>,
     /// The aggregates' buckets, by place.
@@ -83,6 +88,17 @@ impl Copy {
         // As the program does: the first limit that refuses ends it; one that only observes lets it go on, and the first
         // of those names the verdict.
         let mut verdict = told(Reason::Admitted, Outcome::Pass);
+        for (index, (number, limit)) in self.concurrent.iter().enumerate() {
+            let Some(reason) = self.weigh_connection(index, at) else { continue };
+            let outcome = self.answered(outcome(limit, host_observes), at);
+            let refusal = Foretold { reason, outcome, limit: Some(*number) };
+            if outcome != Outcome::Observe {
+                return refusal;
+            }
+            if verdict.outcome == Outcome::Pass {
+                verdict = refusal;
+            }
+        }
         for (number, limit) in &self.limits {
             let Some(reason) = self.weigh(limit, at).0 else { continue };
             let refusal =
@@ -100,6 +116,7 @@ impl Copy {
     /// From when on the packet passes, at `now` or later.
     pub(super) fn passes_at(&self, now: u64) -> Option<u64> {
         let mut turns = vec![self.entry.blocked_until];
+        turns.extend(moments(now));
         self.limits.iter().for_each(|(_, limit)| turns.extend(self.turns(limit, now)));
         first(now, turns, |at| matches!(self.judge(at).outcome, Outcome::Pass | Outcome::Observe))
     }
@@ -128,7 +145,37 @@ impl Copy {
                 passes_at: first(now, self.turns(record, now), |at| self.weigh(record, at).0.is_none()),
             }
         };
-        self.limits.iter().map(one).collect()
+        let connections = (0..self.concurrent.len()).map(|index| self.walk_connection(index, now));
+        connections.chain(self.limits.iter().map(one)).collect()
+    }
+
+    /// What a limit on open connections says to a SYN: see `throttle_common::handshakes`. Another packet is not asked
+    /// about; the one that completes a handshake takes a place.
+    fn weigh_connection(&self, index: usize, at: u64) -> Option<Reason> {
+        let (_, limit) = &self.concurrent[index];
+        if !self.question.opens_connection() {
+            return None;
+        }
+        let set = self.set(self.question.place(limit)?)?;
+        let open = connections::open(&set, self.question.key(limit));
+        let begun = self.question.asking(limit).begin(self.asked[index], at, open, limit.depth / PLACE);
+        if begun.is_none() { Some(Reason::ConnectionLimit) } else { None }
+    }
+
+    fn walk_connection(&self, index: usize, now: u64) -> Weighed {
+        let (number, record) = self.concurrent[index];
+        let set = self.question.place(&record).and_then(|place| self.set(place));
+        let open = set.map_or(0, |set| connections::open(&set, self.question.key(&record)));
+        Weighed {
+            number,
+            record,
+            asked: self.question.opens_connection() && self.question.place(&record).is_some(),
+            refusal: self.weigh_connection(index, now),
+            bucket: if open > 0 { Bucket::Own } else { Bucket::New },
+            debt: open * PLACE,
+            cost: PLACE,
+            passes_at: first(now, moments(now), |at| self.weigh_connection(index, at).is_none()),
+        }
     }
 
     fn weigh(&self, limit: &Limit, at: u64) -> (Option<Reason>, Charge) {
@@ -162,6 +209,11 @@ impl Copy {
         let room = gcra::admit(self.answers, gcra::ticks(at), budget.cost, budget.depth).is_some();
         if outcome == Outcome::Reject && !(self.answerable && room) { Outcome::Drop } else { outcome }
     }
+}
+
+/// The instants at which what a source has asked for grows old: after two moments it is counted no more.
+fn moments(now: u64) -> Vec<u64> {
+    (1..=3).map(|ahead| ((now >> MOMENT_BITS) + ahead) << MOMENT_BITS).collect()
 }
 
 /// The first of these instants, from `now` on, at which something is so; `now` itself is one of them.

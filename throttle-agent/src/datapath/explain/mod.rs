@@ -33,7 +33,7 @@ use super::{
 pub struct Explained {
     /// The service that the packet is for, by its number.
     pub service: Option<(u16, Service)>,
-    /// The limits that it meets, in the order in which they are asked.
+    /// The limits that it meets, in the order in which they are asked: those on open connections first.
     pub limits: Vec<Weighed>,
     /// What becomes of it.
     pub verdict: Foretold,
@@ -135,21 +135,27 @@ impl Datapath {
         let entry = self.entry(packet).context("cannot look the source up")?.unwrap_or_default();
         let service = if policy.has_services == 0 { None } else { services::find(&self.tables.directory(), packet) };
         let scope = service.as_ref().map_or(policy.scope, |(_, service)| service.scope);
-        let numbers = scope.limits.into_iter().take(scope.count.into());
-        let limits: Vec<_> = numbers.map(|number| (number, self.tables.limit(number))).collect();
+        let held = |numbers: &[u16]| -> Vec<(u16, Limit)> {
+            numbers.iter().map(|&number| (number, self.tables.limit(number))).collect()
+        };
+        let (rates, rest) = scope.limits.split_at(usize::from(scope.count).min(scope.limits.len()));
+        let (limits, concurrent) = (held(rates), held(&rest[..usize::from(scope.concurrent).min(rest.len())]));
         let question = Question::about(packet, length, entry.knows(), self.tables.control().secret);
-        let places =
-            |of: fn(&Question, &Limit) -> Option<u32>| limits.iter().filter_map(move |(_, limit)| of(&question, limit));
+        let places = |of: fn(&Question, &Limit) -> Option<u32>| {
+            limits.iter().chain(&concurrent).filter_map(move |(_, limit)| of(&question, limit))
+        };
         let copy = Copy {
             sets: places(Question::place).map(|place| (place, self.tables.buckets.get(place))).collect(),
             aggregates: places(Question::shared).map(|place| (place, self.tables.aggregates.get(place))).collect(),
             handshakes: self.handshakes(&question)?,
+            asked: self.asked(&question, &concurrent)?,
             answers: self.answers().context("cannot read the bucket of answers")?,
             answerable: answerable(packet),
             policy,
             entry,
             question,
             limits,
+            concurrent,
         };
         Ok(Explained { limits: copy.walk(now), verdict: copy.judge(now), passes_at: copy.passes_at(now), service })
     }
@@ -233,6 +239,15 @@ impl Datapath {
     fn handshakes(&self, question: &Question) -> Result<Line> {
         let proven = MappedArray::<Line>::new(&map(&self.ebpf, maps::PROVEN)?)?;
         Ok(proven.get(question.claim().line))
+    }
+
+    /// What the source has asked of limits on open connections.
+    fn asked(&self, question: &Question, limits: &[(u16, Limit)]) -> Result<Vec<u64>> {
+        if limits.is_empty() {
+            return Ok(Vec::new());
+        }
+        let cells = MappedArray::<u64>::new(&map(&self.ebpf, maps::HANDSHAKES)?)?;
+        Ok(limits.iter().map(|(_, limit)| cells.get(question.asking(limit).cell)).collect())
     }
 
     fn answers(&self) -> Result<Ticks> {

@@ -212,10 +212,7 @@ fn changed_over(directory: &Path) -> Result<Vec<Fate>> {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let now = gcra::ticks(now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned());
     let (judged, busy, unread) = (earlier.judged()?, earlier.busy(now), unread(directory).unwrap_or(0));
-    let buckets = format!(
-        "{busy} sources owe something; kept where a limit keeps its name, unit, prefixes and room, but for what is \
-         charged in the hundredths of a second of the change"
-    );
+    let buckets = format!("{busy} sources owe something; kept where a limit keeps its name, unit, prefixes and room");
     let events = match unread {
         0 => "all that there are have been read".to_owned(),
         unread => format!("{unread} that nobody has read, unless an agent reads them first"),
@@ -225,6 +222,7 @@ fn changed_over(directory: &Path) -> Result<Vec<Fate>> {
         fate("counters", true, format!("{judged} frames judged so far")),
         fate("proven sources", true, "each for the rest of its hour"),
         fate("connections", true, SOCKETS),
+        fate("charges", false, "at most those of the hundredths of a second in which the programs are replaced"),
         fate("events", unread == 0, events),
         fate("budgets", false, "those of events and answers begin full: at most one burst more of each"),
         fate("policy and blocks", true, STORE),
