@@ -13,7 +13,7 @@ use throttle_common::{
     words::{Outcome, Reason},
 };
 
-pub use self::bucket::Maps;
+pub use self::bucket::{MapSet, Maps};
 use self::bucket::{settle, take_back};
 use crate::{
     account::count,
@@ -95,15 +95,7 @@ extern "C" fn several(service: u32, crowded: u32) -> u32 {
             let number = u32::from(scope.limits[index as usize]);
             let answer = if phase == SETTLE { charge(index, number) } else { ask(index, number) };
             if answer & STOP != 0 {
-                // Who was asked: those before this one, and in the second round also those behind it, uncharged.
-                let asked = if phase == SETTLE { u32::from(scope.count) } else { index };
-                for spared in 0..SCOPE_LIMITS as u32 {
-                    if spared >= asked {
-                        break;
-                    }
-                    let charged = if spared < index { phase } else { WEIGH };
-                    conclude(SPARE | charged | spared, u32::from(scope.limits[spared as usize]));
-                }
+                spare(service, phase | index);
                 connections::conclude(service, 0);
                 return answer | number << 16;
             }
@@ -120,6 +112,26 @@ extern "C" fn several(service: u32, crowded: u32) -> u32 {
     }
     connections::conclude(service, 1);
     first
+}
+
+/// Counts as spared who was asked before the limit at an index refused: those before it, and in the second round also
+/// those behind it, uncharged. A global function, because beside [`several`] the stack has no room for it: Linux 6.1 counts
+/// each function's part of the stack in steps of 32 bytes, and has 512 for all that call each other.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn spare(service: u32, refusal: u32) -> u32 {
+    let Some(Scratch { pending, .. }) = scratch() else { return 0 };
+    let Some(scope) = scope(pending.generation, service) else { return 0 };
+    let (phase, index) = (refusal & SETTLE, refusal & (SETTLE - 1));
+    let asked = if phase == SETTLE { u32::from(scope.count) } else { index };
+    for spared in 0..SCOPE_LIMITS as u32 {
+        if spared >= asked {
+            break;
+        }
+        let charged = if spared < index { phase } else { WEIGH };
+        conclude(SPARE | charged | spared, u32::from(scope.limits[spared as usize]));
+    }
+    0
 }
 
 /// The limits of a service, or of the host.
