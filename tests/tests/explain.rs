@@ -166,9 +166,9 @@ impl Question {
             let after = program.datapath.limit_tally(number)?;
             let refused = after.refused != before.refused || after.observed != before.observed;
             let foretold = told.limits.iter().any(|it| it.number == number && it.refusal.is_some());
-            let named = verdict.limit == Some(number);
+            let blamed = verdict.limit == Some(number);
             ensure!(!refused || foretold, "limit {number} refused, and was not said to: {told:?}");
-            ensure!(refused || !named, "limit {number} was said to refuse, and did not: {told:?}");
+            ensure!(refused || !blamed, "limit {number} was said to refuse, and did not: {told:?}");
         }
         Ok(judged.outcome)
     }
@@ -249,7 +249,7 @@ fn explain_foretells_the_verdict_and_the_instant_at_which_it_changes() -> Result
             match told.passes_at {
                 // Waiting for it fills other buckets too, so that not every promise is put to the test.
                 Some(at) if at > program.now() && dice.below(2) > 0 => {
-                    ensure!(!passes(told.verdict.outcome), "{told:?}")
+                    ensure!(!passes(told.verdict.outcome), "{told:?}");
                 }
                 Some(at) if at > program.now() => {
                     promises += 1;

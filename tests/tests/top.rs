@@ -24,7 +24,7 @@ overflow = "admit"
 #[test]
 fn of_a_million_sources_those_that_owe_most_are_found_in_one_pass() -> Result<()> {
     needs_root!();
-    let program = Program::live(POLICY)?;
+    let program = Program::load(POLICY, false, 1 << 21)?;
     let (number, limit) = program.limit_record("slow")?;
     let send = |source: u32| program.act(&Frame::v4(Ipv4Addr::from_bits(source)).bytes()).map(drop);
     (0..SOURCES).try_for_each(|source| send(0x0a00_0000 + source))?;
@@ -36,10 +36,10 @@ fn of_a_million_sources_those_that_owe_most_are_found_in_one_pass() -> Result<()
     let begin = Instant::now();
     let talkers = program.datapath.talkers(&limit, Family::V4, SHOWN);
     let took = begin.elapsed();
-    let tally = program.datapath.limit_tally(number)?;
-    let sent = u64::from(SOURCES) + 4 * SHOWN as u64;
-    ensure!(tally.admitted.packets == sent, "{tally:?}");
-    let (without_place, overflowed) = (u64::from(SOURCES) - talkers.busy, tally.overflowed.packets);
+    let counts = program.datapath.limit_tally(number)?;
+    let all = u64::from(SOURCES) + 4 * SHOWN as u64;
+    ensure!(counts.admitted.packets == all, "{counts:?}");
+    let (without_place, overflowed) = (u64::from(SOURCES) - talkers.busy, counts.overflowed.packets);
     ensure!((without_place..=without_place * 5).contains(&overflowed), "{without_place} without a place, {overflowed}");
     let shown: Vec<String> = talkers.most.iter().map(|talker| talker.source.to_string()).collect();
     let expected: Vec<String> = loud.iter().map(|&source| Ipv4Addr::from_bits(source).to_string()).collect();

@@ -8,8 +8,9 @@ use std::{
 };
 use throttle_agent::{
     datapath::{Datapath, Drift, Mode, Options},
-    policy::{self as policies},
+    policy::{self as policies, HeldLimit},
 };
+use throttle_common::records::{LimitTally, name_str};
 use throttle_tests::{
     clients::connect_from,
     generator::Sender,
@@ -54,10 +55,17 @@ impl Host {
 
     /// How many places are taken under a limit.
     pub(crate) fn open(&self, limit: usize) -> u64 {
-        let limits = self.datapath.limits();
+        self.held(limit).map_or(0, |held| self.datapath.open_connections(&held.record))
+    }
+
+    /// What a limit did.
+    pub(crate) fn tally(&self, limit: usize) -> Result<LimitTally> {
+        self.datapath.limit_tally(self.held(limit).context("no such limit")?.number)
+    }
+
+    fn held(&self, limit: usize) -> Option<HeldLimit> {
         let name = format!("open-{limit}");
-        let held = limits.iter().find(|held| throttle_common::records::name_str(&held.record.name) == name);
-        held.map_or(0, |held| self.datapath.open_connections(&held.record))
+        self.datapath.limits().into_iter().find(|held| name_str(&held.record.name) == name)
     }
 
     /// How many connections hold places.

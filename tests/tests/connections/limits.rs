@@ -143,6 +143,26 @@ fn never_are_more_open_than_the_limit_however_many_are_wanted_at_once() -> Resul
 }
 
 #[test]
+fn observing_counts_what_it_would_refuse_and_what_it_lets_in() -> Result<()> {
+    needs_root!();
+    let mut host = Host::new()?;
+    let listener = host.listen(FAR_V4)?;
+    let port = listener.local_addr()?.port();
+    host.limit(port, &["concurrent = 2\nmode = \"observe\"\nsources = 300"])?;
+    let to = SocketAddr::new(address(FAR_V4), port);
+    let mut open = Vec::new();
+    for connections in 1..=5 {
+        open.push((host.connect(None, to)?.context("observing refuses nobody")?, listener.accept()?));
+        eventually(&connections, || Ok(host.open(0)))?;
+    }
+    let tally = host.tally(0)?;
+    // Of each that is too many the SYN would have been refused, and then what completes its handshake.
+    ensure!(tally.refused.packets == 0 && tally.observed.packets == 6 && tally.admitted.packets == 2, "{tally:?}");
+    drop(open);
+    eventually(&0, || Ok(host.open(0)))
+}
+
+#[test]
 fn connections_by_fast_open_and_to_listeners_that_share_a_port_are_counted_alike() -> Result<()> {
     needs_root!();
     let mut host = Host::new()?;

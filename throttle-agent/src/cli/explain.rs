@@ -17,7 +17,7 @@ use super::{
     events,
     failure::Failure,
     output::{self, Paint},
-    quantity::{bytes, count, per_second, span},
+    quantity::{bytes, bytes_per_second, count, frequency, span},
     words::{whole, word},
 };
 
@@ -263,11 +263,8 @@ fn bucket(limit: &LimitWalk) -> String {
     if let Some(open) = limit.open {
         return format!("connections of {source}: {} of {} open", count(open), count(limit.burst));
     }
-    let rate = match (limit.unit.as_str(), limit.rate_per_second.unwrap_or_default()) {
-        ("bytes", rate) => format!("{}/s", bytes(rate as u64)),
-        (_, rate) if rate >= 1.0 => per_second(rate),
-        (_, rate) => format!("{}/h", count((rate * 3600.0).round() as u64)),
-    };
+    let rate = limit.rate_per_second.unwrap_or_default();
+    let rate = if limit.unit == Unit::Bytes.name() { bytes_per_second(rate) } else { frequency(rate) };
     let whose = match limit.bucket.as_str() {
         "own" => format!("the bucket of {source}"),
         "new" => format!("{source} owes nothing and has no bucket yet"),

@@ -23,6 +23,16 @@ pub(crate) fn bytes(value: u64) -> String {
     scaled(value as f64, 1024.0, &[" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"])
 }
 
+/// An amount of bytes a second.
+pub(crate) fn bytes_per_second(value: f64) -> String {
+    format!("{}/s", scaled(value, 1024.0, &[" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"]))
+}
+
+/// How often, given in times a second: an hour where that is rare.
+pub(crate) fn frequency(value: f64) -> String {
+    if value < 1.0 { format!("{}/h", digits(value * 3600.0)) } else { per_second(value) }
+}
+
 /// A part of a whole.
 pub(crate) fn percent(ratio: f64) -> String {
     match ratio * 100.0 {
@@ -96,6 +106,9 @@ mod tests {
         assert_eq!(count(1_234_567), "1.23M");
         assert_eq!(per_second(999.0), "999/s");
         assert_eq!(per_second(3_500_000.0), "3.5M/s");
+        assert_eq!(frequency(1.0 / 1800.0), "2/h");
+        assert_eq!(frequency(50.0), "50/s");
+        assert_eq!(bytes_per_second(2048.0), "2 KiB/s");
         assert_eq!(bytes(512), "512 B");
         assert_eq!(bytes(64 << 10), "64 KiB");
         assert_eq!(percent(0.0), "0 %");

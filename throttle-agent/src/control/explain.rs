@@ -230,6 +230,7 @@ pub(super) fn unit_price(limit: &Limit) -> f64 {
 }
 
 /// Whole units that a span pays for; a span that is short of one by rounding alone pays for it.
+#[expect(clippy::cast_sign_loss, reason = "spans and prices are not negative")]
 pub(super) fn units(limit: &Limit, span: Ticks) -> u64 {
     (span as f64 / unit_price(limit) + 1e-6) as u64
 }

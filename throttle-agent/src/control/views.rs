@@ -29,6 +29,14 @@ impl Control {
         let limits = self.limits()?;
         let losses = self.datapath.losses().map_err(|error| kernel(&error))?;
         let mut problems = self.problems();
+        problems.extend(self.connections().filter(|it| it.uncounted > 0).map(|it| {
+            format!(
+                "{} connections were not counted: as many as there is room for hold places; limit the service as a whole \
+                 (per = \"service\") below {}",
+                it.uncounted,
+                records::MAX_CONNECTIONS
+            )
+        }));
         problems.extend(limits.iter().flat_map(crowded));
         Ok(Status {
             problems,

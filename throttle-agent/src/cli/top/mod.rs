@@ -9,6 +9,7 @@ mod screen;
 mod sheet;
 
 use std::{
+    fmt::Write as _,
     io::{self, IsTerminal as _},
     thread,
     time::{Duration, Instant},
@@ -122,9 +123,9 @@ fn page(looks: &Looks, context: &Context) -> String {
     let mut text = format!("{}\n", paint.strong(&looks.headline()));
     for view in View::ALL {
         let sheet = looks.sheet(view);
-        text += &format!("\n{}\n", paint.strong(sheet.title));
+        _ = writeln!(text, "\n{}", paint.strong(sheet.title));
         if sheet.rows.is_empty() {
-            text += &format!("{}\n", sheet.empty);
+            _ = writeln!(text, "{}", sheet.empty);
             continue;
         }
         let mut table = Table::new(sheet.headings);
@@ -155,8 +156,7 @@ fn draw(
     let mut due = Instant::now() + state.interval();
     loop {
         terminal.draw(|frame| screen::draw(frame, looks, state))?;
-        let rest =
-            if state.paused() { Duration::from_secs(3600) } else { due.saturating_duration_since(Instant::now()) };
+        let rest = if state.paused() { Duration::from_hours(1) } else { due.saturating_duration_since(Instant::now()) };
         if event::poll(rest)? {
             match event::read()? {
                 Event::Key(key) if key.kind != KeyEventKind::Release => match state.press(key) {

@@ -17,6 +17,7 @@ use super::{
     *,
 };
 
+#[expect(clippy::cast_sign_loss, reason = "no more than all of it is used")]
 fn talker(source: &str, limit: &str, used: f64, charged: f64, refused: u64) -> Talker {
     Talker {
         source: source.to_owned(),

@@ -7,7 +7,7 @@ use throttle_agent::{
     policy::{Mode, Word as _},
 };
 
-use crate::cli::quantity::{bytes, count, per_second, percent, span};
+use crate::cli::quantity::{bytes, bytes_per_second, count, per_second, percent, span};
 
 /// What is shown at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,10 @@ impl Field {
         Self { text: show(number), number: Some(number) }
     }
 
+    fn counted(count: u64, show: impl FnOnce(u64) -> String) -> Self {
+        Self { text: show(count), number: Some(count as f64) }
+    }
+
     /// A rate, or nothing where there was no look before.
     fn rate(rate: Option<f64>, show: impl FnOnce(f64) -> String) -> Self {
         rate.map_or(Self { text: String::new(), number: Some(-1.0) }, |rate| Self::number(rate, show))
@@ -183,19 +187,16 @@ impl Looks {
                 .as_ref()
                 .and_then(|top| top.talkers.iter().find(|held| held.source == it.source && held.limit == it.limit));
             let rate = before.and_then(|held| Some((it.charged - held.charged).max(0.0) / self.seconds()?));
-            let show: fn(f64) -> String = if it.unit == "bytes" { |rate| bytes_a_second(rate) } else { per_second };
+            let show: fn(f64) -> String = if it.unit == "bytes" { bytes_per_second } else { per_second };
             vec![
                 Field::text(&it.source),
                 Field::text(&it.limit),
                 Field::text(&it.unit),
                 Field::number(it.used, percent),
-                Field::number(
-                    it.room as f64,
-                    |room| if it.unit == "bytes" { bytes(room as u64) } else { count(room as u64) },
-                ),
+                if it.unit == "bytes" { Field::counted(it.room, bytes) } else { Field::counted(it.room, count) },
                 Field::rate(rate, show),
                 Field::number(it.debt_seconds, |debt| span(std::time::Duration::from_secs_f64(debt))),
-                Field::number(it.refused as f64, |refused| count(refused as u64)),
+                Field::counted(it.refused, count),
             ]
         };
         Sheet {
@@ -225,7 +226,7 @@ impl Looks {
                 rate(|it| it.tallies.refused),
                 rate(|it| it.tallies.observed),
                 rate(|it| it.tallies.overflowed),
-                Field::number(it.busy as f64, |busy| count(busy as u64)),
+                Field::counted(it.busy, count),
                 Field::number(occupied, percent),
             ]
         };
@@ -250,8 +251,8 @@ impl Looks {
                 Field::text(&it.reason),
                 Field::text(&it.outcome),
                 Field::rate(rate(|it| it.packets), per_second),
-                Field::rate(rate(|it| it.bytes), bytes_a_second),
-                Field::number(it.packets as f64, |packets| count(packets as u64)),
+                Field::rate(rate(|it| it.bytes), bytes_per_second),
+                Field::counted(it.packets, count),
             ]
         });
         Sheet {
@@ -269,7 +270,7 @@ impl Looks {
                 Field::text(it.limit.clone().unwrap_or_default()),
                 Field::text(&it.reason),
                 Field::text(&it.outcome),
-                Field::number(it.sampled as f64, |sampled| count(sampled as u64)),
+                Field::counted(it.sampled, count),
                 Field::text(it.last.strftime("%H:%M:%S%.3fZ").to_string()),
             ]
         });
@@ -286,10 +287,10 @@ impl Looks {
             Some(vec![
                 Field::text(&it.source),
                 Field::text(&it.limit),
-                Field::number(it.open? as f64, |open| count(open as u64)),
-                Field::number(it.room as f64, |room| count(room as u64)),
+                Field::counted(it.open?, count),
+                Field::counted(it.room, count),
                 Field::number(it.used, percent),
-                Field::number(it.refused as f64, |refused| count(refused as u64)),
+                Field::counted(it.refused, count),
             ])
         });
         Sheet {
@@ -316,8 +317,4 @@ impl Looks {
         let before = of(self.before.as_ref()?).filter(|&before| before <= now).unwrap_or(0.0);
         Some((now - before) / seconds)
     }
-}
-
-fn bytes_a_second(rate: f64) -> String {
-    format!("{}/s", bytes(rate as u64))
 }

@@ -129,7 +129,6 @@ impl Trend {
     fn new(record: Limit, look: Look) -> Self {
         let mut trend = Self {
             record,
-            first: look.clone(),
             last: look.clone(),
             few: 0,
             carriers: Carriers::default(),
@@ -137,8 +136,9 @@ impl Trend {
             hour: Hour::from(look.at),
             busiest: Some(0.0),
             grown: [VecDeque::new(), VecDeque::new()],
+            first: look,
         };
-        trend.note(&look);
+        trend.note();
         trend
     }
 
@@ -153,20 +153,21 @@ impl Trend {
                 _ => None,
             };
         }
-        self.note(&look);
         self.last = look;
+        self.note();
     }
 
-    fn note(&mut self, look: &Look) {
-        for (family, region) in look.regions.iter().enumerate() {
+    /// Notes what the last look says by itself.
+    fn note(&mut self) {
+        for (grown, region) in self.grown.iter_mut().zip(&self.last.regions) {
             let largest = region.most.first().map_or(0, |talker| talker.debt);
             self.peak = self.peak.max(largest as f64 / self.record.depth.max(1) as f64);
-            self.grown[family].push_back((look.at, region.busy));
-            if self.grown[family].len() > GROWING {
-                self.grown[family].pop_front();
+            grown.push_back((self.last.at, region.busy));
+            if grown.len() > GROWING {
+                grown.pop_front();
             }
         }
-        self.hour.add(look);
+        self.hour.add(&self.last);
     }
 
     /// Who carried most since the last look, where few did and were refused for it.

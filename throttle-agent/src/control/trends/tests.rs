@@ -52,6 +52,7 @@ impl Watched {
         self.tally.admitted.packets += admitted;
         self.tally.refused.packets += refused;
         let talker = |&(address, share): &(u32, f64)| {
+            #[expect(clippy::cast_sign_loss, reason = "a share of the depth")]
             let debt = (self.limit.depth as f64 * share) as Ticks;
             let source = Source::Prefix(IpNet::from(std::net::IpAddr::from(Ipv4Addr::from_bits(address))));
             Talker { source, debt, full_at: ticks(self.at) + debt }

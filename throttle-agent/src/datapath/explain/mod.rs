@@ -190,11 +190,11 @@ impl Datapath {
             for port in ports_of {
                 match services::candidates(&directory, transport, port) {
                     // Ranges of ports share a list.
-                    Some(list) if list != last => {
-                        list.iter().filter(|&&number| number != NONE).for_each(|&number| {
+                    Some(found) if found != last => {
+                        found.iter().filter(|&&number| number != NONE).for_each(|&number| {
                             ports.entry(number).or_insert(port);
                         });
-                        last = list;
+                        last = found;
                     }
                     _ => {}
                 }
