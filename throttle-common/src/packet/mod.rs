@@ -165,8 +165,11 @@ impl Address {
     pub const fn key(self, family: Family, prefix: u8, secret: crate::hash::Secret) -> u64 {
         match family {
             Family::V4 => !(self.low & (u64::MAX << (32 - prefix))),
-            // In two steps, because no shift moves 64 bits at once.
-            Family::V6 if prefix <= 64 => !(self.high & (u64::MAX << (64 - prefix) / 2 << (65 - prefix) / 2)),
+            Family::V6 if prefix <= 64 => {
+                // In two steps, because no shift moves 64 bits at once.
+                let half = (64 - prefix) / 2;
+                !(self.high & ((u64::MAX << half) << (64 - prefix - half)))
+            }
             Family::V6 => crate::hash::fingerprint(self.high, self.low & (u64::MAX << (128 - prefix)), secret),
         }
     }
