@@ -11,7 +11,7 @@ use crate::{api::wire::Problem, policy::HeldLimit};
 /// The longest pause between two looks.
 const TICK: Duration = Duration::from_secs(1);
 /// How often the table is looked over, which takes it some 20 ms.
-const SWEEP: Duration = Duration::from_secs(3600);
+const SWEEP: Duration = Duration::from_hours(1);
 
 impl Control {
     /// Does what is due, and says how long nothing will be.
