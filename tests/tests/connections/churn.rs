@@ -68,15 +68,15 @@ fn no_place_is_lost_or_found_in_a_great_many_connections() -> Result<()> {
             })
             .collect();
         // Killed in the middle, and again while nobody counts the sockets from outside.
-        let part =
+        let reached =
             |share: u64| move || Ok(made.load(Ordering::SeqCst) + failed.load(Ordering::SeqCst) >= wanted * share / 3);
         let rest = |_: &Wire| {
             thread::sleep(Duration::from_millis(300));
             Ok(())
         };
-        super::wait_for(part(1))?;
+        super::wait_for(reached(1))?;
         let host = host.restart(rest)?;
-        super::wait_for(part(2))?;
+        super::wait_for(reached(2))?;
         let host = host.restart(rest)?;
         callers.into_iter().try_for_each(|caller| caller.join().expect("no caller panics"))?;
         done.store(true, Ordering::SeqCst);

@@ -11,6 +11,7 @@ use std::{
     os::fd::AsFd as _,
     time::{Duration, Instant},
 };
+use throttle_common::packet::tcp;
 use throttle_tests::{
     clients::{Server, connect_from, send_raw},
     frames::Frame,
@@ -20,6 +21,9 @@ use throttle_tests::{
 
 /// Wide enough for everything here.
 const LIMIT: &str = "concurrent = 1000\naction = \"reject\"\nsources = 300";
+
+/// Does something to the clients' and the servers' ends.
+type Close = fn(Vec<TcpStream>, Vec<TcpStream>) -> Result<()>;
 
 /// A host whose limit counts the connections to a listener, and a few of them.
 fn connected(count: usize) -> Result<(Host, TcpListener, Vec<TcpStream>, Vec<TcpStream>)> {
@@ -52,7 +56,6 @@ fn counts_nothing(host: &Host, port: u16) -> Result<()> {
 #[test]
 fn a_place_is_given_back_however_a_connection_is_closed() -> Result<()> {
     needs_root!();
-    type Close = fn(Vec<TcpStream>, Vec<TcpStream>) -> Result<()>;
     let ways: [(&str, Close); 4] = [
         ("the client closes first", |clients, servers| {
             drop(clients);
@@ -118,12 +121,11 @@ fn a_handshake_that_is_never_completed_takes_no_place() -> Result<()> {
     needs_root!();
     let (host, listener, clients, servers) = connected(1)?;
     let port = listener.local_addr()?.port();
-    const SYN: u8 = 2;
-    const ACK: u8 = 16;
     let frame =
         |source_port: u16, flags: u8| Frame::from("10.98.77.1").to(FAR_V4).tcp(source_port, port, flags).bytes();
     // SYNs of somebody who does not exist, then acknowledgements of numbers that nobody has said.
-    let frames: Vec<Vec<u8>> = (1..200).map(|n| frame(n, SYN)).chain((1..200).map(|n| frame(n, ACK))).collect();
+    let frames: Vec<Vec<u8>> =
+        (1..200).map(|n| frame(n, tcp::SYN)).chain((1..200).map(|n| frame(n, tcp::ACK))).collect();
     host.wire.near.enter(|| send_raw(NEAR, frames.iter().map(Vec::as_slice)))??;
     ensure!((host.open(0), host.connections()?) == (1, 1));
     drop((clients, servers));
@@ -205,7 +207,7 @@ fn syns_in_a_victims_name_keep_the_victim_out_for_seconds_at_most() -> Result<()
     let victim = "10.98.0.9";
     host.wire.near.ip(&["address", "add", &format!("{victim}/16"), "dev", NEAR])?;
     let syns: Vec<Vec<u8>> =
-        (1024..9_000).map(|from| Frame::from(victim).to(FAR_V4).tcp(from, port, 2).bytes()).collect();
+        (1024..9_000).map(|from| Frame::from(victim).to(FAR_V4).tcp(from, port, tcp::SYN).bytes()).collect();
     let (spoofed, start) = (std::sync::atomic::AtomicU64::new(0), Instant::now());
     let length = Duration::from_secs(8);
     let (mut tries, mut out, mut last) = (0, 0, Duration::ZERO);

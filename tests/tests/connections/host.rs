@@ -24,7 +24,7 @@ use throttle_tests::{
 pub(crate) struct Host {
     datapath: Datapath,
     // In the order in which they must go.
-    _near: Sender,
+    near: Sender,
     pub(crate) wire: Wire,
     pins: Pins,
 }
@@ -35,7 +35,7 @@ impl Host {
         let (wire, pins) = (Wire::new()?, Pins::new()?);
         let near = Sender::on(&wire)?;
         let datapath = open(&wire.far, &pins)?;
-        Ok(Self { datapath, _near: near, wire, pins })
+        Ok(Self { datapath, near, wire, pins })
     }
 
     /// Puts limits on the open connections to a port in force.
@@ -75,11 +75,11 @@ impl Host {
 
     /// Ends the agent and starts another one.
     pub(crate) fn restart(self, meanwhile: impl FnOnce(&Wire) -> Result<()>) -> Result<Self> {
-        let Self { datapath, _near, wire, pins } = self;
+        let Self { datapath, near, wire, pins } = self;
         drop(datapath);
         meanwhile(&wire)?;
         let datapath = open(&wire.far, &pins)?;
-        Ok(Self { datapath, _near, wire, pins })
+        Ok(Self { datapath, near, wire, pins })
     }
 
     /// A server on the far host.

@@ -16,12 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A policy with a service at a port and limits on its open connections: `limits` are their lines behind the unit.
 fn policy(port: u16, limits: &[&str]) -> String {
-    let mut text = format!("mode = \"enforce\"\n[answers]\nrate = \"1000000/s\"\n\n");
-    text += &format!("[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [{port}]\n");
-    for (index, limit) in limits.iter().enumerate() {
-        text += &format!("[[limit]]\nname = \"open-{index}\"\nservice = \"web\"\nunit = \"connections\"\n{limit}\n");
-    }
-    text
+    let limit = |(index, limit): (usize, &&str)| {
+        format!("[[limit]]\nname = \"open-{index}\"\nservice = \"web\"\nunit = \"connections\"\n{limit}\n")
+    };
+    let limits: String = limits.iter().enumerate().map(limit).collect();
+    format!(
+        "mode = \"enforce\"\n[answers]\nrate = \"1000000/s\"\n\n[[service]]\nname = \"web\"\nprotocol = \"tcp\"\n\
+         ports = [{port}]\n{limits}"
+    )
 }
 
 fn address(text: &str) -> IpAddr {

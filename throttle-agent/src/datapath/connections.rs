@@ -105,7 +105,7 @@ impl Datapath {
         let now = self.connection(ends)?.filter(|now| now.since == seen.since);
         let Some(now) = now else { return Ok(false) };
         match bpf::map_delete(self.connections.fd().as_fd(), bytes_of(&[*ends])) {
-            Ok(()) => now.holds.iter().for_each(|hold| self.give_back(hold)),
+            Ok(()) => self.give_all_back(&now.holds),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(false),
             Err(error) => return Err(error).context("forget a connection"),
         }
@@ -146,11 +146,11 @@ impl Datapath {
         let existence = if found.is_some() { Existence::Needed } else { Existence::Forbidden };
         match bpf::map_update_if(self.connections.fd().as_fd(), bytes_of(&[*ends]), bytes_of(&[next]), existence) {
             Ok(()) => {
-                gone.into_iter().for_each(|hold| self.give_back(hold));
+                self.give_all_back(gone);
                 Ok(drifted)
             }
             Err(error) => {
-                taken.iter().for_each(|hold| self.give_back(hold));
+                self.give_all_back(&taken);
                 // It has closed, or was opened and counted, meanwhile.
                 let overtaken = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EEXIST));
                 if overtaken { Ok(false) } else { Err(error).context("write a connection down") }
@@ -188,8 +188,8 @@ impl Datapath {
         } else {
             Ipv6Addr::from_bits(u128::from(ends.source.high) << 64 | u128::from(ends.source.low)).into()
         };
-        let covers = std::iter::successors(Some(IpNet::from(address)), IpNet::supernet);
-        let entry = if held.is_empty() { None } else { covers.filter_map(|net| held.get(&net)).next() };
+        let mut covers = std::iter::successors(Some(IpNet::from(address)), IpNet::supernet);
+        let entry = if held.is_empty() { None } else { covers.find_map(|net| held.get(&net)) };
         entry.is_some_and(|entry| entry.flags & SourceFlags::ALLOW != 0)
     }
 
@@ -213,12 +213,13 @@ impl Datapath {
         }
     }
 
-    fn give_back(&self, hold: &Hold) {
-        if !hold.is_some() {
-        } else if hold.in_aggregate() {
-            self.tables.aggregates.words(hold.place)[0].fetch_sub(PLACE, SeqCst);
-        } else if self.set(hold.place).key(hold.way.into()) == hold.key {
-            self.set(hold.place).refund(hold.way.into(), PLACE);
+    fn give_all_back<'h>(&self, holds: impl IntoIterator<Item = &'h Hold>) {
+        for hold in holds.into_iter().filter(|hold| hold.is_some()) {
+            if hold.in_aggregate() {
+                self.tables.aggregates.words(hold.place)[0].fetch_sub(PLACE, SeqCst);
+            } else if self.set(hold.place).key(hold.way.into()) == hold.key {
+                self.set(hold.place).refund(hold.way.into(), PLACE);
+            }
         }
     }
 

@@ -15,6 +15,9 @@ const SOCK_DIAG: Option<Protocol> = Some(rustix::net::netlink::SOCK_DIAG);
 /// `SOCK_DIAG_BY_FAMILY` of include/uapi/linux/sock_diag.h.
 const BY_FAMILY: u16 = 20;
 const TCP: u8 = 6;
+/// `AF_INET` and `AF_INET6`.
+const V4: u8 = 2;
+const V6: u8 = 10;
 /// States of include/net/tcp_states.h in which a connection is open: all but SYN-SENT, SYN-RECV, TIME-WAIT, CLOSE and
 /// LISTEN.
 const OPEN: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
@@ -29,8 +32,8 @@ const MAPPED: u128 = 0xffff;
 /// them.
 pub(super) fn open(wanted: impl Fn(u16) -> bool) -> io::Result<HashSet<Ends>> {
     let mut found = HashSet::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let request = request(family as u8, OPEN, &[0; ID]);
+    for family in [V4, V6] {
+        let request = request(family, OPEN, &[0; ID]);
         let answers = netlink::dump(SOCK_DIAG, BY_FAMILY, &request)?;
         found.extend(answers.iter().filter_map(|answer| read(answer)).filter(|ends| wanted(ends.destination_port)));
     }
@@ -39,8 +42,8 @@ pub(super) fn open(wanted: impl Fn(u16) -> bool) -> io::Result<HashSet<Ends>> {
 
 /// Whether there is an open connection between two ends.
 pub(super) fn is_open(ends: &Ends) -> io::Result<bool> {
-    let family = if ends.family == Family::V4 as u8 { libc::AF_INET } else { libc::AF_INET6 };
-    match netlink::ask(SOCK_DIAG, BY_FAMILY, &request(family as u8, u32::MAX, &id(ends))) {
+    let family = if ends.family == Family::V4 as u8 { V4 } else { V6 };
+    match netlink::ask(SOCK_DIAG, BY_FAMILY, &request(family, u32::MAX, &id(ends))) {
         // Where there is none, the kernel may answer with the listener.
         Ok(answer) => {
             Ok(read(&answer).as_ref() == Some(ends) && answer.get(1).is_some_and(|&state| OPEN >> state & 1 == 1))
@@ -83,7 +86,7 @@ fn read(answer: &[u8]) -> Option<Ends> {
     let address = |at: usize| u128::from_be_bytes(id[at..at + 16].try_into().expect("sixteen bytes"));
     let (own, peer) = (address(4), address(20));
     let v4 = |address: u32| Address::v4(address);
-    let (family, source, destination) = if i32::from(family) == libc::AF_INET {
+    let (family, source, destination) = if family == V4 {
         // The first four of the sixteen bytes.
         (Family::V4, v4((peer >> 96) as u32), v4((own >> 96) as u32))
     } else if peer >> 32 == MAPPED {

@@ -198,13 +198,13 @@ fn family(
 fn scopes(document: &Document, found: &mut Vec<Diagnostic>) {
     for (index, limit) in document.limits.iter().enumerate() {
         let before = &document.limits[..index];
-        // How many limits of a kind a packet meets before this one.
-        let rank = |of_kind: fn(&&Limit) -> bool| match &limit.service {
-            None => before.iter().filter(of_kind).filter(|limit| limit.service.is_none()).count(),
-            Some(_) => {
-                let hosts = document.limits.iter().filter(of_kind).filter(|limit| limit.service.is_none()).count();
-                hosts + before.iter().filter(of_kind).filter(|other| other.service == limit.service).count()
-            }
+        // How many limits of a kind a packet meets before this one: those of the host, and those of its service.
+        let rank = |of_kind: fn(&&Limit) -> bool| {
+            let of = |limits: &[Limit], service: Option<&String>| {
+                limits.iter().filter(of_kind).filter(|limit| limit.service.as_ref() == service).count()
+            };
+            let own = limit.service.as_ref();
+            of(before, own) + if own.is_some() { of(&document.limits, None) } else { 0 }
         };
         let whose = limit.service.as_ref().map_or_else(|| "the host".to_owned(), |name| format!("`{name}`"));
         let reason = if rank(|_| true) == SCOPE_LIMITS {
