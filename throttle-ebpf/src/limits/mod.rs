@@ -95,16 +95,7 @@ extern "C" fn several(service: u32, crowded: u32) -> u32 {
             let number = u32::from(scope.limits[index as usize]);
             let answer = if phase == SETTLE { charge(index, number) } else { ask(index, number) };
             if answer & STOP != 0 {
-                // Who was asked: those before this one, and in the second round also those behind it, uncharged.
-                let asked = if phase == SETTLE { u32::from(scope.count) } else { index };
-                for spared in 0..SCOPE_LIMITS as u32 {
-                    if spared >= asked {
-                        break;
-                    }
-                    let charged = if spared < index { phase } else { WEIGH };
-                    conclude(SPARE | charged | spared, u32::from(scope.limits[spared as usize]));
-                }
-                connections::conclude(service, 0);
+                spare(service, phase | index);
                 return answer | number << 16;
             }
             if first == ADMITTED && answer != ADMITTED {
@@ -120,6 +111,27 @@ extern "C" fn several(service: u32, crowded: u32) -> u32 {
     }
     connections::conclude(service, 1);
     first
+}
+
+/// Counts the limits that were asked before the one at the place in `step` refused, and takes back what was charged: in
+/// the second round that is what those before it took; those behind it were asked too, and took nothing. A global
+/// function of its own, because together with [`several`] and [`ask`] its loop would need more of the stack than there is
+/// on kernels that count it in steps of 32 bytes.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn spare(service: u32, step: u32) -> u32 {
+    let Some(Scratch { pending, .. }) = scratch() else { return 0 };
+    let Some(scope) = scope(pending.generation, service) else { return 0 };
+    let (phase, index) = (step & SETTLE, step & !SETTLE);
+    let asked = if phase == SETTLE { u32::from(scope.count) } else { index };
+    for spared in 0..SCOPE_LIMITS as u32 {
+        if spared >= asked {
+            break;
+        }
+        let charged = if spared < index { phase } else { WEIGH };
+        conclude(SPARE | charged | spared, u32::from(scope.limits[spared as usize]));
+    }
+    connections::conclude(service, 0)
 }
 
 /// The limits of a service, or of the host.
