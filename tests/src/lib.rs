@@ -7,6 +7,7 @@
 //! servers and clients. Everything that these make is undone when it is dropped.
 
 pub mod agent;
+mod binary;
 pub mod clients;
 pub mod denied;
 pub mod frames;

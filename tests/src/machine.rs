@@ -28,11 +28,14 @@ pub fn alone() -> Result<File> {
 
 /// Puts this thread ahead of ordinary ones, whatever session they belong to. What it starts is ordinary again.
 fn go_first(priority: i32) -> Result<()> {
+    schedule(libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, priority)
+}
+
+fn schedule(policy: i32, priority: i32) -> Result<()> {
     let parameters = libc::sched_param { sched_priority: priority };
     // SAFETY: the parameters live through the call, which concerns this thread alone.
-    let done =
-        unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) };
-    ensure!(done == 0, "raise a thread's priority: {}", std::io::Error::last_os_error());
+    let done = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
+    ensure!(done == 0, "set a thread's priority: {}", std::io::Error::last_os_error());
     Ok(())
 }
 
@@ -55,7 +58,7 @@ pub fn pin_to(cpu: usize) -> Result<()> {
 /// it is for seconds in which nothing else is to happen.
 pub fn seize(cpu: usize) -> Result<()> {
     pin_to(cpu)?;
-    if cpu > 0 { go_first(1) } else { Ok(()) }
+    if cpu > 0 { go_first(1) } else { schedule(libc::SCHED_OTHER, 0) }
 }
 
 /// CLOCK_MONOTONIC in nanoseconds: the clock of `bpf_ktime_get_ns`.

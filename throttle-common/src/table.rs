@@ -152,13 +152,12 @@ pub fn commit<S: Set>(set: &S, request: &Request, mut seen: Check) -> Commit {
     let mut tries = 0;
     while tries < TRIES {
         tries += 1;
-        let charged = match seen {
-            Check::Held { way, seen } => charge(set, request, way, seen).then_some(way),
-            Check::Free { way, seen } => take_over(set, request, way, seen).then_some(way),
+        match seen {
             Check::Exceeded => return Commit::Exceeded,
             Check::Full => return Commit::Full,
-        };
-        if let Some(way) = charged {
+            _ => {}
+        }
+        if let Some(way) = attempt(set, request, seen) {
             return Commit::Charged(way);
         }
         seen = check(set, request);
@@ -166,6 +165,16 @@ pub fn commit<S: Set>(set: &S, request: &Request, mut seen: Check) -> Commit {
     match seen {
         Check::Held { .. } | Check::Exceeded => Commit::Exceeded,
         Check::Free { .. } | Check::Full => Commit::Full,
+    }
+}
+
+/// Charges what `check` saw, once, and gives the way; `None` where the slot has changed since, or nothing was seen.
+#[inline(always)]
+pub fn attempt<S: Set>(set: &S, request: &Request, seen: Check) -> Option<usize> {
+    match seen {
+        Check::Held { way, seen } => charge(set, request, way, seen).then_some(way),
+        Check::Free { way, seen } => take_over(set, request, way, seen).then_some(way),
+        Check::Exceeded | Check::Full => None,
     }
 }
 

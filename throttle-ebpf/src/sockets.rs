@@ -9,12 +9,12 @@ use aya_ebpf::{Global, helpers::bpf_skc_to_tcp_sock, macros::btf_tracepoint, pro
 use throttle_common::{
     packet::{Family, Packet, Part, protocol},
     proven::Claim,
-    records::{Address, CONNECTION_LIMITS, Connection, PROVEN_LINES, SourceEntry},
+    records::{Address, CONNECTION_LIMITS, Connection, Limit, PROVEN_LINES, SourceEntry},
 };
 
 use crate::{
     clock::Clock,
-    connections::{self, Entering, WITHOUT_END, concurrent, count_lost},
+    connections::{self, Entering, NOTHING, WITHOUT_END, concurrent, count_lost},
     limits, services, sources,
     tables::{CONNECTIONS, CONTROL, ENTERING, InForce, PROVEN},
 };
@@ -107,7 +107,7 @@ fn open(in_force: &InForce, opening: &mut Opening) {
     if missing && !sources::look_up(in_force, &opening.packet).is_some_and(SourceEntry::allows) {
         for index in 0..CONNECTION_LIMITS {
             let Some(number) = concurrent(scope, index) else { break };
-            hold_open(number);
+            settle_open(number, connections::attempt(|| take_open(number, look_for_open(number))));
         }
     }
     let entering = &mut opening.entering;
@@ -121,21 +121,43 @@ fn open(in_force: &InForce, opening: &mut Opening) {
     }
 }
 
-/// Takes a place under a limit for the connection that this CPU is opening, if it has none. A global function, which the
-/// verifier checks once and by itself.
+/// Looks for a place under a limit for the connection that this CPU is opening, if it has none. The first of three global
+/// functions, which the verifier checks once and by themselves: see `connections::places`.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn hold_open(number: u32) -> u32 {
-    let Some(opening) = ENTERING.get_ptr_mut(0) else { return 0 };
-    // SAFETY: as in `sockets`.
-    let entering = unsafe { &mut (*opening).entering };
-    if let Some(limit) = limits::find(entering.generation, number)
-        && !entering.holds(number)
-    {
-        // Where the table has no room for it either, the agent says so.
-        connections::hold(entering, limit, number, WITHOUT_END);
+extern "C" fn look_for_open(number: u32) -> u32 {
+    match opened(number) {
+        Some((entering, limit)) if !entering.holds(number) => connections::look(entering, limit, WITHOUT_END),
+        _ => NOTHING,
+    }
+}
+
+/// Takes it.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn take_open(number: u32, looked: u32) -> u32 {
+    let Some((entering, limit)) = opened(number) else { return NOTHING };
+    connections::take(entering, limit, number, WITHOUT_END, looked)
+}
+
+/// Notes it. Where the table has no room for it either, the agent says so.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn settle_open(number: u32, taken: u32) -> u32 {
+    if let Some((entering, limit)) = opened(number) {
+        connections::settle(entering, limit, number, WITHOUT_END, taken);
     }
     0
+}
+
+/// The connection that this CPU is opening, and a limit.
+#[inline(always)]
+fn opened(number: u32) -> Option<(&'static mut Entering, &'static Limit)> {
+    let opening = ENTERING.get_ptr_mut(0)?;
+    // SAFETY: as in `sockets`.
+    let entering = unsafe { &mut (*opening).entering };
+    let limit = limits::find(entering.generation, number)?;
+    Some((entering, limit))
 }
 
 /// Gives the places of a connection back. Of all who see it close, the one who removes it does.

@@ -38,7 +38,10 @@ fn in_playground(args: &[String]) -> Result<ExitCode> {
     playground::prepare("run", &["curl", "wrk"])?;
     let playground = process::step("make a playground", || Playground::new(1, 8))?;
     eprintln!("{}", instructions(&playground));
-    foreground(playground.agent().args(args))
+    let ended = foreground(playground.agent().args(args));
+    drop(playground);
+    eprintln!("The playground is removed, and with it all that the agent left in the kernel.");
+    ended
 }
 
 /// Runs the agent in a process group of its own, so that a Ctrl-C reaches it once: passed on by us.

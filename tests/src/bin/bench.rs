@@ -58,6 +58,8 @@ const USAGE: &str = "usage: bench [--markdown FILE]: measures what a packet cost
 fn main() -> Result<()> {
     let markdown = arguments()?;
     ensure!(machine::is_root(), "the benchmark loads kernel programs: run it as root");
+    // Who measures beside it would be held up by the CPU that it takes, and would disturb it.
+    let _machine = machine::alone()?;
     machine::seize(machine::cpus() - 1)?;
     let mut bench = Bench::new()?;
     let table = bench.run()?;

@@ -1,8 +1,13 @@
 //! Policies as a whole: applied, exported, compared, taken back by hand and by themselves; single commands that edit them.
 
 use super::{count_of, ends_with};
-use anyhow::{Result, ensure};
-use std::{fs, net::Ipv4Addr};
+use anyhow::{Context as _, Result, bail, ensure};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use throttle_agent::api::wire::{Envelope, Written};
 use throttle_tests::{
     agent::{Site, path},
     needs_root,
@@ -34,6 +39,28 @@ fn nothing_is_enforced_merely_by_installing() -> Result<()> {
     Ok(())
 }
 
+/// Has the tight policy wait for its confirmation, does something `meanwhile`, and sees that it is in force until its
+/// time is over and not longer. A machine that takes longer than that for the look gets more time, and another try.
+fn waits_and_goes_back(site: &Site<'_>, wire: &Wire, mut meanwhile: impl FnMut() -> Result<()>) -> Result<()> {
+    for doubled in 0..8 {
+        let window = format!("{}s", 3 << doubled);
+        let apply = ["policy", "apply", &path(&site.file("tight.toml")), "--confirm-within", &window, "--json"];
+        let written: Envelope<Written> = serde_json::from_str(&site.ask(&apply)?)?;
+        let deadline = written.body.pending.context("it waits for its confirmation")?.deadline;
+        meanwhile()?;
+        let refused = count_of(site, wire, &SOURCE, dropped)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis().cast_signed();
+        let in_time = now < i128::from(deadline.as_millisecond());
+        site.until("it goes back", |status| status.pending.is_none())?;
+        ensure!(count_of(site, wire, &SOURCE, dropped)? == 0, "the one before is in force again");
+        if in_time {
+            ensure!(refused == 1, "it is in force until its time is over");
+            return Ok(());
+        }
+    }
+    bail!("the machine is too slow to look at a policy within minutes")
+}
+
 #[test]
 fn an_unconfirmed_policy_goes_back_by_itself() -> Result<()> {
     needs_root!();
@@ -43,13 +70,10 @@ fn an_unconfirmed_policy_goes_back_by_itself() -> Result<()> {
     site.apply(OPEN)?;
     let file = site.file("tight.toml");
     fs::write(&file, TIGHT)?;
+    waits_and_goes_back(&site, &wire, || Ok(()))?;
     let tighten = |time: &str| site.ask(&["policy", "apply", &path(&file), "--confirm-within", time]);
-    tighten("3s")?;
-    ensure!(site.status()?.pending.is_some(), "it waits for its confirmation");
-    ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 1, "it is in force meanwhile");
-    site.until("it goes back", |status| status.pending.is_none())?;
-    ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 0, "the one before is in force again");
     tighten("1h")?;
+    ensure!(site.status()?.pending.is_some(), "it waits for its confirmation");
     site.ask(&["policy", "confirm"])?;
     ensure!(site.status()?.pending.is_none() && count_of(&site, &wire, &SOURCE, dropped)? == 1, "confirmed, it stays");
     ends_with(&site, 1, &["policy", "confirm"])?;
@@ -58,17 +82,15 @@ fn an_unconfirmed_policy_goes_back_by_itself() -> Result<()> {
     tighten("1s")?;
     agent.kill()?;
     std::thread::sleep(std::time::Duration::from_secs(2));
-    let agent = site.start(&["--interface", FAR])?;
+    let mut agent = Some(site.start(&["--interface", FAR])?);
     site.until("it goes back after a crash", |status| status.pending.is_none())?;
     ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 0, "the one before is in force again");
     // One that starts before its time goes on waiting.
-    tighten("5s")?;
-    agent.kill()?;
-    let _agent = site.start(&["--interface", FAR])?;
-    ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 1, "its time is not over");
-    site.until("it goes back under the next agent", |status| status.pending.is_none())?;
-    ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 0, "the one before is in force again");
-    Ok(())
+    waits_and_goes_back(&site, &wire, || {
+        agent.take().context("an agent runs")?.kill()?;
+        agent = Some(site.start(&["--interface", FAR])?);
+        Ok(())
+    })
 }
 
 #[test]

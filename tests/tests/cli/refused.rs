@@ -121,3 +121,30 @@ fn more_room_than_the_table_has_is_refused_by_the_agent() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_file_that_is_not_there_ends_with_78_and_what_was_typed_wrong_with_2() -> Result<()> {
+    needs_root!();
+    offered(|site| {
+        let file: &str = &path(&site.file("nowhere.toml"));
+        for arguments in [
+            &["policy", "apply", file][..],
+            &["policy", "check", file],
+            &["block", "add", "--file", file],
+            &["run", "--policy", file],
+        ] {
+            let said = ends_with(site, 78, arguments)?;
+            ensure!(said.contains(file) && said.contains("cannot be read"), "{arguments:?}: {said}");
+        }
+        for (arguments, named) in [
+            (&["limit", "set", "", "--unit", "packets", "--rate", "1/s"][..], "NAME"),
+            (&["service", "delete", ""], "NAME"),
+            (&["service", "set", "dns", "--protocol", "udp", "--port", "53", "--port", "53"], "53 is there twice"),
+            (&["run", "--metrics", "0.0.0.0:9851"], "127.0.0.1:9851"),
+        ] {
+            let said = ends_with(site, 2, arguments)?;
+            ensure!(said.contains(named) && !said.contains("/v1/"), "{arguments:?}: {said}");
+        }
+        Ok(())
+    })
+}

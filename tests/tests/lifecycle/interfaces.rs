@@ -121,18 +121,48 @@ fn an_interface_that_comes_back_is_attached_again() -> Result<()> {
 }
 
 #[test]
-fn a_foreign_program_is_named_and_left_alone() -> Result<()> {
+fn a_foreign_program_is_named_and_left_alone_with_a_remedy_that_works() -> Result<()> {
     needs_root!();
     let (pins, wire) = (Pins::new()?, Wire::new()?);
     let mut foreign = kernel::load(64)?;
     let pass = kernel::xdp(&mut foreign, "pass")?;
-    wire.far.enter(|| pass.attach(FAR, aya::programs::XdpMode::Driver))??;
+    let beside = pins.pin_dir().with_file_name("pass");
+    pass.pin(&beside)?;
+    let link = wire.far.enter(|| pass.attach(FAR, aya::programs::XdpMode::Driver))??;
     let mut datapath = open(&pins)?;
-    let Err(error) = wire.far.enter(|| datapath.attach(FAR, Mode::Auto))? else { panic!("it was replaced") };
-    let said = format!("{error:#}");
-    assert!(said.contains("`pass`") && said.contains("xdp off"), "{said}");
+    let refusal = |datapath: &mut Datapath| -> Result<String> {
+        let Err(error) = wire.far.enter(|| datapath.attach(FAR, Mode::Auto))? else { panic!("it was replaced") };
+        Ok(format!("{error:#}"))
+    };
+    let said = refusal(&mut datapath)?;
+    assert!(said.contains("`pass`") && said.contains("bpftool link detach id "), "a link holds it: {said}");
     let findings = wire.far.enter(|| doctor::examine(&[FAR.to_owned()], &pins.pin_dir()))?;
     assert!(findings.iter().any(|finding| finding.subject == FAR && finding.text.contains("`pass`")), "{findings:#?}");
+
+    pass.detach(link)?;
+    wire.far.ip(&["link", "set", "dev", FAR, "xdp", "pinned", &beside.display().to_string()])?;
+    let said = refusal(&mut datapath)?;
+    let remedy = format!("ip link set dev {FAR} xdp off");
+    assert!(said.contains("`pass`") && said.contains(&remedy), "the interface holds it: {said}");
+    wire.far.ip(&remedy.split(' ').skip(1).collect::<Vec<_>>())?;
+    wire.far.enter(|| datapath.attach(FAR, Mode::Auto))??;
+    Ok(())
+}
+
+#[test]
+fn another_instance_in_the_way_is_named_with_its_pin_directory() -> Result<()> {
+    needs_root!();
+    let (pins, wire) = (Pins::new()?, Wire::new()?);
+    let mut first = open(&pins)?;
+    wire.far.enter(|| first.attach(FAR, Mode::Auto))??;
+    let pin_dir = pins.pin_dir().with_file_name("second");
+    let mut second = Datapath::open(&Options { pin_dir: pin_dir.clone(), ..options(&pins) })?;
+    let Err(error) = wire.far.enter(|| second.attach(FAR, Mode::Auto))? else { panic!("it was replaced") };
+    let remedy = format!("throttle detach --pin-dir {}", pins.pin_dir().display());
+    assert!(format!("{error:#}").contains(&remedy), "{error:#}");
+    drop(first);
+    detach_all(&pins.pin_dir())?;
+    wire.far.enter(|| second.attach(FAR, Mode::Auto))??;
     Ok(())
 }
 

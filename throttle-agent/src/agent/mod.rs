@@ -14,7 +14,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow};
 use sha2::{Digest as _, Sha256};
 use supervise::keep_running;
 use throttle_common::records::LAYOUT;
@@ -37,7 +37,7 @@ use crate::{
     control::{Control, Handle},
     datapath::{self, Datapath, Mode, OBJECT},
     events::Hub,
-    policy::{self, Document},
+    policy::{self, Diagnostics, Document},
     run::{
         lock::{Lock, Socket},
         logs, notify,
@@ -203,20 +203,24 @@ async fn report(mut summary: watch::Receiver<String>) {
     }
 }
 
+/// An address at which the figures may be served, or why they may not.
+pub fn metrics_address(address: SocketAddr) -> Result<SocketAddr, String> {
+    let port = address.port();
+    let refusal = || format!("{address}: served without a password, so on loopback only; write 127.0.0.1:{port}");
+    address.ip().is_loopback().then_some(address).ok_or_else(refusal)
+}
+
 /// Binds where the figures are served.
 fn bind_metrics(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
-    if !address.ip().is_loopback() {
-        let port = address.port();
-        bail!("--metrics {address}: served without a password, so on loopback only; write 127.0.0.1:{port}");
-    }
+    let address = metrics_address(address).map_err(|refusal| anyhow!("--metrics {refusal}"))?;
     let listener = std::net::TcpListener::bind(address).with_context(|| format!("serve the figures on {address}"))?;
     listener.set_nonblocking(true).context("make the figures' socket non-blocking")?;
     Ok(listener)
 }
 
 fn read_policy(path: &Path) -> anyhow::Result<Document> {
-    let bytes = std::fs::read(path).with_context(|| format!("read the policy {}", path.display()))?;
-    let document = policy::text(bytes).and_then(|text| policy::parse(&text));
+    let bytes = std::fs::read(path).map_err(|error| Diagnostics::unread(&error));
+    let document = bytes.and_then(policy::text).and_then(|text| policy::parse(&text));
     document.with_context(|| format!("the policy {} is refused", path.display()))
 }
 

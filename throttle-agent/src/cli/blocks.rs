@@ -115,7 +115,7 @@ impl Add {
     fn request(self) -> Result<BlocksRequest, Failure> {
         let mut prefixes = self.prefixes;
         if let Some(file) = &self.file {
-            prefixes.extend(listed(&Source::read(file, "the list")?)?);
+            prefixes.extend(listed(&Source::read(file)?)?);
         }
         if prefixes.is_empty() {
             return Err(Failure::Usage(

@@ -75,7 +75,7 @@ struct Flooded {
 impl Check {
     /// Does it.
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
-        let source = Source::read(&self.file, "the policy")?;
+        let source = Source::read(&self.file)?;
         let name = &source.name;
         let refused = |faults| Failure::File { title: REFUSED, faults, file: name.clone() };
         let (document, warnings) = policy::parse_with_warnings(&source.text).map_err(refused)?;
@@ -167,7 +167,7 @@ fn render(compiled: &Compiled, flood: Option<f64>, paint: Paint) -> String {
     let mut table = Table::new(&[
         "LIMIT",
         "FAMILY",
-        ">PLACES",
+        ">OPEN PLACES",
         ">ONE PACKET KEEPS ONE FOR",
         ">FLOOD THAT FILLS THEM",
         ">BUSY",
@@ -187,7 +187,8 @@ fn render(compiled: &Compiled, flood: Option<f64>, paint: Paint) -> String {
         ]);
     }
     let mut text = format!("\n{}", table.render(paint));
-    text += "\nFilled: 1 in 100 packets from ever new sources finds no place and meets the overflow rule.\n";
+    text += "\nFilled: 1 in 100 packets from ever new sources finds no place and meets the overflow rule. One place more for \
+             every three is kept for proven sources.\n";
     if let Some(rate) = flood {
         _ = writeln!(text, "Busy and without a place: as foretold for a flood of {}.", per_second(rate));
     }
@@ -217,11 +218,11 @@ mod tests {
     #[test]
     fn the_forecast_names_the_flood_that_fills_each_region() {
         let expected = "
-LIMIT  FAMILY  PLACES  ONE PACKET KEEPS ONE FOR  FLOOD THAT FILLS THEM
-web    ipv4      197k                     1.2 s                24.9k/s
-web    ipv6      197k                     1.2 s                24.9k/s
+LIMIT  FAMILY  OPEN PLACES  ONE PACKET KEEPS ONE FOR  FLOOD THAT FILLS THEM
+web    ipv4           197k                     1.2 s                24.9k/s
+web    ipv6           197k                     1.2 s                24.9k/s
 
-Filled: 1 in 100 packets from ever new sources finds no place and meets the overflow rule.
+Filled: 1 in 100 packets from ever new sources finds no place and meets the overflow rule. One place more for every three is kept for proven sources.
 ";
         assert_eq!(render(&compiled(), None, Paint::PLAIN), expected);
         let flooded = render(&compiled(), Some(3.5e6), Paint::PLAIN);

@@ -126,11 +126,6 @@ enum ProblemType {
 }
 
 impl Failure {
-    /// A failure of a file or device, with the act and its object.
-    pub(crate) fn of(act: impl std::fmt::Display, cause: impl std::fmt::Display) -> Self {
-        Self::Failed(anyhow::anyhow!("{act}: {cause}"))
-    }
-
     /// The same failure, its positions in a file of this name.
     pub(crate) fn in_file(self, name: &str) -> Self {
         match self {

@@ -1,6 +1,6 @@
 //! `throttle limit`: what one source may do.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use throttle_agent::{
     api::wire::{Envelope, LimitRequest, Limits, paths},
     policy::{
@@ -36,11 +36,13 @@ pub(crate) enum LimitCommand {
     /// Show everything about one limit, defaults included
     Show {
         /// Its name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
     },
     /// Delete a limit; what it remembers of sources is forgotten
     Delete {
         /// Its name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
         #[command(flatten)]
         writing: Writing,
@@ -59,6 +61,7 @@ Examples:
 #[derive(Debug, Default, Args)]
 pub(crate) struct Set {
     /// Its name: what it remembers of sources is kept by it
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
     /// What it counts; a new limit on a rate needs it
     #[arg(long, value_parser = word::<Unit>())]

@@ -109,7 +109,7 @@ limit       new
 counts      connections of service web
 admits      50/min and 50 (by default) at once, for each source
 refuses by  drop, mode enforce
-ipv4        a source is a /32; 8913 of 262k places busy (3.4 %); a flood of 24.9k/s fills them
+ipv4        a source is a /32; 8913 of 262k places busy (3.4 %), 197k of them open to any source; a flood of 24.9k/s fills those
             a source without a place: shares the bucket of its /24
 admitted    0 packets, 0 B
 refused     3 packets, 222 B

@@ -6,7 +6,10 @@ use throttle_agent::{
     api::wire::{LimitView, RegionLoad},
     policy::{Limit, Mode, Word as _},
 };
-use throttle_common::words::{Overflow, Per, Unit};
+use throttle_common::{
+    table::{OPEN_WAYS, WAYS},
+    words::{Overflow, Per, Unit},
+};
 
 use super::{
     output::Paint,
@@ -87,8 +90,12 @@ pub(crate) fn describe(view: &LimitView) -> String {
         if limit.per == Per::Service {
             break;
         }
+        let open = count(*slots / WAYS as u64 * OPEN_WAYS as u64);
         let filled = forecast.map_or_else(String::new, |forecast| {
-            format!("; a flood of {} fills them", per_second(forecast.flood_per_second))
+            format!(
+                ", {open} of them open to any source; a flood of {} fills those",
+                per_second(forecast.flood_per_second)
+            )
         });
         let (busy, slots, share) = (count(*busy), count(*slots), percent(region.occupancy));
         line(family, format!("a source is a /{prefix}; {busy} of {slots} places busy ({share}){filled}"));

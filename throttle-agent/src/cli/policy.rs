@@ -7,7 +7,7 @@ use throttle_agent::{
     api::wire::{
         ApplyRequest, CheckRequest, DiffReport, Envelope, History, PolicyQuery, PolicyView, RollbackRequest, paths,
     },
-    policy,
+    policy::{self, Diagnostics},
 };
 
 use super::{
@@ -82,7 +82,7 @@ impl PolicyCommand {
             Self::Check(check) => check.obey(context),
             Self::Diff { file } => diff(context, &file),
             Self::Apply(apply) => {
-                let source = Source::read(&apply.file, "the policy")?;
+                let source = Source::read(&apply.file)?;
                 let request = ApplyRequest { document: None, toml: Some(source.text), write: apply.writing.wire() };
                 let client = context.client()?;
                 let answer = client.post_if(paths::POLICY_APPLY, &request, apply.if_revision);
@@ -116,7 +116,7 @@ impl PolicyCommand {
 }
 
 fn diff(context: &Context, file: &std::path::Path) -> Result<(), Failure> {
-    let source = Source::read(file, "the policy")?;
+    let source = Source::read(file)?;
     let request = CheckRequest { document: None, toml: Some(source.text) };
     let answer = context.client()?.post(paths::POLICY_DIFF, &request);
     let answer = answer.map_err(|failure| failure.in_file(&source.name))?;
@@ -141,15 +141,18 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Reads `what`, which has to be text; `-` is stdin.
-    pub(crate) fn read(file: &std::path::Path, what: &str) -> Result<Self, Failure> {
+    /// Reads a file, which has to be text; `-` is stdin.
+    pub(crate) fn read(file: &std::path::Path) -> Result<Self, Failure> {
         let name = if file.as_os_str() == "-" { "stdin".to_owned() } else { file.display().to_string() };
         let mut bytes = Vec::new();
         let outcome = match name.as_str() {
             "stdin" => std::io::stdin().read_to_end(&mut bytes),
             _ => std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut bytes)),
         };
-        outcome.map_err(|error| Failure::of(format!("read {what} {name}"), error))?;
+        if let Err(error) = outcome {
+            let faults = Diagnostics::unread(&error);
+            return Err(Failure::File { title: "The file cannot be read", faults, file: name });
+        }
         match policy::text(bytes) {
             Ok(text) => Ok(Self { name, text }),
             Err(faults) => Err(Failure::File { title: "The file is refused", faults, file: name }),

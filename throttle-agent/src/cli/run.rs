@@ -40,7 +40,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     pins: Pins,
     /// A loopback address that serves /metrics for Prometheus, e.g. 127.0.0.1:9851
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = metrics)]
     metrics: Option<SocketAddr>,
     /// Let the kernel programs write debugging output to the agent's log; it costs time for every packet
     #[arg(long)]
@@ -60,6 +60,10 @@ enum Mode {
     Native,
     /// In the network stack
     Generic,
+}
+
+fn metrics(text: &str) -> Result<SocketAddr, String> {
+    agent::metrics_address(text.parse().map_err(|_| "write an address and a port, as in 127.0.0.1:9851".to_owned())?)
 }
 
 impl Run {

@@ -1,6 +1,6 @@
 //! `throttle service`: names for protocol, ports and destination, so that limits can be theirs.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use throttle_agent::{
     api::wire::{Envelope, ServiceRequest, Services, paths},
     policy::{PortRange, Prefix, Protocol, Service, Word as _},
@@ -30,6 +30,7 @@ pub(crate) enum ServiceCommand {
     /// Delete a service; no limit may name it
     Delete {
         /// Its name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
         #[command(flatten)]
         writing: Writing,
@@ -40,6 +41,7 @@ pub(crate) enum ServiceCommand {
 #[derive(Debug, Args)]
 pub(crate) struct Set {
     /// Its name
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
     /// What it speaks; `icmp` covers both families and has no ports
     #[arg(long, value_parser = word::<Protocol>())]

@@ -123,7 +123,8 @@ impl Control {
             1 => "1 problem".to_owned(),
             many => format!("{many} problems"),
         };
-        format!("{mode} revision {} on {}; {problems}", self.head().revision, interfaces.join(", "))
+        let on = if interfaces.is_empty() { "no interface".to_owned() } else { interfaces.join(", ") };
+        format!("{mode} revision {} on {on}; {problems}", self.head().revision)
     }
 
     /// What becomes of the interfaces when the agent has ended, in one line.

@@ -82,6 +82,8 @@ const PROGRAMS: [&str; 2] = ["throttle", "throttle_frags"];
 pub struct Datapath {
     /// First, so that it is done under the lock that goes with the pins.
     undo: Undo,
+    /// A change of layout that is under way; likewise.
+    handover: Option<Handover>,
     pins: Pins,
     ebpf: Ebpf,
     tables: Tables,
@@ -96,8 +98,6 @@ pub struct Datapath {
     renamed: BTreeMap<String, String>,
     /// What the last change of policy has left to be done.
     owed: Owed,
-    /// A change of layout that is under way.
-    handover: Option<Handover>,
     /// Why nobody watches the sockets, where somebody should.
     unwatched: Option<String>,
     connections: MapData,

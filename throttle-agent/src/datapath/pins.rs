@@ -96,25 +96,6 @@ impl Pins {
         Some(finished(&self.root)).filter(|directory| directory.is_dir())
     }
 
-    /// After an agent died between the two names that [`Draft::supersede`] gives.
-    fn mend_names(&self) -> io::Result<()> {
-        let [finished, drafts, superseded] = [finished, drafts, superseded].map(|place| place(&self.root));
-        if finished.is_dir() || !superseded.is_dir() {
-            return Ok(());
-        }
-        fs::rename(if drafts.is_dir() { drafts } else { superseded }, finished)
-    }
-
-    /// The directory of the maps that were superseded, as long as something may have to be carried over from them.
-    pub(super) fn old(&self) -> Option<PathBuf> {
-        Some(superseded(&self.root)).filter(|directory| directory.is_dir())
-    }
-
-    /// Removes the maps that were superseded. Programs that still use them keep them alive.
-    pub(super) fn forget_old(&self) -> io::Result<()> {
-        remove_maps(&superseded(&self.root)).map(drop)
-    }
-
     /// An empty directory for maps that are yet to be filled.
     pub(super) fn draft(&self) -> Result<Draft> {
         let directory = drafts(&self.root);
@@ -153,18 +134,6 @@ impl Draft {
     pub(super) fn finish(self, pins: &Pins) -> Result<()> {
         fs::rename(&self.directory, finished(&pins.root)).context("cannot name the maps")
     }
-
-    /// Puts them in the place of others, which get another name. On an error those have their own again.
-    pub(super) fn supersede(self, pins: &Pins, between: impl FnOnce()) -> Result<()> {
-        let [finished, superseded] = [finished, superseded].map(|place| place(&pins.root));
-        pins.forget_old().context("cannot remove older maps")?;
-        fs::rename(&finished, &superseded).context("cannot set the old maps aside")?;
-        between();
-        self.finish(pins).or_else(|error| {
-            fs::rename(&superseded, &finished).context("the old maps have lost their name; start again")?;
-            Err(error)
-        })
-    }
 }
 
 impl Drop for Draft {
@@ -180,7 +149,7 @@ pub(super) fn finished(root: &Path) -> PathBuf {
     root.join("maps")
 }
 
-fn drafts(root: &Path) -> PathBuf {
+pub(super) fn drafts(root: &Path) -> PathBuf {
     root.join("maps-new")
 }
 
@@ -224,7 +193,7 @@ pub(super) fn linked(root: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Removes the maps of a directory, whatever layout they have.
-fn remove_maps(directory: &Path) -> io::Result<usize> {
+pub(super) fn remove_maps(directory: &Path) -> io::Result<usize> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         entries => entries?,

@@ -119,6 +119,12 @@ fn ordinal(index: &str) -> u64 {
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
 impl Diagnostics {
+    /// The one problem of a file that cannot be read.
+    pub fn unread(error: &std::io::Error) -> Self {
+        let fault = Fault::new(format!("it cannot be read: {error}"), "name a file that is there, and yours to read");
+        Self(vec![fault.at("")])
+    }
+
     /// One line for each problem, with the file's name.
     pub fn in_file(&self, file: &str) -> String {
         self.0.iter().map(|diagnostic| diagnostic.in_file(file)).collect::<Vec<_>>().join("\n")

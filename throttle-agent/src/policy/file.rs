@@ -57,6 +57,10 @@ pub fn text(bytes: Vec<u8>) -> Result<String, Diagnostics> {
 pub fn to_toml(document: &Document) -> String {
     let plain = toml::to_string(document).expect("a document has only string keys and integers below 2^63");
     let mut file: toml_edit::DocumentMut = plain.parse().expect("the line above wrote TOML");
+    if document.shapes.is_empty() {
+        // Every shape has its own default, which is not the document's to repeat.
+        file.remove("shapes");
+    }
     let limits = file.get_mut("limit").and_then(|limits| limits.as_array_of_tables_mut());
     for limit in limits.into_iter().flat_map(|limits| limits.iter_mut()) {
         for field in ["prefix", "aggregate"] {

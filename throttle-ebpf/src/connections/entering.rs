@@ -19,6 +19,8 @@ pub struct Entering {
     pub connection: Connection,
     /// Where keys have their places.
     pub secret: Secret,
+    /// The bucket that was seen last.
+    pub seen: u64,
     /// How many places it has.
     pub count: u32,
     /// The policy that it meets.

@@ -20,7 +20,7 @@ use throttle_common::{
 
 pub use self::{
     entering::{Entering, count_lost},
-    places::{WITHOUT_END, give_back, hold},
+    places::{NOTHING, WITHOUT_END, attempt, give_back, look, settle, take},
 };
 use crate::{
     limits::{ADMITTED, Pending, STOP, scope},
@@ -66,7 +66,11 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     let mut first = ADMITTED;
     for index in 0..CONNECTION_LIMITS {
         let Some(number) = concurrent(scope, index) else { break };
-        let answer = places::ask_for_place(number);
+        let answer = if matches!(scratch.entering.step, Step::Asks) {
+            places::weigh_asking(number)
+        } else {
+            places::ask_for_place(number)
+        };
         if answer & STOP != 0 {
             leave();
             return answer | number << 16;

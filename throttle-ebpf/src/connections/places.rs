@@ -6,44 +6,98 @@ use throttle_common::{
     handshakes::Asking,
     limits::{Table as _, outcome},
     records::{Hold, Limit},
-    table::{Check, Commit, Look as _, Request, Set as _, TRIES, WAYS, check, commit},
+    table::{self, Check, Look as _, Request, Set as _, TRIES, WAYS, check},
     words::{Outcome, Overflow, Reason},
 };
 
-use super::{Entering, Step};
+use super::Entering;
 use crate::{
     account::count,
     atomic,
-    limits::{ADMITTED, CROWDED, Maps, OBSERVED, OVERFLOWED, REFUSED, REJECTED, STOP, find},
+    limits::{ADMITTED, CROWDED, MapSet, Maps, OBSERVED, OVERFLOWED, REFUSED, REJECTED, STOP, find},
     tables::{AGGREGATES, HANDSHAKES, LIMIT_TALLIES, POLICIES, scratch},
 };
 
-/// Asks one limit for the connection in the scratch space: a SYN whether it may, a completed handshake for a place.
+// What `look` saw, and above it in which way; and what `take` and `settle` make of it.
+/// The limit has nothing to do with the connection.
+pub const NOTHING: u32 = 0;
+const HELD: u32 = 1;
+const FREE: u32 = 2;
+const FULL: u32 = 3;
+const EXCEEDED: u32 = 4;
+const TAKEN: u32 = 5;
+const KIND: u32 = 7;
+const WAY: u32 = 3;
+
+/// Asks one limit whether the SYN in the scratch space may ask for a connection.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn ask_for_place(number: u32) -> u32 {
-    let Some(scratch) = scratch() else { return ADMITTED };
-    let entering = &mut scratch.entering;
-    let Some(limit) = find(entering.generation, number) else { return ADMITTED };
-    let asks = matches!(entering.step, Step::Asks);
-    let refusal = if asks { weigh(entering, limit) } else { hold(entering, limit, number, limit.depth) };
-    let observes = POLICIES.get(entering.generation).is_some_and(|policy| policy.observe != 0);
-    match refusal {
-        None if asks => ADMITTED,
-        None => {
-            if let Some(tally) = LIMIT_TALLIES.get_ptr_mut(number) {
-                // SAFETY: this CPU's own element, and nothing interrupts this program.
-                count(unsafe { &mut (*tally).admitted }, entering.length);
-            }
-            ADMITTED
+pub extern "C" fn weigh_asking(number: u32) -> u32 {
+    let Some((entering, limit)) = asked(number) else { return ADMITTED };
+    weigh(entering, limit).map_or(ADMITTED, |reason| refuse(entering, limit, number, reason))
+}
+
+/// Asks one limit for a place for the connection in the scratch space, whose handshake is complete.
+///
+/// The steps are functions of their own: the verifier follows every way through one from the end of every way through
+/// the one before, and Linux 6.1, which finds fewer of them alike than later kernels, gives up.
+#[inline(always)]
+pub fn ask_for_place(number: u32) -> u32 {
+    settle_place(number, attempt(|| take_place(number, look_for_place(number))))
+}
+
+/// Tries to take a place until it is taken, refused, or lost to others for too long.
+#[inline(always)]
+pub fn attempt(mut take: impl FnMut() -> u32) -> u32 {
+    let mut taken = NOTHING;
+    for _ in 0..TRIES {
+        taken = take();
+        if taken != HELD && taken != FREE {
+            break;
         }
-        Some(reason) => refuse(entering, limit, number, reason, observes),
     }
+    taken
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn look_for_place(number: u32) -> u32 {
+    asked(number).map_or(NOTHING, |(entering, limit)| look(entering, limit, limit.depth))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn take_place(number: u32, looked: u32) -> u32 {
+    asked(number).map_or(NOTHING, |(entering, limit)| take(entering, limit, number, limit.depth, looked))
+}
+
+/// Says what came of it, and counts that.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn settle_place(number: u32, taken: u32) -> u32 {
+    let Some((entering, limit)) = asked(number) else { return ADMITTED };
+    if let Some(reason) = settle(entering, limit, number, limit.depth, taken) {
+        return refuse(entering, limit, number, reason);
+    }
+    if let Some(tally) = LIMIT_TALLIES.get_ptr_mut(number) {
+        // SAFETY: this CPU's own element, and nothing interrupts this program.
+        count(unsafe { &mut (*tally).admitted }, entering.length);
+    }
+    ADMITTED
+}
+
+/// The connection in the scratch space, and a limit.
+#[inline(always)]
+fn asked(number: u32) -> Option<(&'static mut Entering, &'static Limit)> {
+    let entering = &mut scratch()?.entering;
+    let limit = find(entering.generation, number)?;
+    Some((entering, limit))
 }
 
 /// Counts a refusal, and says it in a number.
 #[inline(always)]
-fn refuse(entering: &Entering, limit: &Limit, number: u32, reason: Reason, observes: bool) -> u32 {
+fn refuse(entering: &Entering, limit: &Limit, number: u32, reason: Reason) -> u32 {
+    let observes = POLICIES.get(entering.generation).is_some_and(|policy| policy.observe != 0);
     let outcome = outcome(limit, observes);
     if let Some(tally) = LIMIT_TALLIES.get_ptr_mut(number) {
         // SAFETY: this CPU's own element, and nothing interrupts this program.
@@ -110,9 +164,66 @@ fn change(asking: Asking, next: impl Fn(u64) -> Option<u64>) {
     }
 }
 
-/// Takes a place under a limit that is `depth` deep.
+/// Looks where the connection might have a place under a limit that is `depth` deep. Notes the bucket that it sees.
 #[inline(always)]
-pub fn hold(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks) -> Option<Reason> {
+pub fn look(entering: &mut Entering, limit: &Limit, depth: Ticks) -> u32 {
+    let Some((set, _, request)) = aim(entering, limit, depth) else { return NOTHING };
+    let (kind, way, seen) = match check(&set, &request) {
+        Check::Held { way, seen } => (HELD, way, seen),
+        Check::Free { way, seen } => (FREE, way, seen),
+        Check::Exceeded => return EXCEEDED,
+        Check::Full => return FULL,
+    };
+    entering.seen = seen;
+    kind | (way as u32) << WAY
+}
+
+/// Takes the place that was seen. Gives its kind where it has changed since.
+#[inline(always)]
+pub fn take(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks, looked: u32) -> u32 {
+    let (kind, way, seen) = (looked & KIND, (looked >> WAY) as usize, entering.seen);
+    let seen = match kind {
+        HELD => Check::Held { way, seen },
+        FREE => Check::Free { way, seen },
+        _ => return kind,
+    };
+    let Some((set, place, request)) = aim(entering, limit, depth) else { return NOTHING };
+    let Some(way) = table::attempt(&set, &request, seen) else { return kind };
+    entering.hold(Hold { key: request.key, place, way: way as u16, limit: number as u16 });
+    TAKEN
+}
+
+/// Gives a source for which there is no place one of its aggregate's, where the limit's rule has it so. Whoever has a
+/// place is noted to have completed a handshake.
+#[inline(always)]
+pub fn settle(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks, taken: u32) -> Option<Reason> {
+    let region = limit.region(entering.family);
+    let (source, secret) = (entering.ends.source, entering.secret);
+    let key = region.key(source, entering.family, secret);
+    match taken {
+        TAKEN => {}
+        // A place that others keep changing is one that the source's own connections fight for.
+        EXCEEDED | HELD => return Some(Reason::ConnectionLimit),
+        FULL | FREE if limit.overflow == Overflow::Refuse as u8 => return Some(Reason::SourceOverflow),
+        FULL | FREE if limit.overflow == Overflow::Aggregate as u8 => {
+            let place = region.aggregate(source, entering.family, secret);
+            if !hold_in_aggregate(place, depth) {
+                return Some(Reason::SourceOverflow);
+            }
+            entering.hold(Hold { key, place, way: Hold::AGGREGATE, limit: number as u16 });
+        }
+        _ => return None,
+    }
+    let asking = Asking::of(key, region.base, secret);
+    let now = entering.connection.since;
+    change(asking, |cell| Some(asking.complete(cell, now)));
+    None
+}
+
+/// The set of the connection's source, where it is, and what is asked of it; `None` where the limit does not touch its
+/// family.
+#[inline(always)]
+fn aim(entering: &Entering, limit: &Limit, depth: Ticks) -> Option<(MapSet, u32, Request)> {
     let region = limit.region(entering.family);
     if region.sets == 0 {
         return None;
@@ -120,32 +231,7 @@ pub fn hold(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks) -
     let key = region.key(entering.ends.source, entering.family, entering.secret);
     let place = region.set(key, entering.secret);
     // Who completes a handshake is proven by that.
-    let request = Request { key, now: STANDING, cost: PLACE, depth, ways: WAYS };
-    let set = Maps.set(place)?;
-    let held = Hold { key, place, way: Hold::AGGREGATE, limit: number as u16 };
-    // What is refused at a look goes no further: what it leaves unsaid must not reach the verifier.
-    let committed = match check(&set, &request) {
-        Check::Exceeded => return Some(Reason::ConnectionLimit),
-        Check::Full => Commit::Full,
-        seen => commit(&set, &request, seen),
-    };
-    match committed {
-        Commit::Charged(way) => entering.hold(Hold { way: way as u16, ..held }),
-        Commit::Exceeded => return Some(Reason::ConnectionLimit),
-        Commit::Full if limit.overflow == Overflow::Refuse as u8 => return Some(Reason::SourceOverflow),
-        Commit::Full if limit.overflow == Overflow::Admit as u8 => return None,
-        Commit::Full => {
-            let place = region.aggregate(entering.ends.source, entering.family, entering.secret);
-            if !hold_in_aggregate(place, depth) {
-                return Some(Reason::SourceOverflow);
-            }
-            entering.hold(Hold { place, ..held });
-        }
-    }
-    let asking = Asking::of(key, region.base, entering.secret);
-    let now = entering.connection.since;
-    change(asking, |cell| Some(asking.complete(cell, now)));
-    None
+    Some((Maps.set(place)?, place, Request { key, now: STANDING, cost: PLACE, depth, ways: WAYS }))
 }
 
 /// Takes a place in an aggregate's bucket. After [`TRIES`] lost races there is none.

@@ -13,7 +13,7 @@ use throttle_common::{
     words::{Outcome, Reason},
 };
 
-pub use self::bucket::Maps;
+pub use self::bucket::{MapSet, Maps};
 use self::bucket::{settle, take_back};
 use crate::{
     account::count,
@@ -96,6 +96,7 @@ extern "C" fn several(service: u32, crowded: u32) -> u32 {
             let answer = if phase == SETTLE { charge(index, number) } else { ask(index, number) };
             if answer & STOP != 0 {
                 spare(service, phase | index);
+                connections::conclude(service, 0);
                 return answer | number << 16;
             }
             if first == ADMITTED && answer != ADMITTED {
@@ -113,16 +114,15 @@ extern "C" fn several(service: u32, crowded: u32) -> u32 {
     first
 }
 
-/// Counts the limits that were asked before the one at the place in `step` refused, and takes back what was charged: in
-/// the second round that is what those before it took; those behind it were asked too, and took nothing. A global
-/// function of its own, because together with [`several`] and [`ask`] its loop would need more of the stack than there is
-/// on kernels that count it in steps of 32 bytes.
+/// Counts as spared who was asked before the limit at an index refused: those before it, and in the second round also
+/// those behind it, uncharged. A global function, because beside [`several`] the stack has no room for it: Linux 6.1 counts
+/// each function's part of the stack in steps of 32 bytes, and has 512 for all that call each other.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn spare(service: u32, step: u32) -> u32 {
+extern "C" fn spare(service: u32, refusal: u32) -> u32 {
     let Some(Scratch { pending, .. }) = scratch() else { return 0 };
     let Some(scope) = scope(pending.generation, service) else { return 0 };
-    let (phase, index) = (step & SETTLE, step & !SETTLE);
+    let (phase, index) = (refusal & SETTLE, refusal & (SETTLE - 1));
     let asked = if phase == SETTLE { u32::from(scope.count) } else { index };
     for spared in 0..SCOPE_LIMITS as u32 {
         if spared >= asked {
@@ -131,7 +131,7 @@ extern "C" fn spare(service: u32, step: u32) -> u32 {
         let charged = if spared < index { phase } else { WEIGH };
         conclude(SPARE | charged | spared, u32::from(scope.limits[spared as usize]));
     }
-    connections::conclude(service, 0)
+    0
 }
 
 /// The limits of a service, or of the host.

@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 pub(crate) use packages::{PACKAGES, Programs};
 pub(crate) use toolchain::{cargo_deny, has_rust_source, installed_bpf_linker, kernel_toolchain, pinned_toolchain};
 
-/// `cargo xtask setup`: all that any command needs, but for the emulator of `vm-test`, which installs it itself.
+/// `cargo xtask setup`: all that any command needs, but for the emulator of `vm-test`, which installs that itself.
 pub(crate) fn everything() -> Result<()> {
     kernel_toolchain()?;
     cargo_deny()?;

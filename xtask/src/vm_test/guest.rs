@@ -17,9 +17,9 @@ use crate::{process, setup};
 pub(super) const SIGN: &str = "vm-test: ";
 
 /// Programs of this machine that the tests call; busybox has too little of them.
-const PROGRAMS: [&str; 3] = ["ip", "mount", "umount"];
+const PROGRAMS: [&str; 4] = ["ip", "mount", "ss", "umount"];
 /// Modules that the tests need, where they are not built in.
-const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
+const MODULES: [&str; 4] = ["veth", "sch_ingress", "cls_bpf", "tcp_diag"];
 
 /// One command of the script, and what must come of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use super::transcript::{End, Transcript, is_panic};
 use crate::process;
 
-/// Memory: the root file system, and the tables of bucket that tests make.
+/// Memory: the root file system, and the tables of buckets that tests make.
 const MEBIBYTES: &str = "1024";
 /// How often the wait for a line looks for a signal or the deadline.
 const TICK: Duration = Duration::from_millis(100);

@@ -15,6 +15,7 @@ mod counters;
 mod earlier;
 pub mod forecast;
 mod layouts;
+mod names;
 
 use std::os::fd::AsFd as _;
 

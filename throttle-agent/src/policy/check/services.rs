@@ -36,7 +36,7 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
                 let reason = format!("a {} service needs ports", service.protocol.name());
                 found.push(Fault::new(reason, "add ports = [80], or [\"1-65535\"] for all").at(path));
             }
-            _ => {}
+            _ => twice(service, &path, found),
         }
     }
     let (lists, clashes) = classify::lists(&readable);
@@ -46,6 +46,20 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
         let remedy =
             format!("keep below {MAX_CANDIDATES}: let services that differ by destination have the same ports");
         found.push(Fault::new(reason, remedy).at("service"));
+    }
+}
+
+/// A port that a service names twice is one that was not meant, or another that was.
+fn twice(service: &Service, path: &str, found: &mut Vec<Diagnostic>) {
+    for (later, range) in service.ports.iter().enumerate() {
+        if let Some(earlier) = service.ports[..later].iter().find(|earlier| earlier.overlaps(*range)) {
+            let reason = if earlier == range {
+                format!("{range} is there twice")
+            } else {
+                format!("{range} and {earlier} overlap")
+            };
+            found.push(Fault::new(reason, "name each port once").at(format!("{path}[{later}]")));
+        }
     }
 }
 
