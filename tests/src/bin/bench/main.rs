@@ -12,7 +12,7 @@ mod packets;
 mod sockets;
 
 use anyhow::{Context, Result, bail, ensure};
-use std::{fs, path::PathBuf};
+use std::{ffi::OsString, fs, path::PathBuf};
 use throttle_tests::machine;
 
 const USAGE: &str = "usage: bench [--markdown FILE] [PART]...: measures what throttle costs, and writes it to FILE too; \
@@ -27,7 +27,13 @@ const PARTS: [(&str, fn() -> Result<String>); 4] = [
 ];
 
 fn main() -> Result<()> {
-    let (markdown, wanted) = arguments()?;
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if let [first, rest @ ..] = &arguments[..]
+        && first == sockets::HOLD
+    {
+        return sockets::hold(rest);
+    }
+    let (markdown, wanted) = parse(arguments)?;
     ensure!(machine::is_root(), "the benchmark loads kernel programs: run it as root");
     let mut report = format!(
         "Linux {}, {}, {} CPUs.\n",
@@ -47,9 +53,9 @@ fn main() -> Result<()> {
 }
 
 /// The file of `--markdown FILE`, and the parts that are named.
-fn arguments() -> Result<(Option<PathBuf>, Vec<&'static str>)> {
+fn parse(arguments: Vec<OsString>) -> Result<(Option<PathBuf>, Vec<&'static str>)> {
     let (mut markdown, mut wanted) = (None, Vec::new());
-    let mut arguments = std::env::args_os().skip(1);
+    let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         if argument == "--help" {
             println!("{USAGE}");

@@ -1,10 +1,13 @@
 //! Real connections, by the hundred thousand where they are wanted.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::{
-    fs, io,
+    ffi::OsString,
+    fs,
+    io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
+    process::{Child, Stdio},
     time::Duration,
 };
 use throttle_tests::{
@@ -35,11 +38,15 @@ pub(super) fn add_sources(wire: &Wire, count: u32) -> Result<()> {
 
 /// Opens a connection from an address of this thread's namespace; gives both ends.
 pub(super) fn connect(from: Ipv4Addr, listener: &TcpListener) -> Result<[TcpStream; 2]> {
+    Ok([connect_from(from, listener.local_addr()?)?, listener.accept().context("accept")?.0])
+}
+
+fn connect_from(from: Ipv4Addr, server: SocketAddr) -> Result<TcpStream> {
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
     let near = socket(AddressFamily::INET, SocketType::STREAM, None)?;
     bind(&near, &SocketAddr::new(IpAddr::V4(from), 0)).context("bind")?;
-    connect(&near, &listener.local_addr()?).context("connect")?;
-    Ok([near.into(), listener.accept().context("accept")?.0])
+    connect(&near, &server).context("connect")?;
+    Ok(near.into())
 }
 
 /// Has a connection end with a reset, which leaves nothing behind at either end.
@@ -50,16 +57,60 @@ pub(super) fn reset([near, far]: [TcpStream; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Opens so many from 16 addresses of the near host, and keeps both ends of each.
-pub(super) fn open(wire: &Wire, listener: &TcpListener, count: u32) -> Result<Vec<[TcpStream; 2]>> {
-    const SOURCES: u32 = 16;
-    allow_files(u64::from(count) * 2 + 1024)?;
+/// Processes that hold the clients' ends of connections, one for each address: a process may not open as many files as
+/// there are connections. The server's ends wait to be accepted, and so take no files.
+pub(super) struct Held(Vec<Child>);
+
+/// Sources of the connections that are [`held`].
+const SOURCES: u32 = 16;
+
+/// Has so many connections from the near host open until what this gives is dropped.
+pub(super) fn held(wire: &Wire, listener: &TcpListener, count: u32) -> Result<Held> {
     add_sources(wire, SOURCES)?;
-    wire.near.enter(|| {
-        let range = "/proc/sys/net/ipv4/ip_local_port_range";
-        fs::write(range, "1024 65535").with_context(|| format!("write {range}"))?;
-        (0..count).map(|number| connect(source(number % SOURCES), listener)).collect()
-    })?
+    wire.far.enter(|| {
+        let backlog = "/proc/sys/net/core/somaxconn";
+        fs::write(backlog, "1048576").with_context(|| format!("write {backlog}"))?;
+        rustix::net::listen(listener, 1 << 20).map_err(anyhow::Error::from)
+    })??;
+    let mut held = Held(Vec::new());
+    for number in 0..SOURCES {
+        let mut command = wire.near.command(std::env::current_exe()?);
+        command.args([HOLD, &number.to_string(), &listener.local_addr()?.to_string(), &(count / SOURCES).to_string()]);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("start a client")?;
+        held.0.push(child);
+    }
+    for child in &mut held.0 {
+        let read = child.stdout.as_mut().context("a client has an output")?.read(&mut [0])?;
+        ensure!(read == 1, "a client could not open its connections");
+    }
+    Ok(held)
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // Both fail only where it has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What such a process is started with, before the number of its source, the server and the number of connections.
+pub(super) const HOLD: &str = "hold-connections";
+
+/// What it does: it opens them, says so with one byte, and keeps them until nobody holds its input open.
+pub(super) fn hold(arguments: &[OsString]) -> Result<()> {
+    let text: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    let [number, server, count] = &text[..] else { bail!("{HOLD} SOURCE SERVER COUNT") };
+    let (from, server, count) = (source(number.parse()?), server.parse()?, count.parse::<u32>()?);
+    allow_files(u64::from(count) + 64)?;
+    let ends = (0..count).map(|_| connect_from(from, server)).collect::<Result<Vec<_>>>()?;
+    io::stdout().write_all(b"1")?;
+    io::stdout().flush()?;
+    io::stdin().read_to_end(&mut Vec::new())?;
+    drop(ends);
+    Ok(())
 }
 
 /// Lets this process open so many files.
