@@ -9,6 +9,7 @@ mod bucket;
 use aya_ebpf::programs::XdpContext;
 use throttle_common::{
     limits::{Charge, Question, outcome, weigh},
+    packet::Packet,
     records::{Limit, LimitTally, MAX_LIMITS, MAX_SERVICES, NONE, SCOPE_LIMITS, Scope, Tally},
     words::{Outcome, Reason},
 };
@@ -23,24 +24,22 @@ use crate::{
     verdict::Verdict,
 };
 
-/// Applies the limits of `scope`, which is that of `service`, to the packet in the scratch space.
+/// Applies the limits of `scope`, which is that of `service`, to the packet, which lies in the scratch space.
 #[inline(always)]
 pub fn judge(
     ctx: &XdpContext,
     in_force: &InForce,
     (service, scope): (u16, &Scope),
-    length: u32,
+    (packet, length): (&Packet, u32),
     known: bool,
     clock: &mut Clock,
 ) -> Verdict {
     let mut verdict = Verdict::pass(Reason::Admitted);
-    if scope.count + scope.concurrent > 0
-        && let Some(Scratch { packet, pending, .. }) = scratch()
-    {
+    if scope.count + scope.concurrent > 0 {
         let question = Question::about(packet, length, known, in_force.control.secret);
-        if scope.count + scope.concurrent == 1 && scope.concurrent == 0 {
+        if scope.count == 1 && scope.concurrent == 0 {
             one(in_force, scope.limits[0], &question, clock, &mut verdict);
-        } else {
+        } else if let Some(Scratch { pending, .. }) = scratch() {
             pending.question = question;
             pending.now = clock.nanos();
             pending.generation = in_force.generation;
