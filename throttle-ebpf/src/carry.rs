@@ -12,6 +12,10 @@ use crate::{
     tables::{LIMIT_TALLIES, LOSSES, REASON_TALLIES},
 };
 
+const REASONS: u32 = Counters::Reasons as u32;
+const LIMITS: u32 = Counters::Limits as u32;
+const LOST: u32 = Counters::Losses as u32;
+
 /// Adds what the frame says, a [`Carried`]. `XDP_PASS` where it did, `XDP_ABORTED` where there is no such counter.
 #[xdp]
 pub fn carry(ctx: XdpContext) -> u32 {
@@ -20,9 +24,6 @@ pub fn carry(ctx: XdpContext) -> u32 {
     }
     // SAFETY: the line above; the kernel gives test runs a page of their own, so that the frame is aligned.
     let carried = unsafe { &*(ctx.data() as *const Carried) };
-    const REASONS: u32 = Counters::Reasons as u32;
-    const LIMITS: u32 = Counters::Limits as u32;
-    const LOST: u32 = Counters::Losses as u32;
     let added = match carried.counters {
         REASONS => REASON_TALLIES.get_ptr_mut(carried.index).map(|tally| add::<Tally>(tally, &carried.words)),
         LIMITS => LIMIT_TALLIES.get_ptr_mut(carried.index).map(|tally| add::<LimitTally>(tally, &carried.words)),

@@ -9,11 +9,12 @@ use std::{
     io::Write as _,
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
+    process::Command,
     time::{Duration, Instant},
 };
 use throttle_common::packet::tcp;
 use throttle_tests::{
-    clients::{Server, connect_from, send_raw},
+    clients::{connect_from, send_raw},
     frames::Frame,
     machine, needs_root, say,
     wire::{FAR_V4, NEAR, NEAR_V4, Wire},
@@ -91,16 +92,17 @@ fn a_place_is_given_back_when_the_kernel_is_told_to_kill_the_socket() -> Result<
 #[test]
 fn a_place_is_given_back_when_the_server_is_killed() -> Result<()> {
     needs_root!();
-    let mut host = Host::new()?;
-    let server = Server::on(&host.wire.far)?;
-    host.limit(80, &[LIMIT])?;
-    let to = SocketAddr::new(address(FAR_V4), 80);
-    let clients = (0..3).map(|_| host.connect(None, to)?.context("connect")).collect::<Result<Vec<_>>>()?;
-    eventually(&3, || Ok(host.open(0)))?;
-    drop(server);
-    counts_nothing(&host, 80)?;
-    drop(clients);
-    Ok(())
+    let (host, listener, _clients, servers) = connected(3)?;
+    // A process of its own that holds the server's ends, and nobody else does.
+    for server in &servers {
+        rustix::io::fcntl_setfd(server, rustix::io::FdFlags::empty())?;
+    }
+    let mut process = Command::new("sleep").arg("600").spawn().context("start a process")?;
+    drop(servers);
+    eventually(&(3, 3), || Ok((sockets(&host.wire.far, listener.local_addr()?.port(), None)?, host.open(0))))?;
+    process.kill()?;
+    process.wait()?;
+    counts_nothing(&host, listener.local_addr()?.port())
 }
 
 #[test]

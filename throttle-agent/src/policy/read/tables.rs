@@ -54,9 +54,9 @@ impl Read for Limit {
         let name = fields.required("name", "\"new-connections\"");
         let service = fields.optional("service");
         let unit = fields.required("unit", "\"packets\"");
-        let concurrent = fields.optional("concurrent");
         let rate =
             if fields.has("concurrent") { fields.optional("rate") } else { fields.required("rate", "\"1000/s\"") };
+        let concurrent = fields.optional("concurrent");
         let per = fields.or("per", default::per());
         let burst = fields.optional("burst");
         let action = fields.or("action", default::action());
