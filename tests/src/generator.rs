@@ -216,6 +216,16 @@ fn join<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+/// Attaches a classifier to an interface of this thread's namespace.
+pub fn attach(program: &mut SchedClassifier, interface: &str, direction: TcAttachType) -> Result<()> {
+    if let Err(error) = program.attach(interface, direction) {
+        // Kernels before 6.6 want a queueing discipline for it first.
+        aya::programs::tc::qdisc_add_clsact(interface).with_context(|| error.to_string())?;
+        program.attach(interface, direction)?;
+    }
+    Ok(())
+}
+
 /// Counts, and ends, what comes through to the far host's network stack.
 #[derive(Debug)]
 pub struct Counter(Ebpf);
@@ -227,14 +237,7 @@ impl Counter {
         orders(&object)?.set(0, order, 0)?;
         let program: &mut SchedClassifier = object.program_mut("count").context("no program count")?.try_into()?;
         program.load().context("load count")?;
-        wire.far.enter(|| {
-            if let Err(error) = program.attach(FAR, TcAttachType::Ingress) {
-                // Kernels before 6.6 want a queueing discipline for it first.
-                aya::programs::tc::qdisc_add_clsact(FAR).with_context(|| format!("attach count: {error}"))?;
-                program.attach(FAR, TcAttachType::Ingress)?;
-            }
-            anyhow::Ok(())
-        })??;
+        wire.far.enter(|| attach(program, FAR, TcAttachType::Ingress))?.context("attach count")?;
         Ok(Self(object))
     }
 

@@ -16,7 +16,16 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::root("bench", "to load kernel programs")?;
     setup::kernel_toolchain()?;
+    setup::Programs::Only(&["ip", "iptables", "nft"]).install()?;
+    workspace::build_agent()?;
     let bench = ["--release", "--package", "throttle-tests", "--bin", "bench"];
     process::step("build the benchmark", || process::run(workspace::cargo().arg("build").args(bench)))?;
-    process::run(workspace::cargo().args(["run", "--quiet"]).args(bench).arg("--").args(&args.bench))
+    process::run(
+        workspace::cargo()
+            .args(["run", "--quiet"])
+            .args(bench)
+            .arg("--")
+            .args(&args.bench)
+            .env("THROTTLE_BIN", workspace::agent()),
+    )
 }

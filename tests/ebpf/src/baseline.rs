@@ -20,7 +20,7 @@ use throttle_common::{
 
 /// Which sources to draw; nobody is honest.
 #[btf_map]
-static SPREAD: Array<Order, 1> = Array::new();
+pub(crate) static SPREAD: Array<Order, 1> = Array::new();
 
 /// The xorshift state.
 #[btf_map]
@@ -28,7 +28,7 @@ static DICE: Array<u64, 1> = Array::new();
 
 /// The program under measurement, at 0.
 #[btf_map]
-static MEASURED: ProgramArray<1> = ProgramArray::new();
+pub(crate) static MEASURED: ProgramArray<1> = ProgramArray::new();
 
 /// A limit as the baseline needs it: what a packet costs and how deep a bucket is.
 #[btf_map]

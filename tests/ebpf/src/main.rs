@@ -1,13 +1,14 @@
 //! The kernel programs that throttle is tested with and compared to.
 //!
-//! `vary`, `drop`, `parse_clock` and `lru_hash` belong to the benchmark, `generate`, `pass` and `count` to tests with
-//! traffic. All share `throttle_common`, so that they see a packet as throttle does.
+//! `vary`, `drop`, `parse_clock`, `lru_hash`, `note` and `turn` belong to the benchmark, `generate`, `pass` and `count` to
+//! tests with traffic. All share `throttle_common`, so that they see a packet as throttle does.
 #![no_std]
 #![no_main]
 
 mod baseline;
 mod frame;
 mod generate;
+mod handshake;
 mod traffic;
 
 #[panic_handler]

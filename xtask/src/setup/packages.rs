@@ -22,10 +22,12 @@ pub(crate) struct Package {
 }
 
 /// Every package that some command uses on this machine's own kernel.
-pub(crate) const PACKAGES: [Package; 6] = [
+pub(crate) const PACKAGES: [Package; 8] = [
     Package { program: "curl", name: "curl", service: None },
     Package { program: "ethtool", name: "ethtool", service: None },
     Package { program: "ip", name: "iproute2", service: None },
+    Package { program: "iptables", name: "iptables", service: None },
+    Package { program: "nft", name: "nftables", service: Some("nftables.service") },
     Package { program: "nginx", name: "nginx", service: Some("nginx.service") },
     Package { program: "setpriv", name: "util-linux", service: None },
     Package { program: "wrk", name: "wrk", service: None },

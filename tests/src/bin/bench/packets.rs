@@ -4,18 +4,18 @@
 //! Every program is entered through `vary`, which draws the packet's source and tail-calls it: that costs the same in
 //! every row and is not subtracted. Rounds are interleaved and each cell is the median of its rounds.
 
+use super::median;
 use anyhow::{Context, Result, bail, ensure};
 use aya::{
     Ebpf,
     maps::{Array, MapData, ProgramArray},
     programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
 };
-use std::{fmt::Write as _, fs, path::PathBuf};
+use std::{fmt::Write as _, fs};
 use throttle_common::{gcra::Price, records::Slot, table::OPEN_WAYS};
 use throttle_tests::{
     frames::Frame,
     kernel::{self, Order},
-    machine,
     program::Program,
 };
 
@@ -53,34 +53,13 @@ const PATHS: [(&str, &str); 6] = [
     ),
 ];
 
-const USAGE: &str = "usage: bench [--markdown FILE]: measures what a packet costs, and writes the table to FILE too";
-
-fn main() -> Result<()> {
-    let markdown = arguments()?;
-    ensure!(machine::is_root(), "the benchmark loads kernel programs: run it as root");
-    machine::seize(machine::cpus() - 1)?;
-    let mut bench = Bench::new()?;
-    let table = bench.run()?;
-    let report = report(&table, &bench.memory()?)?;
-    println!("{report}");
-    if let Some(file) = markdown {
-        fs::write(&file, &report).with_context(|| format!("write {}", file.display()))?;
-    }
-    Ok(())
-}
-
-/// `--markdown FILE`, or nothing.
-fn arguments() -> Result<Option<PathBuf>> {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    match &arguments[..] {
-        [] => Ok(None),
-        [flag, file] if flag == "--markdown" => Ok(Some(file.into())),
-        [flag] if flag == "--help" => {
-            println!("{USAGE}");
-            std::process::exit(0)
-        }
-        _ => bail!(USAGE),
-    }
+/// Measures, and gives the table with what follows from it.
+pub(super) fn measure() -> Result<String> {
+    super::seized(|| {
+        let mut bench = Bench::new()?;
+        let table = bench.run()?;
+        report(&table, &bench.memory()?)
+    })
 }
 
 /// A row of the table: what was measured, in nanoseconds by spread.
@@ -134,10 +113,6 @@ impl Bench {
                 }
             }
         }
-        let median = |mut cell: Vec<u32>| {
-            cell.sort_unstable();
-            cell[cell.len() / 2]
-        };
         let rows = programs.iter().zip(cells).map(|((name, _), cells)| Row { name, nanos: cells.map(median) });
         Ok(rows.collect())
     }
@@ -194,10 +169,8 @@ fn memory_of(map: &MapData) -> Result<u64> {
 fn report(rows: &[Row], [throttle, lru]: &[f64; 2]) -> Result<String> {
     let mut text = format!(
         "Nanoseconds a packet, `BPF_PROG_TEST_RUN`, median of {ROUNDS} interleaved rounds of {PACKETS} packets; the draw of \
-         the source and a tail call are in every row. Linux {}, {}.\n\n| program | 1 source | 2^16 | 2^20 | 2^32 |\n\
-         |---|---:|---:|---:|---:|\n",
-        fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
-        processor()?,
+         the source and a tail call are in every row.\n\n| program | 1 source | 2^16 | 2^20 | 2^32 |\n\
+         |---|---:|---:|---:|---:|\n"
     );
     for Row { name, nanos: [one, narrow, wide, all] } in rows {
         writeln!(text, "| {name} | {one} | {narrow} | {wide} | {all} |")?;
@@ -213,10 +186,4 @@ fn report(rows: &[Row], [throttle, lru]: &[f64; 2]) -> Result<String> {
     writeln!(text, "A tracked source takes {throttle:.1} bytes (goal: 32 or less; an LRU hash entry {lru:.1}).")?;
     ensure!(size_of::<Slot>() == 16, "a slot has another size than the table says");
     Ok(text)
-}
-
-fn processor() -> Result<String> {
-    let info = fs::read_to_string("/proc/cpuinfo")?;
-    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    Ok(name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned()))
 }
