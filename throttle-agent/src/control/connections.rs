@@ -7,7 +7,7 @@ use crate::datapath::Drift;
 
 /// How often, where there are few sockets.
 const PERIOD: Duration = Duration::from_secs(1);
-/// The part of the time that it may take where there are many: a twentieth.
+/// The part of a CPU that it may take where there are many: a twentieth.
 const PARTS: u32 = 20;
 
 /// When to look next, and what was found so far.
@@ -38,9 +38,10 @@ impl Control {
 
     /// Mends the count now: also when the policy has changed, because it may count what is open already.
     pub(super) fn count_connections(&mut self) {
-        let start = Instant::now();
+        let before = cpu_time();
         let mended = self.datapath.reconcile_connections();
-        self.counting.next = Instant::now() + PERIOD.max(start.elapsed() * PARTS);
+        // By what it takes of a CPU: on a busy host it waits long for one, and would else mend the less, the busier it is.
+        self.counting.next = Instant::now() + PERIOD.max((cpu_time() - before) * PARTS);
         let note = match mended {
             Ok(Drift { closed, open }) => {
                 self.counting.drift.closed += closed;
@@ -54,4 +55,10 @@ impl Control {
         };
         self.faults.note("connections", note);
     }
+}
+
+/// How long this thread has been on a CPU.
+fn cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.cast_unsigned(), now.tv_nsec.cast_unsigned() as u32)
 }

@@ -85,10 +85,10 @@ pub(super) fn measure() -> Result<String> {
     writeln!(
         text,
         "One reconciliation of {CONNECTIONS} connections takes {:.0} ms, {:.0} ms of them on a CPU; the agent waits a second \
-         or 20 times as long before the next, so that it takes {:.1} % of one CPU at most.",
+         or 20 times that before the next, so that it takes {:.1} % of one CPU at most.",
         elapsed * 1e3,
         used * 1e3,
-        used / (elapsed + (20.0 * elapsed).max(1.0)) * 100.0
+        used / (elapsed + (20.0 * used).max(1.0)) * 100.0
     )?;
     Ok(text)
 }
@@ -113,7 +113,7 @@ fn speak(wire: &Wire, site: &Site<'_>) -> Result<u64> {
         if busy >= SOURCES {
             break busy;
         }
-        ensure!(start.elapsed() < Duration::from_secs(60), "only {busy} sources are in debt");
+        ensure!(start.elapsed() < Duration::from_mins(1), "only {busy} sources are in debt");
     };
     flood.stop()?;
     Ok(busy)

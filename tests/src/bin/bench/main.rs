@@ -12,14 +12,17 @@ mod packets;
 mod sockets;
 
 use anyhow::{Context, Result, bail, ensure};
-use std::{ffi::OsString, fs, path::PathBuf};
+use std::{ffi::OsString, fmt::Write as _, fs, path::PathBuf};
 use throttle_tests::machine;
 
 const USAGE: &str = "usage: bench [--markdown FILE] [PART]...: measures what throttle costs, and writes it to FILE too; \
                      parts are packets, handshakes, beside and agent, without any all of them";
 
+/// Measures something, and gives what is to be said of it.
+type Measure = fn() -> Result<String>;
+
 /// What is measured, in this order.
-const PARTS: [(&str, fn() -> Result<String>); 4] = [
+const PARTS: [(&str, Measure); 4] = [
     ("packets", packets::measure),
     ("handshakes", handshakes::measure),
     ("beside", beside::measure),
@@ -35,8 +38,6 @@ fn main() -> Result<()> {
     }
     let (markdown, wanted) = parse(arguments)?;
     ensure!(machine::is_root(), "the benchmark loads kernel programs: run it as root");
-    // Who measures beside it would be held up by the CPU that it takes, and would disturb it.
-    let _machine = machine::alone()?;
     let mut report = format!(
         "Linux {}, {}, {} CPUs.\n",
         fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
@@ -45,7 +46,8 @@ fn main() -> Result<()> {
     );
     for (name, measure) in PARTS.into_iter().filter(|(name, _)| wanted.is_empty() || wanted.contains(name)) {
         eprintln!("{name}");
-        report += &format!("\n{}", measure().with_context(|| format!("measure {name}"))?);
+        writeln!(report)?;
+        report += &measure().with_context(|| format!("measure {name}"))?;
     }
     println!("{report}");
     if let Some(file) = markdown {
