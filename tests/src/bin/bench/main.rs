@@ -38,6 +38,8 @@ fn main() -> Result<()> {
     }
     let (markdown, wanted) = parse(arguments)?;
     ensure!(machine::is_root(), "the benchmark loads kernel programs: run it as root");
+    // Who measures beside it would be held up by the CPU that it takes, and would disturb it.
+    let _machine = machine::alone()?;
     let mut report = format!(
         "Linux {}, {}, {} CPUs.\n",
         fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
