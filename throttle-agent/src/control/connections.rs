@@ -41,7 +41,7 @@ impl Control {
         let before = cpu_time();
         let mended = self.datapath.reconcile_connections();
         // By what it takes of a CPU: on a busy host it waits long for one, and would else mend the less, the busier it is.
-        self.counting.next = Instant::now() + PERIOD.max((cpu_time() - before) * PARTS);
+        self.counting.next = Instant::now() + PERIOD.max(cpu_time().saturating_sub(before) * PARTS);
         let note = match mended {
             Ok(Drift { closed, open }) => {
                 self.counting.drift.closed += closed;
