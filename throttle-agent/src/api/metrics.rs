@@ -175,8 +175,8 @@ impl Page {
         to.counter("answers_undue", "Refusals that must not be answered", losses.answers_undue)?;
         let Connections { mended_closed, mended_open, uncounted } = self.status.connections.unwrap_or_default();
         let mended = [("closed", mended_closed), ("open", mended_open)];
-        let mended = mended.map(|(kind, count)| (vec![("kind", kind.to_owned())], count));
-        to.counters("connections_mended", "Open connections that were miscounted, by what they were", mended)?;
+        let mended = mended.map(|(result, count)| (vec![("result", result.to_owned())], count));
+        to.counters("connections_mended", "Open connections that were miscounted, by what they had come to", mended)?;
         to.counter("connections_uncounted", "Open connections that found no room to be counted", uncounted)?;
         to.counter("api_refused_requests", "Requests that were a mistake of the peer's", self.refused_requests)?;
         to.counter("api_refused_peers", "Peers that may not use the socket", self.refused_peers)
