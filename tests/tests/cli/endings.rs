@@ -117,7 +117,7 @@ fn whoever_asks_for_json_is_told_failures_in_json() -> Result<()> {
     let file = site.file("wrong.toml");
     fs::write(&file, "mode = \"no\"\n")?;
     ensure!(failed(78, &["policy", "check", &path(&file)])?["diagnostics"][0]["line"] == 1);
-    ensure!(failed(1, &["policy", "check", "/nonexistent"])?["type"] == "/problems/failed");
+    ensure!(failed(78, &["policy", "check", "/nonexistent"])?["type"] == "/problems/file-refused");
 
     let _agent = site.start(&["--interface", FAR])?;
     let unknown = failed(1, &["limit", "delete", "few"])?;
