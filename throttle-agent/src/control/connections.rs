@@ -42,11 +42,12 @@ impl Control {
         let mended = self.datapath.reconcile_connections();
         self.counting.next = Instant::now() + PERIOD.max(start.elapsed() * PARTS);
         let note = match mended {
-            Ok(Drift { closed, open }) => {
+            Ok(Drift { closed, open, idle }) => {
                 self.counting.drift.closed += closed;
                 self.counting.drift.open += open;
-                if closed + open > 0 {
-                    tracing::debug!(closed, open, "the count of open connections was mended");
+                self.counting.drift.idle += idle;
+                if closed + open + idle > 0 {
+                    tracing::debug!(closed, open, idle, "the count of open connections was mended");
                 }
                 Ok(())
             }

@@ -128,6 +128,7 @@ impl Datapath {
         })?;
         self.follow_names(&all)?;
         let standing = self.attach_to(device, mode)?;
+        self.see_leaving(device);
         self.asked.insert(interface.to_owned(), mode);
         self.refused.remove(interface);
         Ok(attachment(interface, Some(mode), Some(device), Standing::Attached(standing)))
@@ -144,7 +145,7 @@ impl Datapath {
         self.asked.remove(interface);
         self.refused.remove(interface);
         self.renamed.remove(interface);
-        Ok(())
+        self.forget_leaving(interface)
     }
 
     /// Every interface that is ours, by name.
