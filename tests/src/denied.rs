@@ -4,11 +4,13 @@ use std::panic::resume_unwind;
 
 use anyhow::{Context, Result, ensure};
 
-/// Changes of bpf(2) that can be refused, by their numbers in `enum bpf_cmd` of include/uapi/linux/bpf.h.
+/// Calls of bpf(2) that can be refused, by their numbers in `enum bpf_cmd` of include/uapi/linux/bpf.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
     /// Writing one element of a map.
     UpdateElement = 2,
+    /// Asking what is attached to an interface.
+    Query = 16,
     /// Writing many.
     UpdateBatch = 26,
 }

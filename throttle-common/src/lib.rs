@@ -13,7 +13,8 @@
 //! - **limit**: a named bound on what one source may do: a unit, a rate, a burst, an action.
 //! - **bucket**: what a limit remembers of one source: a single number, the theoretical arrival time ([`gcra`]).
 //! - **connection**: a TCP connection that somebody opened to this host and that is not closed; it holds a **place**
-//!   under every limit on connections that are open at once ([`connections`]).
+//!   under every limit on connections that are open at once ([`connections`]). Where this host only forwards it, its
+//!   packets say what no socket does ([`forwarded`]).
 //! - **region**: the part of the table of buckets that belongs to one limit and address family.
 //! - **proven source**: a source that is known not to be spoofed; one way of every set is kept for such.
 //! - **aggregate**: the /24 or /48 whose bucket serves the sources that found no place in a region.
@@ -28,6 +29,7 @@
 extern crate std;
 
 pub mod connections;
+pub mod forwarded;
 pub mod gcra;
 pub mod handshakes;
 pub mod hash;

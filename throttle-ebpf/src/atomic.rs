@@ -16,6 +16,17 @@ pub unsafe fn load(word: *const u64) -> u64 {
     unsafe { word.read_volatile() }
 }
 
+/// Writes a word that other CPUs read.
+///
+/// # Safety
+///
+/// As for [`load`].
+#[inline(always)]
+pub unsafe fn store(word: *mut u64, value: u64) {
+    // SAFETY: the caller's.
+    unsafe { word.write_volatile(value) }
+}
+
 /// Replaces `old` by `new`; gives whether it did, and what was there.
 ///
 /// # Safety

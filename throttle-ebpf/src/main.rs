@@ -14,6 +14,7 @@ mod carry;
 mod clock;
 mod connections;
 mod frame;
+mod leaving;
 mod limits;
 mod services;
 mod sockets;

@@ -21,6 +21,13 @@ pub fn classify(in_force: &InForce, packet: &Packet) -> (u16, &'static Scope) {
     (NONE, &in_force.policy.scope)
 }
 
+/// Whether the connections of a service are counted by their packets.
+#[inline(always)]
+pub fn is_forwarded(generation: u32, number: u32) -> bool {
+    number != u32::from(NONE)
+        && SERVICES.get(generation * MAX_SERVICES + number).is_some_and(|service| service.forwarded != 0)
+}
+
 /// The services of one generation, in the maps.
 struct Generation(u32);
 

@@ -102,7 +102,10 @@ fn open(in_force: &InForce, opening: &mut Opening) {
         // SAFETY: an element of the map, which only a close of the same connection removes.
         opening.entering.resume(unsafe { &*found });
     }
-    let (_, scope) = services::classify(in_force, &opening.packet);
+    let (service, scope) = services::classify(in_force, &opening.packet);
+    if services::is_forwarded(generation, u32::from(service)) {
+        return;
+    }
     let missing = u32::from(scope.concurrent) > opening.entering.count;
     if missing && !sources::look_up(in_force, &opening.packet).is_some_and(SourceEntry::allows) {
         for index in 0..CONNECTION_LIMITS {

@@ -10,6 +10,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use throttle_common::{
+    forwarded,
     gcra::Ticks,
     handshakes,
     packet::Packet,
@@ -22,7 +23,7 @@ use throttle_common::{
     table::WAYS,
 };
 
-use crate::{clock::Clock, connections::Entering, limits::Pending, sockets::Opening};
+use crate::{clock::Clock, connections::Entering, leaving::Leaving, limits::Pending, sockets::Opening};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -64,13 +65,16 @@ pub static AGGREGATES: Array<Ticks, DEFAULT_SETS, MMAPABLE> = Array::new();
 #[btf_map]
 pub static PROVEN: Array<Line, { PROVEN_LINES as usize }, MMAPABLE> = Array::new();
 
-/// The connections that hold places, by their ends. Written where a handshake completes, removed where a socket closes;
-/// the agent mends what either missed.
+/// The connections that hold places, by their ends. Written where a handshake completes, removed where a socket closes or,
+/// of one that is counted by its packets, with the last of them; the agent mends what either missed.
 #[btf_map]
 pub static CONNECTIONS: HashMap<Ends, Connection, { MAX_CONNECTIONS as usize }, ON_DEMAND> = HashMap::new();
 /// What sources have asked for. Written by SYNs and by what completes their handshakes, under limits on connections.
 #[btf_map]
 pub static HANDSHAKES: Array<u64, { handshakes::CELLS as usize }, MMAPABLE> = Array::new();
+/// SYN-ACKs of forwarded services that wait for their acknowledgement. Written by what leaves, read by what comes in.
+#[btf_map]
+pub static SYN_ACKS: Array<u64, { forwarded::CELLS as usize }, MMAPABLE> = Array::new();
 
 /// What policy says of single IPv4 addresses (network byte order). Written by the agent; packets only read.
 #[btf_map]
@@ -111,6 +115,9 @@ pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 /// What the program at the sockets keeps for a moment. Means nothing between its runs.
 #[btf_map]
 pub static ENTERING: PerCpuArray<Opening, 1> = PerCpuArray::new();
+/// What a packet keeps on its way out. Means nothing between packets.
+#[btf_map]
+pub static LEAVING: PerCpuArray<Leaving, 1> = PerCpuArray::new();
 /// Nanoseconds, where a test sets the clock.
 #[btf_map]
 pub static TEST_CLOCK: Array<u64, 1> = Array::new();

@@ -13,6 +13,7 @@ use throttle_agent::{
 use throttle_common::records::{LimitTally, name_str};
 use throttle_tests::{
     clients::connect_from,
+    denied::{Denied, denied},
     generator::Sender,
     machine,
     netns::Namespace,
@@ -32,15 +33,52 @@ pub(crate) struct Host {
 impl Host {
     /// Throttles the far end, with the near end as a veth needs it for answers.
     pub(crate) fn new() -> Result<Self> {
+        Self::with(false)
+    }
+
+    /// The same with a clock that the test sets.
+    pub(crate) fn timed() -> Result<Self> {
+        Self::with(true)
+    }
+
+    fn with(test_clock: bool) -> Result<Self> {
         let (wire, pins) = (Wire::new()?, Pins::new()?);
         let near = Sender::on(&wire)?;
-        let datapath = open(&wire.far, &pins)?;
+        let datapath = open(&wire.far, &pins, test_clock)?;
         Ok(Self { datapath, near, wire, pins })
+    }
+
+    /// The same on a kernel that shows nothing of what leaves.
+    pub(crate) fn blind() -> Result<Self> {
+        let (wire, pins) = (Wire::new()?, Pins::new()?);
+        let near = Sender::on(&wire)?;
+        let datapath = denied(Denied::Query, || open(&wire.far, &pins, false))??;
+        Ok(Self { datapath, near, wire, pins })
+    }
+
+    /// Interfaces by which packets leave unseen, with the reason.
+    pub(crate) fn unseen(&self) -> Vec<(&str, &str)> {
+        self.datapath.unseen().collect()
+    }
+
+    /// Sets the clock.
+    pub(crate) fn set_clock(&mut self, nanos: u64) -> Result<()> {
+        self.datapath.set_clock(nanos)
+    }
+
+    /// Takes everything off, as `throttle detach` does.
+    pub(crate) fn detach(&self) -> Result<()> {
+        self.wire.far.enter(|| throttle_agent::datapath::detach_all(&self.pins.pin_dir()))?.map(drop)
     }
 
     /// Puts limits on the open connections to a port in force.
     pub(crate) fn limit(&mut self, port: u16, limits: &[&str]) -> Result<()> {
-        let document = policies::parse(&policy(port, limits)).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
+        self.put(&policy(port, limits))
+    }
+
+    /// Puts a policy in force.
+    pub(crate) fn put(&mut self, policy: &str) -> Result<()> {
+        let document = policies::parse(policy).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
         let revision = self.datapath.policy().revision + 1;
         let compiled = policies::compile(&document, revision, &self.datapath.layout())
             .map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
@@ -78,7 +116,7 @@ impl Host {
         let Self { datapath, near, wire, pins } = self;
         drop(datapath);
         meanwhile(&wire)?;
-        let datapath = open(&wire.far, &pins)?;
+        let datapath = open(&wire.far, &pins, false)?;
         Ok(Self { datapath, near, wire, pins })
     }
 
@@ -109,10 +147,9 @@ impl Host {
     }
 }
 
-fn open(far: &Namespace, pins: &Pins) -> Result<Datapath> {
+fn open(far: &Namespace, pins: &Pins, test_clock: bool) -> Result<Datapath> {
     far.enter(|| {
-        let options =
-            Options { pin_dir: pins.pin_dir(), table_sets: 1 << 12, debug: false, test_clock: false, adopt: true };
+        let options = Options { pin_dir: pins.pin_dir(), table_sets: 1 << 12, debug: false, test_clock, adopt: true };
         let mut datapath = Datapath::open(&options)?;
         datapath.watch_sockets()?;
         datapath.attach(FAR, Mode::Native).context("attach")?;

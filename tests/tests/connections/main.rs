@@ -2,8 +2,11 @@
 
 mod churn;
 mod closing;
+mod forwarding;
 mod host;
+mod idling;
 mod limits;
+mod router;
 
 use anyhow::{Context as _, Result};
 use std::{

@@ -173,10 +173,12 @@ impl Page {
         to.counter("events_lost", "Events that found the ring buffer full", losses.events_lost)?;
         to.counter("answers_withheld", "Answers of reject beyond their budget", losses.answers_withheld)?;
         to.counter("answers_undue", "Refusals that must not be answered", losses.answers_undue)?;
-        let Connections { mended_closed, mended_open, uncounted } = self.status.connections.unwrap_or_default();
+        let connections = self.status.connections.clone().unwrap_or_default();
+        let Connections { mended_closed, mended_open, forgotten_idle, uncounted, .. } = connections;
         let mended = [("closed", mended_closed), ("open", mended_open)];
         let mended = mended.map(|(result, count)| (vec![("result", result.to_owned())], count));
         to.counters("connections_mended", "Open connections that were miscounted, by what they had come to", mended)?;
+        to.counter("connections_idle", "Forwarded connections forgotten for their silence", forgotten_idle)?;
         to.counter("connections_uncounted", "Open connections that found no room to be counted", uncounted)?;
         to.counter("api_refused_requests", "Requests that were a mistake of the peer's", self.refused_requests)?;
         to.counter("api_refused_peers", "Peers that may not use the socket", self.refused_peers)

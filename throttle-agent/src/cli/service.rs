@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use throttle_agent::{
     api::wire::{Envelope, ServiceRequest, Services, paths},
-    policy::{PortRange, Prefix, Protocol, Service, Word as _},
+    policy::{PortRange, Prefix, Protocol, Service, Word as _, units::Span},
 };
 
 use super::{
@@ -23,7 +23,8 @@ pub(crate) enum ServiceCommand {
     /// Create a service, or replace it as a whole
     #[command(after_help = "Examples:\n  throttle service set web --protocol tcp --port 80 --port 443\n  \
                             throttle service set dns --protocol udp --port 53 --destination 192.0.2.53\n  \
-                            throttle service set ping --protocol icmp")]
+                            throttle service set ping --protocol icmp\n  \
+                            throttle service set app --protocol tcp --port 443 --forwarded --idle-after 1h")]
     Set(Set),
     /// List services
     List,
@@ -52,6 +53,12 @@ pub(crate) struct Set {
     /// Only packets to this address or prefix of the host
     #[arg(long, value_name = "PREFIX")]
     destination: Option<Prefix>,
+    /// Count its open connections by their packets: they may end on another host that this one forwards to
+    #[arg(long)]
+    forwarded: bool,
+    /// After how long a forwarded connection that nothing is heard of is forgotten; 15m without this
+    #[arg(long, value_name = "TIME", requires = "forwarded")]
+    idle_after: Option<Span>,
     #[command(flatten)]
     writing: Writing,
 }
@@ -87,19 +94,19 @@ impl ServiceCommand {
 
 impl Set {
     fn service(self) -> Result<Service, Failure> {
-        let Self { name, protocol, ports, destination, .. } = self;
+        let Self { name, protocol, ports, destination, forwarded, idle_after, .. } = self;
         match (protocol, ports.is_empty()) {
             (Protocol::Icmp, false) => Err(Failure::Usage("--port: ICMP has no ports; leave it out".into())),
             (Protocol::Tcp | Protocol::Udp, true) => {
                 Err(Failure::Usage(format!("a {} service needs --port, e.g. --port 80", protocol.name())))
             }
-            _ => Ok(Service { name, protocol, ports, destination }),
+            _ => Ok(Service { name, protocol, ports, destination, forwarded, idle_after }),
         }
     }
 }
 
 fn render(services: &[Service], paint: Paint) -> String {
-    let mut table = Table::new(&["SERVICE", "PROTOCOL", "PORTS", "DESTINATION"]);
+    let mut table = Table::new(&["SERVICE", "PROTOCOL", "PORTS", "DESTINATION", "COUNTED BY"]);
     for service in services {
         let ports: Vec<_> = service.ports.iter().map(PortRange::to_string).collect();
         table.row([
@@ -107,6 +114,7 @@ fn render(services: &[Service], paint: Paint) -> String {
             service.protocol.name().into(),
             ports.join(", ").into(),
             service.destination.map(|prefix| prefix.to_string()).unwrap_or_default().into(),
+            if service.forwarded { "packets" } else { "" }.into(),
         ]);
     }
     table.render(paint)
@@ -122,6 +130,8 @@ mod tests {
             protocol,
             ports: ports.iter().map(|port| port.parse().unwrap()).collect(),
             destination: None,
+            forwarded: false,
+            idle_after: None,
             writing: Writing::default(),
         }
     }

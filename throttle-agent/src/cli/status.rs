@@ -96,7 +96,7 @@ fn render(status: &Status, verbose: bool, now: Timestamp, paint: Paint) -> Strin
     part(attachments(status, paint));
     part(if status.limits.is_empty() { String::new() } else { limit_views::render(&status.limits, paint) });
     part(traffic(status, paint));
-    part(table(status));
+    part(table(status) + &counting(status));
     if verbose {
         part(forecasts(status, paint));
         part(details(status));
@@ -213,6 +213,21 @@ fn table(status: &Status) -> String {
     }
     text.push('\n');
     text
+}
+
+/// By what open connections are counted, where a limit counts them.
+fn counting(status: &Status) -> String {
+    let Some(connections) = &status.connections else { return String::new() };
+    let mended = connections.mended_closed + connections.mended_open;
+    let way = match connections.forwarded.as_slice() {
+        [] => "this host's sockets".to_owned(),
+        forwarded => format!("their packets for {}, by this host's sockets for all others", forwarded.join(", ")),
+    };
+    let silent = match connections.forgotten_idle {
+        0 => String::new(),
+        idle => format!("; {} forgotten for their silence", count(idle)),
+    };
+    format!("open connections are counted by {way}; mended: {}{silent}\n", count(mended))
 }
 
 fn forecasts(status: &Status, paint: Paint) -> String {

@@ -1,8 +1,8 @@
 use super::*;
 use throttle_agent::{
     api::wire::{
-        Attachment, Build, Forecast, LimitView, LossCounts, Pending, ReasonCount, RegionLoad, SessionAllow,
-        Table as Room, Tallies, Tally,
+        Attachment, Build, Connections, Forecast, LimitView, LossCounts, Pending, ReasonCount, RegionLoad,
+        SessionAllow, Table as Room, Tallies, Tally,
     },
     policy::Limit,
 };
@@ -154,4 +154,20 @@ fn on_a_veth_reject_needs_something_of_the_other_end() {
     assert!(said(&status));
     status.attachments[0].driver = Some("ixgbe".to_owned());
     assert!(!said(&status), "hardware sends what it is told to");
+}
+
+#[test]
+fn it_is_said_by_what_open_connections_are_counted() {
+    let said = |connections| {
+        let status = Status { connections, ..status() };
+        render(&status, false, now(), Paint::PLAIN)
+    };
+    assert!(!said(None).contains("open connections"), "no limit counts them");
+    let own = Connections { mended_open: 2, ..Connections::default() };
+    assert!(said(Some(own)).ends_with("\nopen connections are counted by this host's sockets; mended: 2\n"));
+    let forwarded = vec!["web".to_owned(), "mail".to_owned()];
+    let text = said(Some(Connections { forwarded, forgotten_idle: 7, ..Connections::default() }));
+    let expected = "open connections are counted by their packets for web, mail, by this host's sockets for all others; \
+                    mended: 0; 7 forgotten for their silence\n";
+    assert!(text.ends_with(expected), "{text}");
 }

@@ -43,11 +43,12 @@ impl Control {
         // By what it takes of a CPU: on a busy host it waits long for one, and would else mend the less, the busier it is.
         self.counting.next = Instant::now() + PERIOD.max(cpu_time().saturating_sub(before) * PARTS);
         let note = match mended {
-            Ok(Drift { closed, open }) => {
+            Ok(Drift { closed, open, idle }) => {
                 self.counting.drift.closed += closed;
                 self.counting.drift.open += open;
-                if closed + open > 0 {
-                    tracing::debug!(closed, open, "the count of open connections was mended");
+                self.counting.drift.idle += idle;
+                if closed + open + idle > 0 {
+                    tracing::debug!(closed, open, idle, "the count of open connections was mended");
                 }
                 Ok(())
             }

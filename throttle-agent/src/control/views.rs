@@ -104,10 +104,20 @@ impl Control {
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.faults.all();
         problems.extend(self.attachments().into_iter().filter_map(|it| it.problem));
+        if self.datapath.policy().counts_forwarded != 0 {
+            problems.extend(self.uncounted());
+        }
         if self.attachments.is_empty() {
             problems.push("no interface is throttled; run the agent with --interface IF".to_owned());
         }
         problems
+    }
+
+    /// Through which interfaces forwarded connections cannot be counted.
+    fn uncounted(&self) -> impl Iterator<Item = String> {
+        self.datapath.unseen().map(|(interface, reason)| {
+            format!("forwarded connections through {interface} are not counted: {reason}; `throttle doctor` says more")
+        })
     }
 
     /// How it stands, in one line.
@@ -155,7 +165,9 @@ impl Control {
         counted.then_some(Connections {
             mended_closed: drift.closed,
             mended_open: drift.open,
+            forgotten_idle: drift.idle,
             uncounted: losses.connections_uncounted,
+            forwarded: self.document.services.iter().filter(|it| it.forwarded).map(|it| it.name.clone()).collect(),
         })
     }
 
@@ -205,7 +217,11 @@ impl Control {
             name: records::name_str(&record.name).to_owned(),
             regions: regions(record, [Use::default(); 2]),
         });
-        Ok(CheckReport { limits: limits.collect(), warnings: warnings.iter().map(Diagnostic::to_string).collect() })
+        let mut warnings: Vec<_> = warnings.iter().map(Diagnostic::to_string).collect();
+        if compiled.policy.counts_forwarded != 0 {
+            warnings.extend(self.uncounted());
+        }
+        Ok(CheckReport { limits: limits.collect(), warnings })
     }
 
     /// How a policy differs from the one in force.

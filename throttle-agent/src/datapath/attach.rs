@@ -134,6 +134,7 @@ impl Datapath {
         if fresh {
             self.undo.links.insert(interface.to_owned());
         }
+        self.see_leaving(device);
         self.asked.insert(interface.to_owned(), mode);
         self.refused.remove(interface);
         Ok(attachment(interface, Some(mode), Some(device), Standing::Attached(standing)))
@@ -150,7 +151,7 @@ impl Datapath {
         self.asked.remove(interface);
         self.refused.remove(interface);
         self.renamed.remove(interface);
-        Ok(())
+        self.forget_leaving(interface)
     }
 
     /// Every interface that is ours, by name.

@@ -30,6 +30,7 @@ enum Command {
     ObjectGet = 7,
     ProgramFdById = 13,
     ObjectInfo = 15,
+    ProgramQuery = 16,
     MapLookupBatch = 24,
     MapUpdateBatch = 26,
     MapDeleteBatch = 27,
@@ -90,7 +91,7 @@ struct InfoAttributes {
     info: u64,
 }
 
-/// What the kernel says of an XDP link.
+/// What the kernel says of a link to an interface: XDP's, or one that sees packets leave.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LinkInfo {
@@ -105,6 +106,8 @@ pub(super) struct LinkInfo {
 
 /// `BPF_LINK_TYPE_XDP`.
 pub(super) const XDP_LINK: u32 = 6;
+/// `BPF_LINK_TYPE_TCX`.
+pub(super) const TCX_LINK: u32 = 11;
 
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = LinkInfo::default();
@@ -152,6 +155,8 @@ pub(super) fn program_tag(id: u32) -> io::Result<u64> {
 
 /// `BPF_XDP`, the attach type of XDP programs.
 const ATTACH_XDP: u32 = 37;
+/// `BPF_TCX_EGRESS`.
+const ATTACH_EGRESS: u32 = 47;
 /// `XDP_FLAGS_SKB_MODE`.
 pub(super) const GENERIC: u32 = 1 << 1;
 /// `XDP_FLAGS_DRV_MODE`.
@@ -161,6 +166,20 @@ pub(super) const NATIVE: u32 = 1 << 2;
 pub(super) fn link_create(program: BorrowedFd<'_>, interface: u32, mode: u32) -> io::Result<OwnedFd> {
     let mut attributes = [number(program), interface, ATTACH_XDP, mode];
     bpf(Command::LinkCreate, &mut attributes).map(owned)
+}
+
+/// Attaches a classifier to what leaves by an interface, behind those that are there, for as long as the link lives.
+pub(super) fn link_create_egress(program: BorrowedFd<'_>, interface: u32) -> io::Result<OwnedFd> {
+    let mut attributes = [number(program), interface, ATTACH_EGRESS, 0];
+    bpf(Command::LinkCreate, &mut attributes).map(owned)
+}
+
+/// Whether classifiers can be linked to what leaves by an interface at all (Linux 6.6).
+pub(super) fn has_egress_links(interface: u32) -> io::Result<()> {
+    // The interface and the attach type, then room for what the kernel writes here: the number of programs and a revision.
+    let mut attributes = [0u32; 16];
+    attributes[..2].copy_from_slice(&[interface, ATTACH_EGRESS]);
+    bpf(Command::ProgramQuery, &mut attributes).map(drop)
 }
 
 /// Puts another program in the place of the link's, without a packet in between that neither sees.

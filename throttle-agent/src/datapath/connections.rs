@@ -3,6 +3,8 @@
 //! The kernel programs count: a connection takes its places when its handshake completes, and gives them back when its
 //! socket closes. What they cannot see is mended here, connection by connection: sockets that are older than the limit
 //! or than the programs, ends that were missed, and places under limits that have changed. [`Drift`] says how many.
+//!
+//! Of what is counted by its packets no socket tells: it is forgotten when nothing was heard of it for too long.
 
 use std::{
     collections::HashMap,
@@ -17,9 +19,10 @@ use aya::maps::MapData;
 use ipnet::IpNet;
 use throttle_common::{
     connections::{PLACE, STANDING, taken},
+    forwarded::seconds_since,
     gcra::{self, MAX_DEPTH, Ticks},
     packet::{Family, Packet, protocol},
-    records::{CONNECTION_LIMITS, Connection, Ends, Hold, Limit, Region, SourceFlags},
+    records::{CONNECTION_LIMITS, Connection, Ends, Hold, Limit, Region, Service, SourceFlags},
     services,
     table::{Commit, Look, Request, Set, WAYS, check, commit},
     words::Overflow,
@@ -46,6 +49,8 @@ pub struct Drift {
     pub closed: u64,
     /// Sockets that did not hold a place that they should, or held one that they should not.
     pub open: u64,
+    /// Forwarded connections that nothing was heard of for as long as their service allows: no drift, but an end.
+    pub idle: u64,
 }
 
 impl Datapath {
@@ -77,12 +82,23 @@ impl Datapath {
         let sockets = sockdiag::open(|_| true).context("list the sockets")?;
         let mut drift = Drift::default();
         for (ends, connection) in &held {
-            if !sockets.contains(ends) && self.has_ended(ends, connection)? {
-                drift.closed += u64::from(self.close(ends, connection)?);
+            match self.service_of(ends).filter(|service| counted_by_packets(connection, service)) {
+                Some(service) if seconds_since(connection.seen, self.now()) >= service.idle_after.into() => {
+                    drift.idle += u64::from(self.close(ends, connection)?);
+                }
+                Some(_) => drift.open += u64::from(self.mend(ends, Connection::FORWARDED)?),
+                None if !sockets.contains(ends) && self.has_ended(ends, connection)? => {
+                    drift.closed += u64::from(self.close(ends, connection)?);
+                }
+                None => {}
             }
         }
         for ends in &sockets {
-            drift.open += u64::from(self.mend(ends)?);
+            // One that was open before its service was counted by packets stays what it is.
+            let as_socket = held.get(ends).is_some_and(|connection| connection.state != Connection::FORWARDED);
+            if as_socket || self.service_of(ends).is_none_or(|service| service.forwarded == 0) {
+                drift.open += u64::from(self.mend(ends, Connection::OPEN)?);
+            }
         }
         Ok(drift)
     }
@@ -102,7 +118,7 @@ impl Datapath {
 
     /// Gives the places of a connection back, unless it has become another one or somebody else does.
     fn close(&self, ends: &Ends, seen: &Connection) -> Result<bool> {
-        let now = self.connection(ends)?.filter(|now| now.since == seen.since);
+        let now = self.connection(ends)?.filter(|now| (now.since, now.seen) == (seen.since, seen.seen));
         let Some(now) = now else { return Ok(false) };
         match bpf::map_delete(self.connections.fd().as_fd(), bytes_of(&[*ends])) {
             Ok(()) => self.give_all_back(&now.holds),
@@ -121,8 +137,9 @@ impl Datapath {
         }
     }
 
-    /// Has a socket hold the places that it should, and no others. `true` where that was not so.
-    fn mend(&self, ends: &Ends) -> Result<bool> {
+    /// Has a connection hold the places that it should, and no others, in the state that is its own: that of a socket, or
+    /// of one that is counted by its packets. `true` where it did not.
+    fn mend(&self, ends: &Ends, state: u32) -> Result<bool> {
         let limits = self.limits_of(ends);
         let found = self.connection(ends)?;
         let held = found.map_or([Hold::NONE; CONNECTION_LIMITS], |connection| connection.holds);
@@ -133,16 +150,17 @@ impl Datapath {
         let (gone, missing): (Vec<_>, Vec<_>) = (gone.collect(), missing.collect());
         let taken: Vec<Hold> = missing.iter().filter_map(|(number, limit)| self.take(ends, *number, limit)).collect();
         let drifted = !gone.is_empty() || !taken.is_empty();
-        let enters = found.is_some_and(|connection| connection.state == Connection::ENTERING);
-        if !drifted && !enters {
+        let changes = found.is_some_and(|connection| connection.state != state);
+        if !drifted && !changes {
             return Ok(false);
         }
         let mut holds = [Hold::NONE; CONNECTION_LIMITS];
         for (place, hold) in holds.iter_mut().zip(stay.iter().chain(&taken)) {
             *place = *hold;
         }
-        let since = found.map_or_else(|| self.now(), |connection| connection.since);
-        let next = Connection { since, state: Connection::OPEN, padding: 0, holds };
+        let (finished, closing, padding) = ([0; 2], [0; 2], [0; 6]);
+        let anew = Connection { since: self.now(), state, seen: 0, finished, closing, padding, holds };
+        let next = found.map_or(anew, |found| Connection { state, holds, ..found });
         let existence = if found.is_some() { Existence::Needed } else { Existence::Forbidden };
         match bpf::map_update_if(self.connections.fd().as_fd(), bytes_of(&[*ends]), bytes_of(&[next]), existence) {
             Ok(()) => {
@@ -163,9 +181,17 @@ impl Datapath {
         if self.allows(ends) {
             return Vec::new();
         }
-        let family = if ends.family == Family::V4 as u8 { Family::V4 } else { Family::V6 };
+        let family = family(ends);
+        let scope = self.service_of(ends).map_or_else(|| self.policy().scope, |service| service.scope);
+        let concurrent = scope.limits.into_iter().skip(scope.count.into()).take(scope.concurrent.into());
+        let limits = concurrent.map(|number| (number, self.tables.limit(number)));
+        limits.filter(|(_, limit)| limit.region(family).sets > 0).collect()
+    }
+
+    /// The service that a connection is to, as the programs find it.
+    fn service_of(&self, ends: &Ends) -> Option<Service> {
         let packet = Packet {
-            family,
+            family: family(ends),
             source: ends.source,
             destination: ends.destination,
             protocol: protocol::TCP,
@@ -173,11 +199,7 @@ impl Datapath {
             destination_port: ends.destination_port,
             ..Packet::default()
         };
-        let service = services::find(&self.tables.directory(), &packet);
-        let scope = service.map_or_else(|| self.policy().scope, |(_, service)| service.scope);
-        let concurrent = scope.limits.into_iter().skip(scope.count.into()).take(scope.concurrent.into());
-        let limits = concurrent.map(|number| (number, self.tables.limit(number)));
-        limits.filter(|(_, limit)| limit.region(family).sets > 0).collect()
+        services::find(&self.tables.directory(), &packet).map(|(_, service)| service)
     }
 
     /// Whether no limit touches the source.
@@ -195,7 +217,7 @@ impl Datapath {
 
     /// Takes a place, however many are taken; `None` where the table has no room for the source.
     fn take(&self, ends: &Ends, number: u16, limit: &Limit) -> Option<Hold> {
-        let family = if ends.family == Family::V4 as u8 { Family::V4 } else { Family::V6 };
+        let family = family(ends);
         let (secret, region) = (self.tables.control().secret, limit.region(family));
         let key = region.key(ends.source, family, secret);
         let place = region.set(key, secret);
@@ -226,6 +248,15 @@ impl Datapath {
     fn set(&self, place: u32) -> MappedSet<'_> {
         MappedSet(self.tables.buckets.words(place))
     }
+}
+
+fn family(ends: &Ends) -> Family {
+    if ends.family == Family::V4 as u8 { Family::V4 } else { Family::V6 }
+}
+
+/// Whether its packets say when a connection ends. Where policy has changed since it began, its socket does, or nothing.
+fn counted_by_packets(connection: &Connection, service: &Service) -> bool {
+    connection.state == Connection::FORWARDED && service.forwarded != 0
 }
 
 /// Whether a place is one of the limit's.

@@ -190,6 +190,7 @@ impl Datapath {
             owed: Owed::default(),
             handover: None,
             unwatched: None,
+            unseen: BTreeMap::default(),
             asked: BTreeMap::default(),
             refused: BTreeMap::default(),
             renamed: BTreeMap::default(),

@@ -16,6 +16,7 @@ mod btf;
 mod claim;
 mod connections;
 pub mod doctor;
+mod egress;
 mod ethtool;
 mod events;
 pub mod explain;
@@ -100,6 +101,8 @@ pub struct Datapath {
     owed: Owed,
     /// Why nobody watches the sockets, where somebody should.
     unwatched: Option<String>,
+    /// Interfaces by which packets leave unseen, with the reason.
+    unseen: BTreeMap<String, String>,
     connections: MapData,
     events: MapData,
     /// Whoever reads the events.

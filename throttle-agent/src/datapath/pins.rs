@@ -5,6 +5,7 @@
 //! <pin-dir>/maps-new/           the same while they are being made; renamed when they are complete
 //! <pin-dir>/maps-old/           those of an earlier layout, until nothing has to be carried over from them any more
 //! <pin-dir>/links/<interface>   the attachments
+//! <pin-dir>/egress/<interface>  the attachments of the program that sees packets leave
 //! <pin-dir>/sockets             the program that watches sockets
 //! ```
 //!
@@ -26,6 +27,7 @@ use throttle_common::records::maps;
 use super::{
     OpenError, bpf,
     claim::{outlives_this_process, try_lock},
+    egress::{unsee, unsee_all},
     rename::{open_link, pin_of},
     sockets::unwatch,
 };
@@ -36,7 +38,7 @@ pub(super) const MOUNT_POINT: &str = "/sys/fs/bpf";
 const MAGIC: i64 = 0xcafe_4a11;
 
 /// The maps that outlive the agent.
-pub(super) const PINNED: [&str; 22] = [
+pub(super) const PINNED: [&str; 23] = [
     maps::CONTROL,
     maps::POLICIES,
     maps::LIMITS,
@@ -48,6 +50,7 @@ pub(super) const PINNED: [&str; 22] = [
     maps::PROVEN,
     maps::CONNECTIONS,
     maps::HANDSHAKES,
+    maps::SYN_ACKS,
     maps::SOURCES_V4,
     maps::SOURCES_V6,
     maps::PREFIXES_V4,
@@ -80,6 +83,7 @@ impl Pins {
         let lasting = outlives_this_process(root);
         let pins = Self { root: root.to_owned(), lasting, _lock: lock };
         create(&links(root)).context("cannot make the directory of links")?;
+        create(&egress(root)).context("cannot make the directory of links on what leaves")?;
         pins.mend_names().context("cannot name the maps that an earlier agent left")?;
         // What an agent left that died while it made its maps: nothing is attached to them yet.
         remove_maps(&drafts(root)).context("cannot remove unfinished maps")?;
@@ -161,6 +165,11 @@ fn links(root: &Path) -> PathBuf {
     root.join("links")
 }
 
+/// The directory of the links of the program that sees packets leave.
+pub(super) fn egress(root: &Path) -> PathBuf {
+    root.join("egress")
+}
+
 fn create(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
@@ -171,7 +180,7 @@ pub(super) fn link_path(root: &Path, interface: &str) -> PathBuf {
 }
 
 /// The BPF file system allows no full stop in a name, but VLAN interfaces have one: `eth0.100` is `eth0%2e100` here.
-fn file_name(interface: &str) -> String {
+pub(super) fn file_name(interface: &str) -> String {
     interface.replace('%', "%25").replace('.', "%2e")
 }
 
@@ -207,7 +216,7 @@ pub(super) fn remove_maps(directory: &Path) -> io::Result<usize> {
     Ok(removed)
 }
 
-fn remove_if_empty(directory: &Path) -> io::Result<()> {
+pub(super) fn remove_if_empty(directory: &Path) -> io::Result<()> {
     match fs::remove_dir(directory) {
         Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => Err(error),
         _ => Ok(()),
@@ -262,6 +271,7 @@ pub fn detach_all(root: &Path) -> Result<Detached> {
     }
     detached.interfaces.sort_unstable();
     detached.interfaces.dedup();
+    unsee_all(root)?;
     unwatch(root)?;
     detached.maps =
         [finished, drafts, superseded].iter().map(|place| remove_maps(&place(root))).sum::<io::Result<_>>()?;
@@ -283,6 +293,7 @@ fn detach_pin(root: &Path, pin: &str) -> Result<bool> {
     let ours = info.kind == bpf::XDP_LINK;
     if ours {
         let path = link_path(root, pin);
+        unsee(root, info.interface)?;
         remove_link(link.as_fd(), &path).with_context(|| format!("cannot detach from {pin}"))?;
     }
     Ok(ours)

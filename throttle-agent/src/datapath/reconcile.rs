@@ -64,6 +64,7 @@ impl Datapath {
                 Step::Forget(interface) => {
                     std::fs::remove_file(self.pins.link(&interface))
                         .with_context(|| format!("cannot remove the stale link of {interface}"))?;
+                    self.forget_leaving(&interface)?;
                     self.renamed.remove(&interface);
                     changes.push(Change::Gone(interface));
                 }

@@ -138,6 +138,11 @@ impl Tables {
         self.control_word(std::mem::offset_of!(Control, sources)).store(bits, Ordering::Release);
     }
 
+    /// Says whether what leaves is seen.
+    pub(super) fn set_sees_leaving(&self, sees: bool) {
+        self.control_word(std::mem::offset_of!(Control, sees_leaving)).store(sees.into(), Ordering::Release);
+    }
+
     fn control_word(&self, offset: usize) -> &AtomicU32 {
         let words = self.control.words(0);
         assert!(offset + 4 <= size_of_val(words), "the offset is one of the record's own");

@@ -6,7 +6,7 @@
 use super::{
     ports::PortRange,
     prefix::Prefix,
-    units::{Quantity, Rate},
+    units::{Quantity, Rate, Span},
     word::{self, Word, written_by_name},
 };
 use serde::Serialize;
@@ -68,6 +68,25 @@ pub struct Service {
     /// Only packets to this prefix. Where several services share a port, the longest match wins. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<Prefix>,
+    /// Whether its open connections are counted by their packets, because they may end on another host that this one
+    /// forwards to. Only `tcp`. Default: no, they are counted by this host's sockets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forwarded: bool,
+    /// After how long a forwarded connection that nothing is heard of is forgotten: 10 s to 24 h. Default 15 min.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_after: Option<Span>,
+}
+
+impl Service {
+    /// A service that says only what it must.
+    pub fn new(name: impl Into<String>, protocol: Protocol, ports: Vec<PortRange>) -> Self {
+        Self { name: name.into(), protocol, ports, destination: None, forwarded: false, idle_after: None }
+    }
+
+    /// After how many seconds of silence a forwarded connection is forgotten.
+    pub fn idle_seconds(&self) -> u64 {
+        self.idle_after.unwrap_or(default::idle_after()).seconds()
+    }
 }
 
 /// What a service speaks.
@@ -177,7 +196,11 @@ pub struct Events {
 
 /// What a field is where the document is silent.
 pub(in crate::policy) mod default {
-    use super::{Action, Lengths, Mode, Overflow, Per, Rate};
+    use super::{Action, Lengths, Mode, Overflow, Per, Rate, Span};
+
+    pub(crate) const fn idle_after() -> Span {
+        Span::of_seconds(15 * 60)
+    }
 
     pub(crate) const fn per() -> Per {
         Per::Source

@@ -11,6 +11,8 @@ name = "web"
 protocol = "tcp"
 ports = [80, "8000-8080"]
 destination = "10.0.0.0/8"
+forwarded = true
+idle-after = "1h"
 
 [[limit]]
 name = "new-connections"

@@ -30,6 +30,7 @@ pub mod protocol {
 /// TCP flags, as they stand in the fourteenth byte of the header (RFC 9293).
 pub mod tcp {
     #![expect(missing_docs, reason = "the names are the standard's")]
+    pub const FIN: u8 = 0x01;
     pub const SYN: u8 = 0x02;
     pub const RST: u8 = 0x04;
     pub const ACK: u8 = 0x10;

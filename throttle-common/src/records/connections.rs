@@ -8,11 +8,11 @@ use super::{Address, CONNECTION_LIMITS};
 pub struct Ends {
     /// Who opened it.
     pub source: Address,
-    /// This host.
+    /// This host, or one that it forwards to.
     pub destination: Address,
     /// Of the source.
     pub source_port: u16,
-    /// Of this host.
+    /// Of the service.
     pub destination_port: u16,
     /// 4 or 6; IPv4 on an IPv6 socket is 4.
     pub family: u8,
@@ -26,10 +26,16 @@ pub struct Ends {
 pub struct Connection {
     /// When its handshake completed: the kernel's monotonic clock, nanoseconds.
     pub since: u64,
-    /// [`Connection::ENTERING`] or [`Connection::OPEN`].
+    /// [`Connection::ENTERING`], [`Connection::OPEN`] or [`Connection::FORWARDED`].
     pub state: u32,
+    /// Of one that is forwarded, when a packet of it was seen last: a [`crate::forwarded::moment`]. Else 0, as the next two.
+    pub seen: u32,
+    /// The numbers that acknowledge all that the source, and the service, had to say, where they have ended.
+    pub finished: [u32; 2],
+    /// What packets of the source, and of the service, have said of the end: see [`crate::forwarded`].
+    pub closing: [u8; 2],
     /// Zero.
-    pub padding: u32,
+    pub padding: [u8; 6],
     /// Its places, one for each limit.
     pub holds: [Hold; CONNECTION_LIMITS],
 }
@@ -39,6 +45,8 @@ impl Connection {
     pub const ENTERING: u32 = 0;
     /// There is a socket.
     pub const OPEN: u32 = 1;
+    /// It is counted by its packets, and there may be no socket here.
+    pub const FORWARDED: u32 = 2;
 }
 
 /// A place that a connection holds under a limit.

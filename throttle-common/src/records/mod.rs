@@ -66,6 +66,8 @@ pub mod maps {
     pub const CONNECTIONS: &str = "CONNECTIONS";
     /// `Array<u64, handshakes::CELLS>`, mmapable: what sources have asked for.
     pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// `Array<u64, forwarded::CELLS>`: the SYN-ACKs of forwarded services that nobody has acknowledged yet.
+    pub const SYN_ACKS: &str = "SYN_ACKS";
     /// `Hash<[u8; 4], SourceEntry>`: single IPv4 addresses, network byte order.
     pub const SOURCES_V4: &str = "SOURCES_V4";
     /// `Hash<[u8; 16], SourceEntry>`: single IPv6 addresses, network byte order.
@@ -90,6 +92,8 @@ pub mod maps {
     pub const SCRATCH: &str = "SCRATCH";
     /// `PerCpuArray<Entering, 1>`: what the program at the sockets keeps for a moment; not pinned.
     pub const ENTERING: &str = "ENTERING";
+    /// `PerCpuArray<Leaving, 1>`: what a packet on its way out keeps for a moment; not pinned.
+    pub const LEAVING: &str = "LEAVING";
     /// `Array<u64, 1>`: the clock where a test sets it.
     pub const TEST_CLOCK: &str = "TEST_CLOCK";
 }
@@ -138,5 +142,5 @@ sized! {
     Carried: 88,
     Ends: 40,
     Hold: 16,
-    Connection: 80,
+    Connection: 96,
 }

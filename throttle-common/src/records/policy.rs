@@ -23,8 +23,8 @@ pub struct Control {
     pub sources: u32,
     /// Sets in the table of buckets.
     pub sets: u32,
-    /// Zero.
-    pub padding: u32,
+    /// 1 where what leaves by the throttled interfaces is seen; else no service is counted by its packets.
+    pub sees_leaving: u32,
 }
 
 /// The head of one generation.
@@ -49,8 +49,10 @@ pub struct Policy {
     pub clock_first: u8,
     /// 1 where a limit counts open connections, so that sockets are followed.
     pub counts_connections: u8,
+    /// 1 where it counts those of a service by their packets, so that what leaves this host is looked at.
+    pub counts_forwarded: u8,
     /// Zero.
-    pub padding: [u8; 4],
+    pub padding: [u8; 3],
 }
 
 /// Room for the fates of all reasons.
@@ -96,8 +98,12 @@ pub struct Service {
     pub family: u8,
     /// IANA protocol number (6, 17, 1; 1 stands for ICMP and ICMPv6).
     pub protocol: u8,
+    /// 1 where its connections are counted by their packets, whether or not they end here.
+    pub forwarded: u8,
     /// Zero.
-    pub padding: [u8; 6],
+    pub padding: u8,
+    /// Seconds after which a forwarded connection that nothing is heard of is forgotten; 0 where none is forwarded.
+    pub idle_after: u32,
     /// Its name.
     pub name: [u8; NAME],
 }

@@ -2,6 +2,7 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use throttle_common::{
+    forwarded::Segment,
     hash::Secret,
     packet::{Family, Packet},
     records::{CONNECTION_LIMITS, Connection, Ends, Hold, NO_LIMIT},
@@ -32,6 +33,8 @@ pub struct Entering {
     /// Its addresses'.
     pub family: Family,
     padding: [u8; 7],
+    /// Of one that is counted by its packets, what this one says.
+    pub segment: Segment,
 }
 
 impl Entering {
@@ -48,8 +51,9 @@ impl Entering {
     #[inline(always)]
     pub fn arrive(&mut self, packet: &Packet, now_nanos: u64, generation: u32, secret: Secret) {
         self.begin(packet);
-        let Connection { since, state, padding, holds } = &mut self.connection;
-        (*since, *state, *padding) = (now_nanos, Connection::ENTERING, 0);
+        let Connection { since, state, seen, finished, closing, padding, holds } = &mut self.connection;
+        (*since, *state, *seen) = (now_nanos, Connection::ENTERING, 0);
+        (*finished, *closing, *padding) = ([0; 2], [0; 2], [0; 6]);
         let mut index = 0;
         while index < CONNECTION_LIMITS {
             // Word by word: the stack has no room for more.

@@ -98,7 +98,7 @@ fn look_up(ctx: *mut xdp_md, packet: &Packet) -> Option<*mut bpf_sock> {
 
 /// The TCP header, where it does not lie so far behind that the verifier loses sight of it.
 #[inline(always)]
-fn transport(ctx: &XdpContext, packet: &Packet) -> Option<*mut TcpHdr> {
+pub fn transport(ctx: &XdpContext, packet: &Packet) -> Option<*mut TcpHdr> {
     const FARTHEST: usize = 1 << 12;
     let offset = usize::from(packet.transport);
     if offset > FARTHEST { None } else { at(ctx, offset) }

@@ -2,28 +2,34 @@
 //!
 //! A connection takes its places when the segment that completes its handshake arrives, before there is a socket: so
 //! never are more of them open than a limit allows ([`handshake`]). Until the socket closes ([`crate::sockets`]) they are
-//! kept under its two ends in [`crate::tables::CONNECTIONS`], where whoever sees the end finds them, once ([`entering`]). A SYN takes no
-//! place: it is weighed against what is open and what the source has asked for ([`places`]).
+//! kept under its two ends in [`crate::tables::CONNECTIONS`], where whoever sees the end finds them, once ([`entering`]).
+//! A SYN takes no place: it is weighed against what is open and what the source has asked for ([`places`]).
 //!
 //! The limits on open connections stand behind the others in a [`Scope`], and are asked first: what they refuse is
 //! charged to nobody.
+//!
+//! Where a service says that its connections may be forwarded, their packets say all this: those that come in here, those
+//! that go out in [`crate::leaving`] ([`flow`]).
 
 mod entering;
+mod flow;
 mod handshake;
 mod places;
 
 use aya_ebpf::bindings::xdp_md;
 use throttle_common::{
     packet::{protocol, tcp},
-    records::{CONNECTION_LIMITS, SCOPE_LIMITS, Scope},
+    records::{CONNECTION_LIMITS, Connection, SCOPE_LIMITS, Scope},
 };
 
 pub use self::{
     entering::{Entering, count_lost},
+    flow::{follow, note_answer, segment},
     places::{NOTHING, WITHOUT_END, attempt, give_back, look, settle, take},
 };
 use crate::{
     limits::{ADMITTED, Pending, STOP, scope},
+    services::is_forwarded,
     tables::{CONTROL, scratch},
 };
 
@@ -37,6 +43,8 @@ pub enum Step {
     Asks = 1,
     /// It completes the handshake of one.
     Completes = 2,
+    /// It says something new of one that is counted by its packets.
+    Continues = 3,
 }
 
 /// Asks each limit on open connections for what the packet in the scratch space wants. Gives the answer of the one that
@@ -54,10 +62,23 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     if scope.concurrent == 0 || packet.protocol != protocol::TCP {
         return ADMITTED;
     }
+    let forwarded = is_forwarded(*generation, service);
+    if forwarded && control.sees_leaving == 0 {
+        return ADMITTED;
+    }
     scratch.entering.arrive(packet, *now, *generation, control.secret);
     scratch.entering.length = question.length;
     if packet.opens_connection() {
         scratch.entering.step = Step::Asks;
+    } else if forwarded {
+        scratch.entering.step = match flow::read_step(ctx) {
+            flow::COMPLETES => Step::Completes,
+            flow::CONTINUES => Step::Continues,
+            _ => Step::None,
+        };
+        if !matches!(scratch.entering.step, Step::Completes) {
+            return ADMITTED;
+        }
     } else if packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::ACK && handshake::completes(ctx) != 0 {
         scratch.entering.step = Step::Completes;
     } else {
@@ -98,9 +119,15 @@ pub extern "C" fn conclude(service: u32, passes: u32) -> u32 {
             let Some(number) = concurrent(scope, index) else { break };
             places::note_asking(number);
         }
-    } else if scratch.entering.count > 0 && !scratch.entering.enter() {
-        leave();
-        count_lost();
+    } else if matches!(scratch.entering.step, Step::Continues) {
+        flow::go_on();
+    } else if scratch.entering.count > 0 {
+        if !scratch.entering.enter() {
+            leave();
+            count_lost();
+        } else if scratch.entering.connection.state == Connection::FORWARDED {
+            flow::begin();
+        }
     }
     0
 }

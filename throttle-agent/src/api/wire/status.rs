@@ -71,14 +71,21 @@ pub struct Attachment {
 }
 
 /// How far the count of open connections was from the sockets, since the agent was started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Connections {
     /// Connections that held places after their sockets had closed. Reads 0, or grows by ones.
     pub mended_closed: u64,
     /// Sockets that held no place though a limit counts them: those that are older than it, for one.
     pub mended_open: u64,
+    /// Forwarded connections that nothing was heard of for as long as their service allows.
+    #[serde(default)]
+    pub forgotten_idle: u64,
     /// Connections that could not be counted because too many are. Reads 0.
     pub uncounted: u64,
+    /// The services whose connections are counted by their packets, as forwarded ones must be; those of all others are
+    /// counted by this host's sockets.
+    #[serde(default)]
+    pub forwarded: Vec<String>,
 }
 
 /// The table that holds all buckets.

@@ -4,7 +4,7 @@ use std::{io, os::fd::AsFd, path::Path};
 
 use super::{
     super::{
-        Interface, bpf, ethtool,
+        Interface, bpf, egress, ethtool,
         foreign::foreign,
         netlink::{GENERIC, ask, attribute, attributes, number},
         pins::link_path,
@@ -38,6 +38,7 @@ pub(super) fn examine(device: &Interface, all: &[Interface], pin_dir: &Path) -> 
         let remedy = format!("ip link set {name} up; a program may be attached before");
         findings.push(Finding::new(name, Level::Note, "is down", remedy));
     }
+    findings.extend(leaving(device, pin_dir));
     findings.extend(relatives(device, all));
     findings.extend(offloads(device, all));
     findings
@@ -110,6 +111,12 @@ fn programs(device: &Interface, pin_dir: &Path) -> Vec<Finding> {
         Finding::ok(&device.name, "throttled in native mode")
     };
     device.programs().map(finding).collect()
+}
+
+/// Whether our program sees what leaves by it.
+fn leaving(device: &Interface, pin_dir: &Path) -> Option<Finding> {
+    let sees = egress::sees(pin_dir, device.index).ok()?;
+    sees.then(|| Finding::ok(&device.name, "sees what leaves: `forwarded` services are counted by their packets"))
 }
 
 /// Which other interface might be the better place.

@@ -21,6 +21,8 @@ const HASH: u32 = 1;
 const ARRAY: u32 = 2;
 const RING_BUFFER: u32 = 27;
 const MMAPABLE: u32 = 1 << 10;
+/// The loopback has this number in every network namespace.
+const LOOPBACK: u32 = 1;
 
 /// `r0 = XDP_PASS; exit`.
 const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
@@ -48,6 +50,7 @@ pub(super) fn examine() -> Vec<Finding> {
             "without them adding 100 000 blocks takes seconds; use Linux 5.6 or newer",
         ),
     ]);
+    findings.push(egress());
     findings.push(btf());
     findings.extend(compiler());
     findings
@@ -130,6 +133,20 @@ fn probe(result: io::Result<()>, what: &str, remedy: &str, level: Level) -> Find
     match result {
         Ok(()) => Finding::ok(SUBJECT, format!("has {what}")),
         Err(error) => Finding::new(SUBJECT, level, format!("has no {what} ({error})"), remedy),
+    }
+}
+
+/// Whether what leaves can be seen, without which a service cannot be counted by its packets.
+fn egress() -> Finding {
+    match bpf::has_egress_links(LOOPBACK) {
+        Ok(()) => {
+            Finding::ok(SUBJECT, "has links on what leaves (tcx): `forwarded` services are counted by their packets")
+        }
+        Err(error) => {
+            let remedy = "without them the limits on open connections of `forwarded` services count nothing, and refuse \
+                          nothing; those of this host's own sockets do. Use Linux 6.6 or newer";
+            Finding::new(SUBJECT, Level::Note, format!("has no links on what leaves, tcx ({error})"), remedy)
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use throttle_common::records::maps;
 
 use super::{
-    super::{OBJECT, PROGRAMS, load::load_program, sockets::Told},
+    super::{OBJECT, PROGRAMS, egress, load::load_program, sockets::Told},
     Finding, Level,
     kernel::USE_NEWER,
 };
@@ -22,6 +22,12 @@ pub(super) fn examine() -> Finding {
             return Finding::new(SUBJECT, Level::Fault, format!("its maps cannot be made: {error:#}"), remedy);
         }
     };
+    if let Err(error) = egress::load(&mut ebpf) {
+        let text =
+            format!("the one that sees packets leave is refused by the kernel: {}", complaint(&format!("{error:#}")));
+        let remedy = "without it the limits on open connections of `forwarded` services count nothing";
+        return Finding::new(SUBJECT, Level::Warning, text, remedy);
+    }
     match walked(&mut ebpf) {
         Ok(Some(walked)) => Finding::ok(
             SUBJECT,

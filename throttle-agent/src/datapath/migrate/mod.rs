@@ -23,7 +23,7 @@ use anyhow::{Context, Result, ensure};
 
 pub(super) use self::earlier::{Earlier, layout_of};
 use super::{
-    Datapath, bpf,
+    Datapath, bpf, interfaces,
     pins::{Draft, linked},
     rename::open_link,
     tables::map,
@@ -130,6 +130,11 @@ impl Datapath {
 
     /// Puts our program on every interface that has one of ours already, whether or not this agent was asked for it.
     fn replace_programs(&mut self, mut before: impl FnMut()) -> Result<()> {
+        for device in interfaces().context("list the interfaces")? {
+            if open_link(self.pins.root(), &device.name)?.is_some() {
+                self.see_leaving(&device);
+            }
+        }
         for name in linked(self.pins.root()).context("list the links")? {
             let Some((link, info)) = open_link(self.pins.root(), &name)? else { continue };
             // The link of an interface that is gone has nothing to replace.

@@ -12,12 +12,22 @@ use throttle_common::records::{CANDIDATES, MAX_CANDIDATES, MAX_SERVICES};
 /// Number 0 stands for no service.
 const MOST: usize = MAX_SERVICES as usize - 1;
 
+/// Seconds of silence after which a forwarded connection may be forgotten.
+const IDLE_AFTER: std::ops::RangeInclusive<u64> = 10..=86_400;
+
 pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
     if document.services.len() > MOST {
         let reason = format!("there are {} services", document.services.len());
         let remedy = format!("keep at most {MOST}; merge those that have the same limits");
         found.push(Fault::new(reason, remedy).at(format!("service[{MOST}]")));
         return;
+    }
+    for (index, service) in document.services.iter().enumerate() {
+        let read = |field: &str| unread.spares(&format!("service[{index}].{field}"));
+        if read("protocol") && read("forwarded") && read("idle-after") {
+            let mut wrong = |field: &str, fault: Fault| found.push(fault.at(format!("service[{index}].{field}")));
+            forwarded(service, &mut wrong);
+        }
     }
     let mut readable = document.services.clone();
     for (index, service) in document.services.iter().enumerate() {
@@ -60,6 +70,22 @@ fn twice(service: &Service, path: &str, found: &mut Vec<Diagnostic>) {
             };
             found.push(Fault::new(reason, "name each port once").at(format!("{path}[{later}]")));
         }
+    }
+}
+
+/// What is counted by its packets, and for how long without any.
+fn forwarded(service: &Service, wrong: &mut impl FnMut(&str, Fault)) {
+    if service.forwarded && service.protocol != Protocol::Tcp {
+        let reason = format!("a {} service has no connections to count", service.protocol.name());
+        wrong("forwarded", Fault::new(reason, "leave it out, or write protocol = \"tcp\""));
+    }
+    let Some(idle_after) = service.idle_after else { return };
+    if !service.forwarded {
+        let reason = "only forwarded connections are forgotten when nothing is heard of them";
+        wrong("idle-after", Fault::new(reason, "add forwarded = true, or leave this out"));
+    } else if !IDLE_AFTER.contains(&idle_after.seconds()) {
+        let reason = format!("{idle_after} is not between 10s and 24h");
+        wrong("idle-after", Fault::new(reason, "write longer than your clients are ever silent, such as \"15m\""));
     }
 }
 

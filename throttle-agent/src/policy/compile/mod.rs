@@ -26,6 +26,8 @@ use throttle_common::{
 pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Compiled, Diagnostics> {
     check(document)?;
     let limits = limits::limits(document, held)?;
+    let counts_connections = document.limits.iter().any(|limit| limit.concurrent.is_some());
+    let forwards = document.services.iter().any(|service| service.forwarded);
     let (lists, _) = classify::lists(&document.services);
     let policy = Policy {
         revision,
@@ -36,8 +38,9 @@ pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Comp
         has_services: u8::from(!document.services.is_empty()),
         fates: fates(document),
         clock_first: u8::from(document.limits.iter().any(meets_every_packet)),
-        counts_connections: u8::from(document.limits.iter().any(|limit| limit.concurrent.is_some())),
-        padding: [0; 4],
+        counts_connections: u8::from(counts_connections),
+        counts_forwarded: u8::from(counts_connections && forwards),
+        padding: [0; 3],
     };
     let services = services::services(document, &limits);
     Ok(Compiled { policy, limits, services, candidates: lists.lists, ports: lists.ports })

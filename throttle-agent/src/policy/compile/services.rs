@@ -50,5 +50,8 @@ fn record(service: &Service, scope: Scope) -> records::Service {
         Protocol::Udp => protocol::UDP,
         Protocol::Icmp => protocol::ICMP,
     };
-    records::Service { scope, destination, mask, family, protocol, padding: [0; 6], name: name_bytes(&service.name) }
+    let (forwarded, name) = (u8::from(service.forwarded), name_bytes(&service.name));
+    // At most a day.
+    let idle_after = if service.forwarded { service.idle_seconds() as u32 } else { 0 };
+    records::Service { scope, destination, mask, family, protocol, forwarded, padding: 0, idle_after, name }
 }

@@ -42,8 +42,7 @@ fn record<'c>(compiled: &'c Compiled, name: &str) -> &'c records::Limit {
 fn the_clock_is_read_first_where_every_packet_needs_it() {
     let clock_first = |unit, of: Option<&str>| {
         let limit = Limit { service: of.map(str::to_owned), unit, ..limit("l", 100) };
-        let service =
-            |&name: &&str| Service { name: name.into(), protocol: Protocol::Icmp, ports: vec![], destination: None };
+        let service = |&name: &&str| Service::new(name, Protocol::Icmp, vec![]);
         let services = of.iter().map(service).collect();
         compile(&Document { services, ..with(vec![limit]) }, 1, &empty(1 << 20)).unwrap().policy.clock_first
     };
@@ -83,10 +82,8 @@ fn the_example_compiles_to_what_it_says() {
 #[test]
 fn the_most_specific_destination_is_asked_first() {
     let service = |name: &str, destination: Option<&str>| Service {
-        name: name.into(),
-        protocol: crate::policy::Protocol::Icmp,
-        ports: Vec::new(),
         destination: destination.map(|prefix| prefix.parse().unwrap()),
+        ..Service::new(name, crate::policy::Protocol::Icmp, Vec::new())
     };
     let services =
         vec![service("any", None), service("wide", Some("10.0.0.0/8")), service("narrow", Some("10.1.0.0/16"))];

@@ -11,7 +11,7 @@ use super::{
     fault::{Diagnostic, Fault},
     ports::PortRange,
     prefix::Prefix,
-    units::{Quantity, Rate},
+    units::{Quantity, Rate, Span},
     word::{Word, nearest, one_of},
 };
 use serde_json::{Map, Value};
@@ -226,6 +226,7 @@ read_text! {
     String => "text in quotes", |text| Ok(text.to_owned());
     Prefix => "an address or prefix in quotes", str::parse;
     Rate => "a rate in quotes, such as \"50/min\"", str::parse;
+    Span => "a time in quotes, such as \"15m\"", str::parse;
     Mode => "\"observe\" or \"enforce\"", Word::named;
     Protocol => "\"tcp\", \"udp\" or \"icmp\"", Word::named;
     Unit => "\"packets\", \"bytes\" or \"connections\"", Word::named;
@@ -269,6 +270,13 @@ macro_rules! read_number {
 }
 
 read_number!(u8, u32);
+
+impl Read for bool {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let read = value.as_bool().ok_or_else(|| wrong_type(value, "true or false"));
+        read.map_err(|fault| problems.value(path, fault)).ok()
+    }
+}
 
 impl Problems {
     pub(super) fn into_diagnostics(self) -> Vec<Diagnostic> {

@@ -36,15 +36,18 @@ impl Read for Service {
         let protocol = fields.required("protocol", "\"tcp\"");
         let ports = fields.or("ports", Vec::new());
         let destination = fields.optional("destination");
+        let forwarded = fields.or("forwarded", false);
+        let idle_after = fields.optional("idle-after");
         fields.end();
         let Self { name: no_name, protocol: some, .. } = Self::stand_in();
-        Some(Self { name: name.unwrap_or(no_name), protocol: protocol.unwrap_or(some), ports, destination })
+        let (name, protocol) = (name.unwrap_or(no_name), protocol.unwrap_or(some));
+        Some(Self { name, protocol, ports, destination, forwarded, idle_after })
     }
 }
 
 impl Entry for Service {
     fn stand_in() -> Self {
-        Self { name: String::new(), protocol: Protocol::Tcp, ports: Vec::new(), destination: None }
+        Self::new("", Protocol::Tcp, Vec::new())
     }
 }
 

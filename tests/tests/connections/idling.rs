@@ -1,0 +1,61 @@
+//! Forwarded connections whose end nobody saw, and those whose packets nobody sees at all.
+
+use super::{
+    eventually,
+    host::Host,
+    router::{Router, Way},
+};
+use anyhow::{Result, ensure};
+use std::io::{Read as _, Write as _};
+use throttle_agent::datapath::Drift;
+use throttle_tests::{
+    needs_root,
+    program::{SECOND, START},
+    wire::{FAR, FAR_V4},
+};
+
+#[test]
+fn a_forwarded_connection_that_nothing_is_heard_of_is_forgotten_and_no_other() -> Result<()> {
+    needs_root!();
+    let mut host = Host::timed()?;
+    host.set_clock(START)?;
+    let Some(mut router) = Router::of(host, Way::Route)? else { return Ok(()) };
+    router.limit(3)?;
+    let (_silent, mut speaking, mut spoken_to) = (router.connect()?, router.connect()?, router.connect()?);
+    let at = |router: &mut Router, seconds: u64| -> Result<Drift> {
+        router.host.set_clock(START + seconds * SECOND)?;
+        router.host.reconcile()
+    };
+    ensure!(at(&mut router, 8)? == Drift::default() && router.host.open(0) == 3, "within 10 s nothing is forgotten");
+    speaking.0.write_all(b"?")?;
+    speaking.1.read_exact(&mut [0])?;
+    spoken_to.1.write_all(b"!")?;
+    spoken_to.0.read_exact(&mut [0; 2])?;
+    let forgotten = at(&mut router, 14)?;
+    ensure!(forgotten == Drift { idle: 1, ..Drift::default() }, "{forgotten:?}");
+    ensure!(router.host.open(0) == 2 && router.host.connections()? == 2);
+    let _another = router.connect()?;
+    ensure!(router.host.open(0) == 3);
+    let forgotten = at(&mut router, 20)?;
+    ensure!(forgotten == Drift { idle: 2, ..Drift::default() } && router.host.open(0) == 1, "{forgotten:?}");
+    Ok(())
+}
+
+#[test]
+fn where_what_leaves_cannot_be_seen_it_is_said_and_all_else_goes_on() -> Result<()> {
+    needs_root!();
+    let Some(mut router) = Router::of(Host::blind()?, Way::Route)? else { return Ok(()) };
+    let unseen = router.host.unseen();
+    ensure!(matches!(unseen[..], [(FAR, reason)] if reason.contains("Linux 6.6")), "{unseen:?}");
+    router.limit(1)?;
+    let _open = (router.connect()?, router.connect()?);
+    ensure!(router.host.open(0) == 0, "what is not seen is neither counted nor refused");
+    // This host's own sockets are counted as ever.
+    let listener = router.host.listen(FAR_V4)?;
+    let to = listener.local_addr()?;
+    router.host.limit(to.port(), &["concurrent = 1\naction = \"reject\"\nsources = 300"])?;
+    let _own = (router.host.connect(None, to)??, listener.accept()?);
+    eventually(&1, || Ok(router.host.open(0)))?;
+    ensure!(router.host.connect(None, to)?.is_err(), "the second is refused");
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Connections that are counted by their packets: which of them completes a handshake, and which is the last.
+//!
+//! What the service answered to a SYN was seen when it left ([`crate::leaving`]); whoever acknowledges it has seen it too,
+//! and is no spoofed source. All that a packet changes is done when the other limits have let it pass.
+
+use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+use throttle_common::{
+    forwarded::{Awaited, Segment, Side, moment},
+    hash::Secret,
+    packet::{Packet, tcp},
+    records::Connection,
+};
+
+use super::{Entering, handshake::transport};
+use crate::{
+    atomic,
+    tables::{CONNECTIONS, CONTROL, SYN_ACKS, scratch},
+};
+
+/// What [`read_step`] answers.
+pub const COMPLETES: u32 = 2;
+pub const CONTINUES: u32 = 3;
+
+/// What the packet in the scratch space, whose ends are noted there, means for its connection: [`COMPLETES`],
+/// [`CONTINUES`], or 0 for nothing.
+///
+/// A global function, which the verifier checks once and by itself; so are the others.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn read_step(ctx: *mut xdp_md) -> u32 {
+    let (Some(scratch), Some(control)) = (scratch(), CONTROL.get(0)) else { return 0 };
+    let entering = &mut scratch.entering;
+    let Some(header) = transport(&XdpContext::new(ctx), &scratch.packet) else { return 0 };
+    // SAFETY: `transport` checked the range.
+    let [sequence, acknowledged] = unsafe { [(*header).seq, (*header).ack_seq] }.map(u32::from_be_bytes);
+    entering.segment = segment(&scratch.packet, sequence, acknowledged);
+    let now = entering.connection.since;
+    if let Some(found) = CONNECTIONS.get_ptr(&entering.ends) {
+        // SAFETY: an element of the map.
+        let found = unsafe { &*found };
+        let news = found.state == Connection::FORWARDED && !found.knows(&entering.segment, now);
+        return if news { CONTINUES } else { 0 };
+    }
+    if scratch.packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) != tcp::ACK {
+        return 0;
+    }
+    let awaited = Awaited::of(&entering.ends, control.secret);
+    let Some(cell) = SYN_ACKS.get_ptr(awaited.cell) else { return 0 };
+    // SAFETY: an element of the map.
+    if !awaited.answers(unsafe { atomic::load(cell) }, acknowledged) {
+        return 0;
+    }
+    entering.connection.state = Connection::FORWARDED;
+    entering.connection.seen = moment(now);
+    COMPLETES
+}
+
+/// Notes that the connection in the scratch space has begun: its SYN-ACK waits no more.
+#[inline(never)]
+#[unsafe(export_name = "begin_flow")]
+pub extern "C" fn begin() -> u32 {
+    let (Some(scratch), Some(control)) = (scratch(), CONTROL.get(0)) else { return 0 };
+    let awaited = Awaited::of(&scratch.entering.ends, control.secret);
+    if let Some(cell) = SYN_ACKS.get_ptr_mut(awaited.cell) {
+        let noted = awaited.note(scratch.entering.segment.acknowledged.wrapping_sub(1));
+        // SAFETY: an element of the map. What another has written there meanwhile stays.
+        unsafe { atomic::swap(cell, noted, 0) };
+    }
+    // The first word may be the last too.
+    follow(&mut scratch.entering, Side::Source)
+}
+
+/// Goes on with the connection in the scratch space.
+#[inline(never)]
+#[unsafe(export_name = "go_on_with_flow")]
+pub extern "C" fn go_on() -> u32 {
+    scratch().map_or(0, |scratch| follow(&mut scratch.entering, Side::Source))
+}
+
+/// Follows a connection with a segment of one side. Of all who see it close, the one who removes it gives its places back.
+#[inline(always)]
+pub fn follow(entering: &mut Entering, from: Side) -> u32 {
+    let now = entering.connection.since;
+    let Some(found) = CONNECTIONS.get_ptr_mut(&entering.ends) else { return 0 };
+    // SAFETY: an element of the map. Each side's packets write words of their own; where it is removed meanwhile, so is
+    // it below for the other one only.
+    let found = unsafe { &mut *found };
+    if found.state == Connection::FORWARDED && found.follow(from, &entering.segment, now) {
+        entering.resume(found);
+        if CONNECTIONS.remove(&entering.ends).is_ok() {
+            entering.leave();
+        }
+    }
+    0
+}
+
+/// Notes the SYN-ACK of a service, where it is not known already.
+#[inline(always)]
+pub fn note_answer(entering: &Entering, secret: Secret) {
+    if let Some(found) = CONNECTIONS.get_ptr_mut(&entering.ends) {
+        // SAFETY: as in `follow`.
+        unsafe { (*found).begin_anew(entering.connection.since) };
+        return;
+    }
+    let awaited = Awaited::of(&entering.ends, secret);
+    if let Some(cell) = SYN_ACKS.get_ptr_mut(awaited.cell) {
+        // SAFETY: an element of the map.
+        unsafe { atomic::store(cell, awaited.note(entering.segment.sequence)) };
+    }
+}
+
+/// What a packet says.
+#[inline(always)]
+pub fn segment(packet: &Packet, sequence: u32, acknowledged: u32) -> Segment {
+    Segment { sequence, acknowledged, flags: packet.flags.into(), payload: packet.payload.into() }
+}
