@@ -94,8 +94,8 @@ impl Program {
     /// Puts another policy in force, with its sources.
     pub fn apply(&mut self, policy: &str) -> Result<()> {
         (self.document, self.compiled) = compile(policy, self.compiled.policy.revision + 1, &self.datapath)?;
-        self.datapath.apply(&self.compiled)?;
-        self.set_sources(sources::stated(&self.document.sources).collect::<Vec<_>>())
+        let entries = sources::resolve(sources::stated(&self.document, &self.compiled.tenants));
+        self.datapath.switch(&self.compiled, &entries)
     }
 
     /// Replaces what is said of sources.

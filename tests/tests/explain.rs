@@ -26,19 +26,28 @@ use throttle_tests::{
 /// Questions that are asked.
 const QUESTIONS: usize = 10_000;
 /// What all of them must have met.
-const REASONS: [Reason; 6] = [
+const REASONS: [Reason; 9] = [
     Reason::Admitted,
     Reason::Allowed,
     Reason::Blocked,
     Reason::SourceLimit,
     Reason::SourceOverflow,
     Reason::ConnectionLimit,
+    Reason::TenantLimit,
+    Reason::ServiceLimit,
+    Reason::HostLimit,
 ];
 /// Under one policy.
 const OF_A_POLICY: usize = 100;
 
-/// Services that overlap, told apart by destination, and of every protocol.
+/// Services that overlap, told apart by destination, and of every protocol; and tenants, whose sources are drawn.
 const SERVICES: &str = r#"
+[[tenant]]
+name = "acme"
+sources = ["203.0.113.0/26"]
+[[tenant]]
+name = "globex"
+sources = ["203.0.113.64/26"]
 [[service]]
 name = "web"
 protocol = "tcp"
@@ -96,15 +105,32 @@ fn policy(dice: &mut Dice) -> String {
         }
     }
     for number in 0..dice.below(3) {
-        let (connections, sources) = (pick(dice, &["1", "2", "5"]), pick(dice, &["3", "24"]));
+        let whose =
+            ["tenant", "tenant\"\nservice = \"web", "service\"\nservice = \"web", "service\"\nservice = \"dns", "host"];
+        let shared = pick(dice, &whose);
+        let rate = if shared == "host" { "20/s" } else { pick(dice, &["1/s", "4/min"]) };
+        let mode = pick(dice, &["enforce", "enforce", "observe"]);
         _ = write!(
             text,
-            "[[limit]]\nname = \"c{number}\"\nunit = \"connections\"\nconcurrent = {connections}\nsources = {sources}\n\
+            "[[limit]]\nname = \"s{number}\"\nunit = \"packets\"\nrate = \"{rate}\"\nmode = \"{mode}\"\nper = \"{shared}\"\n",
+        );
+    }
+    for number in 0..dice.below(3) {
+        let connections = pick(dice, &["1", "2", "5"]);
+        _ = write!(
+            text,
+            "[[limit]]\nname = \"c{number}\"\nunit = \"connections\"\nconcurrent = {connections}\n\
              action = \"{}\"\nmode = \"{}\"\n",
             pick(dice, &["drop", "reject"]),
             pick(dice, &["enforce", "enforce", "observe"]),
         );
-        text += pick(dice, &["", "service = \"web\"\n", "service = \"web\"\nper = \"service\"\n"]);
+        let whose = [
+            "sources = 3\n",
+            "sources = 24\nservice = \"web\"\n",
+            "service = \"web\"\nper = \"service\"\n",
+            "per = \"tenant\"\n",
+        ];
+        text += pick(dice, &whose);
     }
     text
 }
@@ -181,11 +207,12 @@ fn passes(outcome: Outcome) -> bool {
 /// Some are blocked for a while or for ever, some are allowed or known; some completed a handshake.
 fn standings(program: &mut Program, dice: &mut Dice) -> Result<()> {
     let mut said = Vec::new();
-    for _ in 0..6 {
-        let standing = match dice.below(4) {
+    for _ in 0..12 {
+        let standing = match dice.below(10) {
             0 => Standing::Allow,
             1 => Standing::Known,
             2 => Standing::Block { until: FOR_EVER },
+            3..9 => Standing::Tenant(1 + dice.below(2) as u16),
             _ => Standing::Block { until: program.now() + dice.roll() % (3 * SECOND) },
         };
         let source = source(dice);

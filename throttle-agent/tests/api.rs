@@ -74,6 +74,33 @@ fn limits_and_services_come_and_go_as_revisions() {
 }
 
 #[test]
+fn tenants_come_and_go_and_explain_says_whose_a_source_is() {
+    if !privileged() {
+        return;
+    }
+    let host = Host::new();
+    let agent = host.agent();
+    let tenant = |name: &str, source: &str| json!({"tenant": {"name": name, "sources": [source]}});
+    agent.put("/v1/tenants/acme", &tenant("acme", "198.51.100.0/24")).ok();
+    let mut shared = limit("tenants", "50/min");
+    shared.as_object_mut().unwrap().remove("sources");
+    shared["per"] = json!("tenant");
+    agent.put("/v1/limits/tenants", &json!({"limit": shared})).ok();
+    agent.put("/v1/tenants/globex", &tenant("globex", "198.51.100.0/24")).problem(422, "policy-refused");
+    agent.put("/v1/tenants/globex", &tenant("globex", "198.51.100.128/25")).ok();
+    for (address, name) in [("198.51.100.7", "acme"), ("198.51.100.200", "globex")] {
+        let told = agent.get(&format!("/v1/explain?address={address}")).ok();
+        assert_eq!(told["standing"]["tenant"]["name"], name, "{told}");
+        assert_eq!(told["walks"][0]["limits"][0]["shared_by"], format!("tenant {name}"), "{told}");
+    }
+    let written = agent.ask("DELETE", "/v1/tenants/globex", None).ok();
+    assert!(written["changes"][0].as_str().unwrap().starts_with("- tenant \"globex\""), "{written}");
+    assert_eq!(agent.get("/v1/tenants").ok()["tenants"], json!([tenant("acme", "198.51.100.0/24")["tenant"]]));
+    let told = agent.get("/v1/explain?address=198.51.100.200").ok();
+    assert_eq!(told["standing"]["tenant"]["name"], "acme", "{told}");
+}
+
+#[test]
 fn every_refusal_is_a_problem_and_changes_nothing() {
     if !privileged() {
         return;

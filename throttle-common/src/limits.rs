@@ -1,4 +1,4 @@
-//! One limit and one packet: where the source's bucket lies, whether it has room, and what overflow does.
+//! One limit and one packet: where the bucket lies, whether it has room, and what overflow does.
 //!
 //! [`weigh`] only looks. The kernel program asks it of its maps and then charges what it says; the agent's `explain` asks
 //! it of a copy of the same bytes, at any instant. So the two cannot differ.
@@ -7,9 +7,9 @@ use crate::{
     gcra::{self, Ticks},
     handshakes::Asking,
     hash::Secret,
-    packet::{Family, Packet},
+    packet::Packet,
     proven::Claim,
-    records::{Address, Limit, PROVEN_LINES},
+    records::{Home, Limit, PROVEN_LINES, Whose},
     table::{Check, Look, OPEN_WAYS, Request, WAYS, check},
     words::{Action, Outcome, Overflow, Reason, Unit},
 };
@@ -43,60 +43,58 @@ pub trait Table {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Question {
-    source: Address,
+    whose: Whose,
     secret: Secret,
     ways: u32,
     /// Bytes of the frame.
     pub length: u32,
-    family: Family,
     opens_connection: bool,
 }
 
 impl Question {
-    /// The question that a packet of `length` bytes puts; `known` where policy says that its source is no spoofed one.
+    /// The question that a packet of `length` bytes puts; `known` where policy says that its source is no spoofed one,
+    /// `tenant` the number of its tenant.
     #[inline(always)]
-    pub fn about(packet: &Packet, length: u32, known: bool, secret: Secret) -> Self {
+    pub fn about(packet: &Packet, length: u32, known: bool, tenant: u16, secret: Secret) -> Self {
         Self {
-            source: packet.source,
+            whose: Whose { source: packet.source, family: packet.family, tenant },
             secret,
             ways: if known { WAYS } else { OPEN_WAYS } as u32,
             length,
-            family: packet.family,
             opens_connection: packet.opens_connection(),
         }
     }
 
-    /// The set in which a limit keeps the source; `None` where the limit does not touch its family.
+    /// The number of its tenant.
     #[inline(always)]
-    pub fn place(&self, limit: &Limit) -> Option<u32> {
-        let region = limit.region(self.family);
-        let key = region.key(self.source, self.family, self.secret);
-        if region.sets == 0 { None } else { Some(region.set(key, self.secret)) }
+    pub fn tenant(&self) -> u16 {
+        self.whose.tenant
+    }
+
+    /// Where a limit keeps the bucket that the packet is charged to; `None` where it has nothing to do with it.
+    #[inline(always)]
+    pub fn home(&self, limit: &Limit) -> Option<Home> {
+        limit.home(&self.whose, self.secret)
     }
 
     /// The aggregate's bucket that serves the source where it has no place of its own; likewise.
     #[inline(always)]
     pub fn shared(&self, limit: &Limit) -> Option<u32> {
-        let region = limit.region(self.family);
-        if region.sets == 0 { None } else { Some(region.aggregate(self.source, self.family, self.secret)) }
+        let Whose { source, family, .. } = self.whose;
+        let region = limit.region(family);
+        if region.sets == 0 || limit.is_shared() { None } else { Some(region.aggregate(source, family, self.secret)) }
     }
 
     /// The line that would remember a handshake of the source.
     #[inline(always)]
     pub fn claim(&self) -> Claim {
-        Claim::of(self.source, self.family, PROVEN_LINES, self.secret)
+        Claim::of(self.whose.source, self.whose.family, PROVEN_LINES, self.secret)
     }
 
-    /// The source's key under a limit.
+    /// Where it is noted what has been asked of a limit on open connections by those whose bucket is at `home`.
     #[inline(always)]
-    pub fn key(&self, limit: &Limit) -> u64 {
-        limit.region(self.family).key(self.source, self.family, self.secret)
-    }
-
-    /// Where it is noted what the source has asked of a limit on open connections.
-    #[inline(always)]
-    pub fn asking(&self, limit: &Limit) -> Asking {
-        Asking::of(self.key(limit), limit.region(self.family).base, self.secret)
+    pub fn asking(&self, limit: &Limit, home: Home) -> Asking {
+        Asking::of(home.key, limit.region(self.whose.family).base, self.secret)
     }
 
     /// Whether the packet asks for a connection.
@@ -197,15 +195,15 @@ pub fn weigh<T: Table, C: Clock>(
     clock: &mut C,
     charge: &mut Charge,
 ) -> Option<Reason> {
-    let region = limit.region(question.family);
-    if region.sets == 0 || (limit.unit == Unit::Connections as u8 && !question.opens_connection) {
+    if limit.unit == Unit::Connections as u8 && !question.opens_connection {
         return None;
     }
+    let Home { key, set } = question.home(limit)?;
     let units = if limit.unit == Unit::Bytes as u8 { question.length } else { 1 };
     charge.cost = limit.price.cost(units);
-    charge.key = region.key(question.source, question.family, question.secret);
-    charge.place = region.set(charge.key, question.secret);
-    charge.ways = question.ways;
+    (charge.key, charge.place) = (key, set);
+    // Who shares a bucket has it whoever else there is.
+    charge.ways = if limit.is_shared() { WAYS as u32 } else { question.ways };
     let set = table.set(charge.place)?;
     let mut seen = check(&set, &question.request(charge, limit, clock));
     if matches!(seen, Check::Full) && charge.ways < WAYS as u32 && question.is_proven(table, clock) {
@@ -215,7 +213,7 @@ pub fn weigh<T: Table, C: Clock>(
     match seen {
         Check::Held { way, seen } => charge.aim(Charge::HELD, way, seen),
         Check::Free { way, seen } => charge.aim(Charge::FREE, way, seen),
-        Check::Exceeded => return Some(Reason::SourceLimit),
+        Check::Exceeded => return Some(limit.refusal()),
         Check::Full => return overflow(limit, question, table, clock, charge),
     }
     None
@@ -230,6 +228,11 @@ pub fn overflow<T: Table, C: Clock>(
     clock: &mut C,
     charge: &mut Charge,
 ) -> Option<Reason> {
+    if limit.is_shared() {
+        // Others change the bucket faster than this packet can.
+        charge.aim(Charge::UNCHARGED, 0, 0);
+        return None;
+    }
     charge.overflowed = 1;
     if limit.overflow == Overflow::Admit as u8 {
         charge.aim(Charge::UNCHARGED, 0, 0);
@@ -238,7 +241,8 @@ pub fn overflow<T: Table, C: Clock>(
     if limit.overflow == Overflow::Refuse as u8 {
         return Some(Reason::SourceOverflow);
     }
-    charge.place = limit.region(question.family).aggregate(question.source, question.family, question.secret);
+    let Whose { source, family, .. } = question.whose;
+    charge.place = limit.region(family).aggregate(source, family, question.secret);
     let seen = table.aggregate(charge.place)?;
     if gcra::admit(seen, clock.ticks(), charge.cost, limit.depth).is_none() {
         return Some(Reason::SourceOverflow);

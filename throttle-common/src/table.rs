@@ -90,6 +90,8 @@ pub enum Commit {
     Charged(usize),
     /// Another CPU emptied the bucket first.
     Exceeded,
+    /// Other CPUs have kept changing the bucket, which has room.
+    Contended,
     /// Another source took the slot first, and none is left.
     Full,
 }
@@ -145,8 +147,7 @@ pub fn check<S: Look>(set: &S, request: &Request) -> Check {
 
 /// Charges what `check` saw, looking again when the slot changed.
 ///
-/// After [`TRIES`] lost races a held bucket refuses (the contention is that source), and a place that others keep
-/// taking counts as none.
+/// After [`TRIES`] lost races a held bucket is [`Commit::Contended`], and a place that others keep taking counts as none.
 #[inline(always)]
 pub fn commit<S: Set>(set: &S, request: &Request, mut seen: Check) -> Commit {
     let mut tries = 0;
@@ -163,7 +164,8 @@ pub fn commit<S: Set>(set: &S, request: &Request, mut seen: Check) -> Commit {
         seen = check(set, request);
     }
     match seen {
-        Check::Held { .. } | Check::Exceeded => Commit::Exceeded,
+        Check::Exceeded => Commit::Exceeded,
+        Check::Held { .. } => Commit::Contended,
         Check::Free { .. } | Check::Full => Commit::Full,
     }
 }

@@ -81,6 +81,25 @@ words! {
         /// As many connections as a limit allows are open, or on their way to be. Reads 0 while everybody stays within
         /// the limits.
         ConnectionLimit = "connection-limit",
+        /// The bucket that its tenant's sources share was empty. Reads 0 while every tenant stays within its limits.
+        TenantLimit = "tenant-limit",
+        /// The bucket that all of its service share was empty. Reads 0 while the service is not asked for too much.
+        ServiceLimit = "service-limit",
+        /// The bucket that the whole host shares was empty. Reads 0 while the host is not asked for too much.
+        HostLimit = "host-limit",
+    }
+}
+
+impl Per {
+    /// Why a limit refuses whose bucket is empty.
+    #[inline(always)]
+    pub const fn refusal(self) -> Reason {
+        match self {
+            Self::Source => Reason::SourceLimit,
+            Self::Service => Reason::ServiceLimit,
+            Self::Tenant => Reason::TenantLimit,
+            Self::Host => Reason::HostLimit,
+        }
     }
 }
 
@@ -161,6 +180,10 @@ words! {
         Source = "source",
         /// All that its service serves, together.
         Service = "service",
+        /// Each tenant has a bucket, which its sources share.
+        Tenant = "tenant",
+        /// All that reaches the host, together.
+        Host = "host",
     }
 }
 
@@ -200,9 +223,13 @@ mod tests {
 
     #[test]
     fn what_is_no_shape_is_a_decision() {
-        use Reason::{Admitted, Allowed, Blocked, ConnectionLimit, SourceLimit, SourceOverflow};
+        use Reason::{
+            Admitted, Allowed, Blocked, ConnectionLimit, HostLimit, ServiceLimit, SourceLimit, SourceOverflow,
+            TenantLimit,
+        };
         let decisions = Reason::ALL.iter().filter(|reason| !reason.is_shape());
-        assert!(decisions.eq(&[Admitted, Allowed, Blocked, SourceLimit, SourceOverflow, ConnectionLimit]));
+        let of_sources = [Admitted, Allowed, Blocked, SourceLimit, SourceOverflow, ConnectionLimit];
+        assert!(decisions.eq(of_sources.iter().chain(&[TenantLimit, ServiceLimit, HostLimit])));
     }
 
     #[test]

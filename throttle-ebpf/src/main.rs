@@ -109,7 +109,7 @@ fn decide(ctx: &XdpContext, in_force: &InForce, packet: &Packet, length: u32, cl
         return Verdict::refuse(Reason::Blocked, in_force.policy);
     }
     let service = services::classify(in_force, packet);
-    limits::judge(ctx, in_force, service, (packet, length), entry.is_some_and(SourceEntry::knows), clock)
+    limits::judge(ctx, in_force, service, (packet, length), entry, clock)
 }
 
 #[cfg(not(test))]

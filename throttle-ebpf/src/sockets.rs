@@ -9,7 +9,7 @@ use aya_ebpf::{Global, helpers::bpf_skc_to_tcp_sock, macros::btf_tracepoint, pro
 use throttle_common::{
     packet::{Family, Packet, Part, protocol},
     proven::Claim,
-    records::{Address, CONNECTION_LIMITS, Connection, Limit, PROVEN_LINES, SourceEntry},
+    records::{Address, CONNECTION_LIMITS, Connection, Limit, NONE, PROVEN_LINES, SourceEntry},
 };
 
 use crate::{
@@ -107,7 +107,9 @@ fn open(in_force: &InForce, opening: &mut Opening) {
         return;
     }
     let missing = u32::from(scope.concurrent) > opening.entering.count;
-    if missing && !sources::look_up(in_force, &opening.packet).is_some_and(SourceEntry::allows) {
+    let entry = if missing { sources::look_up(in_force, &opening.packet) } else { None };
+    opening.entering.tenant = entry.map_or(NONE, |entry| entry.tenant(generation));
+    if missing && !entry.is_some_and(SourceEntry::allows) {
         for index in 0..CONNECTION_LIMITS {
             let Some(number) = concurrent(scope, index) else { break };
             settle_open(number, connections::attempt(|| take_open(number, look_for_open(number))));

@@ -17,7 +17,7 @@ use throttle_common::{
     proven::Line,
     records::{
         CANDIDATES, Connection, Control, Ends, Event, GENERATIONS, Limit, LimitTally, Losses, MAX_CANDIDATES,
-        MAX_CONNECTIONS, MAX_LIMITS, MAX_SERVICES, PORT_WORDS, PROVEN_LINES, Policy,
+        MAX_CONNECTIONS, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME, PORT_WORDS, PROVEN_LINES, Policy,
         REASON_TALLIES as REASON_TALLY_COUNT, Service, Slot, SourceEntry, Tally,
     },
     table::WAYS,
@@ -46,6 +46,9 @@ pub static LIMITS: Array<Limit, { GENERATIONS_ * MAX_LIMITS as usize }, MMAPABLE
 /// Services by generation and number, 0 unused. Written likewise.
 #[btf_map]
 pub static SERVICES: Array<Service, { GENERATIONS_ * MAX_SERVICES as usize }, MMAPABLE> = Array::new();
+/// The names of tenants by generation and number, 0 unused. Written likewise, read by the agent alone.
+#[btf_map]
+pub static TENANTS: Array<[u8; NAME], { GENERATIONS_ * MAX_TENANTS as usize }, MMAPABLE> = Array::new();
 /// Services that share a port, most specific first, by generation and number, 0 unused. Written likewise.
 #[btf_map]
 pub static CANDIDATE_LISTS: Array<[u16; CANDIDATES], { GENERATIONS_ * MAX_CANDIDATES as usize }, MMAPABLE> =

@@ -73,7 +73,7 @@ fn names(directory: &Path) -> Result<Vec<String>> {
 }
 
 fn entry(prefix: &str, blocked_until: u64, flags: u32) -> (IpNet, SourceEntry) {
-    (prefix.parse().expect("a prefix"), SourceEntry { blocked_until, flags, padding: 0 })
+    (prefix.parse().expect("a prefix"), SourceEntry { blocked_until, flags, ..SourceEntry::default() })
 }
 
 /// What `look` sees once it sees something.

@@ -62,7 +62,7 @@ fn a_policy_that_does_not_fit_changes_nothing() -> Result<()> {
     let mut datapath = open(&pins)?;
     apply(&mut datapath, 1, &limit("a", "1/min", 2))?;
     let document = policy::parse(&limit("b", "1/min", 2)).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
-    let larger = policy::Layout { sets: 1 << 20, limits: Vec::new() };
+    let larger = policy::Layout { sets: 1 << 20, ..policy::Layout::default() };
     let mut compiled = policy::compile(&document, 2, &larger).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
     compiled.limits[0].1.v6.base = SETS;
     assert!(datapath.apply(&compiled).is_err());
@@ -80,7 +80,7 @@ fn a_hundred_thousand_sources_are_written_and_read_back() -> Result<()> {
             let address = std::net::Ipv4Addr::from(0x0b00_0000 + number * 256);
             let length = if number % 4 == 0 { 24 } else { 32 };
             let prefix = ipnet::Ipv4Net::new(address, length).expect("a length");
-            (prefix.into(), SourceEntry { blocked_until: START + u64::from(number), flags: 0, padding: 0 })
+            (prefix.into(), SourceEntry { blocked_until: START + u64::from(number), ..SourceEntry::default() })
         })
         .collect();
     let start = Instant::now();

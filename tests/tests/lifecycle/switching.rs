@@ -31,7 +31,8 @@ fn read(datapath: &Datapath, revision: u64, text: &str) -> Result<(Compiled, Ent
     let document = policy::parse(&format!("mode = \"enforce\"\n{text}")).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
     let compiled =
         policy::compile(&document, revision, &datapath.layout()).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
-    Ok((compiled, resolve(stated(&document.sources))))
+    let entries = resolve(stated(&document, &compiled.tenants));
+    Ok((compiled, entries))
 }
 
 fn switch(datapath: &mut Datapath, revision: u64, text: &str) -> Result<()> {
@@ -67,6 +68,32 @@ fn nobody_is_refused_whom_both_policies_let_through() -> Result<()> {
     let dropped: Vec<_> = tallies.iter().filter(|(_, outcome, _)| *outcome == Outcome::Drop).collect();
     say!("{SWITCHES} switches of policy while {sent} frames came");
     ensure!(sent > 1_000 && dropped.is_empty(), "{dropped:?} of {sent}");
+    Ok(())
+}
+
+#[test]
+fn no_packet_meets_the_tenants_of_one_policy_under_the_limits_of_another() -> Result<()> {
+    needs_root!();
+    let pins = Pins::new()?;
+    let mut datapath = Datapath::open(&Options { table_sets: 1 << 14, ..options(&pins) })?;
+    datapath.set_clock(super::START)?;
+    // Each gives the source to nobody, or to a tenant that it hardly limits; the limit of the other would refuse it.
+    let policy = |tenants: [&str; 2], rate: &str| {
+        let tenant = |name: &str, source: &str| format!("[[tenant]]\nname = \"{name}\"\nsources = [\"{source}\"]\n");
+        let limit = format!("[[limit]]\nname = \"few\"\nunit = \"packets\"\nper = \"tenant\"\nrate = \"{rate}\"\n");
+        tenant("a", tenants[0]) + &tenant("b", tenants[1]) + &limit
+    };
+    let policies =
+        [policy(["10.98.0.2", "10.0.0.0/8"], "1000000/s"), policy(["192.0.2.0/24", "10.99.0.0/16"], "1/hour")];
+    for revision in 1..8 {
+        let (policy, sources) = read(&datapath, revision, &policies[revision as usize % 2])?;
+        let mut looks = 0;
+        datapath.switch_in_steps(&policy, &sources, |datapath| {
+            looks += 1;
+            assert_eq!(passing(datapath, SOURCE, 5).ok(), Some(5), "revision {revision}, look {looks}");
+        })?;
+        ensure!(looks == 2 && passing(&datapath, SOURCE, 5)? == 5, "revision {revision}");
+    }
     Ok(())
 }
 

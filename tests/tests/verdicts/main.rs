@@ -5,6 +5,7 @@ mod limits;
 mod scopes;
 mod shapes;
 mod sources;
+mod tenants;
 
 use anyhow::{Context, Result, ensure};
 use throttle_common::words::{Outcome, Reason};
@@ -21,6 +22,7 @@ struct Case {
 }
 
 /// A frame, when it arrives after the one before, and what becomes of it.
+#[derive(Clone)]
 struct Step {
     after: u64,
     frame: Vec<u8>,

@@ -67,6 +67,8 @@ impl Api {
             .route("/v1/limits/{name}", put(entries::set_limit).delete(entries::delete_limit))
             .route(paths::SERVICES, get(entries::services))
             .route("/v1/services/{name}", put(entries::set_service).delete(entries::delete_service))
+            .route(paths::TENANTS, get(entries::tenants))
+            .route("/v1/tenants/{name}", put(entries::set_tenant).delete(entries::delete_tenant))
             .route(paths::MODE, put(entries::set_mode))
             .route(paths::ALLOWS, get(prefixes::allows).post(prefixes::add_allows))
             .route(paths::ALLOWS_DELETE, post(prefixes::delete_allows))

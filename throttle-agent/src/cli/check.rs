@@ -79,7 +79,7 @@ impl Check {
         let name = &source.name;
         let refused = |faults| Failure::File { title: REFUSED, faults, file: name.clone() };
         let (document, warnings) = policy::parse_with_warnings(&source.text).map_err(refused)?;
-        let layout = Layout { sets: self.table_sets, limits: Vec::new() };
+        let layout = Layout { sets: self.table_sets, ..Layout::default() };
         let compiled = policy::compile(&document, 1, &layout).map_err(refused)?;
         if context.output.json {
             let warnings = warnings.iter().map(ToString::to_string).collect();
@@ -201,7 +201,7 @@ mod tests {
 
     fn compiled() -> Compiled {
         let text = "[[limit]]\nname = \"web\"\nunit = \"connections\"\nrate = \"50/min\"\n";
-        let layout = Layout { sets: 1 << 20, limits: Vec::new() };
+        let layout = Layout { sets: 1 << 20, ..Layout::default() };
         policy::compile(&policy::parse(text).unwrap(), 1, &layout).unwrap()
     }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use throttle_agent::{
-    api::wire::{BlockedBy, Envelope, ExplainQuery, Explanation, LimitWalk, Walk, paths},
+    api::wire::{BlockedBy, Envelope, ExplainQuery, Explanation, LimitWalk, TenantOf, Walk, paths},
     policy::{Mode, Protocol},
 };
 use throttle_common::words::{Outcome, Reason, Unit};
@@ -194,6 +194,9 @@ fn standing(explanation: &Explanation) -> String {
     if let Some(block) = &standing.blocked {
         said.push(blocked(block));
     }
+    if let Some(TenantOf { name, prefix }) = &standing.tenant {
+        said.push(format!("of tenant {name}, by {}", plain(*prefix)));
+    }
     if let Some(prefix) = standing.known {
         said.push(format!("known by {}: it keeps a place in a flood", plain(prefix)));
     }
@@ -259,7 +262,7 @@ fn steps(walk: &Walk, paint: Paint) -> String {
 
 /// A limit's bucket in words.
 fn bucket(limit: &LimitWalk) -> String {
-    let source = plain(limit.source);
+    let source = limit.shared_by.clone().unwrap_or_else(|| plain(limit.source));
     if let Some(open) = limit.open {
         return format!("connections of {source}: {} of {} open", count(open), count(limit.burst));
     }

@@ -15,6 +15,7 @@ fn limit(name: &str, room: u64, refusal: bool) -> LimitWalk {
         burst: 100,
         mode: Mode::Enforce,
         source: "203.0.113.7/32".parse().unwrap(),
+        shared_by: None,
         aggregate: "203.0.113.0/24".parse().unwrap(),
         bucket: "own".to_owned(),
         room,

@@ -1,4 +1,4 @@
-//! `throttle limit`: what one source may do.
+//! `throttle limit`: what sources, tenants, services and the host may take.
 
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use throttle_agent::{
@@ -55,6 +55,7 @@ Examples:
   throttle limit set bandwidth --unit bytes --rate 10Mbit/s --burst 256KiB
   throttle limit set packets --unit packets --rate 1000/s --action reject --prefix-v4 24
   throttle limit set open --service web --concurrent 50 --action reject
+  throttle limit set tenants --unit connections --rate 500/s --per tenant
   throttle limit set packets --observe";
 
 /// A limit as its flags say it. What no flag names stays as it is, or is the default in a new limit.
@@ -72,7 +73,8 @@ pub(crate) struct Set {
     /// How many connections may be open at once
     #[arg(long, value_name = "COUNT", value_parser = whole(1, connections::MOST), allow_hyphen_values = true)]
     concurrent: Option<u32>,
-    /// Whose open connections --concurrent counts: each source's by itself, or all of the service; by default `source`
+    /// Who shares what it allows: each source by itself, a tenant's sources, all of the service, or all of the host; by
+    /// default `source`
     #[arg(long, value_parser = word::<Per>())]
     per: Option<Per>,
     /// What it may do at once, e.g. 50 or 64KiB; by default what the rate names, for bytes at least 64KiB

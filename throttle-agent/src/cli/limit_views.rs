@@ -68,6 +68,16 @@ fn burst(view: &LimitView) -> String {
     }
 }
 
+/// Whom a limit is for.
+const fn sharers(per: Per) -> &'static str {
+    match per {
+        Per::Source => "each source",
+        Per::Tenant => "each tenant",
+        Per::Service => "all of the service",
+        Per::Host => "all of the host",
+    }
+}
+
 /// Everything about one limit, what the policy leaves to defaults included.
 pub(crate) fn describe(view: &LimitView) -> String {
     let LimitView { limit, tallies, .. } = view;
@@ -79,17 +89,13 @@ pub(crate) fn describe(view: &LimitView) -> String {
     line(
         "admits",
         match (limit.rate, limit.per) {
-            (Some(rate), _) => format!("{rate} and {}{default} at once, for each source", burst(view)),
-            (None, Per::Source) => format!("{} connections open at once, for each source", burst(view)),
-            (None, Per::Service) => format!("{} connections open at once, for all of the service", burst(view)),
+            (Some(rate), per) => format!("{rate} and {}{default} at once, for {}", burst(view), sharers(per)),
+            (None, per) => format!("{} connections open at once, for {}", burst(view), sharers(per)),
         },
     );
     line("refuses by", format!("{}, mode {}", limit.action.name(), limit.mode.name()));
     for region in &view.regions {
         let RegionLoad { family, prefix, aggregate, slots, busy, forecast, .. } = region;
-        if limit.per == Per::Service {
-            break;
-        }
         let open = count(*slots / WAYS as u64 * OPEN_WAYS as u64);
         let filled = forecast.map_or_else(String::new, |forecast| {
             format!(

@@ -30,6 +30,7 @@ mod service;
 mod session;
 mod status;
 mod table;
+mod tenant;
 mod top;
 mod upgrade;
 mod words;
@@ -82,12 +83,15 @@ enum Command {
     Status(status::StatusArgs),
     /// Enforce on this host, or only observe
     Mode(mode::ModeArgs),
-    /// Set, list and delete limits per source
+    /// Set, list and delete limits
     #[command(subcommand)]
     Limit(limit::LimitCommand),
     /// Name services, so that limits can be theirs
     #[command(subcommand)]
     Service(service::ServiceCommand),
+    /// Name tenants: groups of sources that share limits
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
     /// Refuse sources, for a time or for ever
     #[command(subcommand)]
     Block(blocks::BlockCommand),
@@ -171,6 +175,7 @@ fn obey(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Mode(mode) => mode.obey(context),
         Command::Limit(command) => command.obey(context),
         Command::Service(command) => command.obey(context),
+        Command::Tenant(command) => command.obey(context),
         Command::Block(command) => command.obey(context),
         Command::Allow(command) => command.obey(context, &prefixes::ALLOWED),
         Command::Known(command) => command.obey(context, &prefixes::KNOWN),

@@ -81,8 +81,8 @@ impl Control {
     fn look_at_limits(&mut self) {
         let look = |(_, held): (_, HeldLimit)| {
             let record = held.record;
-            // What counts open connections has no rate that could be wrong.
-            if record.is_concurrency() {
+            // What counts open connections has no rate that could be wrong, and what sources share is not for one of them.
+            if record.is_concurrency() || record.is_shared() {
                 return None;
             }
             let families = [Family::V4, Family::V6];

@@ -35,7 +35,7 @@ impl Control {
     /// Compiles a policy and puts it in force with its sources; on an error the policy and the sources from before are.
     pub(super) fn enforce(&mut self, document: &Document, revision: u64) -> Result<(), Problem> {
         let compiled = policy::compile(document, revision, &self.datapath.layout()).map_err(refused)?;
-        let wanted = self.entries(document);
+        let wanted = self.entries(document, &compiled.tenants);
         self.datapath.switch(&compiled, &wanted).map_err(|error| kernel(&error))?;
         self.stale = false;
         // Before another policy can give away the places of limits that have gone.

@@ -8,13 +8,15 @@ use throttle_common::{
     gcra::{TICKS_PER_NANO, Ticks},
     packet::{Family, Packet, protocol},
     records::{self, Address, Limit, Service},
-    words::{Outcome, Unit},
+    words::{Outcome, Per, Unit},
 };
 
 use super::{Control, kernel};
 use crate::{
-    api::wire::{AskedPacket, BlockedBy, ExplainQuery, Explanation, LimitWalk, Problem, ProblemKind, Standing, Walk},
-    datapath::explain::{Bucket, Weighed, packet},
+    api::wire::{
+        AskedPacket, BlockedBy, ExplainQuery, Explanation, LimitWalk, Problem, ProblemKind, Standing, TenantOf, Walk,
+    },
+    datapath::explain::{Bucket, Explained, Weighed, packet},
     policy::{Mode, Protocol, sources::FOR_EVER},
 };
 
@@ -121,6 +123,7 @@ impl Control {
                 .map(|it| LimitWalk {
                     passes_at: moment(it.passes_at),
                     passes_in_seconds: rest(it.passes_at),
+                    shared_by: shared_by(&it.record, &explained),
                     ..limit_walk(it, query.address.to_canonical(), packet.family)
                 })
                 .collect(),
@@ -139,7 +142,8 @@ impl Control {
                 author: command.map(|block| block.author.clone()),
             }
         });
-        Ok(Standing { allowed: said.allowed, blocked, known: said.known, proven })
+        let tenant = said.tenant.map(|(prefix, name)| TenantOf { name, prefix });
+        Ok(Standing { allowed: said.allowed, blocked, tenant, known: said.known, proven })
     }
 }
 
@@ -190,6 +194,19 @@ fn wire_address(Address { high, low }: Address, family: Family) -> IpAddr {
     }
 }
 
+/// Who shares the bucket of a limit, where it is not a source's.
+fn shared_by(limit: &Limit, explained: &Explained) -> Option<String> {
+    match Per::from_number(limit.per)? {
+        Per::Source => None,
+        Per::Tenant => Some(explained.tenant.as_ref().map_or("no tenant".to_owned(), |name| format!("tenant {name}"))),
+        Per::Service => {
+            let (_, service) = explained.service.as_ref()?;
+            Some(format!("service {}", records::name_str(&service.name)))
+        }
+        Per::Host => Some("the host".to_owned()),
+    }
+}
+
 fn limit_walk(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
     let Weighed { record, bucket, debt, .. } = it;
     let (region, concurrency) = (record.region(family), record.is_concurrency());
@@ -203,6 +220,7 @@ fn limit_walk(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
         burst: units(record, record.depth),
         mode: mode(record.observe),
         source: prefix(region.prefix),
+        shared_by: None,
         aggregate: prefix(region.aggregate),
         bucket: match bucket {
             Bucket::Own => "own",

@@ -10,7 +10,7 @@ use crate::{
     api::wire::{self, NewBlock, Problem, ProblemKind, SessionAllow, Write, Written},
     datapath::Entries,
     policy::{
-        Document, Prefix,
+        Document, Prefix, Tenants,
         sources::{FOR_EVER, Standing, resolve, stated},
     },
     store::{Block, StoreError},
@@ -134,20 +134,20 @@ impl Control {
     /// Writes to the kernel what the policy in force, the blocks and the sessions say of sources; on an error the kernel
     /// is as before.
     pub(super) fn write_sources(&mut self) -> Result<(), Problem> {
-        let wanted = self.entries(self.in_force());
+        let wanted = self.entries(self.in_force(), &self.datapath.layout().tenants);
         self.datapath.set_sources(&wanted).map_err(|error| kernel(&error))?;
         self.stale = false;
         Ok(())
     }
 
-    /// What a policy, the blocks and the sessions say of sources.
-    pub(super) fn entries(&self, document: &Document) -> Entries {
+    /// What a policy, whose tenants have these numbers, the blocks and the sessions say of sources.
+    pub(super) fn entries(&self, document: &Document, tenants: &Tenants) -> Entries {
         let timed = self.blocks.values().map(|block| {
             let until = block.until.map_or(FOR_EVER, |until| self.clock.kernel(until));
             (block.prefix, Standing::Block { until })
         });
         let sessions = self.sessions.allows().iter().map(|allow| (allow.prefix, Standing::Allow));
-        resolve(stated(&document.sources).chain(timed).chain(sessions))
+        resolve(stated(document, tenants).chain(timed).chain(sessions))
     }
 }
 

@@ -5,7 +5,6 @@ use std::{cmp::Reverse, collections::HashMap, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use throttle_common::{
-    packet::Family,
     records::{self, Limit},
     table::WAYS,
     words::Unit,
@@ -41,12 +40,11 @@ impl Control {
         let (mut talkers, mut limits) = (Vec::new(), Vec::new());
         for (limit, held) in self.held_limits() {
             let mut busy = 0;
-            for family in [Family::V4, Family::V6] {
-                let region = held.record.region(family);
+            for (family, region) in held.record.regions() {
                 let found = self.datapath.talkers(&held.record, family, most);
                 busy += found.busy;
                 let refused = refused_by(&limit.name, region.prefix, &recent);
-                talkers.extend(found.most.iter().map(|it| talker(it, &held.record, &refused)));
+                talkers.extend(found.most.iter().map(|it| self.talker(it, &held.record, &refused)));
             }
             let tally = self.datapath.limit_tally(held.number).map_err(|error| kernel(&error))?;
             limits.push(TopLimit {
@@ -57,7 +55,7 @@ impl Control {
                 mode: limit.mode,
                 tallies: views::tallies(&tally),
                 busy,
-                slots: (u64::from(held.record.v4.sets) + u64::from(held.record.v6.sets)) * WAYS as u64,
+                slots: held.record.regions().map(|(_, region)| u64::from(region.sets) * WAYS as u64).sum(),
             });
         }
         talkers.sort_by(|one, other| weight(other).total_cmp(&weight(one)));
@@ -75,27 +73,30 @@ impl Control {
             refused,
         })
     }
+
+    fn talker(&self, it: &datapath::Talker, limit: &Limit, refused: &HashMap<Source, u64>) -> Talker {
+        let concurrency = limit.is_concurrency();
+        Talker {
+            source: match it.source {
+                Source::Tenant(number) => format!("tenant {}", self.datapath.tenant(number)),
+                source => source.to_string(),
+            },
+            limit: records::name_str(&limit.name).to_owned(),
+            unit: Unit::from_number(limit.unit).map_or("", Unit::name).to_owned(),
+            used: it.debt as f64 / limit.depth.max(1) as f64,
+            room: units(limit, limit.depth.saturating_sub(it.debt)),
+            open: concurrency.then(|| units(limit, it.debt)),
+            debt_seconds: if concurrency { 0.0 } else { seconds(it.debt) },
+            charged: if concurrency { 0.0 } else { it.full_at as f64 / unit_price(limit) },
+            refused: refused.get(&it.source).copied().unwrap_or_default(),
+        }
+    }
 }
 
 /// What a talker is sorted by: who has no room comes first, and among them who was refused most; then who owes most.
 fn weight(talker: &Talker) -> f64 {
     let refused = if talker.room == 0 { 1.0 + talker.refused as f64 } else { 0.0 };
     refused + talker.used.min(1.0)
-}
-
-fn talker(it: &datapath::Talker, limit: &Limit, refused: &HashMap<Source, u64>) -> Talker {
-    let concurrency = limit.is_concurrency();
-    Talker {
-        source: it.source.to_string(),
-        limit: records::name_str(&limit.name).to_owned(),
-        unit: Unit::from_number(limit.unit).map_or("", Unit::name).to_owned(),
-        used: it.debt as f64 / limit.depth.max(1) as f64,
-        room: units(limit, limit.depth.saturating_sub(it.debt)),
-        open: concurrency.then(|| units(limit, it.debt)),
-        debt_seconds: if concurrency { 0.0 } else { seconds(it.debt) },
-        charged: if concurrency { 0.0 } else { it.full_at as f64 / unit_price(limit) },
-        refused: refused.get(&it.source).copied().unwrap_or_default(),
-    }
 }
 
 /// Sampled refusals of a limit, by the prefix that makes a source there.

@@ -174,7 +174,7 @@ impl Control {
     fn table(&self) -> Table {
         let layout = self.datapath.layout();
         let used =
-            layout.limits.iter().map(|held| u64::from(held.record.v4.sets) + u64::from(held.record.v6.sets)).sum();
+            layout.limits.iter().flat_map(|held| held.record.regions()).map(|(_, region)| u64::from(region.sets)).sum();
         Table { sets: layout.sets.into(), sets_used: used, bytes: u64::from(layout.sets) * SET_BYTES }
     }
 
@@ -280,6 +280,9 @@ pub(super) fn tallies(tally: &records::LimitTally) -> Tallies {
 
 /// The parts of the table that a limit has, with how much of each is in use.
 fn regions(record: &records::Limit, uses: [Use; 2]) -> Vec<RegionLoad> {
+    if record.is_shared() {
+        return Vec::new();
+    }
     let families = [(Family::V4, "ipv4"), (Family::V6, "ipv6")];
     let of = |((family, name), usage): ((Family, &str), Use)| {
         let region = record.region(family);

@@ -33,12 +33,17 @@ const FIT: &str = "the compiled policy does not fit what the kernel holds";
 impl Datapath {
     /// What the kernel holds now, which the next policy must respect.
     pub fn layout(&self) -> Layout {
-        Layout { sets: self.tables.control().sets, limits: self.limits() }
+        Layout { sets: self.tables.control().sets, limits: self.limits(), tenants: self.tables.tenants() }
     }
 
     /// The head of the policy in force.
     pub fn policy(&self) -> Policy {
         self.tables.policy()
+    }
+
+    /// The name of a tenant in force.
+    pub fn tenant(&self, number: u16) -> String {
+        self.tables.tenant(number)
     }
 
     /// The limits in force, by number, as the kernel has them.

@@ -4,12 +4,13 @@
 //! and so it does in what comes out.
 
 use ipnet::IpNet;
-use throttle_common::records::SourceEntry;
+use throttle_common::records::{GENERATIONS, NONE, SourceEntry};
 
 use super::sources::Entries;
 
-/// What an address gets under two sets of entries at once: allowed and known by either, blocked only by both.
-pub(super) fn between(old: &Entries, new: &Entries) -> Entries {
+/// What an address gets under two sets of entries at once, of which the old one goes with `generation`: allowed and known
+/// by either, blocked only by both; its tenant is under each generation that of the set that goes with it.
+pub(super) fn between(old: &Entries, new: &Entries, generation: u32) -> Entries {
     let mut prefixes: Vec<IpNet> = old.keys().chain(new.keys()).copied().collect();
     prefixes.sort_unstable();
     prefixes.dedup();
@@ -17,7 +18,8 @@ pub(super) fn between(old: &Entries, new: &Entries) -> Entries {
     let mut entries = Entries::new();
     for prefix in prefixes {
         let (before, after) = (old.get(&prefix), new.get(&prefix));
-        let entry = lenient(in_old.pass(prefix, before.copied()), in_new.pass(prefix, after.copied()));
+        let both = |one, other| lenient(one, other, generation);
+        let entry = both(in_old.pass(prefix, before.copied()), in_new.pass(prefix, after.copied()));
         // What is in both sets is written already; of the rest, what its cover says anyway need not be written.
         let written = before.is_some() && after.is_some();
         if in_both.pass(prefix, None) != entry || written {
@@ -28,12 +30,12 @@ pub(super) fn between(old: &Entries, new: &Entries) -> Entries {
     entries
 }
 
-fn lenient(one: SourceEntry, other: SourceEntry) -> SourceEntry {
-    SourceEntry {
-        blocked_until: one.blocked_until.min(other.blocked_until),
-        flags: one.flags | other.flags,
-        padding: 0,
-    }
+fn lenient(old: SourceEntry, new: SourceEntry, generation: u32) -> SourceEntry {
+    let next = 1 - generation;
+    let mut tenants = [NONE; GENERATIONS as usize];
+    tenants[generation as usize] = old.tenant(generation);
+    tenants[next as usize] = new.tenant(next);
+    SourceEntry { blocked_until: old.blocked_until.min(new.blocked_until), flags: old.flags | new.flags, tenants }
 }
 
 /// The entries of one set that cover the prefix at hand, the widest first.
@@ -73,6 +75,7 @@ mod tests {
             Just(Standing::Allow),
             Just(Standing::Known),
             prop_oneof![1u64..9, Just(FOR_EVER)].prop_map(|until| Standing::Block { until }),
+            (1u16..4).prop_map(Standing::Tenant),
         ];
         let prefix = (0u32..16, 0u8..=4).prop_map(|(low, length)| IpNet::new(address(low), length).unwrap().trunc());
         prop::collection::vec((prefix, standing), 0..12).prop_map(|stated| resolve(stated.into_iter()))
@@ -80,25 +83,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_is_refused_whom_either_set_lets_through(old in statements(), new in statements()) {
-            let both = between(&old, &new);
+        fn nobody_is_refused_whom_either_set_lets_through_and_each_policy_has_its_own_tenants(
+            old in statements(), new in statements(), generation in 0u32..2,
+        ) {
+            let both = between(&old, &new, generation);
             for low in 0..16 {
                 let address = address(low);
-                prop_assert_eq!(found(&both, address), lenient(found(&old, address), found(&new, address)));
+                let (before, after) = (found(&old, address), found(&new, address));
+                prop_assert_eq!(found(&both, address), lenient(before, after, generation));
+                prop_assert_eq!(found(&both, address).tenant(generation), before.tenant(generation));
+                prop_assert_eq!(found(&both, address).tenant(1 - generation), after.tenant(0));
             }
         }
 
         #[test]
         fn between_a_set_and_itself_there_is_nothing_to_write(set in statements()) {
-            prop_assert_eq!(between(&set, &set), set);
+            prop_assert_eq!(between(&set, &set, 0), set);
         }
     }
 
     #[test]
     fn a_list_of_blocks_gives_way_to_another_without_needing_room_for_both() {
         let set = |text: &str| resolve([(text.parse().unwrap(), Standing::Block { until: FOR_EVER })].into_iter());
-        assert_eq!(between(&set("10.0.0.0/8"), &set("11.0.0.0/8")), Entries::new());
-        let inner = between(&set("10.0.0.0/8"), &set("10.1.0.0/16"));
+        assert_eq!(between(&set("10.0.0.0/8"), &set("11.0.0.0/8"), 0), Entries::new());
+        let inner = between(&set("10.0.0.0/8"), &set("10.1.0.0/16"), 1);
         let entry = |text: &str| found(&inner, text.parse().unwrap());
         assert_eq!((entry("10.2.0.1").blocked_until, entry("10.1.0.1").blocked_until), (0, FOR_EVER));
         assert_eq!(entry("10.1.0.1").flags & SourceFlags::ALLOW, 0);

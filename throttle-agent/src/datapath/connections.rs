@@ -22,7 +22,7 @@ use throttle_common::{
     forwarded::seconds_since,
     gcra::{self, MAX_DEPTH, Ticks},
     packet::{Family, Packet, protocol},
-    records::{CONNECTION_LIMITS, Connection, Ends, Hold, Limit, Region, Service, SourceFlags},
+    records::{CONNECTION_LIMITS, Connection, Ends, Hold, Home, Limit, NONE, Region, Service, SourceEntry, Whose},
     services,
     table::{Commit, Look, Request, Set, WAYS, check, commit},
     words::Overflow,
@@ -61,15 +61,14 @@ impl Datapath {
 
     /// How many places are taken under a limit on open connections.
     pub fn open_connections(&self, limit: &Limit) -> u64 {
-        let regions = if limit.v4 == limit.v6 { vec![limit.v4] } else { vec![limit.v4, limit.v6] };
         let sum = |words: &[AtomicU64], step: usize| -> u64 {
             let buckets = words.iter().skip(step - 1).step_by(step).map(|word| word.load(SeqCst));
             buckets.filter(|tat| tat & 1 == 0).map(|tat| taken(gcra::debt(tat, STANDING))).sum()
         };
-        let of = |Region { base, sets, .. }: Region| {
+        let of = |(_, Region { base, sets, .. }): (_, Region)| {
             sum(self.tables.buckets.run(base, sets), 2) + sum(self.tables.aggregates.run(base, sets), 1)
         };
-        regions.into_iter().map(of).sum()
+        limit.regions().map(of).sum()
     }
 
     /// Mends what the count has missed, in the network namespace of the calling thread.
@@ -140,15 +139,19 @@ impl Datapath {
     /// Has a connection hold the places that it should, and no others, in the state that is its own: that of a socket, or
     /// of one that is counted by its packets. `true` where it did not.
     fn mend(&self, ends: &Ends, state: u32) -> Result<bool> {
-        let limits = self.limits_of(ends);
+        let (limits, whose) = (self.limits_of(ends), self.whose(ends));
         let found = self.connection(ends)?;
         let held = found.map_or([Hold::NONE; CONNECTION_LIMITS], |connection| connection.holds);
-        let due = |hold: &&Hold| limits.iter().any(|(number, limit)| hold.limit == *number && lies_in(hold, limit));
+        let secret = self.tables.control().secret;
+        let is_at_home = |hold: &Hold, limit: &Limit| {
+            limit.home(&whose, secret).is_some_and(|home| home.key == hold.key) && lies_in(hold, limit)
+        };
+        let due = |hold: &&Hold| limits.iter().any(|(number, limit)| hold.limit == *number && is_at_home(hold, limit));
         let stay: Vec<Hold> = held.iter().filter(|hold| hold.is_some()).filter(due).copied().collect();
         let gone = held.iter().filter(|hold| hold.is_some() && !stay.contains(hold));
         let missing = limits.iter().filter(|(number, _)| !stay.iter().any(|hold| hold.limit == *number));
         let (gone, missing): (Vec<_>, Vec<_>) = (gone.collect(), missing.collect());
-        let taken: Vec<Hold> = missing.iter().filter_map(|(number, limit)| self.take(ends, *number, limit)).collect();
+        let taken: Vec<Hold> = missing.iter().filter_map(|(number, limit)| self.take(&whose, *number, limit)).collect();
         let drifted = !gone.is_empty() || !taken.is_empty();
         let changes = found.is_some_and(|connection| connection.state != state);
         if !drifted && !changes {
@@ -178,14 +181,14 @@ impl Datapath {
 
     /// The limits on open connections that count a connection, as the programs find them.
     fn limits_of(&self, ends: &Ends) -> Vec<(u16, Limit)> {
-        if self.allows(ends) {
+        if self.entry_of(ends).is_some_and(SourceEntry::allows) {
             return Vec::new();
         }
-        let family = family(ends);
+        let (whose, secret) = (self.whose(ends), self.tables.control().secret);
         let scope = self.service_of(ends).map_or_else(|| self.policy().scope, |service| service.scope);
         let concurrent = scope.limits.into_iter().skip(scope.count.into()).take(scope.concurrent.into());
         let limits = concurrent.map(|number| (number, self.tables.limit(number)));
-        limits.filter(|(_, limit)| limit.region(family).sets > 0).collect()
+        limits.filter(|(_, limit)| limit.home(&whose, secret).is_some()).collect()
     }
 
     /// The service that a connection is to, as the programs find it.
@@ -202,8 +205,14 @@ impl Datapath {
         services::find(&self.tables.directory(), &packet).map(|(_, service)| service)
     }
 
-    /// Whether no limit touches the source.
-    fn allows(&self, ends: &Ends) -> bool {
+    /// Whom a connection comes from.
+    fn whose(&self, ends: &Ends) -> Whose {
+        let tenant = self.entry_of(ends).map_or(NONE, |entry| entry.tenant(self.tables.in_force()));
+        Whose { source: ends.source, family: family(ends), tenant }
+    }
+
+    /// What policy says of the source.
+    fn entry_of(&self, ends: &Ends) -> Option<&SourceEntry> {
         let held = self.sources.held();
         let address: IpAddr = if ends.family == Family::V4 as u8 {
             Ipv4Addr::from_bits(ends.source.low as u32).into()
@@ -211,27 +220,24 @@ impl Datapath {
             Ipv6Addr::from_bits(u128::from(ends.source.high) << 64 | u128::from(ends.source.low)).into()
         };
         let mut covers = std::iter::successors(Some(IpNet::from(address)), IpNet::supernet);
-        let entry = if held.is_empty() { None } else { covers.find_map(|net| held.get(&net)) };
-        entry.is_some_and(|entry| entry.flags & SourceFlags::ALLOW != 0)
+        if held.is_empty() { None } else { covers.find_map(|net| held.get(&net)) }
     }
 
     /// Takes a place, however many are taken; `None` where the table has no room for the source.
-    fn take(&self, ends: &Ends, number: u16, limit: &Limit) -> Option<Hold> {
-        let family = family(ends);
-        let (secret, region) = (self.tables.control().secret, limit.region(family));
-        let key = region.key(ends.source, family, secret);
-        let place = region.set(key, secret);
+    fn take(&self, whose: &Whose, number: u16, limit: &Limit) -> Option<Hold> {
+        let secret = self.tables.control().secret;
+        let Home { key, set: place } = limit.home(whose, secret)?;
         let request = Request { key, now: STANDING, cost: PLACE, depth: MAX_DEPTH, ways: WAYS };
         let set = self.set(place);
         let hold = Hold { key, place, way: Hold::AGGREGATE, limit: number };
         match commit(&set, &request, check(&set, &request)) {
             Commit::Charged(way) => Some(Hold { way: way as u16, ..hold }),
             Commit::Full if limit.overflow == Overflow::Aggregate as u8 => {
-                let place = region.aggregate(ends.source, family, secret);
+                let place = limit.region(whose.family).aggregate(whose.source, whose.family, secret);
                 self.tables.aggregates.words(place)[0].fetch_add(PLACE, SeqCst);
                 Some(Hold { place, ..hold })
             }
-            Commit::Full | Commit::Exceeded => None,
+            Commit::Full | Commit::Exceeded | Commit::Contended => None,
         }
     }
 

@@ -110,7 +110,7 @@ pub enum OpenError {
 
 /// Nothing is refused, everything is counted: what is in force until the first policy is applied.
 pub(super) fn observing() -> Compiled {
-    let nothing = Layout { sets: 0, limits: Vec::new() };
+    let nothing = Layout::default();
     policy::compile(&policy::Document::default(), 0, &nothing).expect("an empty document asks for nothing")
 }
 

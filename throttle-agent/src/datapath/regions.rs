@@ -8,7 +8,8 @@ use throttle_common::{
     gcra::{MAX_DEPTH, Price, Ticks},
     packet::Family,
     records::{
-        Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, PORT_WORDS, PORTS_IN_WORD, Region, SCOPE_LIMITS, name_str,
+        Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NONE, PORT_WORDS, PORTS_IN_WORD, Region,
+        SCOPE_LIMITS, name_str,
     },
 };
 
@@ -97,7 +98,7 @@ pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
 }
 
 pub(super) fn keeps(old: &Limit, new: &Limit, family: Family) -> bool {
-    let alike = old.unit == new.unit && old.is_concurrency() == new.is_concurrency();
+    let alike = old.unit == new.unit && old.per == new.per && old.is_concurrency() == new.is_concurrency();
     old.name == new.name && alike && old.region(family) == new.region(family)
 }
 
@@ -126,6 +127,8 @@ pub(super) fn unused(held: &[HeldLimit], sets: u32) -> Vec<(u32, u32)> {
 /// Refuses what does not fit the maps, before anything is written.
 pub(super) fn check(policy: &Compiled, sets: u32) -> Result<()> {
     ensure!(policy.services.len() < MAX_SERVICES as usize, "more than {} services", MAX_SERVICES - 1);
+    let tenants = policy.tenants.values().all(|&number| number != NONE && u32::from(number) < MAX_TENANTS);
+    ensure!(tenants, "a tenant of a number that is none");
     ensure!(policy.candidates.len() < MAX_CANDIDATES as usize, "more than {} lists of services", MAX_CANDIDATES - 1);
     let ports = PORT_WORDS * PORTS_IN_WORD;
     ensure!(policy.ports.iter().all(|&(slot, _)| slot < ports), "a port beyond the last");
@@ -147,7 +150,7 @@ pub(super) fn check(policy: &Compiled, sets: u32) -> Result<()> {
             if region.sets == 0 {
                 continue;
             }
-            let shared = region.sets == 1 && limit.v4 == limit.v6 && region.prefix == 0;
+            let shared = limit.is_shared() && limit.v4 == limit.v6;
             let prefixes = (1..=bits).contains(&region.prefix) && (1..=bits.min(64)).contains(&region.aggregate);
             ensure!(prefixes || shared, "limit {name}: its prefixes are impossible");
             let end = region.base.checked_add(region.sets);

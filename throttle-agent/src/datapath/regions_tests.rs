@@ -18,7 +18,8 @@ fn limit(name: &str, per_second: u64, base: u32) -> Limit {
         overflow: 0,
         observe: 0,
         algorithm: 0,
-        padding: [0; 3],
+        per: 0,
+        padding: [0; 2],
         name: name_bytes(name),
     }
 }

@@ -3,7 +3,8 @@
 //! The two lie in different maps and cannot change in one store. So the sources change in two steps around the flip of
 //! the policy (see [`super::apply`]):
 //!
-//! 1. Entries under which everybody gets the better of the old and the new: allowed by either, blocked only by both.
+//! 1. Entries under which everybody gets the better of the old and the new: allowed by either, blocked only by both. Of
+//!    tenants they say both, each to the packets under its own policy.
 //! 2. The flip: limits, services, fates and mode change for every packet at once.
 //! 3. The new entries alone.
 //!
@@ -19,17 +20,23 @@ impl Datapath {
     /// Puts a policy in force together with what it says of sources. On an error the policy and the sources from before
     /// are in force.
     pub fn switch(&mut self, policy: &Compiled, wanted: &Entries) -> Result<()> {
+        self.switch_in_steps(policy, wanted, |_| {})
+    }
+
+    /// The same, with somebody who looks between the steps.
+    pub fn switch_in_steps(&mut self, policy: &Compiled, wanted: &Entries, mut look: impl FnMut(&Self)) -> Result<()> {
         let before = self.sources.held().clone();
         if before == *wanted {
             return self.apply(policy);
         }
-        let both = between(&before, wanted);
+        let both = between(&before, wanted, self.tables.in_force());
         if self.sources.fit(&both) {
             self.set_sources(&both)?;
         } else {
             tracing::warn!("the allowed sources of two policies do not fit side by side; the new ones come first");
             self.set_sources(wanted)?;
         }
+        look(self);
         if let Err(error) = self.apply(policy) {
             if let Err(stuck) = self.set_sources(&before) {
                 tracing::error!("the sources of the policy in force are put back later: {stuck:#}");
@@ -37,6 +44,7 @@ impl Datapath {
             }
             return Err(error);
         }
+        look(self);
         if let Err(error) = self.set_sources(wanted) {
             tracing::warn!("the policy is in force; its sources are written later: {error:#}");
             self.owed.sources = Some(wanted.clone());

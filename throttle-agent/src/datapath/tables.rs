@@ -13,15 +13,15 @@ use aya::{
 use throttle_common::{
     gcra::Ticks,
     records::{
-        CANDIDATES, Control, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, PORT_WORDS, Policy, Service, Slot, maps,
-        port_place,
+        CANDIDATES, Control, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME, PORT_WORDS, Policy,
+        Service, Slot, maps, name_bytes, name_str, port_place,
     },
     services::Directory,
     table::WAYS,
 };
 
 use super::mapped::MappedArray;
-use crate::policy::{Compiled, HeldLimit};
+use crate::policy::{Compiled, HeldLimit, Tenants};
 
 /// Everything that policy is written to, and the table.
 pub(super) struct Tables {
@@ -29,6 +29,7 @@ pub(super) struct Tables {
     policies: MappedArray<Policy>,
     limits: MappedArray<Limit>,
     services: MappedArray<Service>,
+    tenants: MappedArray<[u8; NAME]>,
     candidates: MappedArray<[u16; CANDIDATES]>,
     ports: MappedArray<u64>,
     pub(super) buckets: MappedArray<[Slot; WAYS]>,
@@ -53,6 +54,7 @@ impl Tables {
             policies: MappedArray::new(&map(ebpf, maps::POLICIES)?)?,
             limits: MappedArray::new(&map(ebpf, maps::LIMITS)?)?,
             services: MappedArray::new(&map(ebpf, maps::SERVICES)?)?,
+            tenants: MappedArray::new(&map(ebpf, maps::TENANTS)?)?,
             candidates: MappedArray::new(&map(ebpf, maps::CANDIDATE_LISTS)?)?,
             ports: MappedArray::new(&map(ebpf, maps::PORTS)?)?,
             buckets: MappedArray::new(&map(ebpf, maps::BUCKETS)?)?,
@@ -107,12 +109,29 @@ impl Tables {
             .collect()
     }
 
+    /// The tenants in force, by name.
+    pub(super) fn tenants(&self) -> Tenants {
+        let base = self.in_force() * MAX_TENANTS;
+        (1..MAX_TENANTS)
+            .map(|number| (self.tenants.get(base + number), number as u16))
+            .filter(|(name, _)| name[0] != 0)
+            .map(|(name, number)| (name_str(&name).to_owned(), number))
+            .collect()
+    }
+
+    /// The name of a tenant in force.
+    pub(super) fn tenant(&self, number: u16) -> String {
+        name_str(&self.tenants.get(self.in_force() * MAX_TENANTS + u32::from(number) % MAX_TENANTS)).to_owned()
+    }
+
     /// Writes a policy into the generation that is not in force. No packet may be under that one any more.
     pub(super) fn write_spare(&self, policy: &Compiled) {
         let spare = 1 - self.in_force();
         self.policies.set(spare, &policy.policy);
         fill(&self.limits, spare * MAX_LIMITS, MAX_LIMITS, policy.limits.iter().map(|(n, r)| (u32::from(*n), *r)));
         fill(&self.services, spare * MAX_SERVICES, MAX_SERVICES, (1..).zip(policy.services.iter().copied()));
+        let tenants = policy.tenants.iter().map(|(name, &number)| (u32::from(number), name_bytes(name)));
+        fill(&self.tenants, spare * MAX_TENANTS, MAX_TENANTS, tenants);
         fill(&self.candidates, spare * MAX_CANDIDATES, MAX_CANDIDATES, (1..).zip(policy.candidates.iter().copied()));
         let mut words = vec![0u64; PORT_WORDS as usize];
         for &(slot, list) in &policy.ports {

@@ -14,6 +14,7 @@ use throttle_common::{
     packet::Family,
     records::{Limit, Region},
     table,
+    words::Per,
 };
 
 use super::Datapath;
@@ -23,6 +24,8 @@ use super::Datapath;
 pub enum Source {
     /// Itself.
     Prefix(IpNet),
+    /// The sources of the tenant of this number.
+    Tenant(u16),
     /// A prefix too long for a key of 64 bits: only its keyed hash is kept, which leads back to nobody.
     Fingerprint(u64),
 }
@@ -67,6 +70,7 @@ impl fmt::Display for Source {
             Self::Prefix(prefix) if prefix.prefix_len() == 0 => f.write_str("everybody"),
             Self::Prefix(prefix) if prefix.prefix_len() == prefix.max_prefix_len() => prefix.addr().fmt(f),
             Self::Prefix(prefix) => prefix.fmt(f),
+            Self::Tenant(number) => write!(f, "tenant {number}"),
             Self::Fingerprint(key) => write!(f, "#{key:016x}"),
         }
     }
@@ -78,10 +82,10 @@ impl Datapath {
         /// Words between two readings of the clock: see [`Datapath::occupancy`].
         const BETWEEN_READINGS: usize = 256;
         let region = limit.region(family);
-        if family == Family::V6 && limit.v6 == limit.v4 {
-            // One bucket for everybody was looked at already.
-            return Talkers::default();
-        }
+        let source = |key| match Per::from_number(limit.per) {
+            Some(Per::Tenant) => Source::Tenant(key as u16),
+            _ => Source::of(key, region, family),
+        };
         let mut held = Held { most, heap: BinaryHeap::with_capacity(most + 1) };
         let mut busy = 0;
         for chunk in self.tables.buckets.run(region.base, region.sets).chunks(BETWEEN_READINGS) {
@@ -95,7 +99,7 @@ impl Datapath {
                 }
             }
         }
-        let talker = |(debt, full_at, key)| Talker { source: Source::of(key, region, family), debt, full_at };
+        let talker = |(debt, full_at, key)| Talker { source: source(key), debt, full_at };
         let mut sorted: Vec<_> = held.heap.into_iter().map(|Reverse(entry)| entry).collect();
         sorted.sort_unstable_by_key(|&entry| Reverse(entry));
         Talkers { most: sorted.into_iter().map(talker).collect(), busy }

@@ -10,12 +10,12 @@ use std::{collections::BTreeSet, fmt};
 use throttle_common::words::Unit;
 use utoipa::ToSchema;
 
-/// One difference. Services and limits are told by their names, sources by their prefixes; their order is nothing.
+/// One difference. Services, tenants and limits are told by their names, sources by their prefixes; their order is nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
-    /// The part of the document: `mode`, `service`, `limit`, `sources`, `shapes`, `answers` or `events`.
+    /// The part of the document: `mode`, `service`, `tenant`, `limit`, `sources`, `shapes`, `answers` or `events`.
     pub kind: String,
-    /// The name of the service or limit.
+    /// The name of the service, tenant or limit.
     pub name: Option<String>,
     /// The field, such as `rate` or `prefix.ipv4`; none where a service or limit comes or goes as a whole.
     pub field: Option<String>,
@@ -82,7 +82,7 @@ impl Place<'_> {
                     self.compare(&field, old.get(name), new.get(name), changes);
                 }
             }
-            (Some(Value::Array(old)), Some(Value::Array(new))) if self.kind == "sources" => {
+            (Some(Value::Array(old)), Some(Value::Array(new))) if self.kind == "sources" || field == "sources" => {
                 let set = |list: &'_ [Value]| list.iter().map(text).collect::<BTreeSet<_>>();
                 let (old, new) = (set(old), set(new));
                 let gone = old.difference(&new).map(|gone| self.change(field, Some(gone.as_str().into()), None));

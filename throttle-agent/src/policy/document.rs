@@ -25,7 +25,10 @@ pub struct Document {
     /// What this host offers. Up to 1023.
     #[serde(default, rename = "service")]
     pub services: Vec<Service>,
-    /// What one source may do. Up to 1024.
+    /// For whom it does it: groups of sources that share limits. Up to 16383.
+    #[serde(default, rename = "tenant", skip_serializing_if = "Vec::is_empty")]
+    pub tenants: Vec<Tenant>,
+    /// What sources and tenants may do, and what the host and its services take from all. Up to 1024.
     #[serde(default, rename = "limit")]
     pub limits: Vec<Limit>,
     /// Sources with a standing of their own.
@@ -89,6 +92,16 @@ impl Service {
     }
 }
 
+/// A named group of sources.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Tenant {
+    /// Unique among tenants, as for services. What limits remember of the tenant is kept by this name.
+    pub name: String,
+    /// Whose packets are the tenant's. Where prefixes of tenants overlap, the longest wins.
+    pub sources: Vec<Prefix>,
+}
+
 /// What a service speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
@@ -100,7 +113,7 @@ pub enum Protocol {
     Icmp,
 }
 
-/// A bound on what one source may do.
+/// A bound on what a source may do, or all that share a bucket.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Limit {
@@ -120,7 +133,8 @@ pub struct Limit {
     /// How many connections it may have open at once. Either this or `rate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrent: Option<u32>,
-    /// Whose connections `concurrent` counts: each `source`'s by itself, or all of the `service`. Default `source`.
+    /// Who shares what it allows: each `source` by itself, the sources of a `tenant`, all of the `service`, or all of the
+    /// `host`. Default `source`.
     #[serde(default = "default::per", with = "word")]
     #[schema(schema_with = word::schema::<Per>)]
     pub per: Per,

@@ -2,7 +2,7 @@
 
 use super::{
     check::check,
-    document::{Document, Limit, Mode, Service},
+    document::{Document, Limit, Mode, Service, Tenant},
     fault::Diagnostics,
     prefix::Prefix,
     word::one_of,
@@ -26,7 +26,7 @@ pub enum EditError {
     /// There is nothing of that name.
     #[error("there is no {what} `{name}`; {remedy}")]
     Unknown {
-        /// `limit` or `service`.
+        /// `limit`, `service` or `tenant`.
         what: &'static str,
         /// The name that was asked for.
         name: String,
@@ -89,6 +89,20 @@ pub fn delete_service(document: &Document, name: &str) -> Result<Document, EditE
     if !limits.is_empty() {
         return Err(EditError::InUse { service: name.to_owned(), limits });
     }
+    checked(changed)
+}
+
+/// Adds a tenant, or replaces the one of the same name.
+pub fn set_tenant(document: &Document, tenant: Tenant) -> Result<Document, EditError> {
+    let mut changed = document.clone();
+    put(&mut changed.tenants, tenant, |tenant| &tenant.name);
+    checked(changed)
+}
+
+/// Removes a tenant; its sources are nobody's from then on.
+pub fn delete_tenant(document: &Document, name: &str) -> Result<Document, EditError> {
+    let mut changed = document.clone();
+    take("tenant", &mut changed.tenants, name, |tenant| &tenant.name)?;
     checked(changed)
 }
 

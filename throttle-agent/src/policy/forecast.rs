@@ -74,8 +74,9 @@ impl Forecast {
         let sets = limit.region(family).sets;
         let (unit, overflow) = (Unit::from_number(limit.unit)?, Overflow::from_number(limit.overflow)?);
         let cost = limit.price.cost(if unit == Unit::Bytes { FLOOD_FRAME } else { 1 });
-        // No flood fills a region of open connections: only who completes a handshake has a place there.
-        if sets == 0 || cost == 0 || limit.is_concurrency() {
+        // No flood fills a region of open connections, where only who completes a handshake has a place, nor one of buckets
+        // that sources share.
+        if sets == 0 || cost == 0 || limit.is_concurrency() || limit.is_shared() {
             return None;
         }
         let busy_seconds = cost as f64 / (TICKS_PER_NANO as f64 * 1e9);

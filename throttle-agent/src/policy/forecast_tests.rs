@@ -6,7 +6,7 @@ use crate::policy::{compile, parse, tests::EXAMPLE};
 use proptest::prelude::*;
 
 fn example() -> Vec<Forecast> {
-    forecasts(&compile(&parse(EXAMPLE).unwrap(), 1, &Layout { sets: 1 << 20, limits: Vec::new() }).unwrap())
+    forecasts(&compile(&parse(EXAMPLE).unwrap(), 1, &Layout { sets: 1 << 20, ..Layout::default() }).unwrap())
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What policy compiles from and to: what the kernel holds, and what it shall hold.
 
+use std::collections::BTreeMap;
 use throttle_common::records;
 
 /// What the kernel holds now.
@@ -9,7 +10,12 @@ pub struct Layout {
     pub sets: u32,
     /// The limits of the policy in force.
     pub limits: Vec<HeldLimit>,
+    /// Its tenants.
+    pub tenants: Tenants,
 }
+
+/// The numbers of tenants, by their names.
+pub type Tenants = BTreeMap<String, u16>;
 
 /// A limit in force.
 #[derive(Clone, Debug)]
@@ -27,6 +33,8 @@ pub struct Compiled {
     pub policy: records::Policy,
     /// Limits by number.
     pub limits: Vec<(u16, records::Limit)>,
+    /// Tenants by number.
+    pub tenants: Tenants,
     /// Services; the number of each is its index + 1.
     pub services: Vec<records::Service>,
     /// Lists of service numbers, padded with [`records::NONE`]; the number of each is its index + 1.

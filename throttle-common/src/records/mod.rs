@@ -21,6 +21,8 @@ pub const GENERATIONS: u32 = 2;
 pub const MAX_LIMITS: u32 = 1024;
 /// Services of one policy.
 pub const MAX_SERVICES: u32 = 1024;
+/// Tenants of one policy, and one number that is no tenant's.
+pub const MAX_TENANTS: u32 = 1 << 14;
 /// Different lists of services that share a port.
 pub const MAX_CANDIDATES: u32 = 1024;
 /// Services that may share one port (told apart by destination).
@@ -39,7 +41,7 @@ pub const NAME: usize = 48;
 pub const PORT_WORDS: u32 = 2 * 65_536 / PORTS_IN_WORD + 1;
 /// Port entries of 16 bits in one array element.
 pub const PORTS_IN_WORD: u32 = 4;
-/// "No service" and "no candidates".
+/// "No service", "no tenant" and "no candidates".
 pub const NONE: u16 = 0;
 
 /// The names of the maps, which are also the names of their pins.
@@ -52,6 +54,8 @@ pub mod maps {
     pub const LIMITS: &str = "LIMITS";
     /// `Array<Service, GENERATIONS * MAX_SERVICES>`; element 0 of each generation is unused.
     pub const SERVICES: &str = "SERVICES";
+    /// `Array<[u8; NAME], GENERATIONS * MAX_TENANTS>`: the names of tenants; element 0 of each generation is unused.
+    pub const TENANTS: &str = "TENANTS";
     /// `Array<[u16; CANDIDATES], GENERATIONS * MAX_CANDIDATES>`; element 0 of each generation is unused.
     pub const CANDIDATE_LISTS: &str = "CANDIDATE_LISTS";
     /// `Array<u64, GENERATIONS * PORT_WORDS>`.

@@ -1,12 +1,13 @@
 //! A compiled policy: what the agent writes into the spare generation and every packet reads.
 
-use super::{Address, NAME, PORTS_IN_WORD, SCOPE_LIMITS};
+use super::{Address, NAME, NONE, PORTS_IN_WORD, SCOPE_LIMITS};
 use crate::{
     connections,
     gcra::{Price, Ticks},
     hash::{self, Secret},
     packet::Family,
-    words::{Algorithm, Reason},
+    table::WAYS,
+    words::{Algorithm, Per, Reason},
 };
 
 /// What every packet reads first. One element.
@@ -108,7 +109,7 @@ pub struct Service {
     pub name: [u8; NAME],
 }
 
-/// A limit per source. Its number, stable by name, is its place in the array and in the tallies.
+/// A limit. Its number, stable by name, is its place in the array and in the tallies.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
@@ -116,7 +117,7 @@ pub struct Limit {
     pub price: Price,
     /// How deep a bucket is.
     pub depth: Ticks,
-    /// Where IPv4 sources have their buckets.
+    /// Where IPv4 sources have their buckets. Where sources share them, both families' regions are the same.
     pub v4: Region,
     /// Where IPv6 sources have their buckets.
     pub v6: Region,
@@ -130,10 +131,33 @@ pub struct Limit {
     pub observe: u8,
     /// A [`crate::words::Algorithm`].
     pub algorithm: u8,
+    /// A [`crate::words::Per`].
+    pub per: u8,
     /// Zero.
-    pub padding: [u8; 3],
+    pub padding: [u8; 2],
     /// Its name; empty where the number is free.
     pub name: [u8; NAME],
+}
+
+/// Whom a packet comes from, as limits tell it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Whose {
+    /// Its source.
+    pub source: Address,
+    /// The family of that.
+    pub family: Family,
+    /// Its tenant's number, or [`NONE`].
+    pub tenant: u16,
+}
+
+/// Where a bucket lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// The key of its slot.
+    pub key: u64,
+    /// The set that has the slot.
+    pub set: u32,
 }
 
 /// A limit's part of the table for one family.
@@ -144,7 +168,7 @@ pub struct Region {
     pub base: u32,
     /// Its sets, and its aggregates; 0 where the limit does not touch this family.
     pub sets: u32,
-    /// Bits of an address that make a source: 1 to 32, or 1 to 128; 0 where everybody is one.
+    /// Bits of an address that make a source: 1 to 32, or 1 to 128; 0 where sources share a bucket.
     pub prefix: u8,
     /// Bits of an address that make an aggregate: 1 to 32, or 1 to 64.
     pub aggregate: u8,
@@ -183,6 +207,53 @@ impl Limit {
     #[inline(always)]
     pub const fn reading(&self, now: Ticks) -> Ticks {
         if self.is_concurrency() { connections::STANDING } else { now }
+    }
+
+    /// Where the bucket of a source lies: its key and its set. `None` where the limit does not touch its family, or its
+    /// tenant is none.
+    #[inline(always)]
+    pub const fn home(&self, whose: &Whose, secret: Secret) -> Option<Home> {
+        let region = self.region(whose.family);
+        if region.sets == 0 {
+            return None;
+        }
+        if self.per == Per::Tenant as u8 {
+            // Each has a slot that is nobody else's: the sets are filled one after the other.
+            let set = whose.tenant as u32 / WAYS as u32;
+            return if whose.tenant == NONE || set >= region.sets {
+                None
+            } else {
+                Some(Home { key: whose.tenant as u64, set: region.base + set })
+            };
+        }
+        let key = region.key(whose.source, whose.family, secret);
+        Some(Home { key, set: region.set(key, secret) })
+    }
+
+    /// Why it refuses when a bucket is empty.
+    #[inline(always)]
+    pub const fn refusal(&self) -> Reason {
+        const SERVICE: u8 = Per::Service as u8;
+        const TENANT: u8 = Per::Tenant as u8;
+        const HOST: u8 = Per::Host as u8;
+        match self.per {
+            TENANT => Per::Tenant.refusal(),
+            SERVICE => Per::Service.refusal(),
+            HOST => Per::Host.refusal(),
+            _ => Per::Source.refusal(),
+        }
+    }
+
+    /// Whether sources share its buckets.
+    #[inline(always)]
+    pub const fn is_shared(&self) -> bool {
+        self.per != Per::Source as u8
+    }
+
+    /// The parts of the table that it has, by family; one where sources share buckets.
+    pub fn regions(&self) -> impl Iterator<Item = (Family, Region)> + use<> {
+        let families = [Some((Family::V4, self.v4)), if self.is_shared() { None } else { Some((Family::V6, self.v6)) }];
+        families.into_iter().flatten().filter(|(_, region)| region.sets > 0)
     }
 
     /// Where sources of a family have their buckets.

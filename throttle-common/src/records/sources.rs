@@ -1,4 +1,6 @@
-//! What policy says of sources, outside of the generations: allows, blocks and the known.
+//! What policy says of sources, outside of the generations: allows, blocks, the known, and whose tenant's they are.
+
+use super::GENERATIONS;
 
 /// The bits of [`super::Control::sources`].
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +30,9 @@ pub struct SourceEntry {
     pub blocked_until: u64,
     /// A set of [`SourceFlags`] bits.
     pub flags: u32,
-    /// Zero.
-    pub padding: u32,
+    /// The number of its tenant under each generation of policy, [`super::NONE`] for none. The two differ only while one
+    /// policy follows another.
+    pub tenants: [u16; GENERATIONS as usize],
 }
 
 impl SourceEntry {
@@ -37,6 +40,12 @@ impl SourceEntry {
     #[inline(always)]
     pub const fn allows(&self) -> bool {
         self.flags & SourceFlags::ALLOW != 0
+    }
+
+    /// Its tenant under a generation of policy: 0 or 1.
+    #[inline(always)]
+    pub const fn tenant(&self, generation: u32) -> u16 {
+        self.tenants[(generation & 1) as usize]
     }
 
     /// The source may take the way that is kept for the proven.

@@ -3,9 +3,10 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use throttle_common::{
     forwarded::Segment,
+    handshakes::Asking,
     hash::Secret,
     packet::{Family, Packet},
-    records::{CONNECTION_LIMITS, Connection, Ends, Hold, NO_LIMIT},
+    records::{CONNECTION_LIMITS, Connection, Ends, Hold, Home, Limit, NO_LIMIT, Whose},
 };
 
 use super::{Step, give_back};
@@ -30,9 +31,11 @@ pub struct Entering {
     pub length: u32,
     /// What its packet means.
     pub step: Step,
+    /// Its tenant's number.
+    pub tenant: u16,
     /// Its addresses'.
     pub family: Family,
-    padding: [u8; 7],
+    padding: [u8; 5],
     /// Of one that is counted by its packets, what this one says.
     pub segment: Segment,
 }
@@ -65,6 +68,18 @@ impl Entering {
         self.family = packet.family;
         self.generation = generation;
         self.secret = secret;
+    }
+
+    /// Where a limit keeps the places of whoever opens it.
+    #[inline(always)]
+    pub fn home(&self, limit: &Limit) -> Option<Home> {
+        limit.home(&Whose { source: self.ends.source, family: self.family, tenant: self.tenant }, self.secret)
+    }
+
+    /// Where it is noted what has been asked of a limit under a key.
+    #[inline(always)]
+    pub fn asking(&self, limit: &Limit, key: u64) -> Asking {
+        Asking::of(key, limit.region(self.family).base, self.secret)
     }
 
     /// Goes on with what was written down between the same ends.

@@ -68,6 +68,7 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     }
     scratch.entering.arrive(packet, *now, *generation, control.secret);
     scratch.entering.length = question.length;
+    scratch.entering.tenant = question.tenant();
     if packet.opens_connection() {
         scratch.entering.step = Step::Asks;
     } else if forwarded {

@@ -5,7 +5,7 @@ use throttle_common::{
     gcra::{self, MAX_DEPTH, Ticks},
     handshakes::Asking,
     limits::{Table as _, outcome},
-    records::{Hold, Limit},
+    records::{Hold, Home, Limit},
     table::{self, Check, Look as _, Request, Set as _, TRIES, WAYS, check},
     words::{Outcome, Overflow, Reason},
 };
@@ -14,7 +14,7 @@ use super::Entering;
 use crate::{
     account::count,
     atomic,
-    limits::{ADMITTED, CROWDED, MapSet, Maps, OBSERVED, OVERFLOWED, REFUSED, REJECTED, STOP, find},
+    limits::{ADMITTED, MapSet, Maps, STOP, find, refused},
     tables::{AGGREGATES, HANDSHAKES, LIMIT_TALLIES, POLICIES, scratch},
 };
 
@@ -105,28 +105,18 @@ fn refuse(entering: &Entering, limit: &Limit, number: u32, reason: Reason) -> u3
         let refused = if matches!(outcome, Outcome::Observe) { &mut tally.observed } else { &mut tally.refused };
         count(refused, entering.length);
     }
-    let why = if matches!(reason, Reason::SourceOverflow) { OVERFLOWED } else { CROWDED };
-    let how = match outcome {
-        Outcome::Observe => OBSERVED,
-        Outcome::Reject => REJECTED | STOP,
-        _ => STOP,
-    };
-    REFUSED | why | how
+    refused(reason, outcome) | if matches!(outcome, Outcome::Observe) { 0 } else { STOP }
 }
 
 /// Whether the source may ask for one connection more.
 #[inline(always)]
 fn weigh(entering: &Entering, limit: &Limit) -> Option<Reason> {
-    let region = limit.region(entering.family);
-    if region.sets == 0 {
-        return None;
-    }
-    let key = region.key(entering.ends.source, entering.family, entering.secret);
-    let asking = Asking::of(key, region.base, entering.secret);
+    let Home { key, set } = entering.home(limit)?;
+    let asking = entering.asking(limit, key);
     let cell = HANDSHAKES.get_ptr_mut(asking.cell)?;
     // SAFETY: an element of the map.
     let cell = unsafe { atomic::load(cell) };
-    let open = open(&Maps.set(region.set(key, entering.secret))?, key);
+    let open = open(&Maps.set(set)?, key);
     let begun = asking.begin(cell, entering.connection.since, open, limit.depth / PLACE);
     if begun.is_none() { Some(Reason::ConnectionLimit) } else { None }
 }
@@ -139,9 +129,8 @@ pub extern "C" fn note_asking(number: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let entering = &scratch.entering;
     let Some(limit) = find(entering.generation, number) else { return 0 };
-    let region = limit.region(entering.family);
-    let key = region.key(entering.ends.source, entering.family, entering.secret);
-    let asking = Asking::of(key, region.base, entering.secret);
+    let Some(home) = entering.home(limit) else { return 0 };
+    let asking = entering.asking(limit, home.key);
     let now = entering.connection.since;
     // What is open was weighed; here it is as if nothing were.
     change(asking, |cell| asking.begin(cell, now, 0, u64::MAX));
@@ -197,16 +186,14 @@ pub fn take(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks, l
 /// place is noted to have completed a handshake.
 #[inline(always)]
 pub fn settle(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks, taken: u32) -> Option<Reason> {
-    let region = limit.region(entering.family);
-    let (source, secret) = (entering.ends.source, entering.secret);
-    let key = region.key(source, entering.family, secret);
+    let Home { key, .. } = entering.home(limit)?;
     match taken {
         TAKEN => {}
         // A place that others keep changing is one that the source's own connections fight for.
         EXCEEDED | HELD => return Some(Reason::ConnectionLimit),
         FULL | FREE if limit.overflow == Overflow::Refuse as u8 => return Some(Reason::SourceOverflow),
         FULL | FREE if limit.overflow == Overflow::Aggregate as u8 => {
-            let place = region.aggregate(source, entering.family, secret);
+            let place = limit.region(entering.family).aggregate(entering.ends.source, entering.family, entering.secret);
             if !hold_in_aggregate(place, depth) {
                 return Some(Reason::SourceOverflow);
             }
@@ -214,7 +201,7 @@ pub fn settle(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks,
         }
         _ => return None,
     }
-    let asking = Asking::of(key, region.base, secret);
+    let asking = entering.asking(limit, key);
     let now = entering.connection.since;
     change(asking, |cell| Some(asking.complete(cell, now)));
     None
@@ -224,12 +211,7 @@ pub fn settle(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks,
 /// family.
 #[inline(always)]
 fn aim(entering: &Entering, limit: &Limit, depth: Ticks) -> Option<(MapSet, u32, Request)> {
-    let region = limit.region(entering.family);
-    if region.sets == 0 {
-        return None;
-    }
-    let key = region.key(entering.ends.source, entering.family, entering.secret);
-    let place = region.set(key, entering.secret);
+    let Home { key, set: place } = entering.home(limit)?;
     // Who completes a handshake is proven by that.
     Some((Maps.set(place)?, place, Request { key, now: STANDING, cost: PLACE, depth, ways: WAYS }))
 }

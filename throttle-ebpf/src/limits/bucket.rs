@@ -31,7 +31,13 @@ pub fn settle(limit: &Limit, question: &Question, clock: &mut Clock, charge: &mu
             charge.aim(Charge::HELD, way, 0);
             None
         }
-        Commit::Exceeded => Some(Reason::SourceLimit),
+        // Among many who share a bucket somebody is always first, and whoever lost every race would lose the next; of one
+        // source the contention is its own.
+        Commit::Contended if limit.is_shared() => {
+            charge.aim(Charge::UNCHARGED, 0, 0);
+            None
+        }
+        Commit::Exceeded | Commit::Contended => Some(limit.refusal()),
         Commit::Full => match overflow(limit, question, &Maps, clock, charge) {
             None if charge.kind == Charge::AGGREGATE => settle_aggregate(limit, clock, charge),
             refusal => refusal,

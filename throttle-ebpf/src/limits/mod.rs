@@ -10,7 +10,7 @@ use aya_ebpf::programs::XdpContext;
 use throttle_common::{
     limits::{Charge, Question, outcome, weigh},
     packet::Packet,
-    records::{Limit, LimitTally, MAX_LIMITS, MAX_SERVICES, NONE, SCOPE_LIMITS, Scope, Tally},
+    records::{Limit, LimitTally, MAX_LIMITS, MAX_SERVICES, NONE, SCOPE_LIMITS, Scope, SourceEntry, Tally},
     words::{Outcome, Reason},
 };
 
@@ -31,12 +31,14 @@ pub fn judge(
     in_force: &InForce,
     (service, scope): (u16, &Scope),
     (packet, length): (&Packet, u32),
-    known: bool,
+    entry: Option<&SourceEntry>,
     clock: &mut Clock,
 ) -> Verdict {
     let mut verdict = Verdict::pass(Reason::Admitted);
     if scope.count + scope.concurrent > 0 {
-        let question = Question::about(packet, length, known, in_force.control.secret);
+        let known = entry.is_some_and(SourceEntry::knows);
+        let tenant = entry.map_or(NONE, |entry| entry.tenant(in_force.generation));
+        let question = Question::about(packet, length, known, tenant, in_force.control.secret);
         if scope.count == 1 && scope.concurrent == 0 {
             one(in_force, scope.limits[0], &question, clock, &mut verdict);
         } else if let Some(Scratch { pending, .. }) = scratch() {
@@ -161,13 +163,12 @@ const SETTLE: u32 = 0x10;
 const SPARE: u32 = 0x20;
 // What `ask` answers.
 pub const ADMITTED: u32 = 0;
-pub const REFUSED: u32 = 1;
-pub const OVERFLOWED: u32 = 2;
-pub const OBSERVED: u32 = 4;
-pub const REJECTED: u32 = 8;
+const REFUSED: u32 = 1;
+const OBSERVED: u32 = 4;
+const REJECTED: u32 = 8;
 pub const STOP: u32 = 16;
-/// As many connections are open as a limit allows.
-pub const CROWDED: u32 = 32;
+/// Above these, the number of the reason.
+const REASON: u32 = 8;
 
 /// Weighs one limit of several: the one at `index` in its scope.
 ///
@@ -213,14 +214,19 @@ fn answer(
     let Some(reason) = refusal else { return ADMITTED };
     let outcome = refuse(generation, limit, number, charge, question);
     charge.clear();
+    refused(reason, outcome) | if limit.observe == 0 { STOP } else { 0 }
+}
+
+/// A refusal as a number.
+#[inline(always)]
+pub fn refused(reason: Reason, outcome: Outcome) -> u32 {
     REFUSED
-        | if matches!(reason, Reason::SourceOverflow) { OVERFLOWED } else { 0 }
+        | (reason as u32) << REASON
         | match outcome {
             Outcome::Observe => OBSERVED,
             Outcome::Reject => REJECTED,
             _ => 0,
         }
-        | if limit.observe == 0 { STOP } else { 0 }
 }
 
 /// Counts one limit of several as having admitted, or as spared because another refused. A global function, as above.
@@ -244,13 +250,6 @@ pub fn verdict_of(answer: u32) -> Verdict {
     if answer == ADMITTED {
         return Verdict::pass(Reason::Admitted);
     }
-    let reason = if answer & OVERFLOWED != 0 {
-        Reason::SourceOverflow
-    } else if answer & CROWDED != 0 {
-        Reason::ConnectionLimit
-    } else {
-        Reason::SourceLimit
-    };
     let outcome = if answer & OBSERVED != 0 {
         Outcome::Observe
     } else if answer & REJECTED != 0 {
@@ -258,7 +257,12 @@ pub fn verdict_of(answer: u32) -> Verdict {
     } else {
         Outcome::Drop
     };
-    Verdict { outcome, limit: (answer >> 16) as u16, ..Verdict::pass(reason) }
+    Verdict {
+        outcome,
+        reason: (answer >> REASON) as u8,
+        limit: (answer >> 16) as u16,
+        ..Verdict::pass(Reason::Admitted)
+    }
 }
 
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! Status, limits, services and the host's mode.
+//! Status, limits, services, tenants and the host's mode.
 
 use axum::extract::State;
 
@@ -8,8 +8,8 @@ use crate::{
         extract::{Answer, Asked, Named, Queried, answer},
         peer::Peer,
         wire::{
-            Envelope, LimitRequest, Limits, ModeRequest, Problem, ProblemKind, ServiceRequest, Services, Status, Write,
-            Written,
+            Envelope, LimitRequest, Limits, ModeRequest, Problem, ProblemKind, ServiceRequest, Services, Status,
+            TenantRequest, Tenants, Write, Written,
         },
     },
     policy::edit,
@@ -102,6 +102,48 @@ pub(crate) async fn delete_service(
 ) -> Answer<Written> {
     let act = format!("service delete {name}");
     api.edit(&peer, &act, write, move |document| edit::delete_service(document, &name)).await
+}
+
+/// Every tenant.
+#[utoipa::path(get, path = "/v1/tenants", tag = "tenants", responses((status = 200, body = Envelope<Tenants>)))]
+pub(crate) async fn tenants(State(api): State<Api>) -> Answer<Tenants> {
+    let tenants = api.control.ask(|control| Ok(control.in_force().tenants.clone())).await?;
+    Ok(answer(Tenants { tenants }))
+}
+
+/// Sets a tenant: creates it, or replaces the one with its name.
+#[utoipa::path(
+    put, path = "/v1/tenants/{name}", tag = "tenants",
+    params(("name" = String, Path, description = "The tenant's name")), request_body = TenantRequest,
+    responses((status = 200, body = Envelope<Written>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn set_tenant(
+    State(api): State<Api>,
+    peer: Peer,
+    Named(name): Named,
+    Asked(request): Asked<TenantRequest>,
+) -> Answer<Written> {
+    same_name(&name, &request.tenant.name)?;
+    let act = format!("tenant set {name}");
+    api.edit(&peer, &act, request.write, move |document| edit::set_tenant(document, request.tenant)).await
+}
+
+/// Deletes a tenant; its sources are nobody's from then on.
+#[utoipa::path(
+    delete, path = "/v1/tenants/{name}", tag = "tenants",
+    params(("name" = String, Path, description = "The tenant's name"), Write),
+    responses((status = 200, body = Envelope<Written>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn delete_tenant(
+    State(api): State<Api>,
+    peer: Peer,
+    Named(name): Named,
+    Queried(write): Queried<Write>,
+) -> Answer<Written> {
+    let act = format!("tenant delete {name}");
+    api.edit(&peer, &act, write, move |document| edit::delete_tenant(document, &name)).await
 }
 
 /// Sets whether the host enforces.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Pending, RegionLoad, SessionAllow};
-use crate::policy::{Limit, Mode, Service};
+use crate::policy::{Limit, Mode, Service, Tenant};
 
 /// What every write may say beside its subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
@@ -128,6 +128,24 @@ pub struct Services {
 pub struct ServiceRequest {
     /// The service.
     pub service: Service,
+    /// How to write it.
+    #[serde(default)]
+    pub write: Write,
+}
+
+/// All tenants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Tenants {
+    /// In the policy's order.
+    pub tenants: Vec<Tenant>,
+}
+
+/// A tenant to set: created, or replaced as a whole. The name in the path must be the tenant's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantRequest {
+    /// The tenant.
+    pub tenant: Tenant,
     /// How to write it.
     #[serde(default)]
     pub write: Write,

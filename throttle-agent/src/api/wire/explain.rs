@@ -68,11 +68,24 @@ pub struct Standing {
     pub allowed: Option<IpNet>,
     /// It is blocked.
     pub blocked: Option<BlockedBy>,
+    /// Its tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantOf>,
     /// It keeps a place in a flood, because policy knows this prefix.
     #[schema(value_type = Option<String>)]
     pub known: Option<IpNet>,
     /// It keeps a place in a flood, because it completed a TCP handshake within the hour.
     pub proven: bool,
+}
+
+/// The tenant of a source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TenantOf {
+    /// Its name.
+    pub name: String,
+    /// The prefix that makes the source its.
+    #[schema(value_type = String)]
+    pub prefix: IpNet,
 }
 
 /// The block of a source.
@@ -151,6 +164,9 @@ pub struct LimitWalk {
     /// Whom it counts as this source.
     #[schema(value_type = String)]
     pub source: IpNet,
+    /// Who shares the bucket, where it is not a source's: `tenant acme`, `service web`, `the host`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_by: Option<String>,
     /// With whom the source shares a bucket where it has no place of its own.
     #[schema(value_type = String)]
     pub aggregate: IpNet,

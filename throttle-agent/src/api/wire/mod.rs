@@ -18,10 +18,10 @@ mod top;
 
 pub use entries::{
     Block, Blocks, BlocksRequest, LimitRequest, LimitView, Limits, ModeRequest, NewBlock, Prefixes, PrefixesDelete,
-    PrefixesRequest, ServiceRequest, Services, Tallies, Tally, Write, Written,
+    PrefixesRequest, ServiceRequest, Services, Tallies, Tally, TenantRequest, Tenants, Write, Written,
 };
 pub use events::{Event, EventFilter, Gap, StreamItem};
-pub use explain::{AskedPacket, BlockedBy, ExplainQuery, Explanation, LimitWalk, Standing, Walk};
+pub use explain::{AskedPacket, BlockedBy, ExplainQuery, Explanation, LimitWalk, Standing, TenantOf, Walk};
 pub use policy::{
     ApplyRequest, CheckReport, CheckRequest, DiffReport, History, LimitForecast, Pending, PolicyQuery, PolicyView,
     RevisionView, RollbackRequest,
@@ -61,6 +61,8 @@ pub mod paths {
     pub const LIMITS: &str = "/v1/limits";
     /// `GET` [`super::Services`]; `PUT` [`super::ServiceRequest`] and `DELETE` at `/v1/services/{name}`.
     pub const SERVICES: &str = "/v1/services";
+    /// `GET` [`super::Tenants`]; `PUT` [`super::TenantRequest`] and `DELETE` at `/v1/tenants/{name}`.
+    pub const TENANTS: &str = "/v1/tenants";
     /// `GET` [`super::Blocks`]; `POST` [`super::BlocksRequest`].
     pub const BLOCKS: &str = "/v1/blocks";
     /// `POST` [`super::PrefixesDelete`].

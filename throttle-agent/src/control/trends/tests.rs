@@ -28,7 +28,8 @@ fn limit(burst: u64, sources: u32) -> Limit {
         overflow: 0,
         observe: 0,
         algorithm: 0,
-        padding: [0; 3],
+        per: 0,
+        padding: [0; 2],
         name: name_bytes("web"),
     }
 }

@@ -156,20 +156,21 @@ impl Copy {
         if !self.question.opens_connection() {
             return None;
         }
-        let set = self.set(self.question.place(limit)?)?;
-        let open = connections::open(&set, self.question.key(limit));
-        let begun = self.question.asking(limit).begin(self.asked[index], at, open, limit.depth / PLACE);
+        let home = self.question.home(limit)?;
+        let open = connections::open(&self.set(home.set)?, home.key);
+        let begun = self.question.asking(limit, home).begin(self.asked[index], at, open, limit.depth / PLACE);
         if begun.is_none() { Some(Reason::ConnectionLimit) } else { None }
     }
 
     fn walk_connection(&self, index: usize, now: u64) -> Weighed {
         let (number, record) = self.concurrent[index];
-        let set = self.question.place(&record).and_then(|place| self.set(place));
-        let open = set.map_or(0, |set| connections::open(&set, self.question.key(&record)));
+        let home = self.question.home(&record);
+        let set = home.and_then(|home| Some((self.set(home.set)?, home.key)));
+        let open = set.map_or(0, |(set, key)| connections::open(&set, key));
         Weighed {
             number,
             record,
-            asked: self.question.opens_connection() && self.question.place(&record).is_some(),
+            asked: self.question.opens_connection() && home.is_some(),
             refusal: self.weigh_connection(index, now),
             bucket: if open > 0 { Bucket::Own } else { Bucket::New },
             debt: open * PLACE,
@@ -185,7 +186,7 @@ impl Copy {
 
     /// The source's own bucket, as `throttle_common::table::check` finds it.
     fn own(&self, charge: &Charge, limit: &Limit) -> Option<Ticks> {
-        let set = self.set(self.question.place(limit)?)?.0;
+        let set = self.set(self.question.home(limit)?.set)?.0;
         set.iter().find(|slot| slot.key == charge.key && !is_lock(slot.tat)).map(|slot| slot.tat)
     }
 
@@ -195,7 +196,7 @@ impl Copy {
         let (_, charge) = self.weigh(limit, now);
         let ticks = gcra::ticks(now);
         let after = |span: Ticks| now.saturating_add(span.div_ceil(TICKS_PER_NANO));
-        let buckets = self.question.place(limit).and_then(|place| self.set(place)).into_iter().flat_map(|set| set.0);
+        let buckets = self.question.home(limit).and_then(|home| self.set(home.set)).into_iter().flat_map(|set| set.0);
         let tats =
             buckets.map(|slot| slot.tat).chain(self.question.shared(limit).and_then(|place| self.aggregate(place)));
         tats.flat_map(|tat| [gcra::debt(tat, ticks), gcra::wait(tat, ticks, charge.cost, limit.depth)])

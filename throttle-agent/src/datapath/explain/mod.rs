@@ -33,6 +33,8 @@ use super::{
 pub struct Explained {
     /// The service that the packet is for, by its number.
     pub service: Option<(u16, Service)>,
+    /// The tenant whose source it comes from.
+    pub tenant: Option<String>,
     /// The limits that it meets, in the order in which they are asked: those on open connections first.
     pub limits: Vec<Weighed>,
     /// What becomes of it.
@@ -88,12 +90,14 @@ pub enum Bucket {
 }
 
 /// What the maps say of a source, and which prefix says it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
     /// Allowed, by this prefix.
     pub allowed: Option<IpNet>,
     /// Known, by this prefix.
     pub known: Option<IpNet>,
+    /// Its tenant, and the prefix that makes it so.
+    pub tenant: Option<(IpNet, String)>,
     /// Blocked by this prefix, until then: see [`SourceEntry::blocked_until`]. The block may have ended.
     pub blocked: Option<(IpNet, u64)>,
 }
@@ -140,12 +144,15 @@ impl Datapath {
         };
         let (rates, rest) = scope.limits.split_at(usize::from(scope.count).min(scope.limits.len()));
         let (limits, concurrent) = (held(rates), held(&rest[..usize::from(scope.concurrent).min(rest.len())]));
-        let question = Question::about(packet, length, entry.knows(), self.tables.control().secret);
+        let tenant = entry.tenant(self.tables.in_force());
+        let question = Question::about(packet, length, entry.knows(), tenant, self.tables.control().secret);
         let places = |of: fn(&Question, &Limit) -> Option<u32>| {
             limits.iter().chain(&concurrent).filter_map(move |(_, limit)| of(&question, limit))
         };
         let copy = Copy {
-            sets: places(Question::place).map(|place| (place, self.tables.buckets.get(place))).collect(),
+            sets: places(|question, limit| Some(question.home(limit)?.set))
+                .map(|place| (place, self.tables.buckets.get(place)))
+                .collect(),
             aggregates: places(Question::shared).map(|place| (place, self.tables.aggregates.get(place))).collect(),
             handshakes: self.handshakes(&question)?,
             asked: self.asked(&question, &concurrent)?,
@@ -157,17 +164,29 @@ impl Datapath {
             limits,
             concurrent,
         };
-        Ok(Explained { limits: copy.walk(now), verdict: copy.judge(now), passes_at: copy.passes_at(now), service })
+        let tenant = (tenant != NONE).then(|| self.tables.tenant(tenant));
+        Ok(Explained {
+            limits: copy.walk(now),
+            verdict: copy.judge(now),
+            passes_at: copy.passes_at(now),
+            service,
+            tenant,
+        })
     }
 
     /// What policy says of a source, by the maps, and which prefix says it: the shortest that says the same.
     pub fn said(&self, source: IpAddr) -> Result<Said> {
         let packet = packet(source, None, 0, 0, false);
         let entry = self.entry(&packet).context("cannot look the source up")?.unwrap_or_default();
+        let generation = self.tables.in_force();
         let by = |is: &dyn Fn(&SourceEntry) -> bool| self.stated_by(source, is).context("cannot look the source up");
         Ok(Said {
             allowed: if entry.allows() { Some(by(&SourceEntry::allows)?) } else { None },
             known: if entry.knows() { Some(by(&SourceEntry::knows)?) } else { None },
+            tenant: match entry.tenant(generation) {
+                NONE => None,
+                number => Some((by(&|entry| entry.tenant(generation) == number)?, self.tables.tenant(number))),
+            },
             blocked: match entry.blocked_until {
                 0 => None,
                 until => Some((by(&|entry| entry.blocked_until == until)?, until)),
@@ -177,7 +196,8 @@ impl Datapath {
 
     /// Whether the source completed a handshake within the time that such a thing is remembered.
     pub fn is_proven(&self, source: IpAddr, now: u64) -> Result<bool> {
-        let question = Question::about(&packet(source, None, 0, 0, false), 0, false, self.tables.control().secret);
+        let question =
+            Question::about(&packet(source, None, 0, 0, false), 0, false, NONE, self.tables.control().secret);
         Ok(question.claim().holds(&self.handshakes(&question)?, now))
     }
 
@@ -224,16 +244,18 @@ impl Datapath {
         SourceEntry::find(self.tables.control().sources, bits, || look_up(address), || look_up(prefix)).transpose()
     }
 
+    /// The shortest prefix from which on all that cover the source say so.
     fn stated_by(&self, source: IpAddr, is: &dyn Fn(&SourceEntry) -> bool) -> io::Result<IpNet> {
         let whole = IpNet::from(source);
         let kind = if source.is_ipv4() { Kind::PrefixV4 } else { Kind::PrefixV6 };
+        let mut since = None;
         for length in 0..whole.prefix_len() {
             let prefix = IpNet::new(source, length).expect("shorter than an address").trunc();
-            if self.sources.look_up(kind, &prefix)?.is_some_and(|entry| is(&entry)) {
-                return Ok(prefix);
+            if let Some(entry) = self.sources.look_up(kind, &prefix)? {
+                since = if is(&entry) { since.or(Some(prefix)) } else { None };
             }
         }
-        Ok(whole)
+        Ok(since.unwrap_or(whole))
     }
 
     fn handshakes(&self, question: &Question) -> Result<Line> {
@@ -247,7 +269,8 @@ impl Datapath {
             return Ok(Vec::new());
         }
         let cells = MappedArray::<u64>::new(&map(&self.ebpf, maps::HANDSHAKES)?)?;
-        Ok(limits.iter().map(|(_, limit)| cells.get(question.asking(limit).cell)).collect())
+        let cell = |limit| question.home(limit).map(|home| cells.get(question.asking(limit, home).cell));
+        Ok(limits.iter().map(|(_, limit)| cell(limit).unwrap_or_default()).collect())
     }
 
     fn answers(&self) -> Result<Ticks> {

@@ -41,6 +41,9 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
                 (None, None) => wrong("rate", Fault::new("`rate` is missing", "add rate = \"1000/s\"")),
             }
         }
+        if read(&["per", "service", "prefix", "aggregate", "overflow", "sources"]) {
+            shared(limit, &mut wrong);
+        }
         if read(&["prefix", "aggregate", "overflow"]) {
             lengths(limit, &mut wrong);
         }
@@ -100,17 +103,37 @@ fn concurrent(limit: &Limit, connections: u32, wrong: &mut impl FnMut(&str, Faul
             Fault::new("a burst belongs to a rate", "leave it out: `concurrent` is what may be open at once"),
         );
     }
-    if limit.per == Per::Service && limit.service.is_none() {
-        wrong("per", Fault::new("no service is named whose connections these are", "add service = \"NAME\""));
+}
+
+/// Who shares it, and what only makes sense where each source is by itself.
+fn shared(limit: &Limit, wrong: &mut impl FnMut(&str, Fault)) {
+    match (limit.per, &limit.service) {
+        (Per::Service, None) => {
+            wrong("per", Fault::new("no service is named that this is the limit of", "add service = \"NAME\""));
+        }
+        (Per::Host, Some(service)) => {
+            let reason = format!("a limit of the host is not one of `{service}`");
+            wrong("per", Fault::new(reason, "leave `service` out, or write per = \"service\""));
+        }
+        _ => {}
+    }
+    if limit.per == Per::Source {
+        return;
+    }
+    let by_default = [
+        ("prefix", limit.prefix == default::prefix()),
+        ("aggregate", limit.aggregate == default::aggregate()),
+        ("overflow", limit.overflow == default::overflow()),
+        ("sources", limit.sources == default::sources()),
+    ];
+    for (field, _) in by_default.into_iter().filter(|(_, default)| !default) {
+        let reason = format!("a limit per {} keeps nothing of single sources", limit.per.name());
+        wrong(field, Fault::new(reason, "leave it out, or write per = \"source\""));
     }
 }
 
 /// A limit on a rate.
 fn bucket(limit: &Limit, of: Rate, burst_read: bool, wrong: &mut impl FnMut(&str, Fault)) {
-    if limit.per == Per::Service {
-        let remedy = "leave it out: each source has a bucket of its own";
-        wrong("per", Fault::new("only `concurrent` limits count all of a service together", remedy));
-    }
     match rate(limit, of) {
         Ok(()) if burst_read => burst(limit, of).unwrap_or_else(|fault| wrong("burst", fault)),
         Ok(()) => {}

@@ -4,6 +4,7 @@ mod limits;
 mod names;
 mod services;
 mod sources;
+mod tenants;
 mod warnings;
 
 use super::{
@@ -32,6 +33,7 @@ pub(super) fn faults(document: &Document, unread: &Unread) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     names::check(document, unread, &mut found);
     services::check(document, unread, &mut found);
+    tenants::check(document, unread, &mut found);
     limits::check(document, unread, &mut found);
     sources::check(document, unread, &mut found);
     for (path, rate) in [("answers.rate", document.answers.rate), ("events.rate", document.events.rate)] {
@@ -42,13 +44,14 @@ pub(super) fn faults(document: &Document, unread: &Unread) -> Vec<Diagnostic> {
     found
 }
 
-/// The name of the limit or service that a path leads into.
+/// The name of the limit, service or tenant that a path leads into.
 fn name(document: &Document, path: &str) -> Option<String> {
     let (list, rest) = path.split_once('[')?;
     let index: usize = rest.split_once(']')?.0.parse().ok()?;
     let name = match list {
         "limit" => &document.limits.get(index)?.name,
         "service" => &document.services.get(index)?.name,
+        "tenant" => &document.tenants.get(index)?.name,
         _ => return None,
     };
     (!name.is_empty()).then(|| name.clone())

@@ -10,6 +10,7 @@ use throttle_common::records::NAME;
 
 pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
     each("service", document.services.iter().map(|service| service.name.as_str()), unread, found);
+    each("tenant", document.tenants.iter().map(|tenant| tenant.name.as_str()), unread, found);
     each("limit", document.limits.iter().map(|limit| limit.name.as_str()), unread, found);
 }
 

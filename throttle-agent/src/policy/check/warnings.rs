@@ -9,7 +9,7 @@ use crate::policy::{
 };
 use ipnet::IpNet;
 use std::collections::HashSet;
-use throttle_common::words::{Fate, Reason, Unit};
+use throttle_common::words::{Fate, Per, Reason, Unit};
 
 /// What joined frames may measure; see [`warnings`].
 const JOINED_FRAMES: u64 = 64 << 10;
@@ -25,6 +25,9 @@ pub(in crate::policy) fn warnings(document: &Document) -> Vec<Warning> {
         if let Some(tighter) = tighter(document, index) {
             let reason = format!("it never refuses anything: `{}` always refuses first", tighter.name);
             warn(path("rate"), reason, "remove one of the two");
+        }
+        if limit.per == Per::Tenant && document.tenants.is_empty() {
+            warn(path("per"), "there are no tenants: it limits nobody".to_owned(), "add a [[tenant]]");
         }
         if limit.unit == Unit::Bytes && limit.burst_units() < JOINED_FRAMES {
             let reason =

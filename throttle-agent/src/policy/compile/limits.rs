@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use throttle_common::{
     connections,
     packet::Family,
-    records::{self, MAX_LIMITS, Region, name_bytes, name_str},
+    records::{self, MAX_LIMITS, MAX_TENANTS, Region, name_bytes, name_str},
     table::WAYS,
     words::{Algorithm, Per},
 };
@@ -33,12 +33,12 @@ pub(super) fn limits(document: &Document, held: &Layout) -> Result<Vec<(u16, rec
             continue;
         };
         let mut region = |family| table.region(document, limit, family, before);
-        let (v4, v6) = if limit.per == Per::Service {
-            // One bucket for all, whatever their family.
+        let (v4, v6) = if limit.per == Per::Source {
+            (region(Family::V4), region(Family::V6))
+        } else {
+            // One bucket, whatever the family.
             let shared = region(Family::V4);
             (shared, shared)
-        } else {
-            (region(Family::V4), region(Family::V6))
         };
         compiled.push((number, record(limit, v4, v6)));
     }
@@ -68,7 +68,8 @@ fn record(limit: &Limit, v4: Region, v6: Region) -> records::Limit {
         overflow: limit.overflow as u8,
         observe: u8::from(limit.mode == Mode::Observe),
         algorithm: algorithm as u8,
-        padding: [0; 3],
+        per: limit.per as u8,
+        padding: [0; 2],
         name: name_bytes(&limit.name),
     }
 }
@@ -132,7 +133,7 @@ impl Table {
     /// The limit's region for a family: the one that it has, the first range that is large enough, or none where the
     /// limit never meets that family.
     fn region(&mut self, document: &Document, limit: &Limit, family: Family, before: Option<&HeldLimit>) -> Region {
-        let shared = limit.per == Per::Service;
+        let shared = limit.per != Per::Source;
         if !shared && !meets(document, limit, family) {
             return Region::default();
         }
@@ -141,11 +142,18 @@ impl Table {
             Family::V4 => (limit.prefix.ipv4, limit.aggregate.ipv4),
             Family::V6 => (limit.prefix.ipv6, limit.aggregate.ipv6),
         };
-        let sets = if shared { 1 } else { sets(limit.sources) };
+        let sets = match limit.per {
+            Per::Source => sets(limit.sources),
+            // Room for all that there may be: so a tenant's bucket stays where it is, whoever comes and goes.
+            Per::Tenant => MAX_TENANTS / WAYS as u32,
+            Per::Service | Per::Host => 1,
+        };
         self.asked += u64::from(sets);
         let wanted = Region { base: 0, sets, prefix, aggregate, padding: [0; 2] };
         let alike = |held: &&HeldLimit| {
-            held.record.unit == limit.unit as u8 && held.record.is_concurrency() == limit.concurrent.is_some()
+            held.record.unit == limit.unit as u8
+                && held.record.per == limit.per as u8
+                && held.record.is_concurrency() == limit.concurrent.is_some()
         };
         let held = before.filter(alike).map(|held| *held.record.region(family));
         let fits = |held: &Region| Region { base: 0, ..*held } == wanted && held.base + held.sets <= self.sets;

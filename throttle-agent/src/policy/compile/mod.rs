@@ -4,6 +4,7 @@
 
 mod limits;
 mod services;
+mod tenants;
 
 use super::{
     check::check,
@@ -26,6 +27,7 @@ use throttle_common::{
 pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Compiled, Diagnostics> {
     check(document)?;
     let limits = limits::limits(document, held)?;
+    let tenants = tenants::tenants(document, held)?;
     let counts_connections = document.limits.iter().any(|limit| limit.concurrent.is_some());
     let forwards = document.services.iter().any(|service| service.forwarded);
     let (lists, _) = classify::lists(&document.services);
@@ -43,7 +45,7 @@ pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Comp
         padding: [0; 3],
     };
     let services = services::services(document, &limits);
-    Ok(Compiled { policy, limits, services, candidates: lists.lists, ports: lists.ports })
+    Ok(Compiled { policy, limits, tenants, services, candidates: lists.lists, ports: lists.ports })
 }
 
 fn meets_every_packet(limit: &super::document::Limit) -> bool {

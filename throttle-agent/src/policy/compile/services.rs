@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use throttle_common::{
     packet::{Family, protocol},
     records::{self, Address, Scope, name_bytes},
+    words::Per,
 };
 
 pub(super) fn services(document: &Document, limits: &[Numbered]) -> Vec<records::Service> {
@@ -14,7 +15,7 @@ pub(super) fn services(document: &Document, limits: &[Numbered]) -> Vec<records:
 /// A limit's number and record.
 type Numbered = (u16, records::Limit);
 
-/// The host's limits, then those of the service. `limits` are the document's, in its order.
+/// The host's limits and those of the service, the narrowest first. `limits` are the document's, in its order.
 pub(super) fn scope(document: &Document, limits: &[Numbered], service: Option<&str>) -> Scope {
     let of = |wanted: Option<&str>| {
         let limits = document.limits.iter().zip(limits);
@@ -24,8 +25,15 @@ pub(super) fn scope(document: &Document, limits: &[Numbered], service: Option<&s
     if service.is_some() {
         applying.append(&mut of(service));
     }
-    // A stable sort: those on open connections stand behind the others.
-    applying.sort_by_key(|(_, limit)| limit.is_concurrency());
+    // A stable sort: from those of single sources to those that all share, so that the narrowest names the verdict; those
+    // on open connections stand behind the others.
+    let reach = |limit: &records::Limit| match Per::from_number(limit.per) {
+        Some(Per::Source) | None => 0,
+        Some(Per::Tenant) => 1,
+        Some(Per::Service) => 2,
+        Some(Per::Host) => 3,
+    };
+    applying.sort_by_key(|(_, limit)| (limit.is_concurrency(), reach(limit)));
     let concurrent = applying.iter().filter(|(_, limit)| limit.is_concurrency()).count();
     let count = (applying.len() - concurrent) as u16;
     let mut scope = Scope { count, concurrent: concurrent as u16, ..Scope::default() };

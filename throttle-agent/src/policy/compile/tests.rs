@@ -14,12 +14,12 @@ use throttle_common::{
 };
 
 fn empty(sets: u32) -> Layout {
-    Layout { sets, limits: Vec::new() }
+    Layout { sets, ..Layout::default() }
 }
 
 fn after(compiled: &Compiled, sets: u32) -> Layout {
     let limits = compiled.limits.iter().map(|&(number, record)| HeldLimit { number, record }).collect();
-    Layout { sets, limits }
+    Layout { sets, limits, tenants: compiled.tenants.clone() }
 }
 
 fn limit(name: &str, sources: u32) -> Limit {

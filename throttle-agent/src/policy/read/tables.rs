@@ -2,7 +2,7 @@
 
 use super::{Entry, Fields, Problems, Read, join, name_entries, read, wrong_type};
 use crate::policy::{
-    document::{Answers, Document, Events, Lengths, Limit, Mode, Protocol, Service, Sources, default},
+    document::{Answers, Document, Events, Lengths, Limit, Mode, Protocol, Service, Sources, Tenant, default},
     fault::Diagnostics,
     units::Rate,
     word::Word,
@@ -18,6 +18,7 @@ impl Read for Document {
         let document = Self {
             mode: fields.or("mode", Mode::default()),
             services: fields.or("service", Vec::new()),
+            tenants: fields.or("tenant", Vec::new()),
             limits: fields.or("limit", Vec::new()),
             sources: fields.or("sources", Sources::default()),
             shapes: fields.or("shapes", BTreeMap::new()),
@@ -48,6 +49,22 @@ impl Read for Service {
 impl Entry for Service {
     fn stand_in() -> Self {
         Self::new("", Protocol::Tcp, Vec::new())
+    }
+}
+
+impl Read for Tenant {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(value, path, problems)?;
+        let name = fields.required("name", "\"acme\"");
+        let sources = fields.required("sources", "[\"192.0.2.0/24\"]");
+        fields.end();
+        Some(Self { name: name.unwrap_or_default(), sources: sources.unwrap_or_default() })
+    }
+}
+
+impl Entry for Tenant {
+    fn stand_in() -> Self {
+        Self { name: String::new(), sources: Vec::new() }
     }
 }
 
@@ -172,4 +189,4 @@ macro_rules! deserialize_by_reading {
     )+};
 }
 
-deserialize_by_reading!(Document, Service, Limit, Sources, Answers, Events);
+deserialize_by_reading!(Document, Service, Tenant, Limit, Sources, Answers, Events);
