@@ -4,6 +4,7 @@ use super::{
     address, eventually,
     host::sockets,
     router::{Router, Way},
+    tcp_counter,
 };
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -19,7 +20,7 @@ use throttle_agent::datapath::Drift;
 use throttle_tests::{
     clients::send_raw,
     frames::Frame,
-    needs_root, say,
+    needs_root, needs_tcx, say,
     wire::{FAR, FAR_V4, NEAR, NEAR_V4, NEAR_V6},
 };
 
@@ -44,6 +45,7 @@ fn counts_nothing(router: &Router) -> Result<()> {
 #[test]
 fn never_are_more_forwarded_than_the_limit_and_the_rest_is_refused() -> Result<()> {
     needs_root!();
+    needs_tcx!();
     for way in WAYS {
         // Where what a source asks for is doubted, every SYN passes, and the completed handshake decides.
         for doubted in [false, true] {
@@ -55,9 +57,18 @@ fn never_are_more_forwarded_than_the_limit_and_the_rest_is_refused() -> Result<(
             if doubted {
                 doubt(&router, way)?;
             }
+            let repeated = || router.host.wire.near.enter(|| tcp_counter("TCPSynRetrans"))?;
+            let before = repeated()?;
             let (served, refused, most) = storm(&router, doubted)?;
             say!("{way:?}, doubted: {doubted}: {served} of {WANTED} served, {refused} refused, at most {most} open");
-            ensure!(served == u64::from(ALLOWED) && served + refused == WANTED as u64, "{way:?}: {served}, {refused}");
+            // A SYN that is sent again, as on a slow machine, asks for a place more than its connection needs.
+            let unused = if doubted { 0 } else { repeated()? - before };
+            let allowed = u64::from(ALLOWED);
+            ensure!(
+                served <= allowed && served + unused >= allowed,
+                "{way:?}: {served} were served, {unused} repeated"
+            );
+            ensure!(served + refused == WANTED as u64, "{way:?}: {served}, {refused}");
             ensure!(most <= ALLOWED.into(), "{way:?}: {most} were open at once");
             // What the server still believes in is none, and holds no place.
             eventually(&0, || Ok(router.host.open(0))).with_context(|| format!("{way:?}"))?;
@@ -165,6 +176,7 @@ type Close = fn(Vec<TcpStream>, Vec<TcpStream>) -> Result<()>;
 #[test]
 fn a_forwarded_connection_gives_its_place_back_whoever_closes_it_and_however() -> Result<()> {
     needs_root!();
+    needs_tcx!();
     let ways: [(&str, Close); 4] = [
         ("the client closes first", |clients, servers| {
             // All that was sent is read, so that an end is an end and no reset.
@@ -214,6 +226,7 @@ fn a_forwarded_connection_gives_its_place_back_whoever_closes_it_and_however() -
 #[test]
 fn what_is_forwarded_is_counted_while_no_agent_runs_and_each_is_seen_once() -> Result<()> {
     needs_root!();
+    needs_tcx!();
     let Some(mut router) = Router::new(Way::Route)? else { return Ok(()) };
     router.limit(3)?;
     let programs = |router: &Router| -> Result<usize> {
@@ -253,6 +266,7 @@ fn what_is_forwarded_is_counted_while_no_agent_runs_and_each_is_seen_once() -> R
 #[test]
 fn services_of_this_hosts_own_sockets_are_counted_beside_as_ever() -> Result<()> {
     needs_root!();
+    needs_tcx!();
     let Some(mut router) = Router::new(Way::Route)? else { return Ok(()) };
     let own = router.host.listen(FAR_V4)?;
     let port = own.local_addr()?.port();

@@ -37,6 +37,15 @@ fn listen(at: &str) -> Result<TcpListener> {
     TcpListener::bind(SocketAddr::new(address(at), 0)).with_context(|| format!("listen at {at}"))
 }
 
+/// A counter of this thread's namespace among those of TCP.
+fn tcp_counter(name: &str) -> Result<u64> {
+    let counters = std::fs::read_to_string("/proc/thread-self/net/netstat")?;
+    let mut lines = counters.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().context("no names")?, lines.next().context("no values")?);
+    let found = names.split(' ').zip(values.split(' ')).find(|(found, _)| *found == name);
+    Ok(found.with_context(|| format!("no {name}"))?.1.parse()?)
+}
+
 /// Waits for what has to happen, and says what is so instead where it does not.
 fn eventually<T: PartialEq + std::fmt::Debug>(wanted: &T, mut look: impl FnMut() -> Result<T>) -> Result<()> {
     let start = Instant::now();
