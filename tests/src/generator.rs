@@ -22,7 +22,7 @@ use std::{
         mpsc,
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Frames that reach the receiver at a time: below the 256 that a veth queue holds.
@@ -30,6 +30,10 @@ const BATCH: u32 = 64;
 /// Frames of one run: minutes of them. A run begins with tens of milliseconds in which the kernel makes its calls of the
 /// program direct, so it is not cut short to look at a flag; a signal ends it.
 const RUN: u32 = i32::MAX as u32;
+/// Frames of the first run where the kernel preempts its readers, and how long the later ones may take there: a run is
+/// one reader then, and while it lasts nobody can attach a program, or begin another run.
+const SHORT_RUN: u32 = 1 << 10;
+const SHORT: Duration = Duration::from_millis(200);
 
 /// The LRU baseline is of no use here.
 const NO_LRU: u32 = 64;
@@ -87,8 +91,11 @@ impl Sender {
                 entry.enter()?;
                 ready.send(()).map_err(|_| anyhow!("nobody waits for the flood"))?;
                 let program: &mut Xdp = object.program_mut("generate").context("no program generate")?.try_into()?;
+                let mut frames = if machine::preempts_readers() { SHORT_RUN } else { RUN };
                 while !stop.load(Ordering::Relaxed) {
-                    run.go(program)?;
+                    let start = Instant::now();
+                    run.go(program, frames)?;
+                    frames = next_run(frames, start.elapsed());
                 }
                 Ok(Array::<_, Sent>::try_from(object.map("SENT").context("no map SENT")?)?.get(&0, 0)?)
             })
@@ -115,6 +122,16 @@ pub fn sources(cpu: usize, order: Order, frames: u64) -> impl Iterator<Item = u6
     })
 }
 
+/// How many frames the run has that follows one of so many, which took so long.
+fn next_run(frames: u32, took: Duration) -> u32 {
+    match frames {
+        RUN => RUN,
+        _ if took > SHORT => (frames / 2).max(SHORT_RUN),
+        _ if took < SHORT / 4 => (frames * 2).min(RUN / 2),
+        _ => frames,
+    }
+}
+
 /// What a run of the generator needs.
 struct Run {
     interface: u32,
@@ -123,15 +140,15 @@ struct Run {
 }
 
 impl Run {
-    /// Sends frames until they are used up, or a signal comes.
-    fn go(&self, program: &Xdp) -> Result<()> {
+    /// Sends so many frames, or fewer if a signal comes.
+    fn go(&self, program: &Xdp, frames: u32) -> Result<()> {
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let words = [0, self.frame.len() as u32, 0, self.interface, 0, 0];
         let context: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut options = TestRunOptions::new();
         options.data_in = Some(&self.frame);
         options.ctx_in = Some(&context);
-        options.repeat = RUN;
+        options.repeat = frames;
         options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
         match program.test_run(options) {
             Ok(_) => Ok(()),

@@ -1,6 +1,7 @@
 //! The machine that the tests run on: who runs them, its CPUs, its clock, its lines of output.
 
 use anyhow::{Context, Result, ensure};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use std::{fs::File, io::Write as _, path::Path, process::Command};
 
 /// Prints a line that the test harness does not capture.
@@ -59,6 +60,20 @@ pub fn pin_to(cpu: usize) -> Result<()> {
 pub fn seize(cpu: usize) -> Result<()> {
     pin_to(cpu)?;
     if cpu > 0 { go_first(1) } else { schedule(libc::SCHED_OTHER, 0) }
+}
+
+/// Whether this kernel takes the CPU from a reader of RCU that is inside it for long, as kernels do that are set to
+/// `full` or `lazy` preemption. Such a reader is not asked to come out any more, and RCU waits for it. Where the kernel
+/// does not say, it is taken not to.
+pub fn preempts_readers() -> bool {
+    // All that it can do, and what it does in parentheses: `none voluntary full (lazy)`.
+    let modes = std::fs::read_to_string("/sys/kernel/debug/sched/preempt").unwrap_or_default();
+    ["(full)", "(lazy)"].iter().any(|mode| modes.contains(mode))
+}
+
+/// Whether the kernel has links on what leaves by an interface (tcx).
+pub fn egress_links() -> Result<(), ProgramError> {
+    SchedClassifier::query_tcx("lo", TcAttachType::Egress).map(drop)
 }
 
 /// CLOCK_MONOTONIC in nanoseconds: the clock of `bpf_ktime_get_ns`.

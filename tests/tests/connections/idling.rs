@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use std::io::{Read as _, Write as _};
 use throttle_agent::datapath::Drift;
 use throttle_tests::{
-    needs_root,
+    needs_root, needs_tcx,
     program::{SECOND, START},
     wire::{FAR, FAR_V4},
 };
@@ -17,16 +17,17 @@ use throttle_tests::{
 #[test]
 fn a_forwarded_connection_that_nothing_is_heard_of_is_forgotten_and_no_other() -> Result<()> {
     needs_root!();
+    needs_tcx!();
     let mut host = Host::timed()?;
     host.set_clock(START)?;
     let Some(mut router) = Router::of(host, Way::Route)? else { return Ok(()) };
     router.limit(3)?;
     let (_silent, mut speaking, mut spoken_to) = (router.connect()?, router.connect()?, router.connect()?);
-    let at = |router: &mut Router, seconds: u64| -> Result<Drift> {
-        router.host.set_clock(START + seconds * SECOND)?;
+    let at = |router: &mut Router, minutes: u64| -> Result<Drift> {
+        router.host.set_clock(START + minutes * 60 * SECOND)?;
         router.host.reconcile()
     };
-    ensure!(at(&mut router, 8)? == Drift::default() && router.host.open(0) == 3, "within 10 s nothing is forgotten");
+    ensure!(at(&mut router, 8)? == Drift::default() && router.host.open(0) == 3, "within 10 min nothing is forgotten");
     speaking.0.write_all(b"?")?;
     speaking.1.read_exact(&mut [0])?;
     spoken_to.1.write_all(b"!")?;

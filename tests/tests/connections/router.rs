@@ -26,6 +26,9 @@ const PORT: u16 = 8080;
 /// The port of the router that leads to it.
 const OUTER_PORT: u16 = 80;
 
+/// Longer than a test leaves a connection alone, even where an emulated CPU checks programs for many seconds.
+const IDLE_AFTER: &str = "10m";
+
 /// How clients reach the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -103,7 +106,7 @@ impl Router {
     pub(crate) fn policy(&self, connections: u32) -> String {
         let limit = format!("concurrent = {connections}\naction = \"reject\"\nsources = 300");
         let policy = super::policy(self.to.port(), &[&limit]);
-        policy.replacen("ports =", "forwarded = true\nidle-after = \"10s\"\nports =", 1)
+        policy.replacen("ports =", &format!("forwarded = true\nidle-after = \"{IDLE_AFTER}\"\nports ="), 1)
     }
 
     /// A connection through the router, with both its ends.

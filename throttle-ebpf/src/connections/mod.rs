@@ -128,6 +128,8 @@ pub extern "C" fn conclude(service: u32, passes: u32) -> u32 {
             count_lost();
         } else if scratch.entering.connection.state == Connection::FORWARDED {
             flow::begin();
+            // The first word may be the last too.
+            flow::go_on();
         }
     }
     0

@@ -17,9 +17,20 @@ use crate::{process, setup};
 pub(super) const SIGN: &str = "vm-test: ";
 
 /// Programs of this machine that the tests call; busybox has too little of them.
-const PROGRAMS: [&str; 4] = ["ip", "mount", "ss", "umount"];
-/// Modules that the tests need, where they are not built in.
-const MODULES: [&str; 4] = ["veth", "sch_ingress", "cls_bpf", "tcp_diag"];
+const PROGRAMS: [&str; 5] = ["ip", "mount", "nft", "ss", "umount"];
+/// Modules that the tests need, where they are not built in: interfaces and classifiers, the list of sockets, and the
+/// translation of addresses, whose checksum is a module that no other one names.
+const MODULES: [&str; 9] = [
+    "veth",
+    "sch_ingress",
+    "cls_bpf",
+    "tcp_diag",
+    "crc32c_generic",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_nat",
+    "nft_masq",
+];
 
 /// One command of the script, and what must come of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,11 +97,12 @@ pub(super) fn write(file: &Path, common: &[u8], kernel: &Kernel, steps: &[Step])
     Ok(archive.finish()?.flush()?)
 }
 
-/// What the kernel starts, and waits for.
+/// What the kernel starts, and waits for. Of connections there are fewer than elsewhere: emulation is slow.
 fn script(modules: &[&str], steps: &[Step]) -> String {
     let mut script = String::from(
         "#!/bin/busybox sh\n\
-         export PATH=/tools:/bin HOME=/root RUST_BACKTRACE=0 NO_COLOR=1 THROTTLE_BIN=/tests/throttle\n\
+         export PATH=/tools:/bin HOME=/root RUST_BACKTRACE=0 NO_COLOR=1\n\
+         export THROTTLE_BIN=/tests/throttle THROTTLE_TESTS_CONNECTIONS=20000\n\
          /bin/busybox --install -s /bin\n\
          mount -t proc proc /proc\n\
          mount -t sysfs sysfs /sys\n\
@@ -98,6 +110,7 @@ fn script(modules: &[&str], steps: &[Step]) -> String {
          mount -t tmpfs tmpfs /run\n\
          mount -t tmpfs tmpfs /tmp\n\
          mount -t bpf bpf /sys/fs/bpf\n\
+         mount -t debugfs debugfs /sys/kernel/debug\n\
          ip link set lo up\n",
     );
     let mut say = |what: &str| _ = writeln!(script, "{what}");

@@ -2,8 +2,9 @@
 //!
 //! [`series`] picks Debian's newest kernel of a series, [`apt`] downloads it and [`kernels`] unpacks it; [`guest`] packs
 //! the tests into a root file system, which [`newc`] writes; [`qemu`] boots both, and [`transcript`] judges what was
-//! said, for the [`table`]. No root is needed, nothing of this machine's network or kernel is touched, and what is fetched or written lies
-//! under `target/vm`. Emulation shows what a kernel takes and what it then does; it shows nothing of speed.
+//! said, for the [`table`]. No root is needed once the packages are there, nothing of this machine's network or kernel is
+//! touched, and what is fetched or written lies under `target/vm`. Emulation shows what a kernel takes and what it then
+//! does; it shows nothing of speed.
 
 mod apt;
 mod guest;
@@ -43,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SERIES", value_delimiter = ',', default_value = "5.10,6.1,6.12,6.18,7")]
     kernel: Vec<Series>,
     /// How long one machine may take, from its start to its end
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     timeout: u64,
     /// Run only suites whose name contains this
     #[arg(value_name = "SUITE")]
@@ -58,7 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !cfg!(target_arch = "x86_64") {
         bail!("vm-test is for x86-64: it boots Debian's kernels for that with the programs of this machine");
     }
-    Programs::Only(&["busybox", "ip", "mount", "qemu-system-x86_64", "strip", "xz"]).install()?;
+    Programs::Only(&["busybox", "ip", "mount", "nft", "qemu-system-x86_64", "strip", "xz"]).install()?;
     setup::kernel_toolchain()?;
     let suites: Vec<&str> =
         SUITES.into_iter().filter(|suite| args.only.as_ref().is_none_or(|only| suite.contains(only))).collect();

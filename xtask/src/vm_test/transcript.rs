@@ -107,7 +107,8 @@ impl Transcript {
         let (lines, _) = self.between(DOCTOR).unwrap_or_default();
         let found = lines.iter().filter_map(|line| {
             let (level, found) = line.split_once("  ")?;
-            matches!(level, "warning" | "fault").then(|| found.split_whitespace().collect::<Vec<_>>().join(" "))
+            matches!(level, "note" | "warning" | "fault")
+                .then(|| found.split_whitespace().collect::<Vec<_>>().join(" "))
         });
         found.collect()
     }
