@@ -6,6 +6,7 @@ mod forwarding;
 mod host;
 mod idling;
 mod limits;
+mod mending;
 mod router;
 
 use anyhow::{Context as _, Result};

@@ -56,7 +56,10 @@ fn an_agent_killed_at_any_step_of_a_change_of_layout_harms_nothing() -> Result<(
         let said = traffic.unharmed(&site).with_context(|| format!("after a death before {step:?}"))?;
         say!("killed before {step:?}: {said}");
         ensure!(site.status()?.problems.is_empty(), "{step:?}: nothing is wrong");
-        ensure!(std::fs::read_dir(site.pin_dir())?.count() == 3, "{step:?}: links, maps and sockets are pinned");
+        ensure!(
+            std::fs::read_dir(site.pin_dir())?.count() == 4,
+            "{step:?}: egress, links, maps and sockets are pinned"
+        );
         drop(agent);
         site.ask(&["detach"])?;
         ensure!(!site.pin_dir().exists(), "{step:?}: nothing is left");

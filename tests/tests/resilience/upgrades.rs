@@ -67,7 +67,7 @@ fn an_earlier_layout_is_taken_over_under_load_and_nothing_is_forgotten() -> Resu
     let _agent = site.start(&RUN)?;
     say!("an upgrade from the layout before and an attempt to go back: {}", traffic.unharmed(&site)?);
     ensure!(site.status()?.blocks == 1, "the block is still there");
-    ensure!(names(&site.pin_dir())? == ["links", "maps", "sockets"], "nothing else is pinned");
+    ensure!(names(&site.pin_dir())? == ["egress", "links", "maps", "sockets"], "nothing else is pinned");
     Ok(())
 }
 

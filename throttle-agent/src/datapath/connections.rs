@@ -78,7 +78,8 @@ impl Datapath {
             held.keys().try_for_each(|ends| self.forget(ends)).context("forget connections that no limit counts")?;
             return Ok(Drift::default());
         }
-        let sockets = sockdiag::open(|_| true).context("list the sockets")?;
+        let sockets = sockdiag::open().context("list the sockets")?;
+        let listening = sockdiag::listening().context("list the sockets that listen")?;
         let mut drift = Drift::default();
         for (ends, connection) in &held {
             match self.service_of(ends).filter(|service| counted_by_packets(connection, service)) {
@@ -93,13 +94,29 @@ impl Datapath {
             }
         }
         for ends in &sockets {
-            // One that was open before its service was counted by packets stays what it is.
-            let as_socket = held.get(ends).is_some_and(|connection| connection.state != Connection::FORWARDED);
-            if as_socket || self.service_of(ends).is_none_or(|service| service.forwarded == 0) {
-                drift.open += u64::from(self.mend(ends, Connection::OPEN)?);
-            }
+            drift.open += u64::from(match held.get(ends) {
+                // One that was open before its service was counted by packets stays what it is.
+                Some(connection) if connection.state != Connection::FORWARDED => self.mend(ends, Connection::OPEN)?,
+                _ if self.service_of(ends).is_some_and(|service| service.forwarded != 0) => false,
+                Some(_) => self.mend(ends, Connection::OPEN)?,
+                None => listening.contains(&ends.destination_port) && self.adopt(ends)?,
+            });
         }
         Ok(drift)
+    }
+
+    /// Counts a connection that was listed and is not written down, unless it has closed since: many do while a long list
+    /// is read.
+    fn adopt(&self, ends: &Ends) -> Result<bool> {
+        let is_open = || sockdiag::is_open(ends).context("ask for a socket");
+        if self.limits_of(ends).is_empty() || !is_open()? || !self.hold_what_is_due(ends, Connection::OPEN, None)? {
+            return Ok(false);
+        }
+        // Where it closed before it was written down, nobody else gives its places back.
+        match self.connection(ends)? {
+            Some(written) if !is_open()? => self.close(ends, &written).map(|_| false),
+            _ => Ok(true),
+        }
     }
 
     /// Whether a connection that was not among the sockets is none.
@@ -139,8 +156,12 @@ impl Datapath {
     /// Has a connection hold the places that it should, and no others, in the state that is its own: that of a socket, or
     /// of one that is counted by its packets. `true` where it did not.
     fn mend(&self, ends: &Ends, state: u32) -> Result<bool> {
+        // One that is gone has closed since it was read.
+        self.connection(ends)?.map_or(Ok(false), |found| self.hold_what_is_due(ends, state, Some(found)))
+    }
+
+    fn hold_what_is_due(&self, ends: &Ends, state: u32, found: Option<Connection>) -> Result<bool> {
         let (limits, whose) = (self.limits_of(ends), self.whose(ends));
-        let found = self.connection(ends)?;
         let held = found.map_or([Hold::NONE; CONNECTION_LIMITS], |connection| connection.holds);
         let secret = self.tables.control().secret;
         let is_at_home = |hold: &Hold, limit: &Limit| {
@@ -172,9 +193,9 @@ impl Datapath {
             }
             Err(error) => {
                 self.give_all_back(&taken);
-                // It has closed, or was opened and counted, meanwhile.
-                let overtaken = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EEXIST));
-                if overtaken { Ok(false) } else { Err(error).context("write a connection down") }
+                // It has closed, or was opened and counted, meanwhile; or there is no room for more, as the programs say too.
+                let expected = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EEXIST | libc::E2BIG));
+                if expected { Ok(false) } else { Err(error).context("write a connection down") }
             }
         }
     }

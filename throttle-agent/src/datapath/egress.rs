@@ -16,7 +16,7 @@ use aya::{Ebpf, programs::SchedClassifier};
 use super::{
     Datapath, Interface,
     bpf::{self, LinkInfo},
-    pins::{egress, file_name, remove_if_empty, remove_link},
+    pins::{create, egress, file_name, remove_if_empty, remove_link},
 };
 
 /// The program.
@@ -50,7 +50,8 @@ impl Datapath {
         bpf::has_egress_links(device.index).context("the kernel has no links on what leaves (Linux 6.6 has)")?;
         let program = load(&mut self.ebpf)?;
         let program = program.fd()?.as_fd();
-        let path = egress(self.pins.root()).join(file_name(&device.name));
+        let directory = egress(self.pins.root());
+        let path = directory.join(file_name(&device.name));
         let mut ours = on(self.pins.root(), device.index)?;
         if let Some((pin, link)) = ours.pop() {
             bpf::link_update(link.as_fd(), program).context("cannot replace the program that sees packets leave")?;
@@ -58,6 +59,7 @@ impl Datapath {
         }
         // Of an interface that is gone.
         remove(&path)?;
+        create(&directory).context("cannot make the directory of links on what leaves")?;
         let link = bpf::link_create_egress(program, device.index).context("cannot attach to what leaves")?;
         bpf::pin(link.as_fd(), &path).context("cannot pin the link of the program that sees packets leave")
     }

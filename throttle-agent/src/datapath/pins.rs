@@ -83,7 +83,6 @@ impl Pins {
         let lasting = outlives_this_process(root);
         let pins = Self { root: root.to_owned(), lasting, _lock: lock };
         create(&links(root)).context("cannot make the directory of links")?;
-        create(&egress(root)).context("cannot make the directory of links on what leaves")?;
         pins.mend_names().context("cannot name the maps that an earlier agent left")?;
         // What an agent left that died while it made its maps: nothing is attached to them yet.
         remove_maps(&drafts(root)).context("cannot remove unfinished maps")?;
@@ -170,7 +169,7 @@ pub(super) fn egress(root: &Path) -> PathBuf {
     root.join("egress")
 }
 
-fn create(directory: &Path) -> io::Result<()> {
+pub(super) fn create(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 

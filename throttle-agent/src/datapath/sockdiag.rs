@@ -21,6 +21,8 @@ const V6: u8 = 10;
 /// States of include/net/tcp_states.h in which a connection is open: all but SYN-SENT, SYN-RECV, TIME-WAIT, CLOSE and
 /// LISTEN.
 const OPEN: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+/// The state of a socket that waits for connections.
+const LISTEN: u32 = 1 << 10;
 /// What `idiag_timer` says of what is left of a socket in TIME-WAIT, which is no socket any more.
 const TIME_WAIT: u8 = 3;
 /// `struct inet_diag_sockid` within both messages.
@@ -28,14 +30,21 @@ const ID: usize = 48;
 /// `::ffff:0:0/96`: IPv4 on an IPv6 socket.
 const MAPPED: u128 = 0xffff;
 
-/// Every open connection whose own port is one of those that `wanted` names, by its ends as packets to this host name
-/// them.
-pub(super) fn open(wanted: impl Fn(u16) -> bool) -> io::Result<HashSet<Ends>> {
+/// Every open connection, by its ends as packets to this host name them, whoever opened it.
+pub(super) fn open() -> io::Result<HashSet<Ends>> {
+    list(OPEN)
+}
+
+/// The ports at which this host waits for connections.
+pub(super) fn listening() -> io::Result<HashSet<u16>> {
+    Ok(list(LISTEN)?.into_iter().map(|ends| ends.destination_port).collect())
+}
+
+fn list(states: u32) -> io::Result<HashSet<Ends>> {
     let mut found = HashSet::new();
     for family in [V4, V6] {
-        let request = request(family, OPEN, &[0; ID]);
-        let answers = netlink::dump(SOCK_DIAG, BY_FAMILY, &request)?;
-        found.extend(answers.iter().filter_map(|answer| read(answer)).filter(|ends| wanted(ends.destination_port)));
+        let answers = netlink::dump(SOCK_DIAG, BY_FAMILY, &request(family, states, &[0; ID]))?;
+        found.extend(answers.iter().filter_map(|answer| read(answer)));
     }
     Ok(found)
 }
@@ -116,9 +125,12 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (server, _) = listener.accept().unwrap();
             let port = listener.local_addr().unwrap().port();
-            let found = open(|own| own == port).unwrap();
+            let of_port =
+                || open().unwrap().into_iter().filter(|ends| ends.destination_port == port).collect::<Vec<_>>();
+            let found = of_port();
             assert_eq!(found.len(), 1, "{found:?}");
-            let ends = *found.iter().next().unwrap();
+            let ends = found[0];
+            assert!(listening().unwrap().contains(&port));
             assert_eq!((ends.source_port, ends.destination_port), (client.local_addr().unwrap().port(), port));
             assert!(is_open(&ends).unwrap());
             assert!(!is_open(&Ends { source_port: 1, ..ends }).unwrap(), "the listener is no connection");
@@ -126,7 +138,7 @@ mod tests {
             drop(client);
             drop(server);
             let closed = std::iter::repeat_with(|| !is_open(&ends).unwrap()).take(1_000_000).any(|closed| closed);
-            assert!(closed && open(|own| own == port).unwrap().is_empty());
+            assert!(closed && of_port().is_empty());
         }
     }
 }

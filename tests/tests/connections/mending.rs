@@ -1,0 +1,107 @@
+//! What the agent mends is what was missed, and nothing else.
+
+use super::{
+    address, eventually,
+    host::{Host, sockets},
+};
+use anyhow::{Result, ensure};
+use std::{
+    io::Read as _,
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+    thread,
+    time::Duration,
+};
+use throttle_agent::datapath::Drift;
+use throttle_tests::{
+    machine, needs_root, say,
+    wire::{FAR_V4, NEAR_V4},
+};
+
+const CALLERS: u64 = 6;
+/// How often each of them calls.
+const CALLS: u64 = 1_500;
+
+#[test]
+fn connections_that_close_while_they_are_listed_are_not_found_again() -> Result<()> {
+    needs_root!();
+    let _machine = machine::alone()?;
+    let mut host = Host::new()?;
+    let listener = host.listen_deep(FAR_V4)?;
+    let port = listener.local_addr()?.port();
+    let to = SocketAddr::new(address(FAR_V4), port);
+    // Never more are open than twice the callers: the last that each has closed, and its next.
+    host.limit(port, &["concurrent = 12\naction = \"reject\"\nsources = 300"])?;
+    let entries = (0..CALLERS).map(|_| host.wire.near.entry()).collect::<Result<Vec<_>>>()?;
+    let (calling, refused) = (AtomicU64::new(CALLERS), AtomicU64::new(0));
+    let (mut drift, mut rounds) = (Drift::default(), 0);
+    thread::scope(|scope| -> Result<()> {
+        let server = scope.spawn(|| hang_up(&listener, &calling));
+        let callers = entries.into_iter().map(|entry| {
+            scope.spawn({
+                let (calling, refused) = (&calling, &refused);
+                move || {
+                    let called = entry.enter().map(|()| call(to, refused));
+                    calling.fetch_sub(1, SeqCst);
+                    called
+                }
+            })
+        });
+        let callers: Vec<_> = callers.collect();
+        while calling.load(SeqCst) > 0 {
+            let Drift { closed, open, idle } = host.reconcile()?;
+            (drift.closed, drift.open, drift.idle) = (drift.closed + closed, drift.open + open, drift.idle + idle);
+            rounds += 1;
+        }
+        callers.into_iter().try_for_each(|caller| caller.join().expect("no caller panics"))?;
+        server.join().expect("the server does not panic")
+    })?;
+    say!("{} connections while the count was held against the sockets {rounds} times: {drift:?}", CALLERS * CALLS);
+    let refused = refused.into_inner();
+    ensure!(drift.open == 0 && refused == 0, "{drift:?}, {refused} refused");
+    eventually(&0, || sockets(&host.wire.far, port, None))?;
+    host.reconcile()?;
+    ensure!((host.open(0), host.connections()?) == (0, 0), "{} are counted when all are closed", host.open(0));
+    Ok(())
+}
+
+/// Calls, and waits each time until the server has hung up.
+fn call(to: SocketAddr, refused: &AtomicU64) {
+    for _ in 0..CALLS {
+        let read = TcpStream::connect(to).and_then(|mut stream| stream.read_to_end(&mut Vec::new()));
+        refused.fetch_add(u64::from(read.is_err()), SeqCst);
+    }
+}
+
+/// Ends every connection at once, as long as somebody calls.
+fn hang_up(listener: &TcpListener, calling: &AtomicU64) -> Result<()> {
+    listener.set_nonblocking(true)?;
+    while calling.load(SeqCst) > 0 {
+        if listener.accept().is_err() {
+            thread::sleep(Duration::from_micros(100));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn connections_that_this_host_opens_are_nobodys() -> Result<()> {
+    needs_root!();
+    let mut host = Host::new()?;
+    let there = host.wire.near.enter(|| TcpListener::bind((NEAR_V4, 0)))??;
+    let to = there.local_addr()?;
+    host.put(
+        "mode = \"enforce\"\n[[limit]]\nname = \"open-0\"\nunit = \"connections\"\nconcurrent = 3\nsources = 300\n",
+    )?;
+    let opened =
+        host.wire.far.enter(|| (0..5).map(|_| TcpStream::connect(to)).collect::<std::io::Result<Vec<_>>>())??;
+    let drift = host.reconcile()?;
+    ensure!((drift, host.open(0)) == (Drift::default(), 0), "{drift:?}, {} are counted", host.open(0));
+    // Nor do they stand in the way of those that the other host opens.
+    let listener = host.listen(FAR_V4)?;
+    let here = listener.local_addr()?;
+    let client = host.connect(None, here)??;
+    eventually(&1, || Ok(host.open(0)))?;
+    drop((opened, client));
+    Ok(())
+}
