@@ -173,8 +173,11 @@ impl Control {
 
     fn table(&self) -> Table {
         let layout = self.datapath.layout();
-        let used =
-            layout.limits.iter().map(|held| u64::from(held.record.v4.sets) + u64::from(held.record.v6.sets)).sum();
+        let used = layout
+            .limits
+            .iter()
+            .map(|held| u64::from(held.record.v4.extent()) + u64::from(held.record.v6.extent()))
+            .sum();
         Table { sets: layout.sets.into(), sets_used: used, bytes: u64::from(layout.sets) * SET_BYTES }
     }
 

@@ -3,7 +3,7 @@ use throttle_common::records::name_bytes;
 use super::*;
 
 fn region(base: u32, sets: u32) -> Region {
-    Region { base, sets, prefix: 32, aggregate: 24, padding: [0; 2] }
+    Region { base, sets, prefix: 32, aggregate: 24, doubled: 0, padding: 0 }
 }
 
 fn limit(name: &str, per_second: u64, base: u32) -> Limit {
@@ -11,6 +11,7 @@ fn limit(name: &str, per_second: u64, base: u32) -> Limit {
     Limit {
         price,
         depth: price.depth(per_second).unwrap(),
+        window: 0,
         v4: region(base, 10),
         v6: Region::default(),
         unit: 0,
@@ -18,7 +19,8 @@ fn limit(name: &str, per_second: u64, base: u32) -> Limit {
         overflow: 0,
         observe: 0,
         algorithm: 0,
-        padding: [0; 3],
+        window_shift: 0,
+        padding: [0; 2],
         name: name_bytes(name),
     }
 }
