@@ -91,7 +91,8 @@ impl Sliding {
         gcra::debt(word, self.before)
     }
 
-    /// What that weighs now. Too little by less than `3 W / 2^31`: for up to 7 x 10^8 units a window, by less than one.
+    /// What that weighs now, off by less than `3 W / 2^31`: for up to 7 x 10^8 units a window, by less than one. Never more
+    /// than was admitted.
     #[inline(always)]
     pub const fn weight(&self, word: Ticks) -> Ticks {
         let (owed, parts) = (self.owed(word), self.length >> self.shift);

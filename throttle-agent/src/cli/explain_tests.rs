@@ -10,6 +10,8 @@ fn limit(name: &str, room: u64, refusal: bool) -> LimitWalk {
         limit: name.to_owned(),
         asked: true,
         unit: "connections".to_owned(),
+        algorithm: "token-bucket".to_owned(),
+        window: None,
         rate_per_second: Some(50.0),
         open: None,
         burst: 100,

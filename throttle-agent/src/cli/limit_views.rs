@@ -8,7 +8,7 @@ use throttle_agent::{
 };
 use throttle_common::{
     table::{OPEN_WAYS, WAYS},
-    words::{Overflow, Per, Unit},
+    words::{Algorithm, Overflow, Per, Unit},
 };
 
 use super::{
@@ -23,6 +23,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
         "LIMIT",
         "SERVICE",
         "UNIT",
+        "ALGORITHM",
         ">RATE",
         ">BURST",
         "ACTION",
@@ -43,6 +44,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
             limit.name.as_str().into(),
             limit.service.as_deref().unwrap_or_default().into(),
             limit.unit.name().into(),
+            limit.algorithm.name().into(),
             limit.allowance().into(),
             burst(view).into(),
             limit.action.name().into(),
@@ -79,11 +81,17 @@ pub(crate) fn describe(view: &LimitView) -> String {
     line(
         "admits",
         match (limit.rate, limit.per) {
-            (Some(rate), _) => format!("{rate} and {}{default} at once, for each source", burst(view)),
+            (Some(rate), _) => match limit.algorithm {
+                Algorithm::LeakyBucket => format!("{rate} and no burst, for each source"),
+                Algorithm::FixedWindow => format!("{rate} in each window of that time, for each source"),
+                Algorithm::SlidingWindow => format!("{rate} in a window that slides, for each source"),
+                _ => format!("{rate} and {}{default} at once, for each source", burst(view)),
+            },
             (None, Per::Source) => format!("{} connections open at once, for each source", burst(view)),
             (None, Per::Service) => format!("{} connections open at once, for all of the service", burst(view)),
         },
     );
+    line("algorithm", limit.algorithm.name().to_owned());
     line("refuses by", format!("{}, mode {}", limit.action.name(), limit.mode.name()));
     for region in &view.regions {
         let RegionLoad { family, prefix, aggregate, slots, busy, forecast, .. } = region;

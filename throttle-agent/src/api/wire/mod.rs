@@ -21,7 +21,7 @@ pub use entries::{
     PrefixesRequest, ServiceRequest, Services, Tallies, Tally, Write, Written,
 };
 pub use events::{Event, EventFilter, Gap, StreamItem};
-pub use explain::{AskedPacket, BlockedBy, ExplainQuery, Explanation, LimitWalk, Standing, Walk};
+pub use explain::{AskedPacket, BlockedBy, ExplainQuery, Explanation, LimitWalk, Standing, Walk, WindowWalk};
 pub use policy::{
     ApplyRequest, CheckReport, CheckRequest, DiffReport, History, LimitForecast, Pending, PolicyQuery, PolicyView,
     RevisionView, RollbackRequest,
