@@ -36,6 +36,9 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
         ">BUSY V6",
         ">OPEN",
     ]);
+    // Where all are as they are by default, their rates and numbers say enough.
+    let plain =
+        limits.iter().all(|view| matches!(view.limit.algorithm, Algorithm::TokenBucket | Algorithm::Concurrency));
     for view in limits {
         let LimitView { limit, tallies, .. } = view;
         let some = |tally: u64, tone| Cell::new(if tally == 0 { String::new() } else { count(tally) }, tone);
@@ -44,7 +47,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
             limit.name.as_str().into(),
             limit.service.as_deref().unwrap_or_default().into(),
             limit.unit.name().into(),
-            limit.algorithm.name().into(),
+            if plain { "" } else { limit.algorithm.name() }.into(),
             limit.allowance().into(),
             burst(view).into(),
             limit.action.name().into(),

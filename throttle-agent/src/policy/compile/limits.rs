@@ -194,8 +194,7 @@ impl Table {
         } else {
             let larger = self.asked.next_power_of_two();
             format!(
-                "start the agent with --table-sets {larger}, or ask room for fewer `sources` (3 to a set and family, \
-                 or to two where windows slide)"
+                "start the agent with --table-sets {larger}, or ask room for fewer `sources` (3 to a set and family)"
             )
         };
         Some(Fault::new(reason, remedy))
