@@ -140,7 +140,7 @@ fn a_place_taken_over_around_an_edge_holds_what_its_owner_was_charged_and_nothin
         let owner = both.keys[0].load(SeqCst);
         let owed = |word: usize, begin: Ticks| gcra::debt(both.words[word][0].load(SeqCst), begin);
         let (old, new) = (owed(1, EDGE - LENGTH), owed(0, EDGE));
-        let of = |key: u64| charged(&outcomes[if key == 8 { 0 } else { 1 }]) * COST;
+        let of = |key: u64| charged(&outcomes[usize::from(key != 8)]) * COST;
         let expected = if owner == 8 { (of(8), 0) } else { (0, of(7)) };
         assert_eq!((old, new), expected, "{owner} owns it: {outcomes:?}");
     };

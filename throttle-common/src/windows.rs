@@ -21,7 +21,7 @@ pub const fn price(amount: u64, length: Ticks) -> Option<(Price, Ticks)> {
     if amount == 0 {
         return None;
     }
-    let unit = length / amount & !1;
+    let unit = (length / amount) & !1;
     if unit == 0 { None } else { Some((Price { mantissa: unit, shift: 0 }, unit * amount)) }
 }
 
@@ -68,7 +68,10 @@ impl Sliding {
         let elapsed = elapsed(now, length);
         let shift = shift as u32 & 63;
         let start = now - elapsed;
-        let odd = if length == 0 { 0 } else { (start / length) as u32 & 1 };
+        let odd = match start.checked_div(length) {
+            Some(number) => number as u32 & 1,
+            None => 0,
+        };
         Self { length, before: start.wrapping_sub(length), rest: (length - elapsed) >> shift, shift, odd }
     }
 

@@ -1,4 +1,5 @@
 //! The laws of windows, for every amount, length and arrival pattern.
+#![expect(clippy::cast_sign_loss, reason = "shares of a window are not negative")]
 
 use super::*;
 use crate::gcra::{MAX_DEPTH, TICKS_PER_NANO, admit};

@@ -38,7 +38,10 @@ fn each_algorithm_is_set_shown_explained_and_kept_to() -> Result<()> {
         ensure!(shown.contains(&format!("algorithm   {algorithm}")), "{shown}");
         let list = site.ask(&["limit", "list"])?;
         ensure!(algorithm == "token-bucket" || list.contains(algorithm), "{list}");
-        ensure!(site.ask(&["top", "--batch", "--iterations", "1"])?.contains("198.51.100.7"), "{algorithm}: who talks is not told");
+        ensure!(
+            site.ask(&["top", "--batch", "--iterations", "1"])?.contains("198.51.100.7"),
+            "{algorithm}: who talks is not told"
+        );
         let exported = site.ask(&["policy", "export"])?;
         ensure!(exported.contains(&format!("algorithm = \"{algorithm}\"")), "{exported}");
     }

@@ -158,11 +158,11 @@ fn windows(offered: f64, keeps: bool) -> (f64, f64) {
         let next = |taken: usize| (0..=OPEN_WAYS).map(|held| kept[held] * takes(taken, OPEN_WAYS - held)).sum::<f64>();
         kept = std::array::from_fn(|taken| f64::midpoint(kept[taken], next(taken)));
     }
-    let taken: f64 = (0..=OPEN_WAYS)
+    let placed: f64 = (0..=OPEN_WAYS)
         .flat_map(|held| (0..=OPEN_WAYS - held).map(move |taken| (held, taken)))
         .map(|(held, taken)| kept[held] * takes(taken, OPEN_WAYS - held) * taken as f64)
         .sum();
-    (if keeps { 2.0 * taken } else { taken }, (1.0 - taken / offered).max(0.0))
+    (if keeps { 2.0 * placed } else { placed }, (1.0 - placed / offered).max(0.0))
 }
 
 /// The share of arrivals that find all open ways of a set busy, by Erlang's B formula.

@@ -239,12 +239,12 @@ impl Copy {
         let mut turns = ends.to_vec();
         for (begin, end) in [(now, ends[0]), (ends[0], ends[1])] {
             if limit.is_sliding() && !passes(begin) && passes(end - 1) {
-                let (mut refused, mut passed) = (begin, end - 1);
-                while passed - refused > 1 {
-                    let middle = refused.midpoint(passed);
-                    if passes(middle) { passed = middle } else { refused = middle }
+                let (mut refused, mut first) = (begin, end - 1);
+                while first - refused > 1 {
+                    let middle = refused.midpoint(first);
+                    if passes(middle) { first = middle } else { refused = middle }
                 }
-                turns.push(passed);
+                turns.push(first);
             }
         }
         turns
