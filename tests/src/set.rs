@@ -29,6 +29,31 @@ impl Slots {
     }
 }
 
+/// A set that is looked at through a reference, as one of two.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared<'s>(pub &'s Slots);
+
+impl Look for Shared<'_> {
+    fn key(&self, way: usize) -> u64 {
+        self.0.key(way)
+    }
+    fn tat(&self, way: usize) -> Ticks {
+        self.0.tat(way)
+    }
+}
+
+impl Set for Shared<'_> {
+    fn set_key(&self, way: usize, key: u64) {
+        self.0.set_key(way, key);
+    }
+    fn swap_tat(&self, way: usize, old: Ticks, tat: Ticks) -> bool {
+        self.0.swap_tat(way, old, tat)
+    }
+    fn refund(&self, way: usize, cost: Ticks) {
+        self.0.refund(way, cost);
+    }
+}
+
 impl Look for Slots {
     fn key(&self, way: usize) -> u64 {
         self.0[way].get().key

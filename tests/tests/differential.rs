@@ -30,7 +30,7 @@ fn seed(what: &str) -> u64 {
 }
 
 /// Small regions, so that sources meet in sets; every unit and every rule; limits that observe among those that refuse.
-const POLICIES: [&str; 4] = [
+const POLICIES: [&str; 7] = [
     r#"
 mode = "enforce"
 [[limit]]
@@ -95,6 +95,65 @@ name = "h"
 unit = "bytes"
 rate = "100Mbit/s"
 sources = 12
+"#,
+    r#"
+mode = "enforce"
+[[limit]]
+name = "i"
+unit = "packets"
+rate = "20/s"
+algorithm = "sliding-window"
+sources = 12
+"#,
+    r#"
+mode = "enforce"
+[sources]
+known = ["192.0.2.0/30", "2001:db8:0:1::/64"]
+[[limit]]
+name = "j"
+unit = "bytes"
+rate = "40000B/s"
+algorithm = "sliding-window"
+sources = 9
+overflow = "admit"
+[[limit]]
+name = "k"
+unit = "packets"
+rate = "13/s"
+algorithm = "fixed-window"
+sources = 6
+[[limit]]
+name = "l"
+unit = "packets"
+rate = "25/s"
+algorithm = "sliding-window"
+sources = 18
+prefix = { ipv4 = 30, ipv6 = 72 }
+aggregate = { ipv4 = 20, ipv6 = 40 }
+"#,
+    r#"
+mode = "enforce"
+[[limit]]
+name = "m"
+unit = "packets"
+rate = "40/s"
+algorithm = "leaky-bucket"
+mode = "observe"
+sources = 12
+[[limit]]
+name = "n"
+unit = "bytes"
+rate = "30000B/s"
+algorithm = "fixed-window"
+sources = 12
+overflow = "refuse"
+[[limit]]
+name = "o"
+unit = "connections"
+rate = "5/s"
+algorithm = "sliding-window"
+sources = 6
+mode = "observe"
 "#,
 ];
 

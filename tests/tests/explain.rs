@@ -86,15 +86,19 @@ fn policy(dice: &mut Dice) -> String {
             "dns" | "ping" => pick(dice, &["packets", "bytes"]),
             _ => pick(dice, &["packets", "packets", "bytes", "connections"]),
         };
+        let algorithm = pick(dice, &["token-bucket", "token-bucket", "leaky-bucket", "fixed-window", "sliding-window"]);
         let (rate, burst) = match unit {
-            "bytes" => (pick(dice, &["777B/s", "100KB/s"]), pick(dice, &["1522", "4000"])),
-            _ => (pick(dice, &["1/min", "3/s", "977/s"]), pick(dice, &["1", "2", "5"])),
+            "bytes" if algorithm.ends_with("window") => (pick(dice, &["1522B/s", "5000B/min", "100KB/s"]), ""),
+            "bytes" => (pick(dice, &["777B/s", "100KB/s"]), pick(dice, &["burst = 1522\n", "burst = 4000\n"])),
+            _ => (pick(dice, &["1/min", "3/s", "977/s"]), pick(dice, &["burst = 1\n", "burst = 2\n", "burst = 5\n"])),
         };
+        let burst = if algorithm == "token-bucket" { burst } else { "" };
         let (sources, prefix) = (pick(dice, &["3", "6", "24"]), pick(dice, &["32", "30"]));
         let v6 = pick(dice, &["64", "56", "128"]);
         _ = write!(
             text,
-            "[[limit]]\nname = \"l{number}\"\nunit = \"{unit}\"\nrate = \"{rate}\"\nburst = {burst}\nsources = {sources}\n\
+            "[[limit]]\nname = \"l{number}\"\nunit = \"{unit}\"\nrate = \"{rate}\"\n\
+             algorithm = \"{algorithm}\"\n{burst}sources = {sources}\n\
              prefix = {{ ipv4 = {prefix}, ipv6 = {v6} }}\noverflow = \"{}\"\naction = \"{}\"\nmode = \"{}\"\n",
             pick(dice, &["aggregate", "refuse", "admit"]),
             pick(dice, &["drop", "reject"]),
@@ -110,9 +114,10 @@ fn policy(dice: &mut Dice) -> String {
         let shared = pick(dice, &whose);
         let rate = if shared == "host" { "20/s" } else { pick(dice, &["1/s", "4/min"]) };
         let mode = pick(dice, &["enforce", "enforce", "observe"]);
+        let algorithm = pick(dice, &["token-bucket", "leaky-bucket", "fixed-window", "sliding-window"]);
         _ = write!(
             text,
-            "[[limit]]\nname = \"s{number}\"\nunit = \"packets\"\nrate = \"{rate}\"\nmode = \"{mode}\"\nper = \"{shared}\"\n",
+            "[[limit]]\nalgorithm = \"{algorithm}\"\nname = \"s{number}\"\nunit = \"packets\"\nrate = \"{rate}\"\nmode = \"{mode}\"\nper = \"{shared}\"\n",
         );
     }
     for number in 0..dice.below(3) {

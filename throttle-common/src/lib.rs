@@ -12,6 +12,7 @@
 //! - **service**: a named protocol, set of ports and optional destination prefix on this host.
 //! - **limit**: a named bound on what one source may do: a unit, a rate, a burst, an action.
 //! - **bucket**: what a limit remembers of one source: a single number, the theoretical arrival time ([`gcra`]).
+//! - **window**: a stretch of time in which a limit admits so many units, counted anew in each ([`windows`]).
 //! - **connection**: a TCP connection that somebody opened to this host and that is not closed; it holds a **place**
 //!   under every limit on connections that are open at once ([`connections`]). Where this host only forwards it, its
 //!   packets say what no socket does ([`forwarded`]).
@@ -39,4 +40,6 @@ pub mod proven;
 pub mod records;
 pub mod services;
 pub mod table;
+pub mod turns;
+pub mod windows;
 pub mod words;

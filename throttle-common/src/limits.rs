@@ -9,8 +9,10 @@ use crate::{
     hash::Secret,
     packet::Packet,
     proven::Claim,
-    records::{Home, Limit, PROVEN_LINES, Whose},
+    records::{Home, Limit, PROVEN_LINES, Region, Whose},
     table::{Check, Look, OPEN_WAYS, Request, WAYS, check},
+    turns::Turns,
+    windows::Sliding,
     words::{Action, Outcome, Overflow, Reason, Unit},
 };
 
@@ -28,8 +30,8 @@ pub trait Clock {
 
 /// What lies in the table and beside it.
 pub trait Table {
-    /// One set.
-    type Set: Look;
+    /// One set, or what leads to it.
+    type Set: Look + Copy;
 
     /// A set by its place; `None` outside of the table.
     fn set(&self, place: u32) -> Option<Self::Set>;
@@ -38,6 +40,15 @@ pub trait Table {
     /// Whether the line of this claim remembers a handshake.
     fn remembers<C: Clock>(&self, claim: Claim, clock: &mut C) -> bool;
 }
+
+/// What the clocks of limits do: a program is compiled for no more than it meets, because its stack is short.
+///
+/// They flow: those of token buckets and leaky ones.
+pub const FLOWING: u8 = 0;
+/// They flow, or stand still while a window runs.
+pub const STEPPING: u8 = 1;
+/// They stand still while a window runs, and buckets have two words.
+pub const SLIDING: u8 = 2;
 
 /// What a packet asks of each of its limits. Plain words, because it may wait in a map.
 #[repr(C)]
@@ -63,6 +74,11 @@ impl Question {
             length,
             opens_connection: packet.opens_connection(),
         }
+    }
+
+    /// The part of the table in which a limit keeps sources of its family.
+    pub fn region<'l>(&self, limit: &'l Limit) -> &'l Region {
+        limit.region(self.whose.family)
     }
 
     /// The number of its tenant.
@@ -105,9 +121,16 @@ impl Question {
 
     /// What the question means to a set.
     #[inline(always)]
-    pub fn request<C: Clock>(&self, charge: &Charge, limit: &Limit, clock: &mut C) -> Request {
-        let ways = charge.ways as usize;
-        Request { key: charge.key, now: clock.ticks(), cost: charge.cost, depth: limit.depth, ways }
+    pub fn request<const PACE: u8, C: Clock>(&self, charge: &Charge, limit: &Limit, clock: &mut C) -> Request {
+        let (now, ways) = (reading::<PACE, _>(charge, limit, clock), charge.ways as usize);
+        Request { key: charge.key, now, cost: charge.cost, depth: limit.depth, ways }
+    }
+
+    /// The set of a charge, where buckets have two words.
+    #[inline(always)]
+    pub fn turns<'c, T: Table>(&self, charge: &'c Charge, limit: &Limit, table: &T) -> Option<Turns<'c, T::Set>> {
+        let second = table.set(charge.place + limit.region(self.whose.family).sets)?;
+        Some(Turns::of(table.set(charge.place)?, second, &charge.window))
     }
 
     /// Whether its source completed a handshake lately.
@@ -127,8 +150,12 @@ pub struct Charge {
     pub seen: u64,
     /// The price of the packet.
     pub cost: Ticks,
-    /// The set, or the aggregate.
+    /// How deep an aggregate's bucket is.
+    pub depth: Ticks,
+    /// The set of the source's key, or the aggregate.
     pub place: u32,
+    /// The set of the bucket: the same, but where buckets have two words.
+    pub words: u32,
     /// The slot in the set.
     pub way: u32,
     /// The ways that the source may take.
@@ -136,7 +163,8 @@ pub struct Charge {
     /// One of the kinds below.
     pub kind: u32,
     overflowed: u32,
-    padding: u32,
+    /// The windows at the instant of the packet, where they slide.
+    pub window: Sliding,
 }
 
 /// The limit is not asked.
@@ -153,8 +181,19 @@ impl Charge {
     pub const AGGREGATE: u32 = 4;
 
     /// No charge.
-    pub const NOTHING: Self =
-        Self { key: 0, seen: 0, cost: 0, place: 0, way: 0, ways: 0, kind: UNASKED, overflowed: 0, padding: 0 };
+    pub const NOTHING: Self = Self {
+        key: 0,
+        seen: 0,
+        cost: 0,
+        depth: 0,
+        place: 0,
+        words: 0,
+        way: 0,
+        ways: 0,
+        kind: UNASKED,
+        overflowed: 0,
+        window: Sliding::NONE,
+    };
 
     /// Forgets the charge.
     #[inline(always)]
@@ -187,7 +226,6 @@ impl Charge {
 /// Looks whether the limit admits the packet, and notes in `charge` what that would cost. Writes to no bucket.
 ///
 /// `None` where nothing refuses; so too where a place lies outside of the table, which no compiled policy has.
-#[inline(always)]
 pub fn weigh<T: Table, C: Clock>(
     limit: &Limit,
     question: &Question,
@@ -195,33 +233,95 @@ pub fn weigh<T: Table, C: Clock>(
     clock: &mut C,
     charge: &mut Charge,
 ) -> Option<Reason> {
+    if limit.is_sliding() {
+        weigh_at::<SLIDING, _, _>(limit, question, table, clock, charge)
+    } else {
+        weigh_at::<STEPPING, _, _>(limit, question, table, clock, charge)
+    }
+}
+
+/// Likewise, where it is known what the limit's clock does.
+#[inline(always)]
+pub fn weigh_at<const PACE: u8, T: Table, C: Clock>(
+    limit: &Limit,
+    question: &Question,
+    table: &T,
+    clock: &mut C,
+    charge: &mut Charge,
+) -> Option<Reason> {
+    match seek::<PACE, _, _>(limit, question, table, clock, charge)? {
+        Check::Exceeded => Some(limit.refusal()),
+        Check::Full => overflow::<PACE, _, _>(limit, question, table, clock, charge),
+        Check::Held { .. } | Check::Free { .. } => None,
+    }
+}
+
+/// Looks for the source's place, and notes the charge where there is one with room; `None` where the limit has no say in
+/// the packet.
+#[inline(always)]
+pub fn seek<const PACE: u8, T: Table, C: Clock>(
+    limit: &Limit,
+    question: &Question,
+    table: &T,
+    clock: &mut C,
+    charge: &mut Charge,
+) -> Option<Check> {
     if limit.unit == Unit::Connections as u8 && !question.opens_connection {
         return None;
     }
     let Home { key, set } = question.home(limit)?;
     let units = if limit.unit == Unit::Bytes as u8 { question.length } else { 1 };
     charge.cost = limit.price.cost(units);
-    (charge.key, charge.place) = (key, set);
+    (charge.key, charge.place, charge.words) = (key, set, set);
     // Who shares a bucket has it whoever else there is.
     charge.ways = if limit.is_shared() { WAYS as u32 } else { question.ways };
-    let set = table.set(charge.place)?;
-    let mut seen = check(&set, &question.request(charge, limit, clock));
+    let mut seen = look::<PACE, _, _>(limit, question, table, clock, charge)?;
     if matches!(seen, Check::Full) && charge.ways < WAYS as u32 && question.is_proven(table, clock) {
         charge.ways = WAYS as u32;
-        seen = check(&set, &question.request(charge, limit, clock));
+        seen = look::<PACE, _, _>(limit, question, table, clock, charge)?;
     }
     match seen {
         Check::Held { way, seen } => charge.aim(Charge::HELD, way, seen),
         Check::Free { way, seen } => charge.aim(Charge::FREE, way, seen),
-        Check::Exceeded => return Some(limit.refusal()),
-        Check::Full => return overflow(limit, question, table, clock, charge),
+        Check::Exceeded | Check::Full => {}
     }
-    None
+    Some(seen)
+}
+
+/// Reads the source's set.
+#[inline(always)]
+fn look<const PACE: u8, T: Table, C: Clock>(
+    limit: &Limit,
+    question: &Question,
+    table: &T,
+    clock: &mut C,
+    charge: &mut Charge,
+) -> Option<Check> {
+    if PACE == SLIDING {
+        charge.window = limit.sliding(clock.ticks());
+        charge.words = charge.window.turn(charge.place, charge.place + limit.region(question.whose.family).sets).0;
+    }
+    let request = question.request::<PACE, _>(charge, limit, clock);
+    if PACE == SLIDING {
+        Some(check(&question.turns(charge, limit, table)?, &request))
+    } else {
+        Some(check(&table.set(charge.place)?, &request))
+    }
+}
+
+/// What the limit's clock reads.
+#[inline(always)]
+pub fn reading<const PACE: u8, C: Clock>(charge: &Charge, limit: &Limit, clock: &mut C) -> Ticks {
+    match PACE {
+        FLOWING => clock.ticks(),
+        SLIDING => charge.window.start(),
+        _ => limit.reading(clock.ticks()),
+    }
 }
 
 /// What the limit's rule does with a source that has no place.
 #[inline(always)]
-pub fn overflow<T: Table, C: Clock>(
+pub fn overflow<const PACE: u8, T: Table, C: Clock>(
     limit: &Limit,
     question: &Question,
     table: &T,
@@ -242,9 +342,16 @@ pub fn overflow<T: Table, C: Clock>(
         return Some(Reason::SourceOverflow);
     }
     let Whose { source, family, .. } = question.whose;
-    charge.place = limit.region(family).aggregate(source, family, question.secret);
+    let region = limit.region(family);
+    charge.place = region.aggregate(source, family, question.secret);
+    charge.depth = limit.depth;
+    if PACE == SLIDING {
+        let (running, before) = charge.window.turn(charge.place, charge.place + region.sets);
+        charge.place = running;
+        charge.depth = limit.depth.saturating_sub(charge.window.weight(table.aggregate(before)?));
+    }
     let seen = table.aggregate(charge.place)?;
-    if gcra::admit(seen, clock.ticks(), charge.cost, limit.depth).is_none() {
+    if gcra::admit(seen, reading::<PACE, _>(charge, limit, clock), charge.cost, charge.depth).is_none() {
         return Some(Reason::SourceOverflow);
     }
     charge.aim(Charge::AGGREGATE, 0, seen);

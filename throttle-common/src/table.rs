@@ -33,6 +33,25 @@ pub trait Look {
     fn key(&self, way: usize) -> u64;
     /// The bucket in a slot.
     fn tat(&self, way: usize) -> Ticks;
+
+    /// By how much the bucket is less deep than others: what it owes beside [`Look::tat`], as it weighs now. 0 for all
+    /// buckets of one word; for those of two, and what follows, see [`crate::turns`].
+    #[inline(always)]
+    fn weight(&self, _way: usize) -> Ticks {
+        0
+    }
+
+    /// Whether nothing is owed beside [`Look::tat`], and nobody takes the slot over there.
+    #[inline(always)]
+    fn is_quiet_beside(&self, _way: usize) -> bool {
+        true
+    }
+
+    /// Whether the slot is being taken over by a CPU that locked it beside [`Look::tat`].
+    #[inline(always)]
+    fn is_locked_beside(&self, _way: usize) -> bool {
+        false
+    }
 }
 
 /// Atomic access to the slots of one set.
@@ -117,8 +136,8 @@ pub fn check<S: Look>(set: &S, request: &Request) -> Check {
         if set.key(way) == request.key {
             let seen = set.tat(way);
             // One that is being taken over for another source was full: this source owes nothing.
-            if !is_lock(seen) {
-                return match gcra::admit(seen, request.now, request.cost, request.depth) {
+            if !is_lock(seen) && !set.is_locked_beside(way) {
+                return match gcra::admit(seen, request.now, request.cost, room(set, request, way)) {
                     Some(_) => Check::Held { way, seen },
                     None => Check::Exceeded,
                 };
@@ -138,11 +157,18 @@ pub fn check<S: Look>(set: &S, request: &Request) -> Check {
         if seen == lock(request.key) {
             return Check::Held { way, seen };
         }
-        if way < request.ways && !is_lock(seen) && gcra::debt(seen, request.now) == 0 {
+        let full = || !is_lock(seen) && gcra::debt(seen, request.now) == 0 && set.is_quiet_beside(way);
+        if way < request.ways && full() {
             free = Check::Free { way, seen };
         }
     }
     free
+}
+
+/// How deep a bucket is now.
+#[inline(always)]
+fn room<S: Look>(set: &S, request: &Request, way: usize) -> Ticks {
+    request.depth.saturating_sub(set.weight(way))
 }
 
 /// Charges what `check` saw, looking again when the slot changed.
@@ -185,11 +211,12 @@ fn charge<S: Set>(set: &S, request: &Request, way: usize, seen: Ticks) -> bool {
     if is_lock(seen) {
         return false;
     }
-    let Some(next) = gcra::admit(seen, request.now, request.cost, request.depth) else { return false };
+    let Some(next) = gcra::admit(seen, request.now, request.cost, room(set, request, way)) else { return false };
     if !set.swap_tat(way, seen, next) {
         return false;
     }
-    let mine = set.key(way) == request.key;
+    // In this order: who had locked the slot beside and is done by now has changed its key before.
+    let mine = !set.is_locked_beside(way) && set.key(way) == request.key;
     if !mine {
         // The slot changed hands between the look at its key and that at its bucket: the charge is not its new owner's.
         set.refund(way, request.cost);
@@ -212,6 +239,10 @@ fn take_over<S: Set>(set: &S, request: &Request, way: usize, seen: Ticks) -> boo
             return false;
         }
         other += 1;
+    }
+    if !set.is_quiet_beside(way) {
+        set.swap_tat(way, lock, seen);
+        return false;
     }
     set.set_key(way, request.key);
     // The bucket is full, and so the cost is all that it owes.

@@ -170,6 +170,12 @@ words! {
         TokenBucket = "token-bucket",
         /// A number of connections that are open at once: see [`crate::connections`].
         Concurrency = "concurrency",
+        /// A rate and no burst: a leaky bucket as a meter, which is [`crate::gcra`] with room for one unit.
+        LeakyBucket = "leaky-bucket",
+        /// So many in each window, counted anew: see [`crate::windows`].
+        FixedWindow = "fixed-window",
+        /// So many in any window, by the last two counts: see [`crate::windows::Sliding`].
+        SlidingWindow = "sliding-window",
     }
 }
 

@@ -1,5 +1,6 @@
 //! The real binary: what its commands change, what they refuse, what they print, and how they end.
 
+mod algorithms;
 mod blocks;
 mod endings;
 mod explain;

@@ -13,11 +13,13 @@ use throttle_common::{
     packet::{Family, Packet, parse_bytes},
     records::{Limit, LimitTally, Tally},
     table::{Check, Commit, OPEN_WAYS, Request, WAYS, check, commit},
+    turns::Turns,
+    windows::Sliding,
     words::{Fate, Outcome, Overflow, Reason, Unit},
 };
 use throttle_tests::{
     program::{Program, Tallies},
-    set::Slots,
+    set::{Shared, Slots},
 };
 
 /// A policy, and what its limits remember.
@@ -55,8 +57,22 @@ enum Answer {
 
 #[derive(Clone, Copy)]
 enum Charge {
-    Slot { set: u32, request: Request, seen: Check },
-    Aggregate { place: u32, next: Ticks },
+    Slot {
+        set: u32,
+        request: Request,
+        seen: Check,
+    },
+    /// Of buckets with two words, the second in another set.
+    Turns {
+        sets: [u32; 2],
+        window: Sliding,
+        request: Request,
+        seen: Check,
+    },
+    Aggregate {
+        place: u32,
+        next: Ticks,
+    },
 }
 
 impl Model {
@@ -70,7 +86,7 @@ impl Model {
             limits.push(Judge { number, limit, tally: program.datapath.limit_tally(number)? });
         }
         let regions = limits.iter().flat_map(|judge| [judge.limit.v4, judge.limit.v6]);
-        let end = regions.map(|region| region.base + region.sets).max().unwrap_or(0);
+        let end = regions.map(|region| region.base + region.extent()).max().unwrap_or(0);
         let (buckets, aggregates) = program.table(end)?;
         Ok(Self {
             secret: program.control()?.secret,
@@ -127,6 +143,10 @@ impl Model {
                     let charged = commit(&self.buckets[set as usize], &request, seen);
                     assert!(matches!(charged, Commit::Charged(_)), "nobody else is at the table");
                 }
+                Some(Charge::Turns { sets, window, request, seen }) => {
+                    let charged = commit(&self.turns(sets, &window), &request, seen);
+                    assert!(matches!(charged, Commit::Charged(_)), "nobody else is at the table");
+                }
                 Some(Charge::Aggregate { place, next }) => self.aggregates[place as usize] = next,
                 None => {}
             }
@@ -144,23 +164,43 @@ impl Model {
         let key = region.key(packet.source, packet.family, self.secret);
         let cost = limit.price.cost(if limit.unit == Unit::Bytes as u8 { length } else { 1 });
         let ways = if self.knows(packet) { WAYS } else { OPEN_WAYS };
-        let request = Request { key, now, cost, depth: limit.depth, ways };
+        let request = Request { key, now: limit.reading(now), cost, depth: limit.depth, ways };
         let set = region.set(key, self.secret);
-        match check(&self.buckets[set as usize], &request) {
+        let (sets, window) = ([set, set + region.sets], limit.sliding(now));
+        let seen = if limit.is_sliding() {
+            check(&self.turns(sets, &window), &request)
+        } else {
+            check(&self.buckets[set as usize], &request)
+        };
+        match seen {
             Check::Exceeded => Answer::No { overflowed: false, reason: Reason::SourceLimit },
             Check::Full if limit.overflow == Overflow::Admit as u8 => Answer::Yes { overflowed: true, charge: None },
             Check::Full if limit.overflow == Overflow::Refuse as u8 => {
                 Answer::No { overflowed: true, reason: Reason::SourceOverflow }
             }
             Check::Full => {
-                let place = region.aggregate(packet.source, packet.family, self.secret);
-                match gcra::admit(self.aggregates[place as usize], now, cost, limit.depth) {
+                let mut place = region.aggregate(packet.source, packet.family, self.secret);
+                let mut depth = limit.depth;
+                if limit.is_sliding() {
+                    let (running, before) = window.turn(place, place + region.sets);
+                    place = running;
+                    depth = depth.saturating_sub(window.weight(self.aggregates[before as usize]));
+                }
+                match gcra::admit(self.aggregates[place as usize], request.now, cost, depth) {
                     Some(next) => Answer::Yes { overflowed: true, charge: Some(Charge::Aggregate { place, next }) },
                     None => Answer::No { overflowed: true, reason: Reason::SourceOverflow },
                 }
             }
+            seen if limit.is_sliding() => {
+                Answer::Yes { overflowed: false, charge: Some(Charge::Turns { sets, window, request, seen }) }
+            }
             seen => Answer::Yes { overflowed: false, charge: Some(Charge::Slot { set, request, seen }) },
         }
+    }
+
+    fn turns<'m>(&'m self, sets: [u32; 2], window: &'m Sliding) -> Turns<'m, Shared<'m>> {
+        let [first, second] = sets.map(|set| Shared(&self.buckets[set as usize]));
+        Turns::of(first, second, window)
     }
 
     fn knows(&self, packet: &Packet) -> bool {

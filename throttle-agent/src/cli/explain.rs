@@ -6,7 +6,7 @@ use clap::Args;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use throttle_agent::{
-    api::wire::{BlockedBy, Envelope, ExplainQuery, Explanation, LimitWalk, TenantOf, Walk, paths},
+    api::wire::{BlockedBy, Envelope, ExplainQuery, Explanation, LimitWalk, TenantOf, Walk, WindowWalk, paths},
     policy::{Mode, Protocol},
 };
 use throttle_common::words::{Outcome, Reason, Unit};
@@ -248,6 +248,9 @@ fn steps(walk: &Walk, paint: Paint) -> String {
                 match (limit.passes_at, limit.passes_in_seconds) {
                     (Some(at), Some(rest)) => format!("{word} it until {}, in {}", instant(at), seconds(rest)),
                     _ if limit.open.is_some() => format!("{word} it until one of its connections closes"),
+                    _ if limit.window.is_some() => {
+                        format!("{word} it for ever: the packet costs more than a window admits; raise the rate")
+                    }
                     _ => format!("{word} it for ever: the packet costs more than the burst; raise the burst"),
                 }
             }
@@ -279,10 +282,38 @@ fn bucket(limit: &LimitWalk) -> String {
         debt => format!("it is full again in {}", seconds(debt)),
     };
     let burst = amount(limit, limit.burst);
+    if let Some(window) = &limit.window {
+        return in_window(limit, window, &whose);
+    }
+    let burst = match limit.algorithm.as_str() {
+        "leaky-bucket" => "no burst".to_owned(),
+        _ => format!("burst {burst}"),
+    };
     match limit.bucket.as_str() {
-        _ if !limit.asked => format!("{rate}, burst {burst}"),
-        "own" | "shared" => format!("{rate}, burst {burst}; {whose}: room for {}, {debt}", room(limit)),
-        _ => format!("{rate}, burst {burst}; {whose}"),
+        _ if !limit.asked => format!("{rate}, {burst}"),
+        "own" | "shared" => format!("{rate}, {burst}; {whose}: room for {}, {debt}", room(limit)),
+        _ => format!("{rate}, {burst}; {whose}"),
+    }
+}
+
+/// A limit's window in words.
+fn in_window(limit: &LimitWalk, window: &WindowWalk, whose: &str) -> String {
+    let kind = if window.used_before.is_some() { "a sliding window" } else { "each window" };
+    let most = amount(limit, limit.burst);
+    let due = format!("{most} in {kind} of {}", seconds(window.seconds));
+    let used = amount(limit, window.used);
+    let ends = seconds(window.ends_in_seconds);
+    match (limit.bucket.as_str(), window.used_before) {
+        _ if !limit.asked => due,
+        ("own" | "shared", None) => format!("{due}; {whose}: {used} of {most} used, the window ends in {ends}"),
+        ("own" | "shared", Some(before)) => {
+            let before = amount(limit, before);
+            format!(
+                "{due}; {whose}: {used} used in the window that ends in {ends}, {before} in the one before; room for {}",
+                room(limit)
+            )
+        }
+        _ => format!("{due}; {whose}"),
     }
 }
 

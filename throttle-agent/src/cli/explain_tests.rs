@@ -10,6 +10,8 @@ fn limit(name: &str, room: u64, refusal: bool) -> LimitWalk {
         limit: name.to_owned(),
         asked: true,
         unit: "connections".to_owned(),
+        algorithm: "token-bucket".to_owned(),
+        window: None,
         rate_per_second: Some(50.0),
         open: None,
         burst: 100,
@@ -128,4 +130,25 @@ fn open_connections_are_counted_and_wait_for_one_to_close() {
     let page = render(&full, Paint::PLAIN);
     assert!(page.contains("is refused by limit open, and its sender told so, until one of its connections closes\n"));
     assert!(page.contains("  open                connections of 203.0.113.7: 50 of 50 open\n"), "{page}");
+}
+
+#[test]
+fn a_window_is_told_by_what_is_used_of_it_and_when_it_ends() {
+    let window = |used_before| {
+        let ends_at = "2026-11-24T14:03:33.3Z".parse().unwrap();
+        Some(WindowWalk { seconds: 60.0, ends_at, ends_in_seconds: 12.0, used: 37, used_before })
+    };
+    let fixed = LimitWalk { window: window(None), ..limit("fixed", 63, false) };
+    assert_eq!(
+        bucket(&fixed),
+        "100 in each window of 1 min; the bucket of 203.0.113.7: 37 of 100 used, the window ends in 12 s"
+    );
+    let sliding = LimitWalk { window: window(Some(80)), ..limit("sliding", 47, false) };
+    assert_eq!(
+        bucket(&sliding),
+        "100 in a sliding window of 1 min; the bucket of 203.0.113.7: 37 used in the window that ends in 12 s, 80 in the one \
+         before; room for 47 of 100"
+    );
+    let leaky = LimitWalk { algorithm: "leaky-bucket".to_owned(), ..limit("leaky", 0, true) };
+    assert!(bucket(&leaky).starts_with("50/s, no burst; "), "{}", bucket(&leaky));
 }

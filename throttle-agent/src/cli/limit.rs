@@ -11,7 +11,7 @@ use throttle_agent::{
 };
 use throttle_common::{
     connections,
-    words::{Action, Overflow, Per, Unit},
+    words::{Action, Algorithm, Overflow, Per, Unit},
 };
 
 use super::{
@@ -54,6 +54,7 @@ Examples:
   throttle limit set new-connections --unit connections --rate 50/min --service web
   throttle limit set bandwidth --unit bytes --rate 10Mbit/s --burst 256KiB
   throttle limit set packets --unit packets --rate 1000/s --action reject --prefix-v4 24
+  throttle limit set logins --unit connections --rate 100/hour --algorithm sliding-window --service web
   throttle limit set open --service web --concurrent 50 --action reject
   throttle limit set tenants --unit connections --rate 500/s --per tenant
   throttle limit set packets --observe";
@@ -73,6 +74,10 @@ pub(crate) struct Set {
     /// How many connections may be open at once
     #[arg(long, value_name = "COUNT", value_parser = whole(1, connections::MOST), allow_hyphen_values = true)]
     concurrent: Option<u32>,
+    /// How it decides: a token bucket, a leaky one without a burst, or windows as long as the rate's period; by default
+    /// `token-bucket`, with --concurrent `concurrency`
+    #[arg(long, value_parser = word::<Algorithm>())]
+    algorithm: Option<Algorithm>,
     /// Who shares what it allows: each source by itself, a tenant's sources, all of the service, or all of the host; by
     /// default `source`
     #[arg(long, value_parser = word::<Per>())]
@@ -170,9 +175,18 @@ impl Set {
         };
         if self.rate.is_some() {
             (limit.rate, limit.concurrent) = (self.rate, None);
+            if limit.algorithm == Algorithm::Concurrency {
+                limit.algorithm = Algorithm::TokenBucket;
+            }
         }
         if self.concurrent.is_some() {
             (limit.unit, limit.rate, limit.burst, limit.concurrent) = (Unit::Connections, None, None, self.concurrent);
+            limit.algorithm = Algorithm::Concurrency;
+        }
+        if let Some(algorithm) = self.algorithm {
+            // Only a token bucket has a burst.
+            limit.burst = limit.burst.filter(|_| algorithm == Algorithm::TokenBucket);
+            limit.algorithm = algorithm;
         }
         if self.unit.is_some_and(|unit| unit != limit.unit) && self.rate.is_none() {
             return Err(Failure::Usage(

@@ -108,6 +108,7 @@ fn a_limit_is_shown_with_what_the_policy_leaves_out() {
 limit       new
 counts      connections of service web
 admits      50/min and 50 (by default) at once, for each source
+algorithm   token-bucket
 refuses by  drop, mode enforce
 ipv4        a source is a /32; 8913 of 262k places busy (3.4 %), 197k of them open to any source; a flood of 24.9k/s fills those
             a source without a place: shares the bucket of its /24

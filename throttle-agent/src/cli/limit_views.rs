@@ -8,7 +8,7 @@ use throttle_agent::{
 };
 use throttle_common::{
     table::{OPEN_WAYS, WAYS},
-    words::{Overflow, Per, Unit},
+    words::{Algorithm, Overflow, Per, Unit},
 };
 
 use super::{
@@ -23,6 +23,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
         "LIMIT",
         "SERVICE",
         "UNIT",
+        "ALGORITHM",
         ">RATE",
         ">BURST",
         "ACTION",
@@ -35,6 +36,9 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
         ">BUSY V6",
         ">OPEN",
     ]);
+    // Where all are as they are by default, their rates and numbers say enough.
+    let plain =
+        limits.iter().all(|view| matches!(view.limit.algorithm, Algorithm::TokenBucket | Algorithm::Concurrency));
     for view in limits {
         let LimitView { limit, tallies, .. } = view;
         let some = |tally: u64, tone| Cell::new(if tally == 0 { String::new() } else { count(tally) }, tone);
@@ -43,6 +47,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
             limit.name.as_str().into(),
             limit.service.as_deref().unwrap_or_default().into(),
             limit.unit.name().into(),
+            if plain { "" } else { limit.algorithm.name() }.into(),
             limit.allowance().into(),
             burst(view).into(),
             limit.action.name().into(),
@@ -89,10 +94,16 @@ pub(crate) fn describe(view: &LimitView) -> String {
     line(
         "admits",
         match (limit.rate, limit.per) {
-            (Some(rate), per) => format!("{rate} and {}{default} at once, for {}", burst(view), sharers(per)),
+            (Some(rate), per) => match limit.algorithm {
+                Algorithm::LeakyBucket => format!("{rate} and no burst, for {}", sharers(per)),
+                Algorithm::FixedWindow => format!("{rate} in each window of that time, for {}", sharers(per)),
+                Algorithm::SlidingWindow => format!("{rate} in a window that slides, for {}", sharers(per)),
+                _ => format!("{rate} and {}{default} at once, for {}", burst(view), sharers(per)),
+            },
             (None, per) => format!("{} connections open at once, for {}", burst(view), sharers(per)),
         },
     );
+    line("algorithm", limit.algorithm.name().to_owned());
     line("refuses by", format!("{}, mode {}", limit.action.name(), limit.mode.name()));
     for region in &view.regions {
         let RegionLoad { family, prefix, aggregate, slots, busy, forecast, .. } = region;

@@ -5,16 +5,17 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use throttle_common::{
-    gcra::{TICKS_PER_NANO, Ticks},
+    gcra::{self, TICKS_PER_NANO, Ticks},
     packet::{Family, Packet, protocol},
     records::{self, Address, Limit, Service},
-    words::{Outcome, Per, Unit},
+    words::{Algorithm, Outcome, Per, Unit},
 };
 
 use super::{Control, kernel};
 use crate::{
     api::wire::{
         AskedPacket, BlockedBy, ExplainQuery, Explanation, LimitWalk, Problem, ProblemKind, Standing, TenantOf, Walk,
+        WindowWalk,
     },
     datapath::explain::{Bucket, Explained, Weighed, packet},
     policy::{Mode, Protocol, sources::FOR_EVER},
@@ -121,9 +122,17 @@ impl Control {
                 .limits
                 .iter()
                 .map(|it| LimitWalk {
+                    window: it.window.map(|window| WindowWalk {
+                        seconds: seconds(it.record.window),
+                        ends_at: self.clock.wall(window.ends_at),
+                        ends_in_seconds: (window.ends_at - now) as f64 / 1e9,
+                        used: units(&it.record, window.used),
+                        used_before: it.record.is_sliding().then(|| units(&it.record, window.before)),
+                    }),
                     passes_at: moment(it.passes_at),
                     passes_in_seconds: rest(it.passes_at),
                     shared_by: shared_by(&it.record, &explained),
+                    debt_seconds: full_in(&it.record, gcra::ticks(now), it.debt),
                     ..limit_walk(it, query.address.to_canonical(), packet.family)
                 })
                 .collect(),
@@ -215,6 +224,8 @@ fn limit_walk(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
         limit: records::name_str(&record.name).to_owned(),
         asked: it.asked,
         unit: Unit::from_number(record.unit).map_or("", Unit::name).to_owned(),
+        algorithm: Algorithm::from_number(record.algorithm).map_or("", Algorithm::name).to_owned(),
+        window: None,
         rate_per_second: (!concurrency).then(|| 1e9 * TICKS_PER_NANO as f64 / unit_price(record)),
         open: concurrency.then(|| units(record, *debt)),
         burst: units(record, record.depth),
@@ -230,15 +241,28 @@ fn limit_walk(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
         }
         .to_owned(),
         room: units(record, record.depth.saturating_sub(*debt)),
-        debt_seconds: if concurrency { 0.0 } else { seconds(*debt) },
+        debt_seconds: 0.0,
         refusal: it.refusal.map(|reason| reason.name().to_owned()),
         passes_at: None,
         passes_in_seconds: None,
     }
 }
 
+/// How long until a bucket that owes `debt` is full again, in seconds, if nothing is charged: where windows count, until
+/// they end, at most. Open connections close when they do, and say 0.
+pub(super) fn full_in(limit: &Limit, now: Ticks, debt: Ticks) -> f64 {
+    let ends = limit.reading(now).wrapping_add(limit.window).wrapping_sub(now);
+    match Algorithm::from_number(limit.algorithm) {
+        Some(Algorithm::Concurrency) => 0.0,
+        _ if debt == 0 => 0.0,
+        Some(Algorithm::FixedWindow) => seconds(ends),
+        Some(Algorithm::SlidingWindow) => seconds(ends + limit.window),
+        _ => seconds(debt),
+    }
+}
+
 /// A span in seconds.
-pub(super) fn seconds(span: Ticks) -> f64 {
+fn seconds(span: Ticks) -> f64 {
     span as f64 / (1e9 * TICKS_PER_NANO as f64)
 }
 

@@ -173,8 +173,12 @@ impl Control {
 
     fn table(&self) -> Table {
         let layout = self.datapath.layout();
-        let used =
-            layout.limits.iter().flat_map(|held| held.record.regions()).map(|(_, region)| u64::from(region.sets)).sum();
+        let used = layout
+            .limits
+            .iter()
+            .flat_map(|held| held.record.regions())
+            .map(|(_, region)| u64::from(region.extent()))
+            .sum();
         Table { sets: layout.sets.into(), sets_used: used, bytes: u64::from(layout.sets) * SET_BYTES }
     }
 

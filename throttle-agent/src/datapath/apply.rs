@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result};
 use throttle_common::{
     gcra::{self, Ticks},
-    records::{Limit, Policy, Region, Service},
+    records::{Policy, Region, Service},
     table,
 };
 
@@ -99,7 +99,7 @@ impl Datapath {
             self.owed.grace = false;
         }
         while let Some(region) = self.owed.freed.last() {
-            clear(&self.tables, region.base, region.sets)?;
+            clear(&self.tables, region.base, region.extent())?;
             self.owed.freed.pop();
         }
         Ok(())
@@ -108,17 +108,19 @@ impl Datapath {
     /// Expresses the debts of a region anew. Right after the flip: what is charged at the new price before its slot is
     /// visited is scaled too, which touches only the packets of the milliseconds that the visit takes. The clock is read
     /// every few microseconds, because the time since a reading counts as debt.
-    fn reprice(&self, Reprice { region, scale }: &Reprice) {
+    fn reprice(&self, Reprice { limit, region, scale }: &Reprice) {
         const BETWEEN_READINGS: usize = 256;
-        let scale_all = |all: &[AtomicU64], words: usize| {
+        let scale_all = |all: &[AtomicU64], words: usize, of: usize| {
             for chunk in all.chunks(BETWEEN_READINGS) {
-                let now = gcra::ticks(self.now());
+                let now = limit.readings(gcra::ticks(self.now()))[of];
                 chunk.iter().skip(words - 1).step_by(words).for_each(|tat| rescale(tat, now, scale));
             }
         };
-        // Of a slot's two words the second is the bucket.
-        scale_all(self.tables.buckets.run(region.base, region.sets), 2);
-        scale_all(self.tables.aggregates.run(region.base, region.sets), 1);
+        for (of, base) in (0..).zip((region.base..region.base + region.extent()).step_by(region.sets.max(1) as usize)) {
+            // Of a slot's two words the second is the bucket.
+            scale_all(self.tables.buckets.run(base, region.sets), 2, of);
+            scale_all(self.tables.aggregates.run(base, region.sets), 1, of);
+        }
     }
 
     /// After an agent died within [`Datapath::apply`]: waits for what may still be under the spare generation, clears
@@ -136,9 +138,9 @@ impl Datapath {
     /// years, and for two days before that what was not charged since the boot would look like a debt.
     pub fn bound_debts(&self) {
         let buckets = self.limits().into_iter().map(|held| held.record).filter(|limit| !limit.is_concurrency());
-        for Limit { v4, v6, depth, .. } in buckets {
-            for region in [v4, v6] {
-                self.reprice(&Reprice { region, scale: Scale::within(depth) });
+        for limit in buckets {
+            for region in [limit.v4, limit.v6] {
+                self.reprice(&Reprice { limit, region, scale: Scale::within(limit.depth) });
             }
         }
     }

@@ -59,8 +59,10 @@ impl Datapath {
     }
 
     fn usage(&self, limit: &Limit, region: &Region) -> Use {
-        let slots = self.tables.buckets.run(region.base, region.sets);
-        let aggregates = self.tables.aggregates.run(region.base, region.sets);
+        // Where buckets have two words, the second ones lie behind.
+        let second = region.base + (region.extent() - region.sets);
+        let slots = [region.base, second].map(|base| self.tables.buckets.run(base, region.sets));
+        let aggregates = [region.base, second].map(|base| self.tables.aggregates.run(base, region.sets));
         Use {
             // Of a slot's two words the second is the bucket.
             busy: self.count_busy(limit, slots, 2),
@@ -74,15 +76,19 @@ impl Datapath {
     ///
     /// The clock is read again every few microseconds: a bucket that owes a millisecond would else be counted though it
     /// was charged after the scan began, together with all that were full again by then.
-    fn count_busy(&self, limit: &Limit, all: &[AtomicU64], words: usize) -> u64 {
+    fn count_busy(&self, limit: &Limit, [first, second]: [&[AtomicU64]; 2], words: usize) -> u64 {
         const BETWEEN_READINGS: usize = 256;
-        let busy = |chunk: &[AtomicU64]| {
-            let now = limit.reading(gcra::ticks(self.now()));
-            let buckets = chunk.iter().skip(words - 1).step_by(words);
-            let tats = buckets.map(|bucket| bucket.load(Ordering::Relaxed));
-            tats.filter(|&tat| !table::is_lock(tat) && gcra::debt(tat, now) > 0).count() as u64
+        let owes = |bucket: &AtomicU64, now: Ticks| {
+            let tat = bucket.load(Ordering::Relaxed);
+            !table::is_lock(tat) && gcra::debt(tat, now) > 0
         };
-        all.chunks(BETWEEN_READINGS).map(busy).sum()
+        let busy = |(first, second): (&[AtomicU64], &[AtomicU64])| {
+            let now = limit.readings(gcra::ticks(self.now()));
+            let buckets = first.iter().zip(second).skip(words - 1).step_by(words);
+            let sliding = limit.is_sliding();
+            buckets.filter(|(first, second)| owes(first, now[0]) || (sliding && owes(second, now[1]))).count() as u64
+        };
+        first.chunks(BETWEEN_READINGS).zip(second.chunks(BETWEEN_READINGS)).map(busy).sum()
     }
 
     /// What a limit remembers of a source that would send `units` next. `None` where the limit does not touch its

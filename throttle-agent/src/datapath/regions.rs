@@ -18,6 +18,8 @@ use crate::policy::{Compiled, HeldLimit};
 /// A region whose buckets are kept while its limit's price or depth changes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Reprice {
+    /// The limit as it is from now on; of it, what its clock reads counts here.
+    pub(super) limit: Limit,
     pub(super) region: Region,
     pub(super) scale: Scale,
 }
@@ -76,7 +78,7 @@ pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
                 // Connections stay open, however few are allowed from now on.
                 Some(new) if new.is_concurrency() => {}
                 Some(new) if new.price != old.record.price || new.depth < old.record.depth => {
-                    plan.repriced.push(Reprice { region, scale: Scale::between(&old.record, new) });
+                    plan.repriced.push(Reprice { limit: *new, region, scale: Scale::between(&old.record, new) });
                 }
                 Some(_) => {}
                 None => plan.freed.push(region),
@@ -98,12 +100,17 @@ pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
 }
 
 pub(super) fn keeps(old: &Limit, new: &Limit, family: Family) -> bool {
-    let alike = old.unit == new.unit && old.per == new.per && old.is_concurrency() == new.is_concurrency();
+    // What a bucket holds depends on the clock: one that flows, one that stands still, or windows of a length. Those that
+    // slide have regions of their own kind.
+    let alike = old.unit == new.unit
+        && old.per == new.per
+        && old.is_concurrency() == new.is_concurrency()
+        && old.window == new.window;
     old.name == new.name && alike && old.region(family) == new.region(family)
 }
 
 fn overlap(a: &Region, b: &Region) -> bool {
-    a.base < b.base + b.sets && b.base < a.base + a.sets
+    a.base < b.base + b.extent() && b.base < a.base + a.extent()
 }
 
 /// The sets that belong to no limit, as first and count: they hold no buckets.
@@ -116,7 +123,7 @@ pub(super) fn unused(held: &[HeldLimit], sets: u32) -> Vec<(u32, u32)> {
         if region.base > end {
             unused.push((end, region.base - end));
         }
-        end = end.max(region.base + region.sets);
+        end = end.max(region.base + region.extent());
     }
     if sets > end {
         unused.push((end, sets - end));
@@ -145,6 +152,8 @@ pub(super) fn check(policy: &Compiled, sets: u32) -> Result<()> {
         ensure!(u32::from(*number) < MAX_LIMITS, "limit {name}: its number {number} is beyond the last");
         ensure!(policy.limits[..place].iter().all(|(other, _)| other != number), "limit {name}: its number is taken");
         ensure!(limit.price.mantissa > 0 && limit.depth <= MAX_DEPTH, "limit {name}: its price or depth is impossible");
+        let windows = limit.window == 0 || (limit.depth..=MAX_DEPTH).contains(&limit.window);
+        ensure!(windows && (!limit.is_sliding() || limit.window != 0), "limit {name}: its window is impossible");
         for (family, bits) in [(Family::V4, 32), (Family::V6, 128)] {
             let region = limit.region(family);
             if region.sets == 0 {
@@ -153,7 +162,11 @@ pub(super) fn check(policy: &Compiled, sets: u32) -> Result<()> {
             let shared = limit.is_shared() && limit.v4 == limit.v6;
             let prefixes = (1..=bits).contains(&region.prefix) && (1..=bits.min(64)).contains(&region.aggregate);
             ensure!(prefixes || shared, "limit {name}: its prefixes are impossible");
-            let end = region.base.checked_add(region.sets);
+            ensure!(
+                limit.is_sliding() == (region.doubled == 1) && region.doubled <= 1,
+                "limit {name}: its buckets have another number of words than its algorithm needs"
+            );
+            let end = region.base.checked_add(region.extent());
             ensure!(end.is_some_and(|end| end <= sets), "limit {name}: its region is beyond the table of {sets} sets");
             if let Some((_, other)) = taken.iter().find(|(other, _)| overlap(other, region))
                 && !(shared && *other == name)

@@ -1,9 +1,9 @@
-use throttle_common::records::name_bytes;
+use throttle_common::{gcra, records::name_bytes, windows};
 
 use super::*;
 
 fn region(base: u32, sets: u32) -> Region {
-    Region { base, sets, prefix: 32, aggregate: 24, padding: [0; 2] }
+    Region { base, sets, prefix: 32, aggregate: 24, doubled: 0, padding: 0 }
 }
 
 fn limit(name: &str, per_second: u64, base: u32) -> Limit {
@@ -11,6 +11,7 @@ fn limit(name: &str, per_second: u64, base: u32) -> Limit {
     Limit {
         price,
         depth: price.depth(per_second).unwrap(),
+        window: 0,
         v4: region(base, 10),
         v6: Region::default(),
         unit: 0,
@@ -19,7 +20,8 @@ fn limit(name: &str, per_second: u64, base: u32) -> Limit {
         observe: 0,
         algorithm: 0,
         per: 0,
-        padding: [0; 2],
+        window_shift: 0,
+        padding: 0,
         name: name_bytes(name),
     }
 }
@@ -55,6 +57,34 @@ fn another_unit_in_the_same_place_is_another_region() {
     let old = limit("a", 10, 0);
     let new = Limit { unit: 1, ..old };
     assert!(plan(&[held(0, old)], &[(0, new)]).is_err());
+}
+
+#[test]
+fn what_a_window_has_used_means_nothing_to_another_one_or_to_a_bucket() {
+    let windowed = |seconds: u64, base| {
+        let window = gcra::ticks(seconds * 1_000_000_000);
+        let (price, depth) = windows::price(100, window).unwrap();
+        let algorithm = throttle_common::words::Algorithm::FixedWindow as u8;
+        Limit { price, depth, window, algorithm, ..limit("a", 10, base) }
+    };
+    let (minute, bucket) = (windowed(60, 0), limit("a", 10, 0));
+    for (old, new) in [(bucket, windowed(60, 20)), (minute, limit("a", 10, 20)), (minute, windowed(61, 20))] {
+        assert_eq!(plan(&[held(0, old)], &[(0, new)]).unwrap().freed, [old.v4]);
+    }
+    assert!(plan(&[held(0, bucket)], &[(0, minute)]).is_err(), "in the same place");
+    // Of the same window, another amount: as many are used as before.
+    let (price, depth) = windows::price(200, minute.window).unwrap();
+    let more = Limit { price, depth, ..minute };
+    let repriced = plan(&[held(0, minute)], &[(0, more)]).unwrap().repriced;
+    assert_eq!(repriced[0].scale.debt(70 * minute.price.cost(1)), 70 * price.cost(1));
+}
+
+#[test]
+fn second_words_belong_to_the_region() {
+    let doubled = Region { doubled: 1, ..region(0, 10) };
+    assert!(overlap(&doubled, &region(19, 1)) && !overlap(&doubled, &region(20, 1)));
+    let sliding = Limit { v4: doubled, ..limit("a", 10, 0) };
+    assert_eq!(unused(&[held(0, sliding)], 30), [(20, 10)]);
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub struct Talker {
     /// What its bucket owes at the instant at which it was read.
     pub debt: Ticks,
     /// When its bucket is full again, as the slot has it: between two looks this grows by what was charged, plus the
-    /// time for which the bucket was full.
+    /// time for which the bucket was full, or, of a window, what it had left.
     pub full_at: Ticks,
 }
 
@@ -88,11 +88,21 @@ impl Datapath {
         };
         let mut held = Held { most, heap: BinaryHeap::with_capacity(most + 1) };
         let mut busy = 0;
-        for chunk in self.tables.buckets.run(region.base, region.sets).chunks(BETWEEN_READINGS) {
-            let now = limit.reading(gcra::ticks(self.now()));
-            for slot in chunk.chunks_exact(2) {
-                let full_at = slot[1].load(Ordering::Relaxed);
-                let debt = if table::is_lock(full_at) { 0 } else { gcra::debt(full_at, now) };
+        // Where buckets have two words, the second ones lie behind.
+        let second = region.base + (region.extent() - region.sets);
+        let [first, second] = [region.base, second].map(|base| self.tables.buckets.run(base, region.sets));
+        for (chunk, beside) in first.chunks(BETWEEN_READINGS).zip(second.chunks(BETWEEN_READINGS)) {
+            let now = gcra::ticks(self.now());
+            let (reading, window) = (limit.reading(now), limit.is_sliding().then(|| limit.sliding(now)));
+            for (slot, beside) in chunk.chunks_exact(2).zip(beside.chunks_exact(2)) {
+                let mut full_at = slot[1].load(Ordering::Relaxed);
+                let mut weight = 0;
+                if let Some(window) = window {
+                    let before;
+                    (full_at, before) = window.turn(full_at, beside[1].load(Ordering::Relaxed));
+                    weight = window.weight(before);
+                }
+                let debt = weight + if table::is_lock(full_at) { 0 } else { gcra::debt(full_at, reading) };
                 if debt > 0 {
                     busy += 1;
                     held.offer(debt, full_at, &slot[0]);

@@ -7,7 +7,7 @@ use super::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, fmt};
-use throttle_common::words::Unit;
+use throttle_common::words::{Algorithm, Unit};
 use utoipa::ToSchema;
 
 /// One difference. Services, tenants and limits are told by their names, sources by their prefixes; their order is nothing.
@@ -127,6 +127,9 @@ fn said(kind: &str, entry: &Value) -> Value {
         let limit = Limit::new("", Unit::Packets, Rate::per_second(1));
         silent = table(serde_json::to_value(limit).expect("a limit has only string keys"));
         silent.retain(|field, _| !["unit", "rate"].contains(&field.as_str()));
+        if entry.get("concurrent").is_some() {
+            silent.insert("algorithm".to_owned(), Algorithm::Concurrency.name().into());
+        }
     }
     unlike(entry, &Value::Object(silent))
 }

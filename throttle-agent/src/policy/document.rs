@@ -11,7 +11,7 @@ use super::{
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
-use throttle_common::words::{Action, Fate, Overflow, Per, Reason, Unit};
+use throttle_common::words::{Action, Algorithm, Fate, Overflow, Per, Reason, Unit};
 use utoipa::ToSchema;
 
 /// What a host enforces, and how.
@@ -133,12 +133,18 @@ pub struct Limit {
     /// How many connections it may have open at once. Either this or `rate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrent: Option<u32>,
+    /// How it decides: by a `token-bucket`, a `leaky-bucket` without a burst, in a `fixed-window` or a `sliding-window` as
+    /// long as the rate's period; `concurrency` with `concurrent`. Default `token-bucket`.
+    #[serde(default = "default::algorithm", with = "word")]
+    #[schema(schema_with = word::schema::<Algorithm>)]
+    pub algorithm: Algorithm,
     /// Who shares what it allows: each `source` by itself, the sources of a `tenant`, all of the `service`, or all of the
     /// `host`. Default `source`.
     #[serde(default = "default::per", with = "word")]
     #[schema(schema_with = word::schema::<Per>)]
     pub per: Per,
-    /// What it may do at once. Default: the amount that the rate names, for bytes at least 64 KiB.
+    /// What it may do at once, where it is a token bucket. Default: the amount that the rate names, for bytes at least 64
+    /// KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<Quantity>,
     /// `drop` refuses without a word; `reject` tells the sender. Default `drop`.
@@ -159,8 +165,8 @@ pub struct Limit {
     /// The bits of an address that make an aggregate, less than `prefix` and at most 64. Default 24 and 48.
     #[serde(default = "default::aggregate")]
     pub aggregate: Lengths,
-    /// How many sources of each family to have room for, at 24 bytes of kernel memory each. `throttle policy check`
-    /// shows the flood that fills it. Default 196608.
+    /// How many sources of each family to have room for, at 24 bytes of kernel memory each, 48 where windows slide.
+    /// `throttle policy check` shows the flood that fills it. Default 196608.
     #[serde(default = "default::sources")]
     pub sources: u32,
 }
@@ -210,12 +216,15 @@ pub struct Events {
 
 /// What a field is where the document is silent.
 pub(in crate::policy) mod default {
-    use super::{Action, Lengths, Mode, Overflow, Per, Rate, Span};
+    use super::{Action, Algorithm, Lengths, Mode, Overflow, Per, Rate, Span};
 
     pub(crate) const fn idle_after() -> Span {
         Span::of_seconds(15 * 60)
     }
 
+    pub(crate) const fn algorithm() -> Algorithm {
+        Algorithm::TokenBucket
+    }
     pub(crate) const fn per() -> Per {
         Per::Source
     }
@@ -253,7 +262,8 @@ impl Limit {
 
     /// A limit on open connections that says only what it must.
     pub fn concurrent(name: impl Into<String>, connections: u32) -> Self {
-        Self { concurrent: Some(connections), ..Self::unbounded(name.into(), Unit::Connections) }
+        let algorithm = Algorithm::Concurrency;
+        Self { concurrent: Some(connections), algorithm, ..Self::unbounded(name.into(), Unit::Connections) }
     }
 
     fn unbounded(name: String, unit: Unit) -> Self {
@@ -263,6 +273,7 @@ impl Limit {
             unit,
             rate: None,
             concurrent: None,
+            algorithm: default::algorithm(),
             per: default::per(),
             burst: None,
             action: default::action(),
@@ -278,6 +289,13 @@ impl Limit {
     pub fn burst_units(&self) -> u64 {
         const SMALLEST_DEFAULT: u64 = 64 << 10;
         let due = self.rate.map_or_else(|| self.concurrent.unwrap_or_default().into(), |rate| rate.units(self.unit));
+        match (self.algorithm, self.unit) {
+            // One unit; of bytes, one of the largest frames, such as devices make of several that they join.
+            (Algorithm::LeakyBucket, Unit::Bytes) => return SMALLEST_DEFAULT,
+            (Algorithm::LeakyBucket, _) => return 1,
+            (Algorithm::FixedWindow | Algorithm::SlidingWindow, _) => return due,
+            (Algorithm::TokenBucket | Algorithm::Concurrency, _) => {}
+        }
         match (self.burst, self.unit) {
             (Some(burst), Unit::Bytes) => u64::try_from(burst.bits() / 8).unwrap_or(u64::MAX),
             (Some(burst), _) => burst.amount(),

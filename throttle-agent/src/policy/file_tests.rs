@@ -13,7 +13,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::Path,
 };
-use throttle_common::words::{Action, Overflow, Unit};
+use throttle_common::words::{Action, Algorithm, Overflow, Unit};
 
 #[test]
 fn every_wrong_file_is_refused_with_its_own_message() {
@@ -153,8 +153,19 @@ fn limits() -> impl Strategy<Value = Limit> {
         |((unit, action, overflow, enforce), amount, burst, ipv4, ipv6, sources)| {
             let rate = Rate { quantity: Quantity::bare(amount), per: Period::Second };
             let limit = Limit::new("", Unit::ALL[unit], rate);
+            let algorithms =
+                [Algorithm::TokenBucket, Algorithm::LeakyBucket, Algorithm::FixedWindow, Algorithm::SlidingWindow];
+            let algorithm = match algorithms[sources as usize % 4] {
+                Algorithm::TokenBucket => Algorithm::TokenBucket,
+                // A window, or a largest frame, that is too small is another test's.
+                _ if limit.unit == Unit::Bytes => Algorithm::TokenBucket,
+                other => other,
+            };
             Limit {
-                burst: enforce.then_some(Quantity::bare(burst)).filter(|_| amount > 1),
+                burst: enforce
+                    .then_some(Quantity::bare(burst))
+                    .filter(|_| amount > 1 && algorithm == Algorithm::TokenBucket),
+                algorithm,
                 action: Action::ALL[action],
                 overflow: Overflow::ALL[overflow],
                 mode: if enforce { Mode::Enforce } else { Mode::Observe },

@@ -2,7 +2,9 @@
 //!
 //! A packet of a new source keeps a slot busy for as long as it costs. In each set three slots are open to any source,
 //! and a flood from random addresses falls on the sets evenly: each is a loss system with Poisson arrivals, three
-//! servers and no queue (Erlang 1917). What finds no place meets the limit's overflow rule.
+//! servers and no queue (Erlang 1917). A window keeps all its slots until it ends, one that slides until the next has
+//! ended: there each window is a draw of new sources for the slots that the one before has left. What finds no place
+//! meets the limit's overflow rule.
 
 use super::layout::Compiled;
 use serde::{Deserialize, Serialize, Serializer};
@@ -12,7 +14,7 @@ use throttle_common::{
     packet::Family,
     records::{Limit, name_str},
     table::{OPEN_WAYS, WAYS},
-    words::{Overflow, Unit},
+    words::{Algorithm, Overflow, Unit},
 };
 use utoipa::ToSchema;
 
@@ -31,6 +33,10 @@ pub struct Forecast {
     #[serde(with = "super::word")]
     #[schema(schema_with = super::word::schema::<Unit>)]
     pub unit: Unit,
+    /// How it decides: in windows a slot is busy until the window ends, or, where they slide, the next one.
+    #[serde(with = "super::word")]
+    #[schema(schema_with = super::word::schema::<Algorithm>)]
+    pub algorithm: Algorithm,
     /// What becomes of sources without a place.
     #[serde(with = "super::word")]
     #[schema(schema_with = super::word::schema::<Overflow>)]
@@ -41,7 +47,7 @@ pub struct Forecast {
     pub family: Family,
     /// Sets of the region, of four slots each.
     pub sets: u32,
-    /// How long one packet of a new source keeps a slot busy.
+    /// How long one packet of a new source keeps a slot busy; at the beginning of a window, where it counts in such.
     pub busy_seconds: f64,
     /// The flood from ever new sources, in packets each second, at which one in a hundred finds no place.
     pub full_at: f64,
@@ -50,7 +56,8 @@ pub struct Forecast {
 /// How a region fares under a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Load {
-    /// The share of all slots that are busy, 0 to 0.75: the fourth is kept for proven sources.
+    /// The share of all slots that are busy, 0 to 0.75: the fourth is kept for proven sources. At the end of a window,
+    /// where it counts in such.
     pub occupancy: f64,
     /// The share of new sources that find no place, 0 to 1.
     pub overflow: f64,
@@ -79,32 +86,89 @@ impl Forecast {
         if sets == 0 || cost == 0 || limit.is_concurrency() || limit.is_shared() {
             return None;
         }
-        let busy_seconds = cost as f64 / (TICKS_PER_NANO as f64 * 1e9);
-        let full_at = offered_at(FULL) * f64::from(sets) / busy_seconds;
-        Some(Self { limit: name_str(&limit.name).to_owned(), unit, overflow, family, sets, busy_seconds, full_at })
+        let algorithm = Algorithm::from_number(limit.algorithm)?;
+        let busy = match algorithm {
+            Algorithm::FixedWindow => limit.window,
+            Algorithm::SlidingWindow => 2 * limit.window,
+            _ => cost,
+        };
+        let busy_seconds = busy as f64 / (TICKS_PER_NANO as f64 * 1e9);
+        let limit = name_str(&limit.name).to_owned();
+        let forecast = Self { limit, unit, algorithm, overflow, family, sets, busy_seconds, full_at: 0.0 };
+        let full_at = forecast.offered_at(FULL) * f64::from(sets) / forecast.draw_seconds();
+        Some(Self { full_at, ..forecast })
     }
 
     /// How the region fares under a flood.
     pub fn at(&self, packets_per_second: f64) -> Load {
-        let offered = packets_per_second * self.busy_seconds / f64::from(self.sets);
-        let overflow = erlang_b(offered);
-        Load { occupancy: offered * (1.0 - overflow) / WAYS as f64, overflow }
+        let offered = packets_per_second * self.draw_seconds() / f64::from(self.sets);
+        let (busy, overflow) = self.fare(offered);
+        Load { occupancy: busy / WAYS as f64, overflow }
     }
+
+    /// The time over which arrivals at a set are added up.
+    fn draw_seconds(&self) -> f64 {
+        if self.algorithm == Algorithm::SlidingWindow { self.busy_seconds / 2.0 } else { self.busy_seconds }
+    }
+
+    /// Busy slots of a set, and the share of arrivals without one, where so many arrive in [`Forecast::draw_seconds`].
+    fn fare(&self, offered: f64) -> (f64, f64) {
+        match self.algorithm {
+            Algorithm::FixedWindow => windows(offered, false),
+            Algorithm::SlidingWindow => windows(offered, true),
+            _ => {
+                let blocked = erlang_b(offered);
+                (offered * (1.0 - blocked), blocked)
+            }
+        }
+    }
+
+    /// The load at which that share is reached, by bisection: it rises everywhere.
+    fn offered_at(&self, share: f64) -> f64 {
+        let (mut low, mut high) = (0.0, 1e6);
+        for _ in 0..100 {
+            let middle = f64::midpoint(low, high);
+            if self.fare(middle).1 < share { low = middle } else { high = middle }
+        }
+        low
+    }
+}
+
+/// Busy slots of a set at the end of a window, and the share of arrivals without one, where so many arrive in a window
+/// (Poisson); `keeps` where the slots of a window are busy through the next.
+fn windows(offered: f64, keeps: bool) -> (f64, f64) {
+    if offered == 0.0 {
+        return (0.0, 0.0);
+    }
+    // The chance of each number of arrivals that leaves an open slot.
+    let mut chances = [0.0; OPEN_WAYS];
+    (0..OPEN_WAYS).fold((-offered).exp(), |chance, arrivals| {
+        chances[arrivals] = chance;
+        chance * offered / (arrivals + 1) as f64
+    });
+    // The chance that a window takes so many slots of those that are left to it.
+    let takes = |taken: usize, left: usize| match taken {
+        taken if taken < left => chances[taken],
+        taken if taken == left => 1.0 - chances[..left].iter().sum::<f64>(),
+        _ => 0.0,
+    };
+    // How many the window before has kept. Half of each step stands still, so that the chain settles whatever its period.
+    let mut kept = [0.0; OPEN_WAYS + 1];
+    kept[0] = 1.0;
+    for _ in 0..if keeps { 500 } else { 0 } {
+        let next = |taken: usize| (0..=OPEN_WAYS).map(|held| kept[held] * takes(taken, OPEN_WAYS - held)).sum::<f64>();
+        kept = std::array::from_fn(|taken| f64::midpoint(kept[taken], next(taken)));
+    }
+    let placed: f64 = (0..=OPEN_WAYS)
+        .flat_map(|held| (0..=OPEN_WAYS - held).map(move |taken| (held, taken)))
+        .map(|(held, taken)| kept[held] * takes(taken, OPEN_WAYS - held) * taken as f64)
+        .sum();
+    (if keeps { 2.0 * placed } else { placed }, (1.0 - placed / offered).max(0.0))
 }
 
 /// The share of arrivals that find all open ways of a set busy, by Erlang's B formula.
 fn erlang_b(offered: f64) -> f64 {
     (1..=OPEN_WAYS).fold(1.0, |blocked, servers| offered * blocked / (servers as f64 + offered * blocked))
-}
-
-/// The load at which [`erlang_b`] reaches `share`, by bisection: the formula rises everywhere.
-fn offered_at(share: f64) -> f64 {
-    let (mut low, mut high) = (0.0, 1e6);
-    for _ in 0..100 {
-        let middle = f64::midpoint(low, high);
-        if erlang_b(middle) < share { low = middle } else { high = middle }
-    }
-    low
 }
 
 impl fmt::Display for Forecast {
@@ -121,12 +185,18 @@ impl fmt::Display for Forecast {
         };
         write!(
             f,
-            "{} ({}): room for {} sources at once; one {packet} holds a place for {}, so a flood of {} {packet}s/s from \
+            "{} ({}): room for {} sources at once; one {packet} holds a place {}, so a flood of {} {packet}s/s from \
              ever new sources leaves 1 % of them without one: {fate}",
             self.limit,
             family(self.family),
             grouped(u64::from(self.sets) * OPEN_WAYS as u64),
-            seconds(self.busy_seconds),
+            match self.algorithm {
+                Algorithm::FixedWindow => format!("until its window of {} ends", seconds(self.draw_seconds())),
+                Algorithm::SlidingWindow => {
+                    format!("until the window of {} after its own ends", seconds(self.draw_seconds()))
+                }
+                _ => format!("for {}", seconds(self.busy_seconds)),
+            },
             grouped(rounded(self.full_at)),
         )
     }

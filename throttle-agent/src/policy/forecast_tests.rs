@@ -38,6 +38,27 @@ fn a_person_understands_it() {
     assert!(example()[1].to_string().contains("one 64-byte frame holds a place for 51.2 us"));
 }
 
+#[test]
+fn a_window_keeps_its_places_until_it_ends_and_one_that_slides_until_the_next_has_ended() {
+    // A window in which everybody finds a place, one in which few do, and what a person counts by hand: with 6 arrivals
+    // for 3 places half find none, and where the window before keeps its places, three quarters.
+    assert!(windows(0.01, false).1 < 1e-6 && windows(0.01, true).1 < 1e-5);
+    assert!((windows(1e3, false).1 - 0.997).abs() < 1e-9 && (windows(1e3, true).1 - 0.9985).abs() < 1e-9);
+    assert!((windows(1e3, false).0 - 3.0).abs() < 1e-9 && (windows(1e3, true).0 - 3.0).abs() < 1e-9);
+    let text = |algorithm: &str| {
+        let policy =
+            format!("[[limit]]\nname = \"w\"\nunit = \"packets\"\nrate = \"60/min\"\nalgorithm = \"{algorithm}\"\n");
+        let compiled = compile(&parse(&policy).unwrap(), 1, &Layout { sets: 1 << 20, ..Layout::default() }).unwrap();
+        let forecast = forecasts(&compiled).swap_remove(0);
+        assert!((forecast.at(forecast.full_at).overflow - FULL).abs() < 1e-9, "{forecast}");
+        (forecast.full_at, forecast.to_string())
+    };
+    let (bucket, fixed, sliding) = (text("leaky-bucket"), text("fixed-window"), text("sliding-window"));
+    assert!(bucket.0 > 10.0 * fixed.0 && fixed.0 > sliding.0, "{} {} {}", bucket.0, fixed.0, sliding.0);
+    assert!(fixed.1.contains("holds a place until its window of 60.0 s ends"), "{}", fixed.1);
+    assert!(sliding.1.contains("until the window of 60.0 s after its own ends"), "{}", sliding.1);
+}
+
 proptest! {
     #[test]
     fn more_flood_fills_more_and_turns_more_away(slow in 0.0..1e9f64, more in 1.0..100f64) {

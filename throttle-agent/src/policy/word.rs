@@ -3,7 +3,7 @@
 use super::fault::Fault;
 use serde::{Deserializer, Serializer, de::Error as _};
 use std::borrow::Cow;
-use throttle_common::words::{Action, Fate, Overflow, Per, Reason, Unit};
+use throttle_common::words::{Action, Algorithm, Fate, Overflow, Per, Reason, Unit};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
 /// A word of a closed list.
@@ -43,6 +43,7 @@ macro_rules! common_words {
 common_words! {
     Unit, "unit", |_| true;
     Action, "action", |_| true;
+    Algorithm, "algorithm", |_| true;
     Overflow, "overflow rule", |_| true;
     Per, "sharing", |_| true;
     Fate, "fate", |_| true;

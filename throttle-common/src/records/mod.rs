@@ -136,7 +136,7 @@ sized! {
     Control: 40,
     Policy: 136,
     Service: 112,
-    Limit: 104,
+    Limit: 112,
     Slot: 16,
     SourceEntry: 16,
     Tally: 16,

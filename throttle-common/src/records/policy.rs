@@ -7,6 +7,7 @@ use crate::{
     hash::{self, Secret},
     packet::Family,
     table::WAYS,
+    windows::{self, Sliding},
     words::{Algorithm, Per, Reason},
 };
 
@@ -81,8 +82,10 @@ pub struct Scope {
     pub limits: [u16; SCOPE_LIMITS],
     /// How many behind them are on open connections: at most [`super::CONNECTION_LIMITS`].
     pub concurrent: u16,
+    /// 1 where one of those on rates counts in windows.
+    pub windows: u16,
     /// Zero.
-    pub padding: [u16; 2],
+    pub padding: u16,
 }
 
 /// A service. The destination decides where several share a port: the first match of a candidate list wins.
@@ -117,6 +120,8 @@ pub struct Limit {
     pub price: Price,
     /// How deep a bucket is.
     pub depth: Ticks,
+    /// How long a window is; 0 where its clock flows, or stands still.
+    pub window: Ticks,
     /// Where IPv4 sources have their buckets. Where sources share them, both families' regions are the same.
     pub v4: Region,
     /// Where IPv6 sources have their buckets.
@@ -133,8 +138,10 @@ pub struct Limit {
     pub algorithm: u8,
     /// A [`crate::words::Per`].
     pub per: u8,
+    /// [`windows::shift`] of its window.
+    pub window_shift: u8,
     /// Zero.
-    pub padding: [u8; 2],
+    pub padding: u8,
     /// Its name; empty where the number is free.
     pub name: [u8; NAME],
 }
@@ -172,11 +179,19 @@ pub struct Region {
     pub prefix: u8,
     /// Bits of an address that make an aggregate: 1 to 32, or 1 to 64.
     pub aggregate: u8,
+    /// 1 where buckets have two words: then as many sets follow, and as many aggregates, with the second words of all.
+    pub doubled: u8,
     /// Zero.
-    pub padding: [u8; 2],
+    pub padding: u8,
 }
 
 impl Region {
+    /// All its sets, those with second words included, and all its aggregates.
+    #[inline(always)]
+    pub const fn extent(&self) -> u32 {
+        self.sets << self.doubled
+    }
+
     /// The key of a source in this region.
     #[inline(always)]
     pub const fn key(&self, source: Address, family: Family, secret: Secret) -> u64 {
@@ -203,10 +218,40 @@ impl Limit {
         self.algorithm == Algorithm::Concurrency as u8
     }
 
-    /// What its clock reads: that of one which counts open connections stands still.
+    /// Whether its buckets have two words.
+    #[inline(always)]
+    pub const fn is_sliding(&self) -> bool {
+        self.algorithm == Algorithm::SlidingWindow as u8
+    }
+
+    /// What its clock reads: that of one which counts open connections stands still, that of windows while one runs.
     #[inline(always)]
     pub const fn reading(&self, now: Ticks) -> Ticks {
-        if self.is_concurrency() { connections::STANDING } else { now }
+        if self.window != 0 {
+            windows::start(now, self.window)
+        } else if self.is_concurrency() {
+            connections::STANDING
+        } else {
+            now
+        }
+    }
+
+    /// What its clock reads for each of the two words of a bucket, of which the one that counts is first or second; see
+    /// [`crate::turns`]. Where buckets have one word, both are [`Limit::reading`].
+    pub const fn readings(&self, now: Ticks) -> [Ticks; 2] {
+        let reads = self.reading(now);
+        if !self.is_sliding() {
+            return [reads; 2];
+        }
+        let before = reads.wrapping_sub(self.window);
+        let (first, second) = self.sliding(now).turn(reads, before);
+        [first, second]
+    }
+
+    /// Its windows at an instant, where they slide.
+    #[inline(always)]
+    pub const fn sliding(&self, now: Ticks) -> Sliding {
+        Sliding::at(now, self.window, self.window_shift)
     }
 
     /// Where the bucket of a source lies: its key and its set. `None` where the limit does not touch its family, or its

@@ -2,7 +2,7 @@
 
 use throttle_common::{
     gcra::{self, Ticks},
-    limits::{self, Charge, Question, Table, overflow},
+    limits::{self, Charge, Question, SLIDING, Table, overflow, reading},
     proven::Claim,
     records::{Limit, Slot},
     table::{Check, Commit, Look, Set, TRIES, WAYS, commit},
@@ -17,32 +17,73 @@ use crate::{
 
 /// Makes the charge that was noted. What changed since is looked at again; a refusal leaves nothing charged.
 #[inline(always)]
-pub fn settle(limit: &Limit, question: &Question, clock: &mut Clock, charge: &mut Charge) -> Option<Reason> {
-    let way = charge.way as usize;
-    let seen = match charge.kind {
-        Charge::HELD => Check::Held { way, seen: charge.seen },
-        Charge::FREE => Check::Free { way, seen: charge.seen },
-        Charge::AGGREGATE => return settle_aggregate(limit, clock, charge),
-        _ => return None,
-    };
-    let set = Maps.set(charge.place)?;
-    match commit(&set, &question.request(charge, limit, clock), seen) {
+pub fn settle<const PACE: u8>(
+    limit: &Limit,
+    question: &Question,
+    clock: &mut Clock,
+    charge: &mut Charge,
+) -> Option<Reason> {
+    let Some(seen) = seen(charge) else { return settle_shared::<PACE>(limit, question, clock, charge) };
+    match commit(&Maps.set(charge.place)?, &question.request::<PACE, _>(charge, limit, clock), seen) {
         Commit::Charged(way) => {
             charge.aim(Charge::HELD, way, 0);
             None
         }
-        // Among many who share a bucket somebody is always first, and whoever lost every race would lose the next; of one
-        // source the contention is its own.
-        Commit::Contended if limit.is_shared() => {
-            charge.aim(Charge::UNCHARGED, 0, 0);
-            None
-        }
-        Commit::Exceeded | Commit::Contended => Some(limit.refusal()),
-        Commit::Full => match overflow(limit, question, &Maps, clock, charge) {
-            None if charge.kind == Charge::AGGREGATE => settle_aggregate(limit, clock, charge),
-            refusal => refusal,
-        },
+        lost @ (Commit::Exceeded | Commit::Contended) => give_up(limit, lost, charge),
+        Commit::Full => settle_shared::<PACE>(limit, question, clock, charge),
     }
+}
+
+/// Likewise, where buckets have two words; [`Commit::Full`] where what remains is for [`settle_shared`].
+#[inline(always)]
+pub fn settle_sliding(limit: &Limit, question: &Question, clock: &mut Clock, charge: &mut Charge) -> Option<Commit> {
+    let Some(seen) = seen(charge) else { return Some(Commit::Full) };
+    let request = question.request::<SLIDING, _>(charge, limit, clock);
+    let settled = commit(&question.turns(charge, limit, &Maps)?, &request, seen);
+    match settled {
+        Commit::Charged(way) => charge.aim(Charge::HELD, way, 0),
+        Commit::Contended => return give_up(limit, settled, charge).map(|_| Commit::Exceeded),
+        Commit::Exceeded | Commit::Full => {}
+    }
+    Some(settled)
+}
+
+/// What becomes of a packet whose bucket others emptied, or kept changing. Among many who share one somebody is always
+/// first, and whoever lost every race would lose the next: it is let through. Of one source the contention is its own.
+#[inline(always)]
+fn give_up(limit: &Limit, settled: Commit, charge: &mut Charge) -> Option<Reason> {
+    if matches!(settled, Commit::Contended) && limit.is_shared() {
+        charge.aim(Charge::UNCHARGED, 0, 0);
+        return None;
+    }
+    Some(limit.refusal())
+}
+
+/// What was seen of the source's set; `None` where the charge is no slot's.
+#[inline(always)]
+fn seen(charge: &Charge) -> Option<Check> {
+    let way = charge.way as usize;
+    match charge.kind {
+        Charge::HELD => Some(Check::Held { way, seen: charge.seen }),
+        Charge::FREE => Some(Check::Free { way, seen: charge.seen }),
+        _ => None,
+    }
+}
+
+/// Makes a charge that is no slot's, or whose slot is gone.
+#[inline(always)]
+pub fn settle_shared<const PACE: u8>(
+    limit: &Limit,
+    question: &Question,
+    clock: &mut Clock,
+    charge: &mut Charge,
+) -> Option<Reason> {
+    if seen(charge).is_some()
+        && let Some(reason) = overflow::<PACE, _, _>(limit, question, &Maps, clock, charge)
+    {
+        return Some(reason);
+    }
+    if charge.kind == Charge::AGGREGATE { settle_aggregate::<PACE>(limit, clock, charge) } else { None }
 }
 
 /// Takes a charge back.
@@ -50,10 +91,10 @@ pub fn settle(limit: &Limit, question: &Question, clock: &mut Clock, charge: &mu
 pub fn take_back(charge: &Charge) {
     match charge.kind {
         Charge::HELD => {
-            if let Some(set) = Maps.set(charge.place)
+            if let (Some(set), Some(words)) = (Maps.set(charge.place), Maps.set(charge.words))
                 && set.key(charge.way as usize) == charge.key
             {
-                set.refund(charge.way as usize, charge.cost);
+                words.refund(charge.way as usize, charge.cost);
             }
         }
         Charge::AGGREGATE => {
@@ -68,11 +109,12 @@ pub fn take_back(charge: &Charge) {
 
 /// Charges the aggregate. After [`TRIES`] lost races it admits uncharged: the contention is not one source's.
 #[inline(always)]
-fn settle_aggregate(limit: &Limit, clock: &mut Clock, charge: &mut Charge) -> Option<Reason> {
+fn settle_aggregate<const PACE: u8>(limit: &Limit, clock: &mut Clock, charge: &mut Charge) -> Option<Reason> {
     let cell = AGGREGATES.get_ptr_mut(charge.place)?;
+    let now = reading::<PACE, _>(charge, limit, clock);
     let mut seen = charge.seen;
     for _ in 0..TRIES {
-        let Some(next) = gcra::admit(seen, clock.ticks(), charge.cost, limit.depth) else {
+        let Some(next) = gcra::admit(seen, now, charge.cost, charge.depth) else {
             return Some(Reason::SourceOverflow);
         };
         // SAFETY: an element of the map.
@@ -111,6 +153,7 @@ impl Table for Maps {
 }
 
 /// A set of the table in map memory.
+#[derive(Clone, Copy)]
 pub struct MapSet(*mut [Slot; WAYS]);
 
 impl MapSet {

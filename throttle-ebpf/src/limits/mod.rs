@@ -8,14 +8,15 @@ mod bucket;
 
 use aya_ebpf::programs::XdpContext;
 use throttle_common::{
-    limits::{Charge, Question, outcome, weigh},
+    limits::{Charge, FLOWING, Question, SLIDING, STEPPING, outcome, overflow, seek, weigh_at},
     packet::Packet,
     records::{Limit, LimitTally, MAX_LIMITS, MAX_SERVICES, NONE, SCOPE_LIMITS, Scope, SourceEntry, Tally},
+    table::{Check, Commit},
     words::{Outcome, Reason},
 };
 
 pub use self::bucket::{MapSet, Maps};
-use self::bucket::{settle, take_back};
+use self::bucket::{settle, settle_shared, settle_sliding, take_back};
 use crate::{
     account::count,
     clock::Clock,
@@ -39,7 +40,7 @@ pub fn judge(
         let known = entry.is_some_and(SourceEntry::knows);
         let tenant = entry.map_or(NONE, |entry| entry.tenant(in_force.generation));
         let question = Question::about(packet, length, known, tenant, in_force.control.secret);
-        if scope.count == 1 && scope.concurrent == 0 {
+        if scope.count == 1 && scope.concurrent | scope.windows == 0 {
             one(in_force, scope.limits[0], &question, clock, &mut verdict);
         } else if let Some(Scratch { pending, .. }) = scratch() {
             pending.question = question;
@@ -59,8 +60,8 @@ fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, 
     let generation = in_force.generation;
     let Some(limit) = find(generation, u32::from(number)) else { return };
     let mut charge = Charge::NOTHING;
-    let refusal = match weigh(limit, question, &Maps, clock, &mut charge) {
-        None => settle(limit, question, clock, &mut charge),
+    let refusal = match weigh_at::<FLOWING, _, _>(limit, question, &Maps, clock, &mut charge) {
+        None => settle::<FLOWING>(limit, question, clock, &mut charge),
         refusal => refusal,
     };
     match refusal {
@@ -94,7 +95,13 @@ extern "C" fn several(service: u32, crowded: u32) -> u32 {
                 break;
             }
             let number = u32::from(scope.limits[index as usize]);
-            let answer = if phase == SETTLE { charge(index, number) } else { ask(index, number) };
+            let mut answer = if phase == SETTLE { charge(index, number) } else { ask(index, number) };
+            if answer == ELSEWHERE {
+                answer = if phase == SETTLE { charge_sliding(index, number) } else { ask_sliding(index, number) };
+            }
+            if answer == ELSEWHERE {
+                answer = share_sliding(phase | index, number);
+            }
             if answer & STOP != 0 {
                 spare(service, phase | index);
                 connections::conclude(service, 0);
@@ -169,6 +176,8 @@ const REJECTED: u32 = 8;
 pub const STOP: u32 = 16;
 /// Above these, the number of the reason.
 const REASON: u32 = 8;
+/// Nothing was done: it is for another function.
+const ELSEWHERE: u32 = 64;
 
 /// Weighs one limit of several: the one at `index` in its scope.
 ///
@@ -182,9 +191,41 @@ extern "C" fn ask(index: u32, number: u32) -> u32 {
     };
     let charge = &mut charges[index as usize % SCOPE_LIMITS];
     let Some(limit) = find(*generation, number) else { return ADMITTED };
+    if limit.is_sliding() {
+        return ELSEWHERE;
+    }
     charge.clear();
-    let refusal = weigh(limit, question, &Maps, &mut Clock::at(*now), charge);
+    let refusal = weigh_at::<STEPPING, _, _>(limit, question, &Maps, &mut Clock::at(*now), charge);
     answer(refusal, limit, *generation, number, charge, question)
+}
+
+/// Weighs one whose windows slide. Global functions of their own, because with [`ask`] and [`charge`], and with each other,
+/// they would need more of the stack than is left.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn ask_sliding(index: u32, number: u32) -> u32 {
+    let Some(Scratch { pending: Pending { question, now, generation, charges }, .. }) = scratch() else {
+        return ADMITTED;
+    };
+    let charge = &mut charges[index as usize % SCOPE_LIMITS];
+    let Some(limit) = find(*generation, number) else { return ADMITTED };
+    charge.clear();
+    match seek::<SLIDING, _, _>(limit, question, &Maps, &mut Clock::at(*now), charge) {
+        Some(Check::Full) => ELSEWHERE,
+        Some(Check::Exceeded) => exceeded(index, number),
+        _ => ADMITTED,
+    }
+}
+
+/// Counts that a source has used up what a limit whose windows slide allows.
+#[inline(always)]
+fn exceeded(index: u32, number: u32) -> u32 {
+    let Some(Scratch { pending: Pending { question, generation, charges, .. }, .. }) = scratch() else {
+        return ADMITTED;
+    };
+    let Some(limit) = find(*generation, number) else { return ADMITTED };
+    let charge = &mut charges[index as usize % SCOPE_LIMITS];
+    answer(Some(limit.refusal()), limit, *generation, number, charge, question)
 }
 
 /// Charges one limit of several, which was weighed. A global function like [`ask`], and not the same one: together they
@@ -197,7 +238,44 @@ extern "C" fn charge(index: u32, number: u32) -> u32 {
     };
     let charge = &mut charges[index as usize % SCOPE_LIMITS];
     let Some(limit) = find(*generation, number) else { return ADMITTED };
-    let refusal = settle(limit, question, &mut Clock::at(*now), charge);
+    if limit.is_sliding() {
+        return ELSEWHERE;
+    }
+    let refusal = settle::<STEPPING>(limit, question, &mut Clock::at(*now), charge);
+    answer(refusal, limit, *generation, number, charge, question)
+}
+
+/// Charges one whose windows slide, where its source has a slot.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn charge_sliding(index: u32, number: u32) -> u32 {
+    let Some(Scratch { pending: Pending { question, now, generation, charges }, .. }) = scratch() else {
+        return ADMITTED;
+    };
+    let charge = &mut charges[index as usize % SCOPE_LIMITS];
+    let Some(limit) = find(*generation, number) else { return ADMITTED };
+    match settle_sliding(limit, question, &mut Clock::at(*now), charge) {
+        Some(Commit::Full) => ELSEWHERE,
+        Some(Commit::Exceeded) => exceeded(index, number),
+        _ => ADMITTED,
+    }
+}
+
+/// Weighs or charges one whose windows slide, where its source has no slot.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn share_sliding(step: u32, number: u32) -> u32 {
+    let Some(Scratch { pending: Pending { question, now, generation, charges }, .. }) = scratch() else {
+        return ADMITTED;
+    };
+    let charge = &mut charges[step as usize % SCOPE_LIMITS];
+    let Some(limit) = find(*generation, number) else { return ADMITTED };
+    let clock = &mut Clock::at(*now);
+    let refusal = if step & SETTLE == 0 {
+        overflow::<SLIDING, _, _>(limit, question, &Maps, clock, charge)
+    } else {
+        settle_shared::<SLIDING>(limit, question, clock, charge)
+    };
     answer(refusal, limit, *generation, number, charge, question)
 }
 

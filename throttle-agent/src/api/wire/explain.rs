@@ -143,6 +143,24 @@ pub struct AskedPacket {
     pub opens_connection: bool,
 }
 
+/// A window, and what a source has had of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WindowWalk {
+    /// How long it is, in seconds.
+    pub seconds: f64,
+    /// When it ends.
+    #[schema(value_type = String, format = DateTime)]
+    pub ends_at: Timestamp,
+    /// How long that is, in seconds.
+    pub ends_in_seconds: f64,
+    /// Units that it has admitted.
+    pub used: u64,
+    /// Units that the window before admitted, which count for the part of it that the last `seconds` still cover; absent
+    /// where windows do not slide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_before: Option<u64>,
+}
+
 /// What one limit says of a packet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LimitWalk {
@@ -152,6 +170,12 @@ pub struct LimitWalk {
     pub asked: bool,
     /// `packets`, `bytes` or `connections`.
     pub unit: String,
+    /// How it decides, e.g. `token-bucket`.
+    #[serde(default)]
+    pub algorithm: String,
+    /// The window that runs, where it counts in such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowWalk>,
     /// Units each second that it admits in the long run; absent where it counts connections that are open.
     pub rate_per_second: Option<f64>,
     /// Connections of this source that are open, where it counts those.

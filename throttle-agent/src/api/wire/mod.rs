@@ -21,7 +21,7 @@ pub use entries::{
     PrefixesRequest, ServiceRequest, Services, Tallies, Tally, TenantRequest, Tenants, Write, Written,
 };
 pub use events::{Event, EventFilter, Gap, StreamItem};
-pub use explain::{AskedPacket, BlockedBy, ExplainQuery, Explanation, LimitWalk, Standing, TenantOf, Walk};
+pub use explain::{AskedPacket, BlockedBy, ExplainQuery, Explanation, LimitWalk, Standing, TenantOf, Walk, WindowWalk};
 pub use policy::{
     ApplyRequest, CheckReport, CheckRequest, DiffReport, History, LimitForecast, Pending, PolicyQuery, PolicyView,
     RevisionView, RollbackRequest,

@@ -60,6 +60,7 @@ pub struct Talker {
     pub debt_seconds: f64,
     /// Units that were charged since some instant, and those that would have been had the source never paused: the growth
     /// of this between two looks is what the source was admitted where it was in debt throughout, and more where not.
+    /// Where the limit counts in windows, what the one that runs has admitted: it begins anew with each.
     pub charged: f64,
     /// Its connections that are open, where the limit counts those.
     #[serde(default, skip_serializing_if = "Option::is_none")]

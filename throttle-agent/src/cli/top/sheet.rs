@@ -186,7 +186,9 @@ impl Looks {
                 .before
                 .as_ref()
                 .and_then(|top| top.talkers.iter().find(|held| held.source == it.source && held.limit == it.limit));
-            let rate = before.and_then(|held| Some((it.charged - held.charged).max(0.0) / self.seconds()?));
+            // What has become less was begun anew, with a window.
+            let grown = |held: &Talker| if it.charged < held.charged { it.charged } else { it.charged - held.charged };
+            let rate = before.and_then(|held| Some(grown(held) / self.seconds()?));
             let show: fn(f64) -> String = if it.unit == "bytes" { bytes_per_second } else { per_second };
             vec![
                 Field::text(&it.source),

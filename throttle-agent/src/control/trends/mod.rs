@@ -167,7 +167,10 @@ impl Trend {
                 grown.pop_front();
             }
         }
-        self.hour.add(&self.last);
+        // What a source used of its rate is told by how its bucket's end moves on, which windows do by themselves.
+        if self.record.window == 0 {
+            self.hour.add(&self.last);
+        }
     }
 
     /// Who carried most since the last look, where few did and were refused for it.

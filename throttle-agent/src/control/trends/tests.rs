@@ -16,11 +16,12 @@ const SECOND: u64 = 1_000_000_000;
 /// 50 packets a second, so many at once, on so many sources.
 fn limit(burst: u64, sources: u32) -> Limit {
     let price = Price::of_rate(50, SECOND, 1).unwrap();
-    let region = Region { base: 0, sets: sources / 4, prefix: 32, aggregate: 24, padding: [0; 2] };
+    let region = Region { base: 0, sets: sources / 4, prefix: 32, aggregate: 24, doubled: 0, padding: 0 };
     let empty = Region { sets: 0, ..region };
     Limit {
         price,
         depth: price.depth(burst).unwrap(),
+        window: 0,
         v4: region,
         v6: empty,
         unit: Unit::Packets as u8,
@@ -29,7 +30,8 @@ fn limit(burst: u64, sources: u32) -> Limit {
         observe: 0,
         algorithm: 0,
         per: 0,
-        padding: [0; 2],
+        window_shift: 0,
+        padding: 0,
         name: name_bytes("web"),
     }
 }

@@ -8,10 +8,10 @@ use throttle_common::{
     proven::{Claim, Line},
     records::{Limit, Policy, Slot, SourceEntry},
     table::{Look, WAYS, is_lock},
-    words::{Outcome, Reason},
+    words::{Outcome, Overflow, Reason},
 };
 
-use super::{Bucket, Foretold, Weighed};
+use super::{Bucket, Foretold, Weighed, Window};
 
 /// What the maps held when the packet was asked about.
 pub(super) struct Copy {
@@ -46,6 +46,7 @@ impl Clock for At {
 }
 
 /// A set of the copy.
+#[derive(Clone, Copy)]
 pub(super) struct Slots([Slot; WAYS]);
 
 impl Look for Slots {
@@ -123,24 +124,25 @@ impl Copy {
 
     /// What each limit says at `now`, whatever the others do.
     pub(super) fn walk(&self, now: u64) -> Vec<Weighed> {
-        let ticks = gcra::ticks(now);
         let one = |(number, record): &(u16, Limit)| {
             let (refusal, charge) = self.weigh(record, now);
-            let own = self.own(&charge, record);
-            let aggregate = if charge.overflowed() { self.aggregate(charge.place) } else { None };
-            let (bucket, tat) = match (own, aggregate) {
-                (Some(tat), _) => (Bucket::Own, tat),
-                (None, Some(tat)) => (Bucket::Shared, tat),
-                (None, None) if charge.overflowed() => (Bucket::Absent, ticks),
-                (None, None) => (Bucket::New, ticks),
+            let (bucket, words) = match self.own(&charge, record) {
+                Some(words) => (Bucket::Own, words),
+                None if charge.overflowed() => match self.shared(record) {
+                    Some(words) => (Bucket::Shared, words),
+                    None => (Bucket::Absent, [0; 2]),
+                },
+                None => (Bucket::New, [0; 2]),
             };
+            let (debt, window) = owed(record, words, now);
             Weighed {
                 number: *number,
                 record: *record,
                 asked: charge.asked() || refusal.is_some(),
                 refusal,
                 bucket,
-                debt: gcra::debt(tat, ticks),
+                debt,
+                window,
                 cost: charge.cost,
                 passes_at: first(now, self.turns(record, now), |at| self.weigh(record, at).0.is_none()),
             }
@@ -174,6 +176,7 @@ impl Copy {
             refusal: self.weigh_connection(index, now),
             bucket: if open > 0 { Bucket::Own } else { Bucket::New },
             debt: open * PLACE,
+            window: None,
             cost: PLACE,
             passes_at: first(now, moments(now), |at| self.weigh_connection(index, at).is_none()),
         }
@@ -184,15 +187,38 @@ impl Copy {
         (weigh(limit, &self.question, self, &mut At(at), &mut charge), charge)
     }
 
-    /// The source's own bucket, as `throttle_common::table::check` finds it.
-    fn own(&self, charge: &Charge, limit: &Limit) -> Option<Ticks> {
-        let set = self.set(self.question.home(limit)?.set)?.0;
-        set.iter().find(|slot| slot.key == charge.key && !is_lock(slot.tat)).map(|slot| slot.tat)
+    /// The words of the source's own bucket, as `throttle_common::table::check` finds it.
+    fn own(&self, charge: &Charge, limit: &Limit) -> Option<[Ticks; 2]> {
+        let [first, second] = self.sets_of(limit)?;
+        let way = (0..WAYS).find(|&way| first[way].key == charge.key && !is_lock(first[way].tat))?;
+        Some([first[way].tat, second[way].tat])
+    }
+
+    /// The words of the aggregate's bucket, where the limit lets sources without a place share it.
+    fn shared(&self, limit: &Limit) -> Option<[Ticks; 2]> {
+        if limit.overflow != Overflow::Aggregate as u8 {
+            return None;
+        }
+        let place = self.question.shared(limit)?;
+        Some([self.aggregate(place)?, self.aggregate(self.second(place, limit))?])
+    }
+
+    /// The set in which the source has its bucket, and the one with the second words; the same where there are none.
+    fn sets_of(&self, limit: &Limit) -> Option<[[Slot; WAYS]; 2]> {
+        let place = self.question.home(limit)?.set;
+        Some([self.set(place)?.0, self.set(self.second(place, limit))?.0])
+    }
+
+    fn second(&self, place: u32, limit: &Limit) -> u32 {
+        if limit.is_sliding() { place + self.question.region(limit).sets } else { place }
     }
 
     /// The instants at which a limit may change its mind: a bucket that matters to it has room for the packet, or is
     /// full and so free for another source.
     fn turns(&self, limit: &Limit, now: u64) -> Vec<u64> {
+        if limit.window != 0 {
+            return self.turns_of_windows(limit, now);
+        }
         let (_, charge) = self.weigh(limit, now);
         let ticks = gcra::ticks(now);
         let after = |span: Ticks| now.saturating_add(span.div_ceil(TICKS_PER_NANO));
@@ -204,12 +230,56 @@ impl Copy {
             .collect()
     }
 
+    /// Likewise of one that counts in windows: the ends of this one and the next, and where they slide also the instant
+    /// in each at which so little of the window before is left that there is room. Nobody sends meanwhile, and so what
+    /// is counted only grows less.
+    fn turns_of_windows(&self, limit: &Limit, now: u64) -> Vec<u64> {
+        let length = limit.window / TICKS_PER_NANO;
+        let ends = [ends_at(limit, now), ends_at(limit, now) + length];
+        let passes = |at: u64| self.weigh(limit, at).0.is_none();
+        let mut turns = ends.to_vec();
+        for (begin, end) in [(now, ends[0]), (ends[0], ends[1])] {
+            if limit.is_sliding() && !passes(begin) && passes(end - 1) {
+                let (mut refused, mut first) = (begin, end - 1);
+                while first - refused > 1 {
+                    let middle = refused.midpoint(first);
+                    if passes(middle) { first = middle } else { refused = middle }
+                }
+                turns.push(first);
+            }
+        }
+        turns
+    }
+
     /// A rejection is answered where that is due and the host's budget for answers has room; else it is a drop.
     fn answered(&self, outcome: Outcome, at: u64) -> Outcome {
         let budget = &self.policy.answers;
         let room = gcra::admit(self.answers, gcra::ticks(at), budget.cost, budget.depth).is_some();
         if outcome == Outcome::Reject && !(self.answerable && room) { Outcome::Drop } else { outcome }
     }
+}
+
+/// What the words of a bucket owe, and the window that runs.
+fn owed(limit: &Limit, words: [Ticks; 2], now: u64) -> (Ticks, Option<Window>) {
+    let ticks = gcra::ticks(now);
+    if limit.window == 0 {
+        return (gcra::debt(words[0], ticks), None);
+    }
+    let (mut running, mut before, mut weighs) = (words[0], 0, 0);
+    if limit.is_sliding() {
+        let window = limit.sliding(ticks);
+        (running, before) = window.turn(words[0], words[1]);
+        (before, weighs) = (window.owed(before), window.weight(before));
+    }
+    let used = gcra::debt(running, limit.reading(ticks));
+    (used + weighs, Some(Window { ends_at: ends_at(limit, now), used, before }))
+}
+
+/// When the window ends that runs at `now`.
+fn ends_at(limit: &Limit, now: u64) -> u64 {
+    let ticks = gcra::ticks(now);
+    let rest = limit.reading(ticks).wrapping_add(limit.window).wrapping_sub(ticks);
+    now.saturating_add(rest.div_ceil(TICKS_PER_NANO))
 }
 
 /// The instants at which what a source has asked for grows old: after two moments it is counted no more.

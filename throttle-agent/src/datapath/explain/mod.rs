@@ -68,12 +68,25 @@ pub struct Weighed {
     pub refusal: Option<Reason>,
     /// Whose bucket it looks at.
     pub bucket: Bucket,
-    /// What that bucket owes; 0 where it is full.
+    /// What that bucket owes; 0 where it is full. In a window that slides, what the window before weighs counts too.
     pub debt: Ticks,
+    /// The window that runs, where it counts in such.
+    pub window: Option<Window>,
     /// What the packet costs; 0 where the limit is not asked.
     pub cost: Ticks,
     /// From when on this limit lets such a packet pass, as in [`Explained::passes_at`].
     pub passes_at: Option<u64>,
+}
+
+/// A window, and what a bucket has of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// When it ends, on the clock that the program reads.
+    pub ends_at: u64,
+    /// What it has admitted.
+    pub used: Ticks,
+    /// What the one before admitted; 0 where windows do not slide.
+    pub before: Ticks,
 }
 
 /// Whose bucket a limit looks at.
@@ -146,8 +159,11 @@ impl Datapath {
         let (limits, concurrent) = (held(rates), held(&rest[..usize::from(scope.concurrent).min(rest.len())]));
         let tenant = entry.tenant(self.tables.in_force());
         let question = Question::about(packet, length, entry.knows(), tenant, self.tables.control().secret);
+        // Where buckets have two words, the second lie as many places behind as the region has sets.
         let places = |of: fn(&Question, &Limit) -> Option<u32>| {
-            limits.iter().chain(&concurrent).filter_map(move |(_, limit)| of(&question, limit))
+            let sets = |limit: &Limit| if limit.is_sliding() { limit.region(packet.family).sets } else { 0 };
+            let both = move |limit: &Limit| of(&question, limit).map(|place| [place, place + sets(limit)]);
+            limits.iter().chain(&concurrent).filter_map(move |(_, limit)| both(limit)).flatten()
         };
         let copy = Copy {
             sets: places(|question, limit| Some(question.home(limit)?.set))

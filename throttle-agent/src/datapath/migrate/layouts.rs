@@ -148,7 +148,8 @@ fn region(bytes: &[u8], at: usize) -> Result<Region> {
         sets: field(bytes, at + 4)?,
         prefix: field(bytes, at + 8)?,
         aggregate: field(bytes, at + 9)?,
-        padding: [0; 2],
+        doubled: 0,
+        padding: 0,
     })
 }
 

@@ -10,7 +10,7 @@ use crate::policy::{
 use throttle_common::{
     connections,
     records::{CONNECTION_LIMITS, MAX_LIMITS, SCOPE_LIMITS},
-    words::{Overflow, Per, Unit},
+    words::{Algorithm, Overflow, Per, Unit},
 };
 
 /// A full frame of Ethernet with two VLAN tags: a smaller burst would refuse it for ever.
@@ -33,10 +33,10 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
         if read(&["service"]) {
             service(document, limit, unread, read(&["unit"]), &mut wrong);
         }
-        if read(&["unit", "rate", "concurrent", "per"]) {
+        if read(&["unit", "rate", "concurrent", "per", "algorithm"]) {
             match (limit.concurrent, limit.rate) {
                 (Some(connections), _) => concurrent(limit, connections, &mut wrong),
-                (None, Some(rate)) => bucket(limit, rate, read(&["burst"]), &mut wrong),
+                (None, Some(rate)) => rated(limit, rate, read(&["burst"]), &mut wrong),
                 // Only a document that no reader made says neither.
                 (None, None) => wrong("rate", Fault::new("`rate` is missing", "add rate = \"1000/s\"")),
             }
@@ -88,6 +88,10 @@ fn concurrent(limit: &Limit, connections: u32, wrong: &mut impl FnMut(&str, Faul
         let reason = "a limit has a rate or a number of open connections, not both";
         wrong("concurrent", Fault::new(reason, "make two limits of it"));
     }
+    if limit.algorithm != Algorithm::Concurrency {
+        let reason = format!("a {} has a rate, not a number of open connections", limit.algorithm.name());
+        wrong("algorithm", Fault::new(reason, "leave it out, or write a rate in the place of `concurrent`"));
+    }
     if limit.unit != Unit::Connections {
         let reason = format!("open connections are no {}", limit.unit.name());
         wrong("concurrent", Fault::new(reason, "write unit = \"connections\", or a rate"));
@@ -133,8 +137,25 @@ fn shared(limit: &Limit, wrong: &mut impl FnMut(&str, Fault)) {
 }
 
 /// A limit on a rate.
-fn bucket(limit: &Limit, of: Rate, burst_read: bool, wrong: &mut impl FnMut(&str, Fault)) {
+fn rated(limit: &Limit, of: Rate, burst_read: bool, wrong: &mut impl FnMut(&str, Fault)) {
+    if limit.algorithm == Algorithm::Concurrency {
+        let remedy = "write concurrent = 50 in the place of the rate, or leave the algorithm out";
+        wrong("algorithm", Fault::new("`concurrency` counts open connections, which have no rate", remedy));
+    }
+    if limit.burst.is_some() && (is_windowed(limit) || limit.algorithm == Algorithm::LeakyBucket) {
+        let (reason, remedy) = if is_windowed(limit) {
+            ("a window has no burst: it admits what its rate names", "leave it out, or write another rate")
+        } else {
+            ("a leaky bucket has no burst: it admits what comes no faster than its rate", "leave it out")
+        };
+        let remedy = format!("{remedy}; or write algorithm = \"token-bucket\"");
+        wrong("burst", Fault::new(reason, remedy));
+    }
     match rate(limit, of) {
+        Ok(()) if is_windowed(limit) => window(limit, of).unwrap_or_else(|fault| wrong("rate", fault)),
+        Ok(()) if limit.algorithm == Algorithm::LeakyBucket => {
+            meter(limit, of).unwrap_or_else(|fault| wrong("rate", fault));
+        }
         Ok(()) if burst_read => burst(limit, of).unwrap_or_else(|fault| wrong("burst", fault)),
         Ok(()) => {}
         Err(fault) => wrong("rate", fault),
@@ -158,6 +179,35 @@ fn rate(limit: &Limit, rate: Rate) -> Result<(), Fault> {
     if price.cost(smallest) < LEAST_COST {
         let reason = format!("`{rate}` is faster than any network, and more than a bucket can count");
         return Err(Fault::new(reason, "leave the limit out, or write at most 1000000000/s, for bytes 1000Gbit/s"));
+    }
+    Ok(())
+}
+
+fn is_windowed(limit: &Limit) -> bool {
+    matches!(limit.algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow)
+}
+
+/// A window must admit a packet at all, and its units must be told apart.
+fn window(limit: &Limit, rate: Rate) -> Result<(), Fault> {
+    if limit.unit == Unit::Bytes && limit.burst_units() < FULL_FRAME {
+        let reason = format!("a window of {rate} is smaller than a full frame, which would never pass");
+        return Err(Fault::new(
+            reason,
+            format!("write a rate of at least {FULL_FRAME}B in its period, or a longer one"),
+        ));
+    }
+    if rate.window_price(limit.unit).is_none() {
+        let reason = format!("`{rate}` is more than a window can count");
+        return Err(Fault::new(reason, "write at most 1000000000/s, for bytes 1000Gbit/s"));
+    }
+    Ok(())
+}
+
+/// A leaky bucket must hold the largest packet.
+fn meter(limit: &Limit, rate: Rate) -> Result<(), Fault> {
+    if rate.depth(limit.unit, limit.burst_units()).is_none() {
+        let reason = format!("at {rate} the largest frame takes more than a day to leak");
+        return Err(Fault::new(reason, "write a higher rate"));
     }
     Ok(())
 }

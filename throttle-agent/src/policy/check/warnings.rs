@@ -9,7 +9,7 @@ use crate::policy::{
 };
 use ipnet::IpNet;
 use std::collections::HashSet;
-use throttle_common::words::{Fate, Per, Reason, Unit};
+use throttle_common::words::{Algorithm, Fate, Per, Reason, Unit};
 
 /// What joined frames may measure; see [`warnings`].
 const JOINED_FRAMES: u64 = 64 << 10;
@@ -30,15 +30,35 @@ pub(in crate::policy) fn warnings(document: &Document) -> Vec<Warning> {
             warn(path("per"), "there are no tenants: it limits nobody".to_owned(), "add a [[tenant]]");
         }
         if limit.unit == Unit::Bytes && limit.burst_units() < JOINED_FRAMES {
+            let (field, what) =
+                if limit.algorithm == Algorithm::TokenBucket { ("burst", "burst") } else { ("rate", "window") };
             let reason =
-                "frames that a device joined to one may be larger than this burst, and then never pass".to_owned();
-            warn(path("burst"), reason, "write at least \"64KiB\" unless large receive offload is off");
+                format!("frames that a device joined to one may be larger than this {what}, and then never pass");
+            warn(path(field), reason, "write at least \"64KiB\" unless large receive offload is off");
         }
     }
+    edges(document, &mut warn);
     fragments(document, &mut warn);
     neighbours(document, &mut warn);
     sources(document, &mut warn);
     found
+}
+
+/// What fixed windows let through is said once, whatever their number: it is how they are.
+fn edges(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
+    let mut fixed = document.limits.iter().enumerate().filter(|(_, limit)| limit.algorithm == Algorithm::FixedWindow);
+    let Some((index, limit)) = fixed.next() else { return };
+    let others = match fixed.count() {
+        0 => String::new(),
+        count => format!(" (so do {count} more)"),
+    };
+    let rate = limit.allowance();
+    let reason = format!("for information: a fixed window of {rate} lets twice that through around its edge{others}");
+    warn(
+        format!("limit[{index}].algorithm"),
+        reason,
+        "write \"sliding-window\" or \"token-bucket\" if that is too much",
+    );
 }
 
 /// Later fragments carry no ports, so that only the host's limits see them: who fragments slips around a service's.
@@ -84,7 +104,7 @@ fn tighter(document: &Document, index: usize) -> Option<&Limit> {
     document.limits.iter().enumerate().find_map(|(place, other)| {
         let covers = place != index
             && other.unit == limit.unit
-            && other.concurrent.is_some() == limit.concurrent.is_some()
+            && comparable(limit, other)
             && other.per == limit.per
             && (other.service.is_none() || other.service == limit.service)
             && other.prefix.ipv4 <= limit.prefix.ipv4
@@ -93,6 +113,17 @@ fn tighter(document: &Document, index: usize) -> Option<&Limit> {
         let refuses = rate(other) <= rate(limit) && other.burst_units() <= limit.burst_units();
         (covers && refuses && enforces(document, other) && (!same || place < index)).then_some(other)
     })
+}
+
+/// Whether of two limits the one with the smaller bounds refuses first: both are buckets, both count open connections, or
+/// both count in the same windows.
+fn comparable(one: &Limit, other: &Limit) -> bool {
+    let kind = |limit: &Limit| match limit.algorithm {
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => (Algorithm::TokenBucket, None),
+        Algorithm::Concurrency => (Algorithm::Concurrency, None),
+        windowed => (windowed, limit.rate.map(|rate| rate.per)),
+    };
+    kind(one) == kind(other)
 }
 
 fn sources(document: &Document, warn: &mut impl FnMut(String, String, &str)) {

@@ -4,6 +4,7 @@ use crate::policy::{
     document::{Document, Limit, Mode},
     fault::{Diagnostics, Fault},
     layout::{HeldLimit, Layout},
+    units::Rate,
 };
 use ipnet::IpNet;
 use std::collections::{BTreeSet, HashMap};
@@ -12,6 +13,7 @@ use throttle_common::{
     packet::Family,
     records::{self, MAX_LIMITS, MAX_TENANTS, Region, name_bytes, name_str},
     table::WAYS,
+    windows,
     words::{Algorithm, Per},
 };
 
@@ -47,31 +49,41 @@ pub(super) fn limits(document: &Document, held: &Layout) -> Result<Vec<(u16, rec
 }
 
 fn record(limit: &Limit, v4: Region, v6: Region) -> records::Limit {
-    let (algorithm, price, depth) = match (limit.rate, limit.concurrent) {
+    let (price, depth, window) = match (limit.rate, limit.concurrent) {
+        (Some(rate), _) if is_windowed(limit) => {
+            let (price, depth) = rate.window_price(limit.unit).expect("the check found a price for the window");
+            (price, depth, rate.window())
+        }
         (Some(rate), _) => {
             let price = rate.price(limit.unit).expect("the check found a price for the rate");
             let depth = rate.depth(limit.unit, limit.burst_units()).expect("the check found a depth for the burst");
-            (Algorithm::TokenBucket, price, depth)
+            (price, depth, 0)
         }
         (None, concurrent) => {
             let connections = concurrent.expect("the check found one of the two");
-            (Algorithm::Concurrency, connections::PRICE, connections::depth(connections))
+            (connections::PRICE, connections::depth(connections), 0)
         }
     };
     records::Limit {
         price,
         depth,
+        window,
         v4,
         v6,
         unit: limit.unit as u8,
         action: limit.action as u8,
         overflow: limit.overflow as u8,
         observe: u8::from(limit.mode == Mode::Observe),
-        algorithm: algorithm as u8,
+        algorithm: limit.algorithm as u8,
         per: limit.per as u8,
-        padding: [0; 2],
+        window_shift: windows::shift(window),
+        padding: 0,
         name: name_bytes(&limit.name),
     }
+}
+
+fn is_windowed(limit: &Limit) -> bool {
+    matches!(limit.algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow)
 }
 
 /// Limit numbers that nobody holds, the lowest first.
@@ -113,7 +125,7 @@ impl Table {
             .iter()
             .flat_map(|limit| [limit.record.v4, limit.record.v6])
             .filter(|region| region.sets > 0)
-            .map(|region| (region.base, region.base + region.sets))
+            .map(|region| (region.base, region.base + region.extent()))
             .collect();
         taken.sort_unstable();
         let mut free = Vec::new();
@@ -148,24 +160,28 @@ impl Table {
             Per::Tenant => MAX_TENANTS / WAYS as u32,
             Per::Service | Per::Host => 1,
         };
-        self.asked += u64::from(sets);
-        let wanted = Region { base: 0, sets, prefix, aggregate, padding: [0; 2] };
+        let doubled = u8::from(limit.algorithm == Algorithm::SlidingWindow);
+        let wanted = Region { base: 0, sets, prefix, aggregate, doubled, padding: 0 };
+        let extent = wanted.extent();
+        self.asked += u64::from(extent);
+        let window = limit.rate.filter(|_| is_windowed(limit)).map_or(0, Rate::window);
         let alike = |held: &&HeldLimit| {
             held.record.unit == limit.unit as u8
                 && held.record.per == limit.per as u8
                 && held.record.is_concurrency() == limit.concurrent.is_some()
+                && held.record.window == window
         };
         let held = before.filter(alike).map(|held| *held.record.region(family));
-        let fits = |held: &Region| Region { base: 0, ..*held } == wanted && held.base + held.sets <= self.sets;
+        let fits = |held: &Region| Region { base: 0, ..*held } == wanted && held.base + held.extent() <= self.sets;
         if let Some(kept) = held.filter(fits) {
             return kept;
         }
-        let Some(range) = self.free.iter_mut().find(|(_, length)| *length >= sets) else {
-            self.missing += u64::from(sets);
+        let Some(range) = self.free.iter_mut().find(|(_, length)| *length >= extent) else {
+            self.missing += u64::from(extent);
             return wanted;
         };
         let base = range.0;
-        *range = (range.0 + sets, range.1 - sets);
+        *range = (range.0 + extent, range.1 - extent);
         Region { base, ..wanted }
     }
 

@@ -36,7 +36,8 @@ pub(super) fn scope(document: &Document, limits: &[Numbered], service: Option<&s
     applying.sort_by_key(|(_, limit)| (limit.is_concurrency(), reach(limit)));
     let concurrent = applying.iter().filter(|(_, limit)| limit.is_concurrency()).count();
     let count = (applying.len() - concurrent) as u16;
-    let mut scope = Scope { count, concurrent: concurrent as u16, ..Scope::default() };
+    let windows = u16::from(applying.iter().any(|(_, limit)| limit.window != 0));
+    let mut scope = Scope { count, concurrent: concurrent as u16, windows, ..Scope::default() };
     for (place, (number, _)) in scope.limits.iter_mut().zip(applying) {
         *place = *number;
     }

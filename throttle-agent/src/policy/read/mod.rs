@@ -19,7 +19,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
 };
-use throttle_common::words::{Action, Fate, Overflow, Per, Unit};
+use throttle_common::words::{Action, Algorithm, Fate, Overflow, Per, Unit};
 
 /// Problems in the order in which they were met, and what they left unread.
 #[derive(Default)]
@@ -231,6 +231,7 @@ read_text! {
     Protocol => "\"tcp\", \"udp\" or \"icmp\"", Word::named;
     Unit => "\"packets\", \"bytes\" or \"connections\"", Word::named;
     Action => "\"drop\" or \"reject\"", Word::named;
+    Algorithm => "\"token-bucket\", \"leaky-bucket\", \"fixed-window\" or \"sliding-window\"", Word::named;
     Per => "\"source\" or \"service\"", Word::named;
     Overflow => "\"aggregate\", \"refuse\" or \"admit\"", Word::named;
     Fate => "\"pass\" or \"drop\"", Word::named;

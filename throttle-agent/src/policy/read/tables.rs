@@ -10,7 +10,7 @@ use crate::policy::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use throttle_common::words::{Fate, Reason, Unit};
+use throttle_common::words::{Algorithm, Fate, Reason, Unit};
 
 impl Read for Document {
     fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
@@ -77,6 +77,8 @@ impl Read for Limit {
         let rate =
             if fields.has("concurrent") { fields.optional("rate") } else { fields.required("rate", "\"1000/s\"") };
         let concurrent = fields.optional("concurrent");
+        let algorithm = if fields.has("concurrent") { Algorithm::Concurrency } else { default::algorithm() };
+        let algorithm = fields.or("algorithm", algorithm);
         let per = fields.or("per", default::per());
         let burst = fields.optional("burst");
         let action = fields.or("action", default::action());
@@ -94,6 +96,7 @@ impl Read for Limit {
             unit,
             rate,
             concurrent,
+            algorithm,
             per,
             burst,
             action,

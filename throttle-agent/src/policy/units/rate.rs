@@ -5,6 +5,7 @@ use crate::policy::{fault::Fault, text::written_as_text};
 use std::{fmt, str::FromStr};
 use throttle_common::{
     gcra::{MAX_DEPTH, Price, TICKS_PER_NANO, Ticks},
+    windows,
     words::Unit,
 };
 
@@ -81,6 +82,16 @@ impl Rate {
         let a_day = u128::from(MAX_DEPTH / TICKS_PER_NANO / 1_000_000_000);
         let within_a_day = asked * u128::from(self.per.seconds()) <= due * a_day;
         self.price(unit)?.depth(burst).or(within_a_day.then_some(MAX_DEPTH))
+    }
+
+    /// The period as a window: the length of one.
+    pub fn window(self) -> Ticks {
+        self.per.seconds() * 1_000_000_000 * TICKS_PER_NANO
+    }
+
+    /// The price of a unit and the depth of a bucket that counts the units of a window, if one can be.
+    pub fn window_price(self, unit: Unit) -> Option<(Price, Ticks)> {
+        windows::price(self.units(unit), self.window())
     }
 
     /// The units that are due in a period.
