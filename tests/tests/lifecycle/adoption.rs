@@ -96,7 +96,7 @@ fn what_an_agent_left_unfinished_is_made_anew() -> Result<()> {
     let maps = pins.pin_dir().join("maps");
     std::fs::rename(&maps, pins.pin_dir().join("maps-new"))?;
     drop(Datapath::open(&Options { adopt: false, ..options(&pins) })?);
-    assert_eq!(names(&pins.pin_dir())?, ["egress", "links", "maps"]);
+    assert_eq!(names(&pins.pin_dir())?, ["links", "maps"]);
     Ok(())
 }
 
