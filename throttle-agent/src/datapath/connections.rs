@@ -153,13 +153,8 @@ impl Datapath {
         }
     }
 
-    /// Has a connection hold the places that it should, and no others, in the state that is its own: that of a socket, or
-    /// of one that is counted by its packets. `true` where it did not.
-    fn mend(&self, ends: &Ends, state: u32) -> Result<bool> {
-        // One that is gone has closed since it was read.
-        self.connection(ends)?.map_or(Ok(false), |found| self.hold_what_is_due(ends, state, Some(found)))
-    }
-
+    /// Has a connection, as it was `found` written down, hold the places that it should, and no others, in the state that is
+    /// its own: that of a socket, or of one that is counted by its packets. `true` where it did not.
     fn hold_what_is_due(&self, ends: &Ends, state: u32, found: Option<Connection>) -> Result<bool> {
         let (limits, whose) = (self.limits_of(ends), self.whose(ends));
         let held = found.map_or([Hold::NONE; CONNECTION_LIMITS], |connection| connection.holds);
@@ -198,6 +193,11 @@ impl Datapath {
                 if expected { Ok(false) } else { Err(error).context("write a connection down") }
             }
         }
+    }
+
+    /// The same for a connection that is written down; one that is so no more has closed since it was read.
+    fn mend(&self, ends: &Ends, state: u32) -> Result<bool> {
+        self.connection(ends)?.map_or(Ok(false), |found| self.hold_what_is_due(ends, state, Some(found)))
     }
 
     /// The limits on open connections that count a connection, as the programs find them.
