@@ -10,10 +10,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The last commit with layout 2. With another layout comes another commit.
-const COMMIT: &str = "d09e81d18bebf5fbf76bf401d6ffcf17a9c8c93b";
+/// The last commit with layout 3. With another layout comes another commit.
+const COMMIT: &str = "8c6095b84ba23deb95d02f562b1b8c35bd384344";
 /// The layout of its maps.
-pub const LAYOUT: u64 = 2;
+pub const LAYOUT: u64 = 3;
 
 /// The binary of that commit. `None`, said aloud, where the history does not reach back to it.
 pub fn previous() -> Result<Option<PathBuf>> {

@@ -13,7 +13,7 @@ pub use self::{account::*, connections::*, policy::*, sources::*};
 
 /// The version of everything in this module and of the set of maps. Pinned maps of an earlier version change over, where
 /// the agent has a description of it (`datapath::migrate`, which says what must stay as it is); others are refused.
-pub const LAYOUT: u64 = 3;
+pub const LAYOUT: u64 = 4;
 
 /// Policies that exist at once: the one in force and the one being written.
 pub const GENERATIONS: u32 = 2;

@@ -41,28 +41,43 @@ pub(in crate::datapath) struct Past {
 pub(super) struct LimitFields {
     pub(super) price: usize,
     pub(super) depth: usize,
+    pub(super) window: usize,
     pub(super) v4: usize,
     pub(super) v6: usize,
     pub(super) unit: usize,
+    pub(super) algorithm: usize,
+    pub(super) per: usize,
+    pub(super) window_shift: usize,
     pub(super) name: usize,
 }
 
 /// All of them, the oldest first.
 pub(super) const PAST: [Past; 1] = [Past {
-    layout: 2,
+    layout: 3,
     sizes: &[
         (maps::CONTROL, 40),
         (maps::POLICIES, 136),
-        (maps::LIMITS, 104),
+        (maps::LIMITS, 112),
         (maps::BUCKETS, 64),
         (maps::AGGREGATES, 8),
         (maps::PROVEN, 64),
         (maps::REASON_TALLIES, 16),
         (maps::LIMIT_TALLIES, 80),
-        (maps::LOSSES, 32),
+        (maps::LOSSES, 40),
         (maps::TEST_CLOCK, 8),
     ],
-    limit: LimitFields { price: 0, depth: 16, v4: 24, v6: 36, unit: 48, name: 56 },
+    limit: LimitFields {
+        price: 0,
+        depth: 16,
+        window: 24,
+        v4: 32,
+        v6: 44,
+        unit: 56,
+        algorithm: 60,
+        per: 61,
+        window_shift: 62,
+        name: 64,
+    },
 }];
 
 /// The description of a layout; `None` where this build knows none.
@@ -111,7 +126,7 @@ impl Past {
         field(&element(policies, generation)?, 0)
     }
 
-    /// The limits in force: of each what names it, its price and its part of the table; all else reads 0.
+    /// The limits in force: of each what names it, its kind, its price and its part of the table; all else reads 0.
     pub(super) fn limits(&self, limits: &MapData, generation: u32) -> Result<Vec<HeldLimit>> {
         let count = limits.info().context("ask for the number of limits")?.max_entries() / 2;
         let mut held = Vec::new();
@@ -133,9 +148,13 @@ impl Past {
         Ok(Limit {
             price: throttle_common::gcra::Price { mantissa: word(fields.price)?, shift: word(fields.price + 8)? },
             depth: word(fields.depth)?,
+            window: word(fields.window)?,
             v4: region(bytes, fields.v4)?,
             v6: region(bytes, fields.v6)?,
             unit: field(bytes, fields.unit)?,
+            algorithm: field(bytes, fields.algorithm)?,
+            per: field(bytes, fields.per)?,
+            window_shift: field(bytes, fields.window_shift)?,
             name: *name,
             ..zero
         })
@@ -148,7 +167,7 @@ fn region(bytes: &[u8], at: usize) -> Result<Region> {
         sets: field(bytes, at + 4)?,
         prefix: field(bytes, at + 8)?,
         aggregate: field(bytes, at + 9)?,
-        doubled: 0,
+        doubled: field(bytes, at + 10)?,
         padding: 0,
     })
 }
@@ -214,21 +233,25 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_layout_2_is_found_by_its_offsets() {
-        let mut bytes = [0u8; 104];
+    fn a_limit_of_layout_3_is_found_by_its_offsets() {
+        let mut bytes = [0u8; 112];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
         put(0, &7u64.to_ne_bytes());
         put(8, &3u64.to_ne_bytes());
         put(16, &500u64.to_ne_bytes());
-        put(24, &[10, 0, 0, 0, 20, 0, 0, 0, 32, 24]);
-        put(36, &[30, 0, 0, 0, 40, 0, 0, 0, 64, 48]);
-        put(48, &[1]);
-        put(56, &name_bytes("web"));
-        let limit = past(2).unwrap().limit(&bytes).unwrap();
-        assert_eq!((limit.price.mantissa, limit.price.shift, limit.depth, limit.unit), (7, 3, 500, 1));
-        assert_eq!((limit.v4.base, limit.v4.sets, limit.v4.prefix, limit.v4.aggregate), (10, 20, 32, 24));
-        assert_eq!((limit.v6.base, limit.v6.sets, limit.v6.prefix, limit.v6.aggregate), (30, 40, 64, 48));
+        put(24, &900u64.to_ne_bytes());
+        put(32, &[10, 0, 0, 0, 20, 0, 0, 0, 32, 24, 1]);
+        put(44, &[30, 0, 0, 0, 40, 0, 0, 0, 64, 48]);
+        put(56, &[1, 0, 0, 0, 3, 2, 5]);
+        put(64, &name_bytes("web"));
+        let limit = past(3).unwrap().limit(&bytes).unwrap();
+        assert_eq!((limit.price.mantissa, limit.price.shift, limit.depth, limit.window), (7, 3, 500, 900));
+        let Region { base, sets, prefix, aggregate, doubled, .. } = limit.v4;
+        assert_eq!((base, sets, prefix, aggregate, doubled), (10, 20, 32, 24, 1));
+        let Region { base, sets, prefix, aggregate, doubled, .. } = limit.v6;
+        assert_eq!((base, sets, prefix, aggregate, doubled), (30, 40, 64, 48, 0));
+        assert_eq!((limit.unit, limit.algorithm, limit.per, limit.window_shift), (1, 3, 2, 5));
         assert_eq!(limit.name, name_bytes("web"));
-        assert!(past(2).unwrap().limit(&bytes[..100]).is_err(), "a record that is too short");
+        assert!(past(3).unwrap().limit(&bytes[..100]).is_err(), "a record that is too short");
     }
 }
