@@ -122,7 +122,7 @@ impl Timeline {
                 return begin;
             };
             // From one even number to the next, counted from the stretch's first instant on.
-            let passed = u128::from(begin - from) * u128::from(speed.0) >> 9;
+            let passed = (u128::from(begin - from) * u128::from(speed.0)) >> 9;
             let steps = passed + u128::from(ahead.div_ceil(2));
             let at = u128::from(from) + (steps << 9).div_ceil(u128::from(speed.0));
             let next = self.stretches.get(number + 1).map_or(NEVER, |next| next.from);
@@ -165,6 +165,7 @@ impl Timeline {
     }
 
     /// What it is if its last speed is renewed until `end`, or for ever: what follows its lease begins then.
+    #[must_use]
     pub fn renewed(&self, end: Option<u64>) -> Self {
         let mut renewed = *self;
         let last = self.stretches.iter().rposition(|it| it.from != NEVER).filter(|&last| last > 0);

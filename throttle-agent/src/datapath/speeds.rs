@@ -7,14 +7,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering, fence},
+    sync::atomic::{Ordering, fence},
     time::Duration,
 };
 
 use anyhow::{Result, bail, ensure};
 use throttle_common::{
     gcra::{self, Ticks},
-    health_clock::{self, Publication, Words},
+    health_clock::Publication,
     records::{HOST_CLOCK, Limit},
     speed::{LEAD, Speed, Timeline},
 };
@@ -80,7 +80,7 @@ impl Datapath {
 
     /// How a clock stands.
     pub fn clock_state(&self, clock: u16) -> ClockState {
-        let (now, timeline) = (self.now(), self.tables.clocks.get(clock.into()).timeline());
+        let (now, timeline) = (self.now(), self.followed(clock));
         let behind = gcra::ticks(now).wrapping_sub(timeline.at(now)) / gcra::TICKS_PER_NANO;
         ClockState {
             speed: timeline.speed_at(now),
@@ -96,20 +96,18 @@ impl Datapath {
 
     /// What the health clock of a limit reads now.
     pub(super) fn reads(&self, limit: &Limit) -> Ticks {
-        let now = self.now();
-        if u32::from(limit.clock) >= self.tables.clocks.len() {
-            return gcra::ticks(now);
-        }
-        health_clock::read(&Lying(self.tables.clocks.words(limit.clock.into())), now)
+        self.followed(limit.clock).at(self.now())
     }
 
     /// What the health clock of a limit reads, now and as long as its speed is renewed as it is meant to be.
     pub fn timeline(&self, limit: &Limit) -> Timeline {
-        if u32::from(limit.clock) >= self.tables.clocks.len() {
-            return Timeline::REAL;
-        }
-        let timeline = self.tables.clocks.get(limit.clock.into()).timeline();
+        let timeline = self.followed(limit.clock);
         self.speeds.0.get(&limit.clock).map_or(timeline, |meant| timeline.renewed(meant.until))
+    }
+
+    /// When a bucket of a limit that owes `debt` at `now` is full again, on the clock that the programs read.
+    pub fn full_at(&self, limit: &Limit, debt: Ticks, now: u64) -> u64 {
+        full_at(limit, &self.timeline(limit), debt, now)
     }
 
     /// Before a policy is put in force: the clocks of services that it adds begin anew, at real time. No packet reads them,
@@ -128,6 +126,12 @@ impl Datapath {
     pub(super) fn forget_clocks(&mut self) {
         let held = self.tables.clocks_of_services();
         self.speeds.0.retain(|clock, _| *clock == HOST_CLOCK || held.values().any(|held| held == clock));
+    }
+
+    /// The timeline that a clock follows, as the kernel has it. Only this process writes it, so that it is whole.
+    pub fn followed(&self, clock: u16) -> Timeline {
+        let known = u32::from(clock) < self.tables.clocks.len();
+        if known { self.tables.clocks.get(clock.into()).timeline() } else { Timeline::REAL }
     }
 
     fn publish(&self, clock: u16, Meant { speed, until }: Meant) -> Result<()> {
@@ -158,11 +162,18 @@ impl Datapath {
     }
 }
 
-/// A health clock in the mapped array.
-struct Lying<'m>(&'m [AtomicU64]);
+/// When the window ends that runs at `now`, or one of those after it, by the health clock of the limit.
+pub(super) fn ends_at(limit: &Limit, clock: &Timeline, now: u64, later: u64) -> u64 {
+    clock.when(now, limit.reading(clock.at(now)).wrapping_add((later + 1) * limit.window))
+}
 
-impl Words for Lying<'_> {
-    fn word(&self, index: usize) -> u64 {
-        self.0[index].load(Ordering::Acquire)
+/// When a bucket that owes `debt` is full again, if nothing is charged: where windows count, when they have ended. Open
+/// connections close when they do, and say now.
+pub(super) fn full_at(limit: &Limit, clock: &Timeline, debt: Ticks, now: u64) -> u64 {
+    match debt {
+        0 => now,
+        _ if limit.is_concurrency() => now,
+        _ if limit.window != 0 => ends_at(limit, clock, now, limit.is_sliding().into()),
+        _ => clock.when(now, clock.at(now).wrapping_add(debt)),
     }
 }

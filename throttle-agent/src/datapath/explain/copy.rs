@@ -13,6 +13,7 @@ use throttle_common::{
 };
 
 use super::{Bucket, Foretold, Weighed, Window};
+use crate::datapath::speeds::{ends_at, full_at};
 
 /// What the maps held when the packet was asked about.
 pub(super) struct Copy {
@@ -156,7 +157,7 @@ impl Copy {
                 refusal,
                 bucket,
                 debt,
-                full_at: self.full_at(record, debt, now),
+                full_at: full_at(record, self.clock(record), debt, now),
                 window,
                 cost: charge.cost,
                 passes_at: first(now, self.turns(record, now), |at| self.weigh(record, at).0.is_none()),
@@ -250,7 +251,7 @@ impl Copy {
     /// in each at which so little of the window before is left that there is room. Nobody sends meanwhile, and so what
     /// is counted only grows less.
     fn turns_of_windows(&self, limit: &Limit, now: u64) -> Vec<u64> {
-        let ends = [self.ends_at(limit, now, 0), self.ends_at(limit, now, 1)];
+        let ends = [ends_at(limit, self.clock(limit), now, 0), ends_at(limit, self.clock(limit), now, 1)];
         let passes = |at: u64| self.weigh(limit, at).0.is_none();
         let mut turns = ends.to_vec();
         for (begin, end) in [(now, ends[0]), (ends[0], ends[1])] {
@@ -291,22 +292,7 @@ impl Copy {
             (before, weighs) = (window.owed(before), window.weight(before));
         }
         let used = gcra::debt(running, limit.reading(reads));
-        (used + weighs, Some(Window { ends_at: self.ends_at(limit, now, 0), used, before }))
-    }
-
-    /// When the window ends that runs at `now`, or one of those after it.
-    fn ends_at(&self, limit: &Limit, now: u64, later: u64) -> u64 {
-        let clock = self.clock(limit);
-        clock.when(now, limit.reading(clock.at(now)).wrapping_add((later + 1) * limit.window))
-    }
-
-    /// When a bucket that owes `debt` is full again, if nothing is charged: where windows count, when they have ended.
-    fn full_at(&self, limit: &Limit, debt: Ticks, now: u64) -> u64 {
-        match debt {
-            0 => now,
-            _ if limit.window != 0 => self.ends_at(limit, now, limit.is_sliding().into()),
-            _ => self.clock(limit).when(now, self.clock(limit).at(now).wrapping_add(debt)),
-        }
+        (used + weighs, Some(Window { ends_at: ends_at(limit, self.clock(limit), now, 0), used, before }))
     }
 }
 

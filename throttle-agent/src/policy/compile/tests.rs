@@ -117,7 +117,9 @@ fn a_service_keeps_its_clock_whatever_comes_and_goes_around_it() {
     let service = |name: &str| Service::new(name, Protocol::Tcp, vec![]);
     let of = |names: &[&str], held: &Layout| {
         let services: Vec<_> = names.iter().map(|name| service(name)).collect();
-        let ports = (1..).zip(services).map(|(port, service)| Service { ports: vec![port.into()], ..service });
+        let ports = (1_u16..)
+            .zip(services)
+            .map(|(port, service)| Service { ports: vec![port.to_string().parse().unwrap()], ..service });
         let limits = names.iter().map(|name| Limit { service: Some((*name).to_owned()), ..limit(name, 30) });
         let document = Document { services: ports.collect(), ..with(limits.chain([limit("all", 30)]).collect()) };
         compile(&document, 1, held).unwrap()
@@ -140,8 +142,10 @@ fn a_service_keeps_its_clock_whatever_comes_and_goes_around_it() {
 
 #[test]
 fn a_limit_that_goes_by_another_clock_is_a_new_region() {
-    let services: Vec<_> =
-        (1..).zip(["a", "b"]).map(|(port, name)| Service::new(name, Protocol::Tcp, vec![u16::into(port)])).collect();
+    let services: Vec<_> = (1_u16..)
+        .zip(["a", "b"])
+        .map(|(port, name)| Service::new(name, Protocol::Tcp, vec![port.to_string().parse().unwrap()]))
+        .collect();
     let of = |name: Option<&str>, held: &Layout| {
         let limit = Limit { service: name.map(str::to_owned), ..limit("l", 30) };
         compile(&Document { services: services.clone(), ..with(vec![limit]) }, 1, held).unwrap()
