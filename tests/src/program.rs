@@ -163,6 +163,11 @@ impl Program {
         Ok((buckets.collect::<Result<_>>()?, aggregates.collect::<Result<_>>()?))
     }
 
+    /// One set of the table.
+    pub fn set_of(&self, place: u32) -> Result<BucketSet> {
+        Ok(self.map::<SetBytes>(maps::BUCKETS)?.get(&place, 0)?.0)
+    }
+
     /// Writes one slot of the table, as packets would have left it.
     pub fn put(&self, place: u32, way: usize, slot: Slot) -> Result<()> {
         let mut buckets = self.map::<SetBytes>(maps::BUCKETS)?;

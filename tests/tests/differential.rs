@@ -1,5 +1,5 @@
 //! The kernel program against the shared arithmetic in user space, number for number: verdict, counters, and every
-//! bucket of the table, over random arrivals under a clock that the test sets; then 100 000 malformed frames.
+//! bucket of the table, over random arrivals under a clock that the test sets and speeds that are published meanwhile; then 100 000 malformed frames.
 
 mod model;
 
@@ -10,8 +10,11 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner},
 };
 use std::collections::BTreeMap;
+use throttle_agent::datapath::LEASE;
 use throttle_common::{
     packet::{parse_bytes, tcp},
+    records::HOST_CLOCK,
+    speed::Speed,
     words::{Fate, Outcome, Reason},
 };
 use throttle_tests::{
@@ -165,6 +168,8 @@ struct Arrival {
     v6: bool,
     opens: bool,
     length: usize,
+    /// At which the host's clock is to run from now on, in 4096ths.
+    speed: Option<u64>,
 }
 
 impl Arrival {
@@ -182,8 +187,17 @@ impl Arrival {
 fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
     // From the same nanosecond to longer than any bucket needs.
     let after = prop_oneof![Just(0), 1..1_000u64, 1_000..SECOND / 50, SECOND / 50..SECOND];
-    let arrival = (after, 0..40u8, any::<bool>(), any::<bool>(), 74..1500usize);
-    let arrival = arrival.prop_map(|(after, source, v6, opens, length)| Arrival { after, source, v6, opens, length });
+    // Speeds that hold until their lease ends, or another follows.
+    let speed = prop::option::weighted(0.05, 1..=16u64);
+    let arrival = (after, 0..40u8, any::<bool>(), any::<bool>(), 74..1500usize, speed);
+    let arrival = arrival.prop_map(|(after, source, v6, opens, length, speed)| Arrival {
+        after,
+        source,
+        v6,
+        opens,
+        length,
+        speed,
+    });
     prop::collection::vec(arrival, 1..800)
 }
 
@@ -219,6 +233,11 @@ fn agree(program: &mut Program, arrivals: &[Arrival]) -> Result<()> {
     let before = program.tallies()?;
     for (number, arrival) in arrivals.iter().enumerate() {
         program.wait(arrival.after)?;
+        if let Some(speed) = arrival.speed.and_then(|part| Speed::of_parts(part << 12))
+            && model.publish(program.now(), speed, LEASE.as_nanos() as u64)
+        {
+            program.datapath.publish_speed(HOST_CLOCK, speed, None)?;
+        }
         let frame = arrival.frame();
         let (reason, outcome) = model.judge(program.now(), &frame);
         let told = if outcome == Outcome::Drop { action::DROP } else { action::PASS };

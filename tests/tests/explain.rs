@@ -13,6 +13,7 @@ use throttle_common::{
     packet::{Packet, protocol, tcp},
     proven::{Claim, Line},
     records::{PROVEN_LINES, Slot, maps},
+    speed::{LEAD, Speed},
     table::WAYS,
     words::{Outcome, Reason},
 };
@@ -262,7 +263,7 @@ fn explain_foretells_the_verdict_and_the_instant_at_which_it_changes() -> Result
     say!("explain: THROTTLE_TESTS_SEED={seed}");
     let mut dice = Dice::new(seed);
     let mut program = Program::timed("mode = \"enforce\"")?;
-    let (mut asked, mut promises) = (0, 0);
+    let (mut asked, mut promises, mut speeds) = (0, 0, 0);
     let mut verdicts: BTreeMap<(Reason, Outcome), usize> = BTreeMap::new();
     while asked < QUESTIONS {
         let text = policy(&mut dice);
@@ -272,6 +273,14 @@ fn explain_foretells_the_verdict_and_the_instant_at_which_it_changes() -> Result
         open_connections(&program, &mut dice)?;
         for number in 0..OF_A_POLICY {
             program.wait([0, 0, 1, dice.roll() % 1_000_000, dice.roll() % (SECOND / 10)][dice.below(5)])?;
+            if dice.below(8) == 0 {
+                // Of the host or one of the five services, for a while that no lease cuts short.
+                let slower = Speed::of_parts((1 + dice.roll() % 16) << 12).expect("from a sixteenth to one");
+                let until = program.now() + 2 * LEAD + dice.roll() % (4 * SECOND);
+                program.datapath.publish_speed(dice.below(6) as u16, slower, Some(until))?;
+                program.wait([0, LEAD + dice.roll() % LEAD][dice.below(2)])?;
+                speeds += 1;
+            }
             let question = Question::draw(&mut dice);
             let told = question.explain(&program)?;
             let context = || format!("question {number} at {}: {told:?}\nunder {text}", program.now());
@@ -302,7 +311,7 @@ fn explain_foretells_the_verdict_and_the_instant_at_which_it_changes() -> Result
             }
         }
     }
-    say!("explain: {asked} questions and {promises} promised instants, no difference");
+    say!("explain: {asked} questions, {promises} promised instants, {speeds} speeds, no difference");
     for ((reason, outcome), count) in &verdicts {
         say!("explain: {count:>6} {} {}", reason.name(), outcome.name());
     }

@@ -16,6 +16,8 @@
 //! - **connection**: a TCP connection that somebody opened to this host and that is not closed; it holds a **place**
 //!   under every limit on connections that are open at once ([`connections`]). Where this host only forwards it, its
 //!   packets say what no socket does ([`forwarded`]).
+//! - **health clock**: the clock of a service's limits, or of the host's; where what they protect is unwell it runs at a
+//!   **speed** below that of real time, for a **lease** ([`health_clock`], [`speed`]).
 //! - **region**: the part of the table of buckets that belongs to one limit and address family.
 //! - **proven source**: a source that is known not to be spoofed; one way of every set is kept for such.
 //! - **aggregate**: the /24 or /48 whose bucket serves the sources that found no place in a region.
@@ -34,11 +36,13 @@ pub mod forwarded;
 pub mod gcra;
 pub mod handshakes;
 pub mod hash;
+pub mod health_clock;
 pub mod limits;
 pub mod packet;
 pub mod proven;
 pub mod records;
 pub mod services;
+pub mod speed;
 pub mod table;
 pub mod turns;
 pub mod windows;

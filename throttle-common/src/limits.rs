@@ -21,11 +21,8 @@ pub trait Clock {
     /// Nanoseconds of CLOCK_MONOTONIC; the same however often it is asked.
     fn nanos(&mut self) -> u64;
 
-    /// The same instant as a bucket counts it.
-    #[inline(always)]
-    fn ticks(&mut self) -> Ticks {
-        gcra::ticks(self.nanos())
-    }
+    /// What a health clock reads at this instant.
+    fn reads(&mut self, clock: u16) -> Ticks;
 }
 
 /// What lies in the table and beside it.
@@ -121,9 +118,9 @@ impl Question {
 
     /// What the question means to a set.
     #[inline(always)]
-    pub fn request<const PACE: u8, C: Clock>(&self, charge: &Charge, limit: &Limit, clock: &mut C) -> Request {
-        let (now, ways) = (reading::<PACE, _>(charge, limit, clock), charge.ways as usize);
-        Request { key: charge.key, now, cost: charge.cost, depth: limit.depth, ways }
+    pub fn request(&self, charge: &Charge, limit: &Limit) -> Request {
+        let Charge { key, now, cost, ways, .. } = *charge;
+        Request { key, now, cost, depth: limit.depth, ways: ways as usize }
     }
 
     /// The set of a charge, where buckets have two words.
@@ -148,6 +145,8 @@ pub struct Charge {
     pub key: u64,
     /// The bucket as it was read.
     pub seen: u64,
+    /// What the limit's clock reads: once for all that is asked and charged.
+    pub now: Ticks,
     /// The price of the packet.
     pub cost: Ticks,
     /// How deep an aggregate's bucket is.
@@ -184,6 +183,7 @@ impl Charge {
     pub const NOTHING: Self = Self {
         key: 0,
         seen: 0,
+        now: 0,
         cost: 0,
         depth: 0,
         place: 0,
@@ -251,7 +251,7 @@ pub fn weigh_at<const PACE: u8, T: Table, C: Clock>(
 ) -> Option<Reason> {
     match seek::<PACE, _, _>(limit, question, table, clock, charge)? {
         Check::Exceeded => Some(limit.refusal()),
-        Check::Full => overflow::<PACE, _, _>(limit, question, table, clock, charge),
+        Check::Full => overflow::<PACE, _>(limit, question, table, charge),
         Check::Held { .. } | Check::Free { .. } => None,
     }
 }
@@ -275,10 +275,20 @@ pub fn seek<const PACE: u8, T: Table, C: Clock>(
     (charge.key, charge.place, charge.words) = (key, set, set);
     // Who shares a bucket has it whoever else there is.
     charge.ways = if limit.is_shared() { WAYS as u32 } else { question.ways };
-    let mut seen = look::<PACE, _, _>(limit, question, table, clock, charge)?;
+    let reads = clock.reads(limit.clock);
+    charge.now = match PACE {
+        FLOWING => reads,
+        SLIDING => {
+            charge.window = limit.sliding(reads);
+            charge.words = charge.window.turn(set, set + limit.region(question.whose.family).sets).0;
+            charge.window.start()
+        }
+        _ => limit.reading(reads),
+    };
+    let mut seen = look::<PACE, _>(limit, question, table, charge)?;
     if matches!(seen, Check::Full) && charge.ways < WAYS as u32 && question.is_proven(table, clock) {
         charge.ways = WAYS as u32;
-        seen = look::<PACE, _, _>(limit, question, table, clock, charge)?;
+        seen = look::<PACE, _>(limit, question, table, charge)?;
     }
     match seen {
         Check::Held { way, seen } => charge.aim(Charge::HELD, way, seen),
@@ -290,18 +300,8 @@ pub fn seek<const PACE: u8, T: Table, C: Clock>(
 
 /// Reads the source's set.
 #[inline(always)]
-fn look<const PACE: u8, T: Table, C: Clock>(
-    limit: &Limit,
-    question: &Question,
-    table: &T,
-    clock: &mut C,
-    charge: &mut Charge,
-) -> Option<Check> {
-    if PACE == SLIDING {
-        charge.window = limit.sliding(clock.ticks());
-        charge.words = charge.window.turn(charge.place, charge.place + limit.region(question.whose.family).sets).0;
-    }
-    let request = question.request::<PACE, _>(charge, limit, clock);
+fn look<const PACE: u8, T: Table>(limit: &Limit, question: &Question, table: &T, charge: &Charge) -> Option<Check> {
+    let request = question.request(charge, limit);
     if PACE == SLIDING {
         Some(check(&question.turns(charge, limit, table)?, &request))
     } else {
@@ -309,23 +309,12 @@ fn look<const PACE: u8, T: Table, C: Clock>(
     }
 }
 
-/// What the limit's clock reads.
-#[inline(always)]
-pub fn reading<const PACE: u8, C: Clock>(charge: &Charge, limit: &Limit, clock: &mut C) -> Ticks {
-    match PACE {
-        FLOWING => clock.ticks(),
-        SLIDING => charge.window.start(),
-        _ => limit.reading(clock.ticks()),
-    }
-}
-
 /// What the limit's rule does with a source that has no place.
 #[inline(always)]
-pub fn overflow<const PACE: u8, T: Table, C: Clock>(
+pub fn overflow<const PACE: u8, T: Table>(
     limit: &Limit,
     question: &Question,
     table: &T,
-    clock: &mut C,
     charge: &mut Charge,
 ) -> Option<Reason> {
     if limit.is_shared() {
@@ -351,7 +340,7 @@ pub fn overflow<const PACE: u8, T: Table, C: Clock>(
         charge.depth = limit.depth.saturating_sub(charge.window.weight(table.aggregate(before)?));
     }
     let seen = table.aggregate(charge.place)?;
-    if gcra::admit(seen, reading::<PACE, _>(charge, limit, clock), charge.cost, charge.depth).is_none() {
+    if gcra::admit(seen, charge.now, charge.cost, charge.depth).is_none() {
         return Some(Reason::SourceOverflow);
     }
     charge.aim(Charge::AGGREGATE, 0, seen);

@@ -1,12 +1,17 @@
-//! The clock of a packet: read when first asked, and never twice.
+//! The clock of a packet: read when first asked, and never twice. What limits go by is a health clock, which follows it.
 
 use aya_ebpf::{Global, helpers::bpf_ktime_get_ns};
 use throttle_common::{
     gcra::{self, Ticks},
+    health_clock::{self, Words},
     limits,
+    records::HealthClock,
 };
 
-use crate::tables::TEST_CLOCK;
+use crate::{
+    atomic,
+    tables::{CLOCKS, TEST_CLOCK},
+};
 
 /// 1 where a test sets the clock through [`TEST_CLOCK`]. The verifier removes the branch elsewhere.
 #[unsafe(no_mangle)]
@@ -45,7 +50,7 @@ impl Clock {
         self.0
     }
 
-    /// The same instant as a bucket counts it.
+    /// The same instant in ticks of real time.
     #[inline(always)]
     pub fn ticks(&mut self) -> Ticks {
         gcra::ticks(self.nanos())
@@ -56,6 +61,44 @@ impl limits::Clock for Clock {
     #[inline(always)]
     fn nanos(&mut self) -> u64 {
         Self::nanos(self)
+    }
+
+    #[inline(always)]
+    fn reads(&mut self, clock: u16) -> Ticks {
+        let nanos = Self::nanos(self);
+        // Of most clocks nobody ever set the speed: they are read here, the others elsewhere.
+        match CLOCKS.get(clock.into()) {
+            Some(clock) if !Lying(clock).is_untouched() => {}
+            _ => return gcra::ticks(nanos),
+        }
+        read_health_clock(clock.into(), nanos)
+    }
+}
+
+/// What a health clock reads. A global function, which the verifier checks once and by itself.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn read_health_clock(number: u32, nanos: u64) -> u64 {
+    CLOCKS.get(number).map_or_else(|| gcra::ticks(nanos), |clock| health_clock::read(&Lying(clock), nanos))
+}
+
+/// A health clock in map memory.
+struct Lying(&'static HealthClock);
+
+impl Lying {
+    #[inline(always)]
+    fn is_untouched(&self) -> bool {
+        // SAFETY: a word of the map's, aligned to 8; the agent may store to it at any time.
+        unsafe { (&raw const self.0.sequence).read_volatile() == 0 }
+    }
+}
+
+impl Words for Lying {
+    #[inline(always)]
+    fn word(&self, index: usize) -> u64 {
+        let first: *const HealthClock = self.0;
+        // SAFETY: within the record whatever the index, because its words are a power of two; aligned to 8.
+        unsafe { atomic::load(first.cast::<u64>().add(index & (size_of::<HealthClock>() / size_of::<u64>() - 1))) }
     }
 }
 

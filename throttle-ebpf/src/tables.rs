@@ -16,9 +16,9 @@ use throttle_common::{
     packet::Packet,
     proven::Line,
     records::{
-        CANDIDATES, Connection, Control, Ends, Event, GENERATIONS, Limit, LimitTally, Losses, MAX_CANDIDATES,
-        MAX_CONNECTIONS, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME, PORT_WORDS, PROVEN_LINES, Policy,
-        REASON_TALLIES as REASON_TALLY_COUNT, Service, Slot, SourceEntry, Tally,
+        CANDIDATES, Connection, Control, Ends, Event, GENERATIONS, HealthClock, Limit, LimitTally, Losses,
+        MAX_CANDIDATES, MAX_CLOCKS, MAX_CONNECTIONS, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME, PORT_WORDS,
+        PROVEN_LINES, Policy, REASON_TALLIES as REASON_TALLY_COUNT, Service, Slot, SourceEntry, Tally,
     },
     table::WAYS,
 };
@@ -56,6 +56,11 @@ pub static CANDIDATE_LISTS: Array<[u16; CANDIDATES], { GENERATIONS_ * MAX_CANDID
 /// Candidate list numbers, four to a word, by generation and `port_place`. Written likewise.
 #[btf_map]
 pub static PORTS: Array<u64, { GENERATIONS_ * PORT_WORDS as usize }, MMAPABLE> = Array::new();
+
+/// The health clocks of services and of the host. Written by the agent through its mapping, under each one's sequence
+/// number; packets only read.
+#[btf_map]
+pub static CLOCKS: Array<HealthClock, { MAX_CLOCKS as usize }, MMAPABLE> = Array::new();
 
 /// The buckets of sources. Written by packets and, atomically and through its mapping, by the agent.
 #[btf_map]

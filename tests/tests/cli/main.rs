@@ -7,6 +7,7 @@ mod explain;
 mod policies;
 mod refused;
 mod sessions;
+mod speeds;
 mod top;
 mod unit;
 mod views;

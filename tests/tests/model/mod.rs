@@ -11,7 +11,8 @@ use throttle_common::{
     gcra::{self, Ticks},
     hash::Secret,
     packet::{Family, Packet, parse_bytes},
-    records::{Limit, LimitTally, Tally},
+    records::{HOST_CLOCK, Limit, LimitTally, Tally},
+    speed::{Speed, Timeline},
     table::{Check, Commit, OPEN_WAYS, Request, WAYS, check, commit},
     turns::Turns,
     windows::Sliding,
@@ -30,6 +31,8 @@ pub(crate) struct Model {
     known: Vec<IpNet>,
     buckets: Vec<Slots>,
     aggregates: Vec<Ticks>,
+    /// What the host's clock reads.
+    clock: Timeline,
     tallies: Tallies,
 }
 
@@ -95,15 +98,23 @@ impl Model {
             known: program.document.sources.known.iter().map(|prefix| prefix.net()).collect(),
             buckets: buckets.into_iter().map(Slots::holding).collect(),
             aggregates,
+            clock: program.datapath.followed(HOST_CLOCK),
             tallies: BTreeMap::new(),
         })
+    }
+
+    /// Has the host's clock run at another speed; `false` where it has to wait.
+    pub(crate) fn publish(&mut self, now: u64, speed: Speed, lease: u64) -> bool {
+        let next = self.clock.then(now, speed, (speed != Speed::ONE).then_some(lease));
+        self.clock = next.unwrap_or(self.clock);
+        next.is_some()
     }
 
     /// Judges and charges a frame.
     pub(crate) fn judge(&mut self, now: u64, frame: &[u8]) -> (Reason, Outcome) {
         let length = frame.len() as u32;
         let (reason, outcome) = match parse_bytes(frame) {
-            Ok(packet) => self.limit(gcra::ticks(now), &packet, length),
+            Ok(packet) => self.limit(self.clock.at(now), &packet, length),
             Err(shape) if shape.default_fate() == Fate::Pass => (shape, Outcome::Pass),
             Err(shape) => (shape, if self.observe { Outcome::Observe } else { Outcome::Drop }),
         };

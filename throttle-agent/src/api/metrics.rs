@@ -89,6 +89,19 @@ impl Writer<'_> {
         Ok(())
     }
 
+    fn ratios(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels, f64)>,
+    ) -> Result<(), fmt::Error> {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in samples {
+            family.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
     fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), fmt::Error> {
         self.counters(name, help, [(Labels::new(), value)])
     }
@@ -147,6 +160,8 @@ impl Page {
         let overflowed = self.status.limits.iter().map(|view| (of(view), view.tallies.overflowed.packets));
         let open = self.status.limits.iter().filter_map(|view| Some((of(view), gauge(view.open?))));
         to.gauges("open_connections", "Connections that hold a place under a limit now", open)?;
+        let speeds = self.status.limits.iter().map(|view| (of(view), view.speed));
+        to.ratios("limit_speed_ratio", "How fast a limit's clock runs, as a share of real time", speeds)?;
         to.counters("limit_overflowed_packets", "Frames whose source found no room in the limit's region", overflowed)
     }
 

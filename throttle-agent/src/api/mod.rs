@@ -52,7 +52,7 @@ pub struct Api {
 impl Api {
     /// Every route, for the Unix socket.
     pub fn router(self) -> Router {
-        use routes::{blocks, entries, explain, health, policy, prefixes, top};
+        use routes::{blocks, entries, explain, health, policy, prefixes, speeds, top};
 
         let large = Router::new()
             .route(paths::POLICY_CHECK, post(policy::check))
@@ -74,6 +74,8 @@ impl Api {
             .route(paths::ALLOWS_DELETE, post(prefixes::delete_allows))
             .route(paths::KNOWN, get(prefixes::known).post(prefixes::add_known))
             .route(paths::KNOWN_DELETE, post(prefixes::delete_known))
+            .route(paths::SPEEDS, get(speeds::speeds).put(speeds::set_speed))
+            .route(paths::SPEEDS_RESET, post(speeds::reset_speed))
             .route(paths::POLICY, get(policy::policy))
             .route(paths::POLICY_CONFIRM, post(policy::confirm))
             .route(paths::POLICY_ROLLBACK, post(policy::rollback))

@@ -242,6 +242,10 @@ fn steps(walk: &Walk, paint: Paint) -> String {
     let mut decided = unasked;
     for limit in &walk.limits {
         _ = writeln!(text, "  {:<20}{}", limit.limit, bucket(limit));
+        if let Some(speed) = limit.speed {
+            let (speed, share) = (super::speed::share(speed), super::speed::share(speed * 100.0));
+            _ = writeln!(text, "  {:<20}its clock runs at {speed}: it admits {share} % of that rate", "");
+        }
         let verdict = match (&limit.refusal, limit.mode) {
             _ if !limit.asked => "has no say in such a packet".to_owned(),
             (Some(_), mode) => {

@@ -12,6 +12,7 @@ fn limit(name: &str, room: u64, refusal: bool) -> LimitWalk {
         unit: "connections".to_owned(),
         algorithm: "token-bucket".to_owned(),
         window: None,
+        speed: None,
         rate_per_second: Some(50.0),
         open: None,
         burst: 100,

@@ -60,6 +60,7 @@ fn a_list_shows_what_each_limit_did() {
     let packets = |packets| Tally { packets, bytes: 74 * packets };
     let limits = [
         LimitView {
+            speed: 1.0,
             limit: Limit::new("new-connections", Unit::Connections, rate("50/min")),
             open: None,
             burst: 50,
@@ -68,6 +69,7 @@ fn a_list_shows_what_each_limit_did() {
             regions: vec![region("ipv4", 0.034), region("ipv6", 0.0)],
         },
         LimitView {
+            speed: 1.0,
             limit: Limit { mode: Mode::Observe, ..Limit::new("all", Unit::Bytes, rate("1000B/s")) },
             open: None,
             burst: 65_536,
@@ -97,6 +99,7 @@ fn a_limit_is_shown_with_what_the_policy_leaves_out() {
         forecast: Some(Forecast { busy_seconds: 1.2, flood_per_second: 24_900.0 }),
     };
     let view = LimitView {
+        speed: 1.0,
         limit: Limit { service: Some("web".to_owned()), ..Limit::new("new", Unit::Connections, rate("50/min")) },
         open: None,
         burst: 50,

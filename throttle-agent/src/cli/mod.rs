@@ -28,6 +28,7 @@ mod quantity;
 mod run;
 mod service;
 mod session;
+mod speed;
 mod status;
 mod table;
 mod tenant;
@@ -92,6 +93,8 @@ enum Command {
     /// Name tenants: groups of sources that share limits
     #[command(subcommand)]
     Tenant(tenant::TenantCommand),
+    /// Have the clocks of limits run slower: a share of every rate, of all sources at once
+    Speed(speed::SpeedArgs),
     /// Refuse sources, for a time or for ever
     #[command(subcommand)]
     Block(blocks::BlockCommand),
@@ -176,6 +179,7 @@ fn obey(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Limit(command) => command.obey(context),
         Command::Service(command) => command.obey(context),
         Command::Tenant(command) => command.obey(context),
+        Command::Speed(speed) => speed.obey(context),
         Command::Block(command) => command.obey(context),
         Command::Allow(command) => command.obey(context, &prefixes::ALLOWED),
         Command::Known(command) => command.obey(context, &prefixes::KNOWN),
@@ -224,6 +228,8 @@ mod tests {
             "block add 192.0.2.1 --for -5m",
             "mode enforce --confirm-within -5s",
             "policy check p.toml --flood -1",
+            "speed set -0.5",
+            "speed set 0.5 --for -5m",
         ] {
             let text = Cli::try_parse_from(["throttle"].into_iter().chain(line.split(' '))).unwrap_err().to_string();
             assert!(text.contains("negative"), "{line}: {text}");

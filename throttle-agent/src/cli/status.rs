@@ -22,6 +22,7 @@ use super::{
     limit_views,
     output::{self, Paint},
     quantity::{bytes, count, per_second, span, until},
+    speed::sentence,
     table::{Cell, Table, Tone},
     writing::waiting,
 };
@@ -130,6 +131,7 @@ fn notes(status: &Status, now: Timestamp) -> Vec<String> {
     if status.mode == Mode::Observe {
         notes.push("this host only observes: nothing is refused until `throttle mode enforce`".to_owned());
     }
+    notes.extend(status.speeds.iter().map(|view| sentence(view, now)));
     let rejects = status.limits.iter().any(|view| view.limit.action == Action::Reject);
     for attachment in &status.attachments {
         if rejects && attachment.attached && attachment.driver.as_deref() == Some("veth") {

@@ -2,7 +2,7 @@ use super::*;
 use throttle_agent::{
     api::wire::{
         Attachment, Build, Connections, Forecast, LimitView, LossCounts, Pending, ReasonCount, RegionLoad,
-        SessionAllow, Table as Room, Tallies, Tally,
+        SessionAllow, SpeedView, Table as Room, Tallies, Tally,
     },
     policy::Limit,
 };
@@ -47,7 +47,9 @@ fn status() -> Status {
         sockets_unwatched: None,
         connections: None,
         table: Room { sets: 1 << 20, sets_used: 131_072, bytes: 72 << 20 },
+        speeds: Vec::new(),
         limits: vec![LimitView {
+            speed: 1.0,
             limit: Limit::new("new-connections", Unit::Connections, "50/min".parse().unwrap()),
             open: None,
             burst: 50,
@@ -131,6 +133,14 @@ no frame has been seen yet
 table: 131k of 1.05M sets belong to limits, 72 MiB of memory; timed blocks: 3
 ";
     assert_eq!(render(&status, false, now(), Paint::PLAIN), expected);
+}
+
+#[test]
+fn a_clock_that_runs_slower_is_not_forgotten() {
+    let speed = SpeedView { service: Some("web".to_owned()), speed: 0.5, ..SpeedView::default() };
+    let text = render(&Status { speeds: vec![speed], ..status() }, false, now(), Paint::PLAIN);
+    let note = "  * the clock of web runs at 0.5: its limits admit 50 % of their rates, and buckets stay busy 2 times as long\n";
+    assert!(text.contains(note), "{text}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What time brings: blocks and sessions that end, policies that nobody confirmed, and interfaces that come and go.
+//! What time brings: blocks, sessions and speeds that end, policies that nobody confirmed, and interfaces that come and go.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ impl Control {
         }
         self.end_sessions(now);
         self.end_blocks(now);
+        self.renew_speeds();
         self.go_back_when_due(instant);
         self.reattach_when_due(instant);
         if self.datapath.owes() {

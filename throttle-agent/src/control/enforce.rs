@@ -41,6 +41,7 @@ impl Control {
         // Before another policy can give away the places of limits that have gone.
         self.count_connections();
         self.kept = None;
+        self.end_speeds();
         self.faults.note("policy", Ok(()));
         self.publish_names();
         Ok(())

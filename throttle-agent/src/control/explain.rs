@@ -5,13 +5,14 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use throttle_common::{
-    gcra::{self, TICKS_PER_NANO, Ticks},
+    gcra::{TICKS_PER_NANO, Ticks},
     packet::{Family, Packet, protocol},
     records::{self, Address, Limit, Service},
+    speed::Speed,
     words::{Algorithm, Outcome, Per, Unit},
 };
 
-use super::{Control, kernel};
+use super::{Control, kernel, speeds::ratio};
 use crate::{
     api::wire::{
         AskedPacket, BlockedBy, ExplainQuery, Explanation, LimitWalk, Problem, ProblemKind, Standing, TenantOf, Walk,
@@ -132,11 +133,18 @@ impl Control {
                     passes_at: moment(it.passes_at),
                     passes_in_seconds: rest(it.passes_at),
                     shared_by: shared_by(&it.record, &explained),
-                    debt_seconds: full_in(&it.record, gcra::ticks(now), it.debt),
+                    debt_seconds: (it.full_at - now) as f64 / 1e9,
+                    speed: self.slowed(&it.record),
                     ..limit_walk(it, query.address.to_canonical(), packet.family)
                 })
                 .collect(),
         })
+    }
+
+    /// How fast a limit's clock runs, where that is not as fast as real time.
+    fn slowed(&self, limit: &Limit) -> Option<f64> {
+        let speed = self.datapath.clock_state(limit.clock).speed;
+        (speed != Speed::ONE && !limit.is_concurrency()).then(|| ratio(speed))
     }
 
     fn standing(&self, source: IpAddr, now: u64) -> Result<Standing, Problem> {
@@ -226,6 +234,7 @@ fn limit_walk(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
         unit: Unit::from_number(record.unit).map_or("", Unit::name).to_owned(),
         algorithm: Algorithm::from_number(record.algorithm).map_or("", Algorithm::name).to_owned(),
         window: None,
+        speed: None,
         rate_per_second: (!concurrency).then(|| 1e9 * TICKS_PER_NANO as f64 / unit_price(record)),
         open: concurrency.then(|| units(record, *debt)),
         burst: units(record, record.depth),
@@ -245,19 +254,6 @@ fn limit_walk(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
         refusal: it.refusal.map(|reason| reason.name().to_owned()),
         passes_at: None,
         passes_in_seconds: None,
-    }
-}
-
-/// How long until a bucket that owes `debt` is full again, in seconds, if nothing is charged: where windows count, until
-/// they end, at most. Open connections close when they do, and say 0.
-pub(super) fn full_in(limit: &Limit, now: Ticks, debt: Ticks) -> f64 {
-    let ends = limit.reading(now).wrapping_add(limit.window).wrapping_sub(now);
-    match Algorithm::from_number(limit.algorithm) {
-        Some(Algorithm::Concurrency) => 0.0,
-        _ if debt == 0 => 0.0,
-        Some(Algorithm::FixedWindow) => seconds(ends),
-        Some(Algorithm::SlidingWindow) => seconds(ends + limit.window),
-        _ => seconds(debt),
     }
 }
 

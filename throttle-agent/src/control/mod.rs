@@ -18,6 +18,7 @@ mod interfaces;
 mod session;
 mod sessions;
 mod sources;
+mod speeds;
 mod top;
 mod trends;
 mod views;
@@ -43,7 +44,7 @@ use crate::{
     datapath::{Attachment, Datapath},
     events::Names,
     policy::{self, Diagnostics, Document},
-    store::{Block, Note, Store, StoreError},
+    store::{Block, Note, SetSpeed, Store, StoreError},
 };
 
 /// The author of what the agent writes by itself.
@@ -70,6 +71,8 @@ pub struct Control {
     waiting: Option<Waiting>,
     /// Blocks beside the document.
     blocks: Blocks,
+    /// The speeds of health clocks that were set by hand.
+    speeds: Vec<SetSpeed>,
     /// Whether the kernel's sources have to be written anew.
     stale: bool,
     /// When the table was looked over; adopting it did so.
@@ -130,6 +133,7 @@ impl Control {
             kept: None,
             waiting: None,
             blocks: BTreeMap::new(),
+            speeds: Vec::new(),
             stale: false,
             swept: Instant::now(),
             counting: Counting::new(),
@@ -147,6 +151,8 @@ impl Control {
         };
         control.resume(seed)?;
         control.take_over()?;
+        // Buckets are carried over from an earlier layout while all clocks run as fast as real time.
+        control.resume_speeds();
         Ok(control)
     }
 

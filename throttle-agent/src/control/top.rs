@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::HashMap, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use throttle_common::{
-    gcra::{self, Ticks},
+    gcra,
     records::{self, Limit},
     table::WAYS,
     words::Unit,
@@ -13,7 +13,7 @@ use throttle_common::{
 
 use super::{
     Control,
-    explain::{full_in, unit_price, units},
+    explain::{unit_price, units},
     kernel, views,
 };
 use crate::{
@@ -45,7 +45,7 @@ impl Control {
                 let found = self.datapath.talkers(&held.record, family, most);
                 busy += found.busy;
                 let refused = refused_by(&limit.name, region.prefix, &recent);
-                talkers.extend(found.most.iter().map(|it| self.talker(it, &held.record, &refused, gcra::ticks(now))));
+                talkers.extend(found.most.iter().map(|it| self.talker(it, &held.record, &refused, now)));
             }
             let tally = self.datapath.limit_tally(held.number).map_err(|error| kernel(&error))?;
             limits.push(TopLimit {
@@ -75,10 +75,11 @@ impl Control {
         })
     }
 
-    fn talker(&self, it: &datapath::Talker, limit: &Limit, refused: &HashMap<Source, u64>, now: Ticks) -> Talker {
+    fn talker(&self, it: &datapath::Talker, limit: &Limit, refused: &HashMap<Source, u64>, now: u64) -> Talker {
         let concurrency = limit.is_concurrency();
         // A window begins anew, and with it what it has admitted.
-        let since = if limit.window == 0 { it.full_at } else { gcra::debt(it.full_at, limit.reading(now)) };
+        let reads = self.datapath.timeline(limit).at(now);
+        let since = if limit.window == 0 { it.full_at } else { gcra::debt(it.full_at, limit.reading(reads)) };
         Talker {
             source: match it.source {
                 Source::Tenant(number) => format!("tenant {}", self.datapath.tenant(number)),
@@ -89,7 +90,7 @@ impl Control {
             used: it.debt as f64 / limit.depth.max(1) as f64,
             room: units(limit, limit.depth.saturating_sub(it.debt)),
             open: concurrency.then(|| units(limit, it.debt)),
-            debt_seconds: full_in(limit, now, it.debt),
+            debt_seconds: (self.datapath.full_at(limit, it.debt, now) - now) as f64 / 1e9,
             charged: if concurrency { 0.0 } else { since as f64 / unit_price(limit) },
             refused: refused.get(&it.source).copied().unwrap_or_default(),
         }

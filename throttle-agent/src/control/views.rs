@@ -7,7 +7,7 @@ use throttle_common::{
     words::{Outcome, Reason},
 };
 
-use super::{Control, kernel, stored};
+use super::{Control, kernel, speeds::ratio, stored};
 use crate::{
     api::wire::{
         Attachment, CheckReport, Connections, DiffReport, Forecast, History, LimitForecast, LimitView, LossCounts,
@@ -50,6 +50,7 @@ impl Control {
             connections: self.connections(),
             sockets_unwatched: self.datapath.unwatched().map(str::to_owned),
             table: self.table(),
+            speeds: self.speeds().into_iter().filter(|it| it.speed < 1.0 || it.author.is_some()).collect(),
             limits,
             reasons: self.reasons()?,
             losses: self::losses(&losses),
@@ -92,9 +93,14 @@ impl Control {
                     limit: limit.clone(),
                     open: held.record.is_concurrency().then(|| self.datapath.open_connections(&held.record)),
                     burst: limit.burst_units(),
+                    speed: speed_of(&self.datapath, &held.record),
                     number: held.number,
                     tallies: tallies(&tally),
-                    regions: regions(&held.record, [occupancy.v4, occupancy.v6]),
+                    regions: regions(
+                        &held.record,
+                        [occupancy.v4, occupancy.v6],
+                        speed_of(&self.datapath, &held.record),
+                    ),
                 })
             })
             .collect()
@@ -220,7 +226,7 @@ impl Control {
         let compiled = policy::compile(document, self.revision + 1, &self.datapath.layout()).map_err(super::refused)?;
         let limits = compiled.limits.iter().map(|(_, record)| LimitForecast {
             name: records::name_str(&record.name).to_owned(),
-            regions: regions(record, [Use::default(); 2]),
+            regions: regions(record, [Use::default(); 2], 1.0),
         });
         let mut warnings: Vec<_> = warnings.iter().map(Diagnostic::to_string).collect();
         if compiled.policy.counts_forwarded != 0 {
@@ -283,8 +289,13 @@ pub(super) fn tallies(tally: &records::LimitTally) -> Tallies {
     }
 }
 
-/// The parts of the table that a limit has, with how much of each is in use.
-fn regions(record: &records::Limit, uses: [Use; 2]) -> Vec<RegionLoad> {
+/// How fast a limit's clock runs.
+fn speed_of(datapath: &datapath::Datapath, limit: &records::Limit) -> f64 {
+    if limit.is_concurrency() { 1.0 } else { ratio(datapath.clock_state(limit.clock).speed) }
+}
+
+/// The parts of the table that a limit has, with how much of each is in use, and what fills it at a speed of its clock.
+fn regions(record: &records::Limit, uses: [Use; 2], speed: f64) -> Vec<RegionLoad> {
     if record.is_shared() {
         return Vec::new();
     }
@@ -304,8 +315,10 @@ fn regions(record: &records::Limit, uses: [Use; 2]) -> Vec<RegionLoad> {
             busy: usage.busy,
             aggregates_busy: usage.aggregates_busy,
             occupancy: usage.busy as f64 / slots as f64,
-            forecast: forecast
-                .map(|forecast| Forecast { busy_seconds: forecast.busy_seconds, flood_per_second: forecast.full_at }),
+            forecast: forecast.map(|forecast| Forecast {
+                busy_seconds: forecast.busy_seconds / speed,
+                flood_per_second: forecast.full_at * speed,
+            }),
         })
     };
     families.into_iter().zip(uses).filter_map(of).collect()

@@ -33,7 +33,12 @@ const FIT: &str = "the compiled policy does not fit what the kernel holds";
 impl Datapath {
     /// What the kernel holds now, which the next policy must respect.
     pub fn layout(&self) -> Layout {
-        Layout { sets: self.tables.control().sets, limits: self.limits(), tenants: self.tables.tenants() }
+        Layout {
+            sets: self.tables.control().sets,
+            limits: self.limits(),
+            tenants: self.tables.tenants(),
+            clocks: self.clocks(),
+        }
     }
 
     /// The head of the policy in force.
@@ -65,8 +70,10 @@ impl Datapath {
         for &number in &plan.renamed {
             self.tallies.reset_limit(number)?;
         }
+        self.begin_clocks(policy.services.iter().map(|service| service.clock));
         self.tables.write_spare(policy);
         self.tables.flip();
+        self.forget_clocks();
         for repriced in &plan.repriced {
             self.reprice(repriced);
         }
@@ -112,7 +119,7 @@ impl Datapath {
         const BETWEEN_READINGS: usize = 256;
         let scale_all = |all: &[AtomicU64], words: usize, of: usize| {
             for chunk in all.chunks(BETWEEN_READINGS) {
-                let now = limit.readings(gcra::ticks(self.now()))[of];
+                let now = limit.readings(self.reads(limit))[of];
                 chunk.iter().skip(words - 1).step_by(words).for_each(|tat| rescale(tat, now, scale));
             }
         };

@@ -38,6 +38,7 @@ mod sockdiag;
 mod sockets;
 mod source_map;
 mod sources;
+mod speeds;
 mod switch;
 mod tables;
 mod talkers;
@@ -54,8 +55,8 @@ use aya::{
 };
 
 use self::{
-    apply::Owed, grace::Grace, migrate::Handover, pins::Pins, reconcile::Refused, sources::Sources, tables::Tables,
-    tallies::Tallies, undo::Undo,
+    apply::Owed, grace::Grace, migrate::Handover, pins::Pins, reconcile::Refused, sources::Sources, speeds::Speeds,
+    tables::Tables, tallies::Tallies, undo::Undo,
 };
 pub use self::{
     attach::{Attachment, Mode, Standing, XdpMode},
@@ -70,6 +71,7 @@ pub use self::{
     reconcile::{Change, Step, reconcile},
     recount::Recount,
     sources::{Entries, SourceDelta},
+    speeds::{ClockState, LEASE},
     talkers::{Source, Talker, Talkers},
     watch::Watch,
 };
@@ -92,6 +94,7 @@ pub struct Datapath {
     tables: Tables,
     tallies: Tallies,
     sources: Sources,
+    speeds: Speeds,
     grace: Grace,
     /// What every interface that is ours was asked for, present or not.
     asked: BTreeMap<String, Mode>,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use throttle_common::{
-    gcra::{self, TICKS_PER_NANO, Ticks},
+    gcra::{self, Ticks},
     packet::Family,
     records::{Address, Limit, Region},
     table::{self, OPEN_WAYS, WAYS},
@@ -83,7 +83,7 @@ impl Datapath {
             !table::is_lock(tat) && gcra::debt(tat, now) > 0
         };
         let busy = |(first, second): (&[AtomicU64], &[AtomicU64])| {
-            let now = limit.readings(gcra::ticks(self.now()));
+            let now = limit.readings(self.reads(limit));
             let buckets = first.iter().zip(second).skip(words - 1).step_by(words);
             let sliding = limit.is_sliding();
             buckets.filter(|(first, second)| owes(first, now[0]) || (sliding && owes(second, now[1]))).count() as u64
@@ -103,7 +103,10 @@ impl Datapath {
             return None;
         }
         let secret = self.tables.control().secret;
-        let now = limit.reading(gcra::ticks(self.now()));
+        let (nanos, timeline) = (self.now(), self.timeline(limit));
+        let reads = timeline.at(nanos);
+        let now = limit.reading(reads);
+        let span = |owed: Ticks| Duration::from_nanos(timeline.when(nanos, reads.wrapping_add(owed)) - nanos);
         let key = region.key(address, family, secret);
         let set = self.tables.buckets.get(region.set(key, secret));
         // As the programs do: of two slots with one key the lower is the source's.
@@ -118,8 +121,4 @@ impl Datapath {
             room: set.iter().take(OPEN_WAYS).any(|slot| gcra::debt(slot.tat, now) == 0),
         })
     }
-}
-
-fn span(ticks: Ticks) -> Duration {
-    Duration::from_nanos(ticks.div_ceil(TICKS_PER_NANO))
 }

@@ -39,13 +39,14 @@ pub(super) const MOUNT_POINT: &str = "/sys/fs/bpf";
 const MAGIC: i64 = 0xcafe_4a11;
 
 /// The maps that outlive the agent.
-pub(super) const PINNED: [&str; 23] = [
+pub(super) const PINNED: [&str; 24] = [
     maps::CONTROL,
     maps::POLICIES,
     maps::LIMITS,
     maps::SERVICES,
     maps::CANDIDATE_LISTS,
     maps::PORTS,
+    maps::CLOCKS,
     maps::BUCKETS,
     maps::AGGREGATES,
     maps::PROVEN,

@@ -8,8 +8,8 @@ use throttle_common::{
     gcra::{MAX_DEPTH, Price, Ticks},
     packet::Family,
     records::{
-        Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NONE, PORT_WORDS, PORTS_IN_WORD, Region,
-        SCOPE_LIMITS, name_str,
+        Limit, MAX_CANDIDATES, MAX_CLOCKS, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NONE, PORT_WORDS, PORTS_IN_WORD,
+        Region, SCOPE_LIMITS, name_str,
     },
 };
 
@@ -100,12 +100,13 @@ pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
 }
 
 pub(super) fn keeps(old: &Limit, new: &Limit, family: Family) -> bool {
-    // What a bucket holds depends on the clock: one that flows, one that stands still, or windows of a length. Those that
-    // slide have regions of their own kind.
+    // What a bucket holds depends on the clock: whose health it follows, and whether it flows, stands still, or counts
+    // windows of a length. Those that slide have regions of their own kind.
     let alike = old.unit == new.unit
         && old.per == new.per
         && old.is_concurrency() == new.is_concurrency()
-        && old.window == new.window;
+        && old.window == new.window
+        && old.goes_by(new.clock);
     old.name == new.name && alike && old.region(family) == new.region(family)
 }
 
@@ -134,6 +135,8 @@ pub(super) fn unused(held: &[HeldLimit], sets: u32) -> Vec<(u32, u32)> {
 /// Refuses what does not fit the maps, before anything is written.
 pub(super) fn check(policy: &Compiled, sets: u32) -> Result<()> {
     ensure!(policy.services.len() < MAX_SERVICES as usize, "more than {} services", MAX_SERVICES - 1);
+    let clocks = policy.services.iter().map(|it| it.clock).chain(policy.limits.iter().map(|(_, it)| it.clock));
+    ensure!(clocks.into_iter().all(|clock| u32::from(clock) < MAX_CLOCKS), "a health clock beyond the last");
     let tenants = policy.tenants.values().all(|&number| number != NONE && u32::from(number) < MAX_TENANTS);
     ensure!(tenants, "a tenant of a number that is none");
     ensure!(policy.candidates.len() < MAX_CANDIDATES as usize, "more than {} lists of services", MAX_CANDIDATES - 1);

@@ -22,6 +22,8 @@ fn limit(name: &str, per_second: u64, base: u32) -> Limit {
         per: 0,
         window_shift: 0,
         padding: 0,
+        clock: 0,
+        rest: [0; 6],
         name: name_bytes(name),
     }
 }

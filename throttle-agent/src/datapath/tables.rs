@@ -13,15 +13,15 @@ use aya::{
 use throttle_common::{
     gcra::Ticks,
     records::{
-        CANDIDATES, Control, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME, PORT_WORDS, Policy,
-        Service, Slot, maps, name_bytes, name_str, port_place,
+        CANDIDATES, Control, HealthClock, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME,
+        PORT_WORDS, Policy, Service, Slot, maps, name_bytes, name_str, port_place,
     },
     services::Directory,
     table::WAYS,
 };
 
 use super::mapped::MappedArray;
-use crate::policy::{Compiled, HeldLimit, Tenants};
+use crate::policy::{Clocks, Compiled, HeldLimit, Tenants};
 
 /// Everything that policy is written to, and the table.
 pub(super) struct Tables {
@@ -32,6 +32,7 @@ pub(super) struct Tables {
     tenants: MappedArray<[u8; NAME]>,
     candidates: MappedArray<[u16; CANDIDATES]>,
     ports: MappedArray<u64>,
+    pub(super) clocks: MappedArray<HealthClock>,
     pub(super) buckets: MappedArray<[Slot; WAYS]>,
     pub(super) aggregates: MappedArray<Ticks>,
 }
@@ -57,6 +58,7 @@ impl Tables {
             tenants: MappedArray::new(&map(ebpf, maps::TENANTS)?)?,
             candidates: MappedArray::new(&map(ebpf, maps::CANDIDATE_LISTS)?)?,
             ports: MappedArray::new(&map(ebpf, maps::PORTS)?)?,
+            clocks: MappedArray::new(&map(ebpf, maps::CLOCKS)?)?,
             buckets: MappedArray::new(&map(ebpf, maps::BUCKETS)?)?,
             aggregates: MappedArray::new(&map(ebpf, maps::AGGREGATES)?)?,
         })
@@ -107,6 +109,11 @@ impl Tables {
             .map(|number| (number as u16, self.services.get(base + number)))
             .filter(|(_, service)| service.name[0] != 0)
             .collect()
+    }
+
+    /// The health clocks of the services in force, by name.
+    pub(super) fn clocks_of_services(&self) -> Clocks {
+        self.services().iter().map(|(_, service)| (name_str(&service.name).to_owned(), service.clock)).collect()
     }
 
     /// The tenants in force, by name.

@@ -92,7 +92,7 @@ impl Datapath {
         let second = region.base + (region.extent() - region.sets);
         let [first, second] = [region.base, second].map(|base| self.tables.buckets.run(base, region.sets));
         for (chunk, beside) in first.chunks(BETWEEN_READINGS).zip(second.chunks(BETWEEN_READINGS)) {
-            let now = gcra::ticks(self.now());
+            let now = self.reads(limit);
             let (reading, window) = (limit.reading(now), limit.is_sliding().then(|| limit.sliding(now)));
             for (slot, beside) in chunk.chunks_exact(2).zip(beside.chunks_exact(2)) {
                 let mut full_at = slot[1].load(Ordering::Relaxed);

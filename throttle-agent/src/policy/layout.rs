@@ -12,10 +12,15 @@ pub struct Layout {
     pub limits: Vec<HeldLimit>,
     /// Its tenants.
     pub tenants: Tenants,
+    /// Its services' health clocks.
+    pub clocks: Clocks,
 }
 
 /// The numbers of tenants, by their names.
 pub type Tenants = BTreeMap<String, u16>;
+
+/// The numbers of services' health clocks, by the services' names.
+pub type Clocks = BTreeMap<String, u16>;
 
 /// A limit in force.
 #[derive(Clone, Debug)]

@@ -33,7 +33,7 @@ pub use diff::{Change, diff};
 pub use document::{Answers, Document, Events, Lengths, Limit, Mode, Protocol, Service, Sources, Tenant};
 pub use fault::{Diagnostic, Diagnostics, Fault, Warning};
 pub use file::{parse, parse_with_warnings, text, to_toml};
-pub use layout::{Compiled, HeldLimit, Layout, Tenants};
+pub use layout::{Clocks, Compiled, HeldLimit, Layout, Tenants};
 pub use ports::PortRange;
 pub use prefix::Prefix;
 pub use word::Word;

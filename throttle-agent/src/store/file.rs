@@ -1,6 +1,6 @@
 //! Opening the file: nothing in it is believed before it was checked.
 
-use super::{blocks, error::StoreError, record, revisions};
+use super::{blocks, error::StoreError, record, revisions, speeds};
 use crate::run::private::private_file;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, backends::FileBackend,
@@ -142,7 +142,8 @@ fn records(database: &Database) -> Result<(), StoreError> {
         Err(error) => return Err(error.into()),
     }
     revisions::verify(&transaction)?;
-    blocks::verify(&transaction)
+    blocks::verify(&transaction)?;
+    speeds::verify(&transaction)
 }
 
 /// Makes the tables of a new file, and tells whether it was one.

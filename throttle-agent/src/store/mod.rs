@@ -1,4 +1,5 @@
-//! What must survive: the revisions of the policy, the one that awaits its confirmation, and the timed blocks.
+//! What must survive: the revisions of the policy, the one that awaits its confirmation, the timed
+//! blocks, and speeds that were set by hand.
 //!
 //! One [`Store`] may be open for a file at a time. Each change is one transaction: after a crash at any instant it is
 //! there whole or not at all, and what was acknowledged is there. Every record carries a digest of where it belongs and
@@ -13,12 +14,14 @@ mod file;
 mod pending;
 mod record;
 mod revisions;
+mod speeds;
 
 pub use blocks::Block;
 pub use error::StoreError;
 pub use file::Note;
 pub use pending::{Moment, Pending};
 pub use revisions::{KEPT, KEPT_BYTES, Revision, RevisionInfo};
+pub use speeds::SetSpeed;
 
 use redb::{Database, ReadTransaction, WriteTransaction};
 use std::{

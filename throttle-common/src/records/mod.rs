@@ -10,6 +10,7 @@ mod policy;
 mod sources;
 
 pub use self::{account::*, connections::*, policy::*, sources::*};
+pub use crate::health_clock::HealthClock;
 
 /// The version of everything in this module and of the set of maps. Pinned maps of an earlier version change over, where
 /// the agent has a description of it (`datapath::migrate`, which says what must stay as it is); others are refused.
@@ -23,6 +24,12 @@ pub const MAX_LIMITS: u32 = 1024;
 pub const MAX_SERVICES: u32 = 1024;
 /// Tenants of one policy, and one number that is no tenant's.
 pub const MAX_TENANTS: u32 = 1 << 14;
+/// Health clocks, the host's included: room for those of two policies, of which one follows the other.
+pub const MAX_CLOCKS: u32 = 2 * MAX_SERVICES;
+/// The health clock of the host's limits; those of services have other numbers, stable by the service's name.
+pub const HOST_CLOCK: u16 = 0;
+/// The clock of limits of an earlier layout, which had none: beyond the last, it reads CLOCK_MONOTONIC.
+pub const NO_CLOCK: u16 = u16::MAX;
 /// Different lists of services that share a port.
 pub const MAX_CANDIDATES: u32 = 1024;
 /// Services that may share one port (told apart by destination).
@@ -60,6 +67,8 @@ pub mod maps {
     pub const CANDIDATE_LISTS: &str = "CANDIDATE_LISTS";
     /// `Array<u64, GENERATIONS * PORT_WORDS>`.
     pub const PORTS: &str = "PORTS";
+    /// `Array<HealthClock, MAX_CLOCKS>`, mmapable.
+    pub const CLOCKS: &str = "CLOCKS";
     /// `Array<Bucket Set, sets>`, mmapable.
     pub const BUCKETS: &str = "BUCKETS";
     /// `Array<Ticks, sets>`, mmapable: the aggregates' buckets, one for each set.
@@ -135,8 +144,9 @@ macro_rules! sized {
 sized! {
     Control: 40,
     Policy: 136,
-    Service: 112,
-    Limit: 112,
+    Service: 120,
+    Limit: 120,
+    HealthClock: 256,
     Slot: 16,
     SourceEntry: 16,
     Tally: 16,

@@ -1,6 +1,6 @@
 //! A compiled policy: what the agent writes into the spare generation and every packet reads.
 
-use super::{Address, NAME, NONE, PORTS_IN_WORD, SCOPE_LIMITS};
+use super::{Address, NAME, NO_CLOCK, NONE, PORTS_IN_WORD, SCOPE_LIMITS};
 use crate::{
     connections,
     gcra::{Price, Ticks},
@@ -108,6 +108,10 @@ pub struct Service {
     pub padding: u8,
     /// Seconds after which a forwarded connection that nothing is heard of is forgotten; 0 where none is forwarded.
     pub idle_after: u32,
+    /// The health clock of its limits.
+    pub clock: u16,
+    /// Zero.
+    pub rest: [u8; 6],
     /// Its name.
     pub name: [u8; NAME],
 }
@@ -142,6 +146,10 @@ pub struct Limit {
     pub window_shift: u8,
     /// Zero.
     pub padding: u8,
+    /// The health clock that it goes by, fixed when policy compiles: its service's, or the host's.
+    pub clock: u16,
+    /// Zero.
+    pub rest: [u8; 6],
     /// Its name; empty where the number is free.
     pub name: [u8; NAME],
 }
@@ -212,6 +220,13 @@ impl Region {
 }
 
 impl Limit {
+    /// Whether its buckets mean to a health clock what they mean to its own.
+    #[inline(always)]
+    pub const fn goes_by(&self, clock: u16) -> bool {
+        // One of an earlier layout reads what a clock does whose speed nobody ever set, and the first policy has no other.
+        self.clock == clock || self.clock == NO_CLOCK
+    }
+
     /// Whether it counts connections that are open.
     #[inline(always)]
     pub const fn is_concurrency(&self) -> bool {
@@ -224,7 +239,8 @@ impl Limit {
         self.algorithm == Algorithm::SlidingWindow as u8
     }
 
-    /// What its clock reads: that of one which counts open connections stands still, that of windows while one runs.
+    /// What its clock reads when its health clock reads `now`: that of one which counts open connections stands still, that
+    /// of windows while one runs.
     #[inline(always)]
     pub const fn reading(&self, now: Ticks) -> Ticks {
         if self.window != 0 {

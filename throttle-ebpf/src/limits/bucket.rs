@@ -2,7 +2,7 @@
 
 use throttle_common::{
     gcra::{self, Ticks},
-    limits::{self, Charge, Question, SLIDING, Table, overflow, reading},
+    limits::{self, Charge, Question, Table, overflow},
     proven::Claim,
     records::{Limit, Slot},
     table::{Check, Commit, Look, Set, TRIES, WAYS, commit},
@@ -11,34 +11,28 @@ use throttle_common::{
 
 use crate::{
     atomic,
-    clock::Clock,
     tables::{AGGREGATES, BUCKETS, PROVEN},
 };
 
 /// Makes the charge that was noted. What changed since is looked at again; a refusal leaves nothing charged.
 #[inline(always)]
-pub fn settle<const PACE: u8>(
-    limit: &Limit,
-    question: &Question,
-    clock: &mut Clock,
-    charge: &mut Charge,
-) -> Option<Reason> {
-    let Some(seen) = seen(charge) else { return settle_shared::<PACE>(limit, question, clock, charge) };
-    match commit(&Maps.set(charge.place)?, &question.request::<PACE, _>(charge, limit, clock), seen) {
+pub fn settle<const PACE: u8>(limit: &Limit, question: &Question, charge: &mut Charge) -> Option<Reason> {
+    let Some(seen) = seen(charge) else { return settle_shared::<PACE>(limit, question, charge) };
+    match commit(&Maps.set(charge.place)?, &question.request(charge, limit), seen) {
         Commit::Charged(way) => {
             charge.aim(Charge::HELD, way, 0);
             None
         }
         lost @ (Commit::Exceeded | Commit::Contended) => give_up(limit, lost, charge),
-        Commit::Full => settle_shared::<PACE>(limit, question, clock, charge),
+        Commit::Full => settle_shared::<PACE>(limit, question, charge),
     }
 }
 
 /// Likewise, where buckets have two words; [`Commit::Full`] where what remains is for [`settle_shared`].
 #[inline(always)]
-pub fn settle_sliding(limit: &Limit, question: &Question, clock: &mut Clock, charge: &mut Charge) -> Option<Commit> {
+pub fn settle_sliding(limit: &Limit, question: &Question, charge: &mut Charge) -> Option<Commit> {
     let Some(seen) = seen(charge) else { return Some(Commit::Full) };
-    let request = question.request::<SLIDING, _>(charge, limit, clock);
+    let request = question.request(charge, limit);
     let settled = commit(&question.turns(charge, limit, &Maps)?, &request, seen);
     match settled {
         Commit::Charged(way) => charge.aim(Charge::HELD, way, 0),
@@ -72,18 +66,13 @@ fn seen(charge: &Charge) -> Option<Check> {
 
 /// Makes a charge that is no slot's, or whose slot is gone.
 #[inline(always)]
-pub fn settle_shared<const PACE: u8>(
-    limit: &Limit,
-    question: &Question,
-    clock: &mut Clock,
-    charge: &mut Charge,
-) -> Option<Reason> {
+pub fn settle_shared<const PACE: u8>(limit: &Limit, question: &Question, charge: &mut Charge) -> Option<Reason> {
     if seen(charge).is_some()
-        && let Some(reason) = overflow::<PACE, _, _>(limit, question, &Maps, clock, charge)
+        && let Some(reason) = overflow::<PACE, _>(limit, question, &Maps, charge)
     {
         return Some(reason);
     }
-    if charge.kind == Charge::AGGREGATE { settle_aggregate::<PACE>(limit, clock, charge) } else { None }
+    if charge.kind == Charge::AGGREGATE { settle_aggregate(charge) } else { None }
 }
 
 /// Takes a charge back.
@@ -109,12 +98,11 @@ pub fn take_back(charge: &Charge) {
 
 /// Charges the aggregate. After [`TRIES`] lost races it admits uncharged: the contention is not one source's.
 #[inline(always)]
-fn settle_aggregate<const PACE: u8>(limit: &Limit, clock: &mut Clock, charge: &mut Charge) -> Option<Reason> {
+fn settle_aggregate(charge: &mut Charge) -> Option<Reason> {
     let cell = AGGREGATES.get_ptr_mut(charge.place)?;
-    let now = reading::<PACE, _>(charge, limit, clock);
     let mut seen = charge.seen;
     for _ in 0..TRIES {
-        let Some(next) = gcra::admit(seen, now, charge.cost, charge.depth) else {
+        let Some(next) = gcra::admit(seen, charge.now, charge.cost, charge.depth) else {
             return Some(Reason::SourceOverflow);
         };
         // SAFETY: an element of the map.

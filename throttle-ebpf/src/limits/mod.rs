@@ -61,7 +61,7 @@ fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, 
     let Some(limit) = find(generation, u32::from(number)) else { return };
     let mut charge = Charge::NOTHING;
     let refusal = match weigh_at::<FLOWING, _, _>(limit, question, &Maps, clock, &mut charge) {
-        None => settle::<FLOWING>(limit, question, clock, &mut charge),
+        None => settle::<FLOWING>(limit, question, &mut charge),
         refusal => refusal,
     };
     match refusal {
@@ -233,7 +233,7 @@ fn exceeded(index: u32, number: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn charge(index: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, now, generation, charges }, .. }) = scratch() else {
+    let Some(Scratch { pending: Pending { question, generation, charges, .. }, .. }) = scratch() else {
         return ADMITTED;
     };
     let charge = &mut charges[index as usize % SCOPE_LIMITS];
@@ -241,7 +241,7 @@ extern "C" fn charge(index: u32, number: u32) -> u32 {
     if limit.is_sliding() {
         return ELSEWHERE;
     }
-    let refusal = settle::<STEPPING>(limit, question, &mut Clock::at(*now), charge);
+    let refusal = settle::<STEPPING>(limit, question, charge);
     answer(refusal, limit, *generation, number, charge, question)
 }
 
@@ -249,12 +249,12 @@ extern "C" fn charge(index: u32, number: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn charge_sliding(index: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, now, generation, charges }, .. }) = scratch() else {
+    let Some(Scratch { pending: Pending { question, generation, charges, .. }, .. }) = scratch() else {
         return ADMITTED;
     };
     let charge = &mut charges[index as usize % SCOPE_LIMITS];
     let Some(limit) = find(*generation, number) else { return ADMITTED };
-    match settle_sliding(limit, question, &mut Clock::at(*now), charge) {
+    match settle_sliding(limit, question, charge) {
         Some(Commit::Full) => ELSEWHERE,
         Some(Commit::Exceeded) => exceeded(index, number),
         _ => ADMITTED,
@@ -265,16 +265,15 @@ extern "C" fn charge_sliding(index: u32, number: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn share_sliding(step: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, now, generation, charges }, .. }) = scratch() else {
+    let Some(Scratch { pending: Pending { question, generation, charges, .. }, .. }) = scratch() else {
         return ADMITTED;
     };
     let charge = &mut charges[step as usize % SCOPE_LIMITS];
     let Some(limit) = find(*generation, number) else { return ADMITTED };
-    let clock = &mut Clock::at(*now);
     let refusal = if step & SETTLE == 0 {
-        overflow::<SLIDING, _, _>(limit, question, &Maps, clock, charge)
+        overflow::<SLIDING, _>(limit, question, &Maps, charge)
     } else {
-        settle_shared::<SLIDING>(limit, question, clock, charge)
+        settle_shared::<SLIDING>(limit, question, charge)
     };
     answer(refusal, limit, *generation, number, charge, question)
 }

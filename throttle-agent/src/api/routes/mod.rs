@@ -6,4 +6,5 @@ pub(super) mod explain;
 pub(super) mod health;
 pub(super) mod policy;
 pub(super) mod prefixes;
+pub(super) mod speeds;
 pub(super) mod top;

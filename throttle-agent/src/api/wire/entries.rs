@@ -72,12 +72,20 @@ pub struct LimitView {
     /// What a source may do at once, in packets, connections or bytes: the policy's `burst`, or what stands for it.
     #[serde(default)]
     pub burst: u64,
+    /// How fast its clock runs, as a share of real time: it admits that share of its rate. Always 1 where it counts
+    /// connections that are open.
+    #[serde(default = "real_time")]
+    pub speed: f64,
     /// Its place in the kernel's maps, stable by name.
     pub number: u16,
     /// What it did since it exists.
     pub tallies: Tallies,
     /// Its parts of the table.
     pub regions: Vec<RegionLoad>,
+}
+
+const fn real_time() -> f64 {
+    1.0
 }
 
 /// Packets and bytes.

@@ -176,6 +176,10 @@ pub struct LimitWalk {
     /// The window that runs, where it counts in such.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<WindowWalk>,
+    /// How fast its clock runs, as a share of real time; absent where it runs as fast. Rates and windows are those of the
+    /// policy, instants and how long they are away those of real time: as it runs now, until it was set to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<f64>,
     /// Units each second that it admits in the long run; absent where it counts connections that are open.
     pub rate_per_second: Option<f64>,
     /// Connections of this source that are open, where it counts those.

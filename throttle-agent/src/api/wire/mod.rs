@@ -13,6 +13,7 @@ mod events;
 mod explain;
 mod policy;
 mod problem;
+mod speeds;
 mod status;
 mod top;
 
@@ -27,6 +28,7 @@ pub use policy::{
     RevisionView, RollbackRequest,
 };
 pub use problem::{Problem, ProblemKind};
+pub use speeds::{SpeedRequest, SpeedReset, SpeedView, Speeds};
 pub use status::{
     Attachment, Build, Connections, Forecast, LossCounts, ReasonCount, RegionLoad, SessionAllow, Status, Table,
 };
@@ -77,6 +79,10 @@ pub mod paths {
     pub const KNOWN_DELETE: &str = "/v1/known/delete";
     /// `PUT` [`super::ModeRequest`].
     pub const MODE: &str = "/v1/mode";
+    /// `GET` [`super::Speeds`]; `PUT` [`super::SpeedRequest`], answered by [`super::SpeedView`].
+    pub const SPEEDS: &str = "/v1/speeds";
+    /// `POST` [`super::SpeedReset`], answered by [`super::SpeedView`].
+    pub const SPEEDS_RESET: &str = "/v1/speeds/reset";
     /// `GET` [`super::PolicyView`] (query [`super::PolicyQuery`]).
     pub const POLICY: &str = "/v1/policy";
     /// `POST` [`super::CheckRequest`], answered by [`super::CheckReport`].

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{LimitView, Pending};
+use super::{LimitView, Pending, SpeedView};
 use crate::policy::Mode;
 
 /// What the agent does now.
@@ -37,6 +37,9 @@ pub struct Status {
     /// How well open connections are counted; absent where no limit counts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<Connections>,
+    /// The health clocks that run slower than real time, or that were set to; empty where all limits admit their rates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub speeds: Vec<SpeedView>,
     /// Every limit with its counts and its part of the table.
     pub limits: Vec<LimitView>,
     /// Frames by reason and outcome; together every frame that the program saw. Combinations that read 0 are left out.
@@ -124,7 +127,7 @@ pub struct RegionLoad {
     pub forecast: Option<Forecast>,
 }
 
-/// What fills a region.
+/// What fills a region, at the speed at which its limit's clock runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Forecast {
     /// How long one packet keeps a bucket busy, in seconds.

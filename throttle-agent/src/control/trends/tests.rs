@@ -34,6 +34,8 @@ fn limit(burst: u64, sources: u32) -> Limit {
         per: 0,
         window_shift: 0,
         padding: 0,
+        clock: 0,
+        rest: [0; 6],
         name: name_bytes("web"),
     }
 }

@@ -2,16 +2,18 @@
 
 use throttle_common::{
     connections::{self, PLACE},
-    gcra::{self, TICKS_PER_NANO, Ticks},
+    gcra::{self, Ticks},
     handshakes::MOMENT_BITS,
     limits::{Charge, Clock, Question, Table, outcome, weigh},
     proven::{Claim, Line},
     records::{Limit, Policy, Slot, SourceEntry},
+    speed::Timeline,
     table::{Look, WAYS, is_lock},
     words::{Outcome, Overflow, Reason},
 };
 
 use super::{Bucket, Foretold, Weighed, Window};
+use crate::datapath::speeds::{ends_at, full_at};
 
 /// What the maps held when the packet was asked about.
 pub(super) struct Copy {
@@ -24,6 +26,8 @@ pub(super) struct Copy {
     pub(super) limits: Vec<(u16, Limit)>,
     /// What the source has asked of the first of these, in their order.
     pub(super) asked: Vec<u64>,
+    /// What the health clocks of all these read, by number.
+    pub(super) clocks: Vec<(u16, Timeline)>,
     /// The sets in which the source has its buckets, by place.
     pub(super) sets: Vec<(u32, [Slot; WAYS])>,
     /// The aggregates' buckets, by place.
@@ -36,13 +40,24 @@ pub(super) struct Copy {
     pub(super) answerable: bool,
 }
 
-/// An instant.
-pub(super) struct At(pub(super) u64);
+/// An instant, by all clocks.
+struct At<'c> {
+    nanos: u64,
+    clocks: &'c [(u16, Timeline)],
+}
 
-impl Clock for At {
+impl Clock for At<'_> {
     fn nanos(&mut self) -> u64 {
-        self.0
+        self.nanos
     }
+
+    fn reads(&mut self, clock: u16) -> Ticks {
+        timeline(self.clocks, clock).at(self.nanos)
+    }
+}
+
+fn timeline(clocks: &[(u16, Timeline)], clock: u16) -> &Timeline {
+    clocks.iter().find(|(number, _)| *number == clock).map_or(&Timeline::REAL, |(_, timeline)| timeline)
 }
 
 /// A set of the copy.
@@ -134,7 +149,7 @@ impl Copy {
                 },
                 None => (Bucket::New, [0; 2]),
             };
-            let (debt, window) = owed(record, words, now);
+            let (debt, window) = self.owed(record, words, now);
             Weighed {
                 number: *number,
                 record: *record,
@@ -142,6 +157,7 @@ impl Copy {
                 refusal,
                 bucket,
                 debt,
+                full_at: full_at(record, self.clock(record), debt, now),
                 window,
                 cost: charge.cost,
                 passes_at: first(now, self.turns(record, now), |at| self.weigh(record, at).0.is_none()),
@@ -176,6 +192,7 @@ impl Copy {
             refusal: self.weigh_connection(index, now),
             bucket: if open > 0 { Bucket::Own } else { Bucket::New },
             debt: open * PLACE,
+            full_at: now,
             window: None,
             cost: PLACE,
             passes_at: first(now, moments(now), |at| self.weigh_connection(index, at).is_none()),
@@ -184,7 +201,7 @@ impl Copy {
 
     fn weigh(&self, limit: &Limit, at: u64) -> (Option<Reason>, Charge) {
         let mut charge = Charge::NOTHING;
-        (weigh(limit, &self.question, self, &mut At(at), &mut charge), charge)
+        (weigh(limit, &self.question, self, &mut At { nanos: at, clocks: &self.clocks }, &mut charge), charge)
     }
 
     /// The words of the source's own bucket, as `throttle_common::table::check` finds it.
@@ -220,12 +237,12 @@ impl Copy {
             return self.turns_of_windows(limit, now);
         }
         let (_, charge) = self.weigh(limit, now);
-        let ticks = gcra::ticks(now);
-        let after = |span: Ticks| now.saturating_add(span.div_ceil(TICKS_PER_NANO));
+        let (clock, reads) = (self.clock(limit), self.clock(limit).at(now));
+        let after = |span: Ticks| clock.when(now, reads.wrapping_add(span));
         let buckets = self.question.home(limit).and_then(|home| self.set(home.set)).into_iter().flat_map(|set| set.0);
         let tats =
             buckets.map(|slot| slot.tat).chain(self.question.shared(limit).and_then(|place| self.aggregate(place)));
-        tats.flat_map(|tat| [gcra::debt(tat, ticks), gcra::wait(tat, ticks, charge.cost, limit.depth)])
+        tats.flat_map(|tat| [gcra::debt(tat, reads), gcra::wait(tat, reads, charge.cost, limit.depth)])
             .map(after)
             .collect()
     }
@@ -234,8 +251,7 @@ impl Copy {
     /// in each at which so little of the window before is left that there is room. Nobody sends meanwhile, and so what
     /// is counted only grows less.
     fn turns_of_windows(&self, limit: &Limit, now: u64) -> Vec<u64> {
-        let length = limit.window / TICKS_PER_NANO;
-        let ends = [ends_at(limit, now), ends_at(limit, now) + length];
+        let ends = [ends_at(limit, self.clock(limit), now, 0), ends_at(limit, self.clock(limit), now, 1)];
         let passes = |at: u64| self.weigh(limit, at).0.is_none();
         let mut turns = ends.to_vec();
         for (begin, end) in [(now, ends[0]), (ends[0], ends[1])] {
@@ -257,29 +273,27 @@ impl Copy {
         let room = gcra::admit(self.answers, gcra::ticks(at), budget.cost, budget.depth).is_some();
         if outcome == Outcome::Reject && !(self.answerable && room) { Outcome::Drop } else { outcome }
     }
-}
 
-/// What the words of a bucket owe, and the window that runs.
-fn owed(limit: &Limit, words: [Ticks; 2], now: u64) -> (Ticks, Option<Window>) {
-    let ticks = gcra::ticks(now);
-    if limit.window == 0 {
-        return (gcra::debt(words[0], ticks), None);
+    /// The health clock of a limit.
+    fn clock(&self, limit: &Limit) -> &Timeline {
+        timeline(&self.clocks, limit.clock)
     }
-    let (mut running, mut before, mut weighs) = (words[0], 0, 0);
-    if limit.is_sliding() {
-        let window = limit.sliding(ticks);
-        (running, before) = window.turn(words[0], words[1]);
-        (before, weighs) = (window.owed(before), window.weight(before));
-    }
-    let used = gcra::debt(running, limit.reading(ticks));
-    (used + weighs, Some(Window { ends_at: ends_at(limit, now), used, before }))
-}
 
-/// When the window ends that runs at `now`.
-fn ends_at(limit: &Limit, now: u64) -> u64 {
-    let ticks = gcra::ticks(now);
-    let rest = limit.reading(ticks).wrapping_add(limit.window).wrapping_sub(ticks);
-    now.saturating_add(rest.div_ceil(TICKS_PER_NANO))
+    /// What the words of a bucket owe, and the window that runs.
+    fn owed(&self, limit: &Limit, words: [Ticks; 2], now: u64) -> (Ticks, Option<Window>) {
+        let reads = self.clock(limit).at(now);
+        if limit.window == 0 {
+            return (gcra::debt(words[0], reads), None);
+        }
+        let (mut running, mut before, mut weighs) = (words[0], 0, 0);
+        if limit.is_sliding() {
+            let window = limit.sliding(reads);
+            (running, before) = window.turn(words[0], words[1]);
+            (before, weighs) = (window.owed(before), window.weight(before));
+        }
+        let used = gcra::debt(running, limit.reading(reads));
+        (used + weighs, Some(Window { ends_at: ends_at(limit, self.clock(limit), now, 0), used, before }))
+    }
 }
 
 /// The instants at which what a source has asked for grows old: after two moments it is counted no more.

@@ -70,6 +70,9 @@ pub struct Weighed {
     pub bucket: Bucket,
     /// What that bucket owes; 0 where it is full. In a window that slides, what the window before weighs counts too.
     pub debt: Ticks,
+    /// When it is full again if nothing is charged, on the clock that the program reads; where windows count, when they
+    /// have ended. Now where it counts open connections, which close when they do.
+    pub full_at: u64,
     /// The window that runs, where it counts in such.
     pub window: Option<Window>,
     /// What the packet costs; 0 where the limit is not asked.
@@ -174,6 +177,7 @@ impl Datapath {
             asked: self.asked(&question, &concurrent)?,
             answers: self.answers().context("cannot read the bucket of answers")?,
             answerable: answerable(packet),
+            clocks: limits.iter().chain(&concurrent).map(|(_, limit)| (limit.clock, self.timeline(limit))).collect(),
             policy,
             entry,
             question,

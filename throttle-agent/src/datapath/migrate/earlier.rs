@@ -105,6 +105,7 @@ impl Earlier {
     /// Carries over what sources owe, in every region that a limit of the same name keeps; gives how many debts found
     /// no place.
     pub(super) fn carry_buckets(&self, datapath: &Datapath) -> u64 {
+        // Earlier layouts have no health clocks, and speeds are published when this is done: so all clocks read the same.
         let now = || gcra::ticks(datapath.now());
         let mut lost = 0;
         for (region, scale) in self.kept(&datapath.limits()) {

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use aya::maps::MapData;
 use throttle_common::{
     hash::Secret,
-    records::{Limit, Region, maps},
+    records::{Limit, NO_CLOCK, Region, maps},
 };
 
 use crate::{
@@ -155,6 +155,7 @@ impl Past {
             algorithm: field(bytes, fields.algorithm)?,
             per: field(bytes, fields.per)?,
             window_shift: field(bytes, fields.window_shift)?,
+            clock: NO_CLOCK,
             name: *name,
             ..zero
         })

@@ -3,7 +3,7 @@
 use crate::policy::{
     document::{Document, Limit, Mode},
     fault::{Diagnostics, Fault},
-    layout::{HeldLimit, Layout},
+    layout::{Clocks, HeldLimit, Layout},
     units::Rate,
 };
 use ipnet::IpNet;
@@ -11,14 +11,18 @@ use std::collections::{BTreeSet, HashMap};
 use throttle_common::{
     connections,
     packet::Family,
-    records::{self, MAX_LIMITS, MAX_TENANTS, Region, name_bytes, name_str},
+    records::{self, HOST_CLOCK, MAX_LIMITS, MAX_TENANTS, Region, name_bytes, name_str},
     table::WAYS,
     windows,
     words::{Algorithm, Per},
 };
 
 /// The records of all limits, in the order of the document.
-pub(super) fn limits(document: &Document, held: &Layout) -> Result<Vec<(u16, records::Limit)>, Diagnostics> {
+pub(super) fn limits(
+    document: &Document,
+    held: &Layout,
+    clocks: &Clocks,
+) -> Result<Vec<(u16, records::Limit)>, Diagnostics> {
     let by_name: HashMap<&str, &HeldLimit> =
         held.limits.iter().map(|held| (name_str(&held.record.name), held)).collect();
     let mut numbers = Numbers::of(held);
@@ -34,7 +38,9 @@ pub(super) fn limits(document: &Document, held: &Layout) -> Result<Vec<(u16, rec
             found.push(fault.at(format!("limit[{index}]")));
             continue;
         };
-        let mut region = |family| table.region(document, limit, family, before);
+        let clock = limit.service.as_ref().map_or(HOST_CLOCK, |service| clocks[service]);
+        let mut region =
+            |family| table.region(document, limit, family, before.filter(|held| held.record.goes_by(clock)));
         let (v4, v6) = if limit.per == Per::Source {
             (region(Family::V4), region(Family::V6))
         } else {
@@ -42,7 +48,7 @@ pub(super) fn limits(document: &Document, held: &Layout) -> Result<Vec<(u16, rec
             let shared = region(Family::V4);
             (shared, shared)
         };
-        compiled.push((number, record(limit, v4, v6)));
+        compiled.push((number, records::Limit { clock, ..record(limit, v4, v6) }));
     }
     found.extend(table.shortage().map(|fault| fault.at("limit")));
     if found.is_empty() { Ok(compiled) } else { Err(Diagnostics(found)) }
@@ -78,6 +84,8 @@ fn record(limit: &Limit, v4: Region, v6: Region) -> records::Limit {
         per: limit.per as u8,
         window_shift: windows::shift(window),
         padding: 0,
+        clock: HOST_CLOCK,
+        rest: [0; 6],
         name: name_bytes(&limit.name),
     }
 }

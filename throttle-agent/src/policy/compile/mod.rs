@@ -2,6 +2,7 @@
 //!
 //! Pure: the same document and layout give the same records, and a document that cannot be compiled changes nothing.
 
+mod clocks;
 mod limits;
 mod services;
 mod tenants;
@@ -26,7 +27,8 @@ use throttle_common::{
 /// others here, because packets in flight still use them; the next compilation may.
 pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Compiled, Diagnostics> {
     check(document)?;
-    let limits = limits::limits(document, held)?;
+    let clocks = clocks::clocks(document, held);
+    let limits = limits::limits(document, held, &clocks)?;
     let tenants = tenants::tenants(document, held)?;
     let counts_connections = document.limits.iter().any(|limit| limit.concurrent.is_some());
     let forwards = document.services.iter().any(|service| service.forwarded);
@@ -44,7 +46,7 @@ pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Comp
         counts_forwarded: u8::from(counts_connections && forwards),
         padding: [0; 3],
     };
-    let services = services::services(document, &limits);
+    let services = services::services(document, &limits, &clocks);
     Ok(Compiled { policy, limits, tenants, services, candidates: lists.lists, ports: lists.ports })
 }
 

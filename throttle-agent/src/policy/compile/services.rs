@@ -1,6 +1,9 @@
 //! Services, and the limits that a packet is asked about.
 
-use crate::policy::document::{Document, Protocol, Service};
+use crate::policy::{
+    document::{Document, Protocol, Service},
+    layout::Clocks,
+};
 use ipnet::IpNet;
 use throttle_common::{
     packet::{Family, protocol},
@@ -8,8 +11,9 @@ use throttle_common::{
     words::Per,
 };
 
-pub(super) fn services(document: &Document, limits: &[Numbered]) -> Vec<records::Service> {
-    document.services.iter().map(|service| record(service, scope(document, limits, Some(&service.name)))).collect()
+pub(super) fn services(document: &Document, limits: &[Numbered], clocks: &Clocks) -> Vec<records::Service> {
+    let scope = |name| scope(document, limits, Some(name));
+    document.services.iter().map(|service| record(service, scope(&service.name), clocks[&service.name])).collect()
 }
 
 /// A limit's number and record.
@@ -44,7 +48,7 @@ pub(super) fn scope(document: &Document, limits: &[Numbered], service: Option<&s
     scope
 }
 
-fn record(service: &Service, scope: Scope) -> records::Service {
+fn record(service: &Service, scope: Scope, clock: u16) -> records::Service {
     let (destination, mask, family) = match service.destination.map(IpNet::from) {
         None => (Address::default(), Address::default(), 0),
         Some(IpNet::V4(net)) => {
@@ -62,5 +66,6 @@ fn record(service: &Service, scope: Scope) -> records::Service {
     let (forwarded, name) = (u8::from(service.forwarded), name_bytes(&service.name));
     // At most a day.
     let idle_after = if service.forwarded { service.idle_seconds() as u32 } else { 0 };
-    records::Service { scope, destination, mask, family, protocol, forwarded, padding: 0, idle_after, name }
+    let (padding, rest) = (0, [0; 6]);
+    records::Service { scope, destination, mask, family, protocol, forwarded, padding, idle_after, clock, rest, name }
 }

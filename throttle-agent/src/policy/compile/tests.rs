@@ -19,7 +19,9 @@ fn empty(sets: u32) -> Layout {
 
 fn after(compiled: &Compiled, sets: u32) -> Layout {
     let limits = compiled.limits.iter().map(|&(number, record)| HeldLimit { number, record }).collect();
-    Layout { sets, limits, tenants: compiled.tenants.clone() }
+    let clock = |service: &records::Service| (name_str(&service.name).to_owned(), service.clock);
+    let clocks = compiled.services.iter().map(clock).collect();
+    Layout { sets, limits, tenants: compiled.tenants.clone(), clocks }
 }
 
 fn limit(name: &str, sources: u32) -> Limit {
@@ -108,6 +110,54 @@ fn a_limit_keeps_its_number_and_its_regions_whatever_comes_and_goes_around_it() 
     // What `a` held is not given away while packets still use it.
     assert_eq!(number(&after, "new"), 3);
     assert_eq!(record(&after, "new").v4.base, 60);
+}
+
+#[test]
+fn a_service_keeps_its_clock_whatever_comes_and_goes_around_it() {
+    let service = |name: &str| Service::new(name, Protocol::Tcp, vec![]);
+    let of = |names: &[&str], held: &Layout| {
+        let services: Vec<_> = names.iter().map(|name| service(name)).collect();
+        let ports = (1_u16..)
+            .zip(services)
+            .map(|(port, service)| Service { ports: vec![port.to_string().parse().unwrap()], ..service });
+        let limits = names.iter().map(|name| Limit { service: Some((*name).to_owned()), ..limit(name, 30) });
+        let document = Document { services: ports.collect(), ..with(limits.chain([limit("all", 30)]).collect()) };
+        compile(&document, 1, held).unwrap()
+    };
+    let clocks = |compiled: &Compiled| -> Vec<(String, u16)> {
+        for service in &compiled.services {
+            assert_eq!(record(compiled, name_str(&service.name)).clock, service.clock, "its limit goes by it");
+        }
+        assert_eq!(record(compiled, "all").clock, records::HOST_CLOCK);
+        compiled.services.iter().map(|it| (name_str(&it.name).to_owned(), it.clock)).collect()
+    };
+    let before = of(&["a", "b", "c"], &empty(1_000));
+    assert_eq!(clocks(&before), [("a".to_owned(), 1), ("b".to_owned(), 2), ("c".to_owned(), 3)]);
+    let between = of(&["new", "c", "b"], &after(&before, 1_000));
+    // That of `a` is not given away while packets still read it.
+    assert_eq!(clocks(&between), [("new".to_owned(), 4), ("c".to_owned(), 3), ("b".to_owned(), 2)]);
+    let last = of(&["newer", "new", "c"], &after(&between, 1_000));
+    assert_eq!(clocks(&last), [("newer".to_owned(), 1), ("new".to_owned(), 4), ("c".to_owned(), 3)]);
+}
+
+#[test]
+fn a_limit_that_goes_by_another_clock_is_a_new_region() {
+    let services: Vec<_> = (1_u16..)
+        .zip(["a", "b"])
+        .map(|(port, name)| Service::new(name, Protocol::Tcp, vec![port.to_string().parse().unwrap()]))
+        .collect();
+    let of = |name: Option<&str>, held: &Layout| {
+        let limit = Limit { service: name.map(str::to_owned), ..limit("l", 30) };
+        compile(&Document { services: services.clone(), ..with(vec![limit]) }, 1, held).unwrap()
+    };
+    let before = of(Some("a"), &empty(1_000));
+    let held = after(&before, 1_000);
+    let base = |compiled: &Compiled| record(compiled, "l").v4.base;
+    assert_eq!([of(Some("a"), &held), of(Some("b"), &held), of(None, &held)].map(|it| base(&it)), [0, 20, 20]);
+    // Limits of an earlier layout knew no clock, and keep their places.
+    let mut earlier = held.clone();
+    earlier.limits[0].record.clock = records::NO_CLOCK;
+    assert_eq!(base(&of(Some("b"), &earlier)), 0);
 }
 
 #[test]
