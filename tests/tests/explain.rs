@@ -76,12 +76,12 @@ fn pick<'a>(dice: &mut Dice, words: &[&'a str]) -> &'a str {
     words[dice.below(words.len())]
 }
 
-/// A policy with up to six limits on few sources, so that places run out.
+/// A policy with up to eight limits, as many as a packet may meet, on few sources, so that places run out.
 fn policy(dice: &mut Dice) -> String {
     let mut text = format!("mode = \"{}\"\n", pick(dice, &["enforce", "enforce", "enforce", "observe"]));
     _ = writeln!(text, "[answers]\nrate = \"{}\"", pick(dice, &["1000/s", "3/s", "0/s"]));
     text += SERVICES;
-    for number in 0..=dice.below(5) {
+    for number in 0..=dice.below(4) {
         let service = pick(dice, &["", "", "", "", "web", "web-here", "web-there", "dns", "ping"]);
         let unit = match service {
             "dns" | "ping" => pick(dice, &["packets", "bytes"]),
