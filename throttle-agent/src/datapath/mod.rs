@@ -28,6 +28,7 @@ mod mapped;
 mod migrate;
 mod netlink;
 mod occupancy;
+mod overrides;
 mod pins;
 mod reconcile;
 mod regions;
@@ -90,6 +91,7 @@ pub struct Datapath {
     tables: Tables,
     tallies: Tallies,
     sources: Sources,
+    overrides: overrides::Overrides,
     grace: Grace,
     /// What every interface that is ours was asked for, present or not.
     asked: BTreeMap<String, Mode>,

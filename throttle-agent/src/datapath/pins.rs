@@ -38,11 +38,13 @@ pub(super) const MOUNT_POINT: &str = "/sys/fs/bpf";
 const MAGIC: i64 = 0xcafe_4a11;
 
 /// The maps that outlive the agent.
-pub(super) const PINNED: [&str; 23] = [
+pub(super) const PINNED: [&str; 25] = [
     maps::CONTROL,
     maps::POLICIES,
     maps::LIMITS,
     maps::SERVICES,
+    maps::TENANTS,
+    maps::OVERRIDES,
     maps::CANDIDATE_LISTS,
     maps::PORTS,
     maps::BUCKETS,

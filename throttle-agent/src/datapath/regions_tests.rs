@@ -21,7 +21,10 @@ fn limit(name: &str, per_second: u64, base: u32) -> Limit {
         algorithm: 0,
         per: 0,
         window_shift: 0,
-        padding: 0,
+        guarantee: 0,
+        number: 0,
+        overridden: 0,
+        padding: [0; 5],
         name: name_bytes(name),
     }
 }

@@ -31,7 +31,10 @@ fn limit(burst: u64, sources: u32) -> Limit {
         algorithm: 0,
         per: 0,
         window_shift: 0,
-        padding: 0,
+        guarantee: 0,
+        number: 0,
+        overridden: 0,
+        padding: [0; 5],
         name: name_bytes("web"),
     }
 }

@@ -1,7 +1,9 @@
 //! What a document may not say although every field of it can be read, and what it should think twice about.
 
+mod guarantees;
 mod limits;
 mod names;
+mod overrides;
 mod services;
 mod sources;
 mod tenants;
@@ -35,6 +37,8 @@ pub(super) fn faults(document: &Document, unread: &Unread) -> Vec<Diagnostic> {
     services::check(document, unread, &mut found);
     tenants::check(document, unread, &mut found);
     limits::check(document, unread, &mut found);
+    overrides::check(document, unread, &mut found);
+    guarantees::check(document, unread, &mut found);
     sources::check(document, unread, &mut found);
     for (path, rate) in [("answers.rate", document.answers.rate), ("events.rate", document.events.rate)] {
         if unread.spares(path) {

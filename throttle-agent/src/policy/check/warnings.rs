@@ -98,8 +98,7 @@ fn neighbours(document: &Document, warn: &mut impl FnMut(String, String, &str)) 
 fn tighter(document: &Document, index: usize) -> Option<&Limit> {
     let limit = &document.limits[index];
     // What is open at once does not come back with time.
-    let a_day = |rate: Rate| rate.quantity.bits() * 86_400 / u128::from(rate.per.seconds());
-    let rate = |limit: &Limit| limit.rate.map_or(0, a_day);
+    let rate = |limit: &Limit| limit.rate.map_or(0, Rate::a_day);
     let bounds = |limit: &Limit| (rate(limit), limit.burst_units());
     document.limits.iter().enumerate().find_map(|(place, other)| {
         let covers = place != index

@@ -5,6 +5,7 @@
 mod limits;
 mod services;
 mod tenants;
+mod terms;
 
 use super::{
     check::check,
@@ -45,7 +46,9 @@ pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Comp
         padding: [0; 3],
     };
     let services = services::services(document, &limits);
-    Ok(Compiled { policy, limits, tenants, services, candidates: lists.lists, ports: lists.ports })
+    let overridden = terms::overridden(document, &limits);
+    let limits = limits.into_iter().map(|limit| (limit.record.number, limit.record)).collect();
+    Ok(Compiled { policy, limits, overridden, tenants, services, candidates: lists.lists, ports: lists.ports })
 }
 
 fn meets_every_packet(limit: &super::document::Limit) -> bool {
