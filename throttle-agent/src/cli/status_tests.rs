@@ -50,6 +50,8 @@ fn status() -> Status {
         limits: vec![LimitView {
             limit: Limit::new("new-connections", Unit::Connections, "50/min".parse().unwrap()),
             open: None,
+            reserved: None,
+            guarantee: None,
             burst: 50,
             number: 0,
             tallies: Tallies {
