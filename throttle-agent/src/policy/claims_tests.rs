@@ -115,7 +115,7 @@ rate = "30/s"
         let class = entries[&prefix.parse().unwrap()].class(0);
         compiled.overridden.get(&(number, class)).map_or(record.price, |terms| terms.price).cost(1)
     };
-    let per_second = |rate: u64| 256_000_000_000 / rate & !1;
+    let per_second = |rate: u64| (256_000_000_000 / rate) & !1;
     assert_eq!(["10.0.0.0/8", "192.0.2.0/24"].map(price), [per_second(20); 2], "its tenant's");
     assert_eq!(["10.1.0.0/16", "10.2.3.0/24"].map(price), [per_second(30); 2], "a prefix's, whosever it is");
     assert_eq!(price("10.2.0.0/16"), per_second(10), "another tenant within it has what all have");
