@@ -2,8 +2,12 @@
 //! until its socket closes.
 //!
 //! The kernel calls [`sockets`] at every change of a TCP socket's state. Where the fields of its structures lie is told
-//! by the agent at load, from the kernel's own description; the verifier sees constants. Two builds may watch at once:
-//! what the one has noted the other finds.
+//! by the agent at load, from the kernel's own description; the verifier sees constants.
+//!
+//! A run that is interrupted keeps the kernel from running the same program again on that CPU: it counts a miss, and
+//! the socket whose state changed then goes unseen. From Linux 7.0 on tasks may be preempted here, so that happens. Hence
+//! [`sockets_again`] watches beside [`sockets`]: what the one has noted the other finds, and what the one must miss the
+//! other sees. So it is, too, while an earlier build watches beside this one.
 
 use aya_ebpf::{Global, helpers::bpf_skc_to_tcp_sock, macros::btf_tracepoint, programs::BtfTracePointContext};
 use throttle_common::{
@@ -14,7 +18,7 @@ use throttle_common::{
 
 use crate::{
     clock::Clock,
-    connections::{self, Entering, NOTHING, WITHOUT_END, concurrent, count_lost},
+    connections::{self, Entering, NOTHING, WITHOUT_END, concurrent},
     limits, services, sources,
     tables::{CONNECTIONS, CONTROL, ENTERING, InForce, PROVEN},
 };
@@ -70,14 +74,27 @@ pub struct Opening {
 /// Sees a socket go from one state to another.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn sockets(ctx: BtfTracePointContext) -> i32 {
+    watch::<0>(&ctx)
+}
+
+/// Sees it once more, or alone.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn sockets_again(ctx: BtfTracePointContext) -> i32 {
+    watch::<1>(&ctx)
+}
+
+/// What either does, in a place of its own.
+#[inline(always)]
+fn watch<const WATCHER: u32>(ctx: &BtfTracePointContext) -> i32 {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let opens = old == SYN_RECEIVED && new == ESTABLISHED;
     if !opens && new != CLOSED {
         return 0;
     }
     let socket = Socket(ctx.arg(0));
-    let (Some(in_force), Some(opening)) = (InForce::read(), ENTERING.get_ptr_mut(0)) else { return 0 };
-    // SAFETY: this CPU's own element, and the kernel lets nothing interrupt this program that calls it again.
+    let Some(opening) = ENTERING.get_ptr_mut(WATCHER) else { return 0 };
+    let Some(in_force) = InForce::read() else { return 0 };
+    // SAFETY: this CPU's own element, and the kernel lets nothing that interrupts this program run it again.
     let opening = unsafe { &mut *opening };
     let counted = in_force.policy.counts_connections != 0;
     if !(opens || counted) || !socket.is_ours() || !socket.describe(&mut opening.packet) {
@@ -87,14 +104,14 @@ pub fn sockets(ctx: BtfTracePointContext) -> i32 {
         prove(opening.packet.source, opening.packet.family);
     }
     if counted {
-        if opens { open(&in_force, opening) } else { close(opening) }
+        if opens { open::<WATCHER>(&in_force, opening) } else { close(opening) }
     }
     0
 }
 
 /// Counts a connection that is open: its places are those that it took on its way in, and those that it did not.
 #[inline(always)]
-fn open(in_force: &InForce, opening: &mut Opening) {
+fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
     let (generation, secret) = (in_force.generation, in_force.control.secret);
     opening.entering.arrive(&opening.packet, Clock::read().nanos(), generation, secret);
     let found = CONNECTIONS.get_ptr_mut(&opening.entering.ends);
@@ -112,7 +129,8 @@ fn open(in_force: &InForce, opening: &mut Opening) {
     if missing && !entry.is_some_and(SourceEntry::allows) {
         for index in 0..CONNECTION_LIMITS {
             let Some(number) = concurrent(scope, index) else { break };
-            settle_open(number, connections::attempt(|| take_open(number, look_for_open(number))));
+            let asked = WATCHER << WATCHER_SHIFT | number;
+            settle_open(asked, connections::attempt(|| take_open(asked, look_for_open(asked))));
         }
     }
     let entering = &mut opening.entering;
@@ -120,19 +138,21 @@ fn open(in_force: &InForce, opening: &mut Opening) {
     if let Some(found) = found {
         // SAFETY: as above.
         unsafe { *found = entering.connection };
-    } else if entering.count > 0 && !entering.enter() {
-        entering.leave();
-        count_lost();
+    } else if entering.count > 0 {
+        entering.enter();
     }
 }
 
-/// Looks for a place under a limit for the connection that this CPU is opening, if it has none. The first of three global
-/// functions, which the verifier checks once and by themselves: see `connections::places`.
+/// Above the number of a limit, the watcher that asks for it.
+const WATCHER_SHIFT: u32 = 16;
+
+/// Looks for a place under a limit for the connection that a watcher sees open on this CPU, if it has none. The first of
+/// three global functions, which the verifier checks once and by themselves: see `connections::places`.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn look_for_open(number: u32) -> u32 {
-    match opened(number) {
-        Some((entering, limit)) if !entering.holds(number) => connections::look(entering, limit, WITHOUT_END),
+extern "C" fn look_for_open(asked: u32) -> u32 {
+    match opened(asked) {
+        Some((entering, limit, number)) if !entering.holds(number) => connections::look(entering, limit, WITHOUT_END),
         _ => NOTHING,
     }
 }
@@ -140,29 +160,30 @@ extern "C" fn look_for_open(number: u32) -> u32 {
 /// Takes it.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn take_open(number: u32, looked: u32) -> u32 {
-    let Some((entering, limit)) = opened(number) else { return NOTHING };
+extern "C" fn take_open(asked: u32, looked: u32) -> u32 {
+    let Some((entering, limit, number)) = opened(asked) else { return NOTHING };
     connections::take(entering, limit, number, WITHOUT_END, looked)
 }
 
 /// Notes it. Where the table has no room for it either, the agent says so.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn settle_open(number: u32, taken: u32) -> u32 {
-    if let Some((entering, limit)) = opened(number) {
+extern "C" fn settle_open(asked: u32, taken: u32) -> u32 {
+    if let Some((entering, limit, number)) = opened(asked) {
         connections::settle(entering, limit, number, WITHOUT_END, taken);
     }
     0
 }
 
-/// The connection that this CPU is opening, and a limit.
+/// The connection that a watcher sees open, and a limit with its number.
 #[inline(always)]
-fn opened(number: u32) -> Option<(&'static mut Entering, &'static Limit)> {
-    let opening = ENTERING.get_ptr_mut(0)?;
-    // SAFETY: as in `sockets`.
+fn opened(asked: u32) -> Option<(&'static mut Entering, &'static Limit, u32)> {
+    let opening = ENTERING.get_ptr_mut(asked >> WATCHER_SHIFT)?;
+    // SAFETY: as in `watch`.
     let entering = unsafe { &mut (*opening).entering };
+    let number = asked & ((1 << WATCHER_SHIFT) - 1);
     let limit = limits::find(entering.generation, number)?;
-    Some((entering, limit))
+    Some((entering, limit, number))
 }
 
 /// Gives the places of a connection back. Of all who see it close, the one who removes it does.

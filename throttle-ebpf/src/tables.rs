@@ -115,9 +115,9 @@ pub static ANSWER_BUCKET: Array<Ticks, 1> = Array::new();
 /// What a packet keeps while it is judged. Means nothing between packets.
 #[btf_map]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
-/// What the program at the sockets keeps for a moment. Means nothing between its runs.
+/// What each of the two programs at the sockets keeps for a moment. Means nothing between their runs.
 #[btf_map]
-pub static ENTERING: PerCpuArray<Opening, 1> = PerCpuArray::new();
+pub static ENTERING: PerCpuArray<Opening, 2> = PerCpuArray::new();
 /// What a packet keeps on its way out. Means nothing between packets.
 #[btf_map]
 pub static LEAVING: PerCpuArray<Leaving, 1> = PerCpuArray::new();

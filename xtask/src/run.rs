@@ -83,6 +83,8 @@ In a second terminal, as root:
     client wrk -c 16 -d 5 -H 'Connection: close' http://{v4}/     # 50 requests a second after a burst of 100
     client curl --interface {other} http://{v4}/     # another source has a bucket of its own
     throttle events --source {first}      # why was it refused?
+    throttle explain {first} --port 80    # would it be refused now, by what, and until when?
+    throttle top      # who talks, live; q ends it
 
     throttle block add {third} --for 10m --reason 'a test'
     client curl -m 3 --interface {third} http://{v4}/     # dropped without a word: a time-out
@@ -90,7 +92,10 @@ In a second terminal, as root:
 
     throttle limit set few --service web --unit connections --rate 1/min --burst 2 --action reject
     client sh -c 'for i in 1 2 3; do curl -s --interface {last} http://{v4}/ || echo refused at once; done'
+    throttle limit set open --service web --concurrent 4 --action reject
+    client wrk -c 16 -d 5 http://{v4}/     # four connections at once, the others refused
     throttle status
+    throttle upgrade --check      # what another build would find, and what would be lost
 
 Ctrl-C ends the agent and removes all of it.
 "

@@ -2,15 +2,16 @@
 
 use super::{PATIENCE, policy};
 use anyhow::{Context as _, Result};
+use aya::maps::{HashMap, MapData};
 use std::{
     io,
     net::{SocketAddr, TcpListener, TcpStream},
 };
 use throttle_agent::{
-    datapath::{Datapath, Drift, Mode, Options},
+    datapath::{Datapath, Drift, Mode, Options, Recount},
     policy::{self as policies, HeldLimit},
 };
-use throttle_common::records::{LimitTally, name_str};
+use throttle_common::records::{Connection, Ends, LimitTally, maps, name_str};
 use throttle_tests::{
     clients::connect_from,
     denied::{Denied, denied},
@@ -89,6 +90,20 @@ impl Host {
     /// Mends the count by the sockets that there are.
     pub(crate) fn reconcile(&self) -> Result<Drift> {
         self.wire.far.enter(|| self.datapath.reconcile_connections())?
+    }
+
+    /// Looks for places that no connection holds.
+    pub(crate) fn recount(&self, recount: &mut Recount) -> Result<u64> {
+        self.datapath.recount_places(recount)
+    }
+
+    /// Forgets a connection, and nothing else.
+    pub(crate) fn forget_one(&self) -> Result<()> {
+        type Map = HashMap<MapData, [u8; size_of::<Ends>()], [u8; size_of::<Connection>()]>;
+        let pinned = MapData::from_pin(self.pins.pin_dir().join("maps").join(maps::CONNECTIONS))?;
+        let mut connections = Map::try_from(aya::maps::Map::HashMap(pinned))?;
+        let one = connections.keys().next().context("there is no connection")??;
+        connections.remove(&one).context("forget a connection")
     }
 
     /// How many places are taken under a limit.

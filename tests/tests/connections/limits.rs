@@ -12,8 +12,10 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
 };
+use throttle_common::packet::tcp;
 use throttle_tests::{
-    clients::connect_from,
+    clients::{connect_from, send_raw},
+    frames::Frame,
     machine, needs_root, say,
     wire::{FAR_V4, FAR_V6, NEAR, NEAR_V4, NEAR_V6},
 };
@@ -140,6 +142,25 @@ fn never_are_more_open_than_the_limit_however_many_are_wanted_at_once() -> Resul
         eventually(&0, || Ok(host.open(0)))?;
     }
     Ok(())
+}
+
+#[test]
+fn a_syn_that_is_sent_again_asks_for_nothing_more() -> Result<()> {
+    needs_root!();
+    let mut host = Host::new()?;
+    let listener = host.listen(FAR_V4)?;
+    let port = listener.local_addr()?.port();
+    host.limit(port, &["concurrent = 1\nsources = 300"])?;
+    // Of somebody who is not there, so that nobody answers the SYN-ACK.
+    let syn = |from: u16| Frame::from("10.98.77.1").to(FAR_V4).tcp(from, port, tcp::SYN).bytes();
+    let send = |from: u16| host.wire.near.enter(|| send_raw(NEAR, [&syn(from)[..]]))?;
+    let refused = || Ok(host.tally(0)?.refused.packets);
+    for _ in 0..3 {
+        send(1024)?;
+    }
+    ensure!(refused()? == 0, "{} of the same SYNs were refused", refused()?);
+    send(1025)?;
+    eventually(&1, refused)
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
     thread,
     time::Duration,
 };
-use throttle_agent::datapath::Drift;
+use throttle_agent::datapath::{Drift, Recount};
 use throttle_tests::{
     machine, needs_root, say,
     wire::{FAR_V4, NEAR_V4},
@@ -104,4 +104,27 @@ fn connections_that_this_host_opens_are_nobodys() -> Result<()> {
     eventually(&1, || Ok(host.open(0)))?;
     drop((opened, client));
     Ok(())
+}
+
+#[test]
+fn a_place_that_no_connection_holds_is_found() -> Result<()> {
+    needs_root!();
+    let mut host = Host::new()?;
+    let listener = host.listen(FAR_V4)?;
+    let to = listener.local_addr()?;
+    host.limit(to.port(), &["concurrent = 9\nsources = 300"])?;
+    let clients = (0..3).map(|_| host.connect(None, to)).collect::<Result<Vec<_>>>()?;
+    eventually(&3, || host.connections())?;
+    // As an agent leaves it that is killed when it has forgotten a connection and not yet given its place back.
+    host.forget_one()?;
+    let mut recount = Recount::default();
+    host.reconcile()?;
+    ensure!((host.open(0), host.connections()?) == (4, 3), "it was found again, and holds another place");
+    eventually(&3, || {
+        host.recount(&mut recount)?;
+        Ok(host.open(0))
+    })?;
+    ensure!(host.recount(&mut recount)? == 0 && !recount.is_in_doubt());
+    drop((clients, listener));
+    eventually(&0, || Ok(host.open(0)))
 }

@@ -18,7 +18,7 @@ use super::{
     failure::Failure,
     output::{self, Paint},
     quantity::{bytes, bytes_per_second, count, frequency, span},
-    words::{whole, word},
+    words::{address, whole, word},
 };
 
 /// Which packet to ask about.
@@ -33,15 +33,16 @@ Examples:
   throttle explain 203.0.113.7 --port 443 --json | jq .walks[0].passes_in_seconds")]
 pub(crate) struct ExplainArgs {
     /// Who would send it
+    #[arg(value_parser = address)]
     address: IpAddr,
     /// The port that it would go to
-    #[arg(long, short, value_name = "PORT")]
+    #[arg(long, short, value_name = "PORT", value_parser = whole(1_u16, 65_535))]
     port: Option<u16>,
     /// What it would speak; without it, all that have a service there
     #[arg(long, value_name = "PROTOCOL", value_parser = word::<Protocol>())]
     protocol: Option<Protocol>,
     /// The address of this host that it would go to
-    #[arg(long, value_name = "DESTINATION")]
+    #[arg(long, value_name = "DESTINATION", value_parser = address)]
     to: Option<IpAddr>,
     /// Bytes of its whole frame, which limits on bytes count; by default 74, as a SYN of Linux
     #[arg(long, value_name = "BYTES", value_parser = whole(60_u32, 65_535))]

@@ -1,13 +1,18 @@
 //! How arguments are read: closed lists by name, prefixes, rates; each mistake is named before anything is sent.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, net::IpAddr, str::FromStr};
 use throttle_agent::policy::Word;
 
 /// Reads a word of a closed list; a mistyped one is told the list.
 pub(crate) fn word<W: Word + Send + Sync>() -> impl TypedValueParser<Value = W> {
     PossibleValuesParser::new(W::all().into_iter().map(Word::name))
         .try_map(|name| W::named(&name).map_err(|fault| fault.to_string()))
+}
+
+/// Reads an address.
+pub(crate) fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("`{text}` is no IP address; write one such as 192.0.2.7 or 2001:db8::7"))
 }
 
 /// Reads a whole number between two bounds, both included.

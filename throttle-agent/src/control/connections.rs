@@ -2,29 +2,43 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
+
 use super::Control;
-use crate::datapath::Drift;
+use crate::datapath::{Drift, Recount};
 
 /// How often, where there are few sockets.
 const PERIOD: Duration = Duration::from_secs(1);
 /// The part of a CPU that it may take where there are many: a twentieth.
 const PARTS: u32 = 20;
 
+/// How often places are looked for that no connection holds: what leaves them behind is the end of an agent.
+const RECOUNT: Duration = Duration::from_secs(30);
+
 /// When to look next, and what was found so far.
 #[derive(Debug)]
 pub(super) struct Counting {
     next: Instant,
     drift: Drift,
+    recount: Recount,
+    next_recount: Instant,
+    lost: u64,
 }
 
 impl Counting {
     pub(super) fn new() -> Self {
-        Self { next: Instant::now(), drift: Drift::default() }
+        let now = Instant::now();
+        Self { next: now, drift: Drift::default(), recount: Recount::default(), next_recount: now, lost: 0 }
     }
 
     /// All that was mended since the start.
     pub(super) fn drift(&self) -> Drift {
         self.drift
+    }
+
+    /// Places that were wrong, and were put right since the start.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
     }
 }
 
@@ -39,7 +53,7 @@ impl Control {
     /// Mends the count now: also when the policy has changed, because it may count what is open already.
     pub(super) fn count_connections(&mut self) {
         let before = cpu_time();
-        let mended = self.datapath.reconcile_connections();
+        let mended = self.datapath.reconcile_connections().and_then(|drift| self.recount_when_due().map(|()| drift));
         // By what it takes of a CPU: on a busy host it waits long for one, and would else mend the less, the busier it is.
         self.counting.next = Instant::now() + PERIOD.max(cpu_time().saturating_sub(before) * PARTS);
         let note = match mended {
@@ -55,6 +69,22 @@ impl Control {
             Err(error) => Err(format!("open connections cannot be held against the sockets: {error:#}")),
         };
         self.faults.note("connections", note);
+    }
+
+    /// Looks for places that no connection holds: now and then, and sooner where there may be some.
+    fn recount_when_due(&mut self) -> Result<()> {
+        let counts = self.datapath.policy().counts_connections != 0;
+        let Counting { recount, next_recount, lost, .. } = &mut self.counting;
+        if !counts || (Instant::now() < *next_recount && !recount.is_in_doubt()) {
+            return Ok(());
+        }
+        *next_recount = Instant::now() + RECOUNT;
+        let mended = self.datapath.recount_places(recount)?;
+        if mended > 0 {
+            *lost += mended;
+            tracing::info!(mended, "places that no connection holds, or that none had taken, were put right");
+        }
+        Ok(())
     }
 }
 

@@ -81,14 +81,11 @@ impl Control {
     fn look_at_limits(&mut self) {
         let look = |(_, held): (_, HeldLimit)| {
             let record = held.record;
-            // What counts open connections has no rate that could be wrong, and what sources share is not for one of them.
-            if record.is_concurrency() || record.is_shared() {
-                return None;
-            }
             let families = [Family::V4, Family::V6];
             let regions = families.map(|family| self.datapath.talkers(&record, family, trends::NAMED));
             let tally = self.datapath.limit_tally(held.number).ok()?;
-            Some((held.number, record, trends::Look { at: self.datapath.now(), tally, regions }))
+            let open = if record.is_concurrency() { self.datapath.open_connections(&record) } else { 0 };
+            Some((held.number, record, trends::Look { at: self.datapath.now(), tally, regions, open }))
         };
         let looks = self.held_limits().into_iter().filter_map(look).collect();
         self.trends.add(looks);

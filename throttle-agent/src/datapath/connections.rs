@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use throttle_common::{
     connections::{PLACE, STANDING, taken},
     forwarded::seconds_since,
-    gcra::{self, MAX_DEPTH, Ticks},
+    gcra::{self, MAX_DEPTH},
     packet::{Family, Packet, protocol},
     records::{CONNECTION_LIMITS, Connection, Ends, Hold, Home, Limit, NONE, Region, Service, SourceEntry, Whose},
     services,
@@ -31,7 +31,7 @@ use throttle_common::{
 use super::{
     Datapath,
     bpf::{self, Existence},
-    mapped::{bytes_of, record},
+    mapped::{MappedSet, bytes_of, record},
     sockdiag,
 };
 
@@ -297,28 +297,4 @@ fn read(map: &MapData) -> io::Result<Vec<Held>> {
         .map(|(key, value)| Some((record(&key)?, record(&value)?)))
         .collect::<Option<_>>()
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// A set of the table in mapped memory: of a slot's two words the first is the key.
-pub(super) struct MappedSet<'a>(pub(super) &'a [AtomicU64]);
-
-impl Look for MappedSet<'_> {
-    fn key(&self, way: usize) -> u64 {
-        self.0[way * 2].load(SeqCst)
-    }
-    fn tat(&self, way: usize) -> Ticks {
-        self.0[way * 2 + 1].load(SeqCst)
-    }
-}
-
-impl Set for MappedSet<'_> {
-    fn set_key(&self, way: usize, key: u64) {
-        self.0[way * 2].store(key, SeqCst);
-    }
-    fn swap_tat(&self, way: usize, old: Ticks, new: Ticks) -> bool {
-        self.0[way * 2 + 1].compare_exchange(old, new, SeqCst, SeqCst).is_ok()
-    }
-    fn refund(&self, way: usize, cost: Ticks) {
-        self.0[way * 2 + 1].fetch_sub(cost, SeqCst);
-    }
 }

@@ -8,12 +8,16 @@ use std::{
     marker::PhantomData,
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering, Ordering::SeqCst},
 };
 
 use anyhow::{Context, Result, ensure};
 use aya::{Pod, maps::MapData};
 use memmap2::{MmapOptions, MmapRaw};
+use throttle_common::{
+    gcra::Ticks,
+    table::{Look, Set},
+};
 
 /// Elements of `T`, each a whole number of 64-bit words.
 pub(super) struct MappedArray<T> {
@@ -100,4 +104,28 @@ pub(super) fn record<T: Pod>(bytes: &[u8]) -> Option<T> {
     let bytes = bytes.get(..size_of::<T>())?;
     // SAFETY: as many bytes as a `T` has, and a `Pod` is valid whatever they are.
     Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// A set of the table in mapped memory: of a slot's two words the first is the key.
+pub(super) struct MappedSet<'a>(pub(super) &'a [AtomicU64]);
+
+impl Look for MappedSet<'_> {
+    fn key(&self, way: usize) -> u64 {
+        self.0[way * 2].load(SeqCst)
+    }
+    fn tat(&self, way: usize) -> Ticks {
+        self.0[way * 2 + 1].load(SeqCst)
+    }
+}
+
+impl Set for MappedSet<'_> {
+    fn set_key(&self, way: usize, key: u64) {
+        self.0[way * 2].store(key, SeqCst);
+    }
+    fn swap_tat(&self, way: usize, old: Ticks, new: Ticks) -> bool {
+        self.0[way * 2 + 1].compare_exchange(old, new, SeqCst, SeqCst).is_ok()
+    }
+    fn refund(&self, way: usize, cost: Ticks) {
+        self.0[way * 2 + 1].fetch_sub(cost, SeqCst);
+    }
 }

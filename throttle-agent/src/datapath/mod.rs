@@ -30,6 +30,7 @@ mod netlink;
 mod occupancy;
 mod pins;
 mod reconcile;
+mod recount;
 mod regions;
 mod rename;
 mod signals;
@@ -67,6 +68,7 @@ pub use self::{
     occupancy::{Bucket, Occupancy, Use},
     pins::{Detached, detach_all, detach_interface},
     reconcile::{Change, Step, reconcile},
+    recount::Recount,
     sources::{Entries, SourceDelta},
     talkers::{Source, Talker, Talkers},
     watch::Watch,

@@ -6,7 +6,8 @@
 //! <pin-dir>/maps-old/           those of an earlier layout, until nothing has to be carried over from them any more
 //! <pin-dir>/links/<interface>   the attachments
 //! <pin-dir>/egress/<interface>  the attachments of the program that sees packets leave
-//! <pin-dir>/sockets             the program that watches sockets
+//! <pin-dir>/sockets             the programs that watch sockets
+//! <pin-dir>/sockets_again
 //! ```
 //!
 //! The directory is locked by the agent that uses it. What else lies in the file system is not touched.

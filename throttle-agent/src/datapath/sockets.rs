@@ -1,6 +1,6 @@
-//! Watching the host's own sockets: a program at the tracepoint of their states, beside those on the interfaces.
+//! Watching the host's own sockets: two programs at the tracepoint of their states, beside those on the interfaces.
 //!
-//! It sees who completes a handshake. Where the kernel does not describe its types, or refuses the program, nothing else
+//! They do the same; what the kernel cannot show the one, because it interrupted it, it shows the other. They see who completes a handshake. Where the kernel does not describe its types, or refuses the programs, nothing else
 //! is lost: only policy says then who is proven.
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path, sync::OnceLock};
@@ -13,13 +13,13 @@ use aya::{
 
 use super::{Datapath, btf::Types};
 
-/// The program, and the tracepoint that it hangs on.
-const PROGRAM: &str = "sockets";
+/// The programs, which are also the names of their pinned links, and the tracepoint that they hang on.
+const PROGRAMS: [&str; 2] = ["sockets", "sockets_again"];
 const TRACEPOINT: &str = "inet_sock_set_state";
 /// The kernel's description of its own types.
 const DESCRIPTION: &str = "/sys/kernel/btf/vmlinux";
 
-/// What the program is told at load: names of its globals, and of the fields whose offsets they hold.
+/// What the programs are told at load: names of their globals, and of the fields whose offsets they hold.
 const FIELDS: [(&str, &[&str]); 10] = [
     ("SOCKET_NET", &["sock", "__sk_common", "skc_net", "net"]),
     ("NET_NUMBER", &["net", "ns", "inum"]),
@@ -33,7 +33,7 @@ const FIELDS: [(&str, &[&str]); 10] = [
     ("REQUEST_SENT_ISN", &["tcp_request_sock", "snt_isn"]),
 ];
 
-/// The values of the program's globals.
+/// The values of the programs' globals.
 pub(super) struct Told {
     offsets: Option<[u32; FIELDS.len()]>,
     described: u8,
@@ -92,40 +92,50 @@ impl Datapath {
     }
 
     fn begin_to_watch(&mut self) -> Result<()> {
-        let program = load_watcher(&mut self.ebpf)?;
-        let link = program.attach().context("cannot attach to the tracepoint of socket states")?;
-        let link: FdLink = program.take_link(link)?.into();
-        let (place, beside) = (place(self.pins.root()), self.pins.root().join("sockets-new"));
-        remove(&beside)?;
-        link.pin(&beside).context("cannot pin the link of the program that watches sockets")?;
-        let fresh = !place.exists();
-        // The last that holds the old link is its pin.
-        fs::rename(&beside, &place).context("cannot name the link of the program that watches sockets")?;
-        self.undo.sockets |= fresh;
+        for name in PROGRAMS {
+            let program = load_watcher(&mut self.ebpf, name)?;
+            let link = program.attach().context("cannot attach to the tracepoint of socket states")?;
+            let link: FdLink = program.take_link(link)?.into();
+            let root = self.pins.root();
+            let (place, beside) = (root.join(name), root.join(format!("{name}-new")));
+            remove(&beside)?;
+            link.pin(&beside).context("cannot pin the link of a program that watches sockets")?;
+            let fresh = !place.exists();
+            // The last that holds the old link is its pin.
+            fs::rename(&beside, &place).context("cannot name the link of a program that watches sockets")?;
+            self.undo.sockets |= fresh;
+        }
         Ok(())
     }
 }
 
-/// Has the kernel check and take the program that watches sockets.
-pub(super) fn load_watcher(ebpf: &mut Ebpf) -> Result<&mut BtfTracePoint> {
+/// Has the kernel check and take the programs that watch sockets.
+pub(super) fn load_watchers(ebpf: &mut Ebpf) -> Result<()> {
+    PROGRAMS.iter().try_for_each(|name| load_watcher(ebpf, name).map(drop))
+}
+
+fn load_watcher<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut BtfTracePoint> {
     offsets()?;
     let btf = Btf::from_sys_fs().context("read the kernel's types")?;
-    let program = ebpf.program_mut(PROGRAM).with_context(|| format!("the object has no program {PROGRAM}"))?;
+    let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
     let program: &mut BtfTracePoint = program.try_into()?;
     if program.fd().is_err() {
-        program.load(TRACEPOINT, &btf).context("the kernel refuses the program that watches sockets")?;
+        program.load(TRACEPOINT, &btf).context("the kernel refuses a program that watches sockets")?;
     }
     Ok(program)
 }
 
-/// Where the link is pinned.
-pub(super) fn place(root: &Path) -> std::path::PathBuf {
-    root.join(PROGRAM)
+/// Whether sockets are watched, by this build or an earlier one.
+pub(super) fn are_watched(root: &Path) -> bool {
+    root.join(PROGRAMS[0]).exists()
 }
 
 /// Ends the watching, whether or not an agent runs.
 pub(super) fn unwatch(root: &Path) -> Result<()> {
-    remove(&place(root)).context("cannot remove the pin of the program that watches sockets")
+    PROGRAMS
+        .iter()
+        .try_for_each(|name| remove(&root.join(name)))
+        .context("cannot remove the pins of the programs that watch sockets")
 }
 
 fn remove(pin: &Path) -> io::Result<()> {

@@ -94,7 +94,7 @@ pub mod maps {
     pub const EVENTS: &str = "EVENTS";
     /// `PerCpuArray<Scratch, 1>`: what a packet keeps while it is judged; not pinned.
     pub const SCRATCH: &str = "SCRATCH";
-    /// `PerCpuArray<Entering, 1>`: what the program at the sockets keeps for a moment; not pinned.
+    /// `PerCpuArray<Opening, 2>`: what the programs at the sockets keep for a moment; not pinned.
     pub const ENTERING: &str = "ENTERING";
     /// `PerCpuArray<Leaving, 1>`: what a packet on its way out keeps for a moment; not pinned.
     pub const LEAVING: &str = "LEAVING";

@@ -115,10 +115,18 @@ impl Entering {
         }
     }
 
-    /// Writes it down; `false` where there is one between the same ends already, or no room.
+    /// Writes it down, or gives its places back: where there is one between the same ends already, it has its own, and
+    /// where there is no room, this one goes uncounted. `false` then.
     #[inline(always)]
     pub fn enter(&self) -> bool {
-        CONNECTIONS.insert(&self.ends, &self.connection, u64::from(BPF_NOEXIST)).is_ok()
+        let entered = CONNECTIONS.insert(&self.ends, &self.connection, u64::from(BPF_NOEXIST));
+        if let Err(error) = entered {
+            self.leave();
+            if error != ALREADY_THERE {
+                count_lost();
+            }
+        }
+        entered.is_ok()
     }
 
     /// Gives its places back.
@@ -132,9 +140,12 @@ impl Entering {
     }
 }
 
+/// -EEXIST of include/uapi/asm-generic/errno-base.h: two copies of the segment that completes a handshake, on two CPUs.
+const ALREADY_THERE: i32 = -17;
+
 /// Counts a connection that could not be written down.
 #[inline(always)]
-pub fn count_lost() {
+fn count_lost() {
     if let Some(losses) = LOSSES.get_ptr_mut(0) {
         // SAFETY: this CPU's own element. Where a program interrupts another, one of two may go uncounted.
         unsafe { (*losses).connections_uncounted += 1 };

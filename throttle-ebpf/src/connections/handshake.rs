@@ -64,6 +64,22 @@ pub extern "C" fn completes(ctx: *mut xdp_md) -> u32 {
     u32::from(completes)
 }
 
+/// 1 where the SYN in the scratch space was sent before: the kernel has the request that it left behind. Whoever waits for
+/// a SYN-ACK asks for nothing more by asking again.
+///
+/// A global function likewise.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn is_under_way(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let Some(socket) = look_up(ctx, &scratch.packet) else { return 0 };
+    // SAFETY: the kernel found this socket, and it is held until it is released below.
+    let state = unsafe { (&raw const (*socket).state).read_volatile() };
+    // SAFETY: held since it was looked up, and not used any more.
+    unsafe { bpf_sk_release(socket.cast()) };
+    u32::from(state == NEW_SYN_RECEIVED)
+}
+
 /// The socket, request or listener that the packet is for.
 #[inline(always)]
 fn look_up(ctx: *mut xdp_md, packet: &Packet) -> Option<*mut bpf_sock> {

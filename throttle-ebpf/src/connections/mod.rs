@@ -23,7 +23,7 @@ use throttle_common::{
 };
 
 pub use self::{
-    entering::{Entering, count_lost},
+    entering::Entering,
     flow::{follow, note_answer, segment},
     places::{NOTHING, WITHOUT_END, attempt, give_back, look, settle, take},
 };
@@ -70,6 +70,9 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     scratch.entering.length = question.length;
     scratch.entering.tenant = question.tenant();
     if packet.opens_connection() {
+        if !forwarded && handshake::is_under_way(ctx) != 0 {
+            return ADMITTED;
+        }
         scratch.entering.step = Step::Asks;
     } else if forwarded {
         scratch.entering.step = match flow::read_step(ctx) {
@@ -122,17 +125,22 @@ pub extern "C" fn conclude(service: u32, passes: u32) -> u32 {
         }
     } else if matches!(scratch.entering.step, Step::Continues) {
         flow::go_on();
-    } else if scratch.entering.count > 0 {
-        if !scratch.entering.enter() {
-            leave();
-            count_lost();
-        } else if scratch.entering.connection.state == Connection::FORWARDED {
-            flow::begin();
-            // The first word may be the last too.
-            flow::go_on();
-        }
+    } else if scratch.entering.count > 0
+        && write_down() != 0
+        && scratch.entering.connection.state == Connection::FORWARDED
+    {
+        flow::begin();
+        // The first word may be the last too.
+        flow::go_on();
     }
     0
+}
+
+/// Writes the connection in the scratch space down: 1 where it was.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn write_down() -> u32 {
+    scratch().map_or(0, |scratch| u32::from(scratch.entering.enter()))
 }
 
 /// Gives the places of the connection in the scratch space back.

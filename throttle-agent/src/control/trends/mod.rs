@@ -4,38 +4,34 @@
 //! Each warning has a threshold, with its reason where it stands, and is silent where there is too little traffic to
 //! judge by.
 
+mod carriers;
 mod hour;
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt::Write as _,
     time::Duration,
 };
 
 use throttle_common::{
+    connections::PLACE,
     gcra::TICKS_PER_NANO,
-    records::{Limit, LimitTally, Tally, name_str},
+    records::{Limit, LimitTally, name_str},
     table::WAYS,
     words::Unit,
 };
 
-use self::hour::{HOUR, Hour};
+use self::{
+    carriers::Carriers,
+    hour::{HOUR, Hour},
+};
 use super::{explain::unit_price, views::CROWDED};
-use crate::datapath::{Source, Talkers};
+use crate::datapath::Talkers;
 
 /// How long between two looks: they read the tables of all limits, which takes some 20 ms where they are large.
 pub(super) const PAUSE: Duration = Duration::from_secs(10);
 /// Sources that a look at a region names.
 pub(super) const NAMED: usize = 16;
 
-/// Packets between two looks that make a share worth telling: it is then known within 3 %, at two standard deviations.
-const ENOUGH: u64 = 1000;
-/// As many sources as the nodes of one load balancer; more, and a limit per source does what it is for.
-const FEW: usize = 8;
-/// The share of what a limit admits that is most of it: the rest cannot be many ordinary clients.
-const MOST: f64 = 0.8;
-/// The share of packets refused from which a limit hurts whoever stands behind these sources.
-const HURTS: f64 = 0.1;
 /// Looks in a row before it is told: half a minute, longer than a burst that ends by itself.
 const IN_A_ROW: u32 = 3;
 
@@ -63,6 +59,8 @@ pub(super) struct Look {
     pub(super) tally: LimitTally,
     /// Who owes most, for IPv4 and IPv6.
     pub(super) regions: [Talkers; 2],
+    /// How many connections are open, where it counts them.
+    pub(super) open: u64,
 }
 
 /// All limits, by number.
@@ -85,16 +83,6 @@ struct Trend {
     busiest: Option<f64>,
     /// Busy buckets of both regions, at the last looks.
     grown: [VecDeque<(u64, u64)>; 2],
-}
-
-/// Sources at their limit that carry most of what it admits.
-#[derive(Debug, Default)]
-struct Carriers {
-    sources: Vec<Source>,
-    /// Of what the limit admits.
-    share: f64,
-    /// Of what it was asked.
-    refused: f64,
 }
 
 impl Trends {
@@ -167,86 +155,15 @@ impl Trend {
                 grown.pop_front();
             }
         }
-        // What a source used of its rate is told by how its bucket's end moves on, which windows do by themselves.
-        if self.record.window == 0 {
+        // What a source used of its rate is told by how its bucket's end moves on: windows do by themselves, and where
+        // connections are counted there is no rate.
+        if self.record.window == 0 && !self.record.is_concurrency() {
             self.hour.add(&self.last);
         }
     }
 
-    /// Who carried most since the last look, where few did and were refused for it.
-    ///
-    /// What a source was admitted is what its bucket's end moved on, which is exact while it stays in debt. For one that
-    /// was not it is too much; then the sum is more than the limit admitted, and nothing is said.
-    fn carriers(&self, look: &Look) -> Option<Carriers> {
-        let grown = |of: fn(&LimitTally) -> Tally| {
-            let (now, before) = (of(&look.tally), of(&self.last.tally));
-            (now.packets.saturating_sub(before.packets), now.bytes.saturating_sub(before.bytes))
-        };
-        let (admitted, refused, observed) = (grown(|it| it.admitted), grown(|it| it.refused), grown(|it| it.observed));
-        let refused = refused.0 + observed.0;
-        let asked = admitted.0 + refused;
-        let refused_share = refused as f64 / asked.max(1) as f64;
-        if asked < ENOUGH || refused_share < HURTS {
-            return None;
-        }
-        let units = if self.record.unit == Unit::Bytes as u8 { admitted.1 } else { admitted.0 };
-        let total = units as f64 * unit_price(&self.record);
-        let mut charged = self.charged(look);
-        charged.sort_by(|one, other| other.1.total_cmp(&one.1));
-        charged.truncate(FEW);
-        let share = charged.iter().map(|(_, charged)| charged).sum::<f64>() / total.max(1.0);
-        (MOST..1.05).contains(&share).then(|| Carriers {
-            sources: charged
-                .into_iter()
-                .filter(|(_, charged)| charged / total >= 0.01)
-                .map(|(source, _)| source)
-                .collect(),
-            share: share.min(1.0),
-            refused: refused_share,
-        })
-    }
-
-    /// What sources at their limit, then and now, were charged since the last look.
-    fn charged(&self, look: &Look) -> Vec<(Source, f64)> {
-        let at_limit = |debt: u64| debt >= self.record.depth / 2;
-        let mut charged = Vec::new();
-        for (now, before) in look.regions.iter().zip(&self.last.regions) {
-            for talker in now.most.iter().filter(|talker| at_limit(talker.debt)) {
-                let mut held = before.most.iter();
-                if let Some(held) = held.find(|held| held.source == talker.source && at_limit(held.debt)) {
-                    charged.push((talker.source, talker.full_at.wrapping_sub(held.full_at) as f64));
-                }
-            }
-        }
-        charged
-    }
-
     fn name(&self) -> &str {
         name_str(&self.record.name)
-    }
-
-    /// A few sources carry most of the traffic, and are refused.
-    fn carried_by_few(&self) -> Option<String> {
-        let Carriers { sources, share, refused } = &self.carriers;
-        (self.few >= IN_A_ROW).then(|| {
-            let mut text = format!(
-                "limit `{}`: {:.0} % of what it admits comes from {}",
-                self.name(),
-                share * 100.0,
-                if sources.len() == 1 { "one source" } else { "few sources" }
-            );
-            for (index, source) in sources.iter().enumerate() {
-                _ = write!(text, "{} {source}", if index == 0 { "," } else { " and" });
-            }
-            _ = write!(
-                text,
-                ", and {:.0} % is refused. If a load balancer, CDN or NAT stands there, this hurts all behind it: \
-                 `throttle allow add` it and limit there, or give this limit the rate that all of them need; if it is one \
-                 client, the limit does its work",
-                refused * 100.0
-            );
-            text
-        })
     }
 
     /// A limit that has not refused anything for long, and was never near to it.
@@ -258,32 +175,42 @@ impl Trend {
         if watched < LONG || !quiet || traffic < A_LOT || self.peak >= NEAR {
             return None;
         }
-        let mut text = format!(
-            "limit `{}` has refused nothing in {} h, and no source owed more than {:.2} % of its burst when it was looked at",
-            self.name(),
-            watched / HOUR,
+        let quiet = format!("limit `{}` has refused nothing in {} h", self.name(), watched / HOUR);
+        let shared = self.record.is_shared();
+        if self.record.is_concurrency() {
+            let most = self.record.depth / PLACE;
+            let whose = if shared { "were open at once" } else { "of a source were open at once" };
+            return Some(format!(
+                "{quiet}, and never more than {:.0} of {most} connections {whose} when it was looked at; lower it, or keep \
+                 it for what has not come yet",
+                self.peak * most as f64
+            ));
+        }
+        let who = if shared { "bucket" } else { "source" };
+        let near = format!(
+            "{quiet}, and no {who} owed more than {:.2} % of its burst when it was looked at",
             self.peak * 100.0
         );
-        match self.busiest {
+        Some(match self.busiest {
             Some(share) => {
                 let rate = 2.0 * share * 1e9 * TICKS_PER_NANO as f64 / unit_price(&self.record);
                 let unit = Unit::from_number(self.record.unit).map_or("units", Unit::name);
-                _ = write!(
-                    text,
-                    "; its busiest source used {:.2} % of its rate in the busiest hour, twice that is {rate:.2} {unit} a \
+                format!(
+                    "{near}; its busiest {who} used {:.2} % of its rate in the busiest hour, twice that is {rate:.2} {unit} a \
                      second: lower the rate to it, or keep the limit for what has not come yet",
                     share * 100.0
-                );
+                )
             }
-            None => text += "; lower its rate, or keep it for what has not come yet",
-        }
-        Some(text)
+            None => format!("{near}; lower its rate, or keep it for what has not come yet"),
+        })
     }
 
     /// Regions that grow so that they are soon full.
     fn fills(&self) -> impl Iterator<Item = String> {
+        // Where sources share buckets, each has a place whoever else there is.
+        let shared = self.record.is_shared();
         let regions = [("ipv4", self.record.v4), ("ipv6", self.record.v6)];
-        regions.into_iter().zip(&self.grown).filter_map(|((family, region), grown)| {
+        regions.into_iter().filter(move |_| !shared).zip(&self.grown).filter_map(|((family, region), grown)| {
             let slots = f64::from(region.sets) * WAYS as f64;
             let rest = seconds_until(CROWDED * slots, slots, grown)?;
             // What one packet or one burst owes is gone after the burst's time: a stream of new sources grows no longer.

@@ -4,12 +4,14 @@ use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
 use throttle_common::{
+    connections,
     gcra::{Price, Ticks, ticks},
     records::{Region, name_bytes},
+    words::{Algorithm, Per},
 };
 
 use super::*;
-use crate::datapath::Talker;
+use crate::datapath::{Source, Talker};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -42,11 +44,12 @@ struct Watched {
     limit: Limit,
     at: u64,
     tally: LimitTally,
+    open: u64,
 }
 
 impl Watched {
     fn new(limit: Limit) -> Self {
-        Self { trends: Trends::default(), limit, at: 1_000_000 * SECOND, tally: LimitTally::default() }
+        Self { trends: Trends::default(), limit, at: 1_000_000 * SECOND, tally: LimitTally::default(), open: 0 }
     }
 
     /// Ten seconds later: so many packets more, and these sources owe that share of their burst.
@@ -62,7 +65,7 @@ impl Watched {
         };
         let most: Vec<_> = owe.iter().take(NAMED).map(talker).collect();
         let regions = [Talkers { busy: busy.max(most.len() as u64), most }, Talkers::default()];
-        self.trends.add(vec![(3, self.limit, Look { at: self.at, tally: self.tally, regions })]);
+        self.trends.add(vec![(3, self.limit, Look { at: self.at, tally: self.tally, regions, open: self.open })]);
         self.trends.warnings()
     }
 
@@ -157,4 +160,42 @@ fn a_region_that_grows_slowly_or_forgets_quickly_is_not_told() {
     assert_eq!(grow(limit(720_000, 1000), 10, 20), Vec::<String>::new(), "too empty to tell");
     assert_eq!(grow(limit(100, 1000), 310, 20), Vec::<String>::new(), "what is charged lasts two seconds");
     assert_eq!(grow(limit(720_000, 1000), 610, 20), Vec::<String>::new(), "that is a problem already");
+}
+
+/// So many open connections for each source, or for all.
+fn concurrent(connections: u32, per: Per) -> Limit {
+    Limit {
+        price: connections::PRICE,
+        depth: connections::depth(connections),
+        unit: Unit::Connections as u8,
+        algorithm: Algorithm::Concurrency as u8,
+        per: per as u8,
+        ..limit(1, 1000)
+    }
+}
+
+#[test]
+fn few_sources_that_hold_most_connections_and_are_refused_are_named() {
+    let mut watched = Watched { open: 101, ..Watched::new(concurrent(50, Per::Source)) };
+    let owe = [(0x0a00_0001, 1.0), (0x0a00_0002, 1.0)];
+    let warnings = watched.looks(4, 20, 400, &owe);
+    let begin = "limit `web`: 99 % of the connections that it counts are of few sources, 10.0.0.1 and 10.0.0.2";
+    assert!(warnings.len() == 1 && warnings[0].starts_with(begin), "{warnings:?}");
+    let mut among_many = Watched { open: 1000, ..Watched::new(concurrent(50, Per::Source)) };
+    assert!(among_many.looks(4, 20, 400, &owe).is_empty());
+    let mut of_all = Watched { open: 100, ..Watched::new(concurrent(100, Per::Host)) };
+    assert!(of_all.looks(4, 20, 400, &[(0, 1.0)]).is_empty(), "everybody is nobody in particular");
+}
+
+#[test]
+fn a_limit_on_connections_that_never_binds_is_told_with_the_most_that_were_open() {
+    for (per, whose) in [(Per::Source, "of a source were open"), (Per::Service, "were open")] {
+        let mut watched = Watched::new(concurrent(200, per));
+        watched.looks(24 * 360, 20, 0, &[(1, 0.12)]);
+        let warnings = watched.looks(2, 20, 0, &[(1, 0.12)]);
+        let begin =
+            format!("limit `web` has refused nothing in 24 h, and never more than 24 of 200 connections {whose}");
+        assert!(warnings.len() == 1 && warnings[0].starts_with(&begin), "{warnings:?}");
+        assert!(watched.looks(1, 20, 1, &[]).is_empty(), "it bound");
+    }
 }

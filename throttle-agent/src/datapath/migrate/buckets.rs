@@ -11,7 +11,7 @@ use throttle_common::{
     table::{self, Check, Commit, Look as _, OPEN_WAYS, Request, Set, WAYS},
 };
 
-use crate::datapath::{connections::MappedSet, regions::Scale};
+use crate::datapath::{mapped::MappedSet, regions::Scale};
 
 /// How often a bucket is tried that packets keep charging.
 const TRIES: usize = 64;

@@ -24,7 +24,7 @@ use crate::datapath::{
     load::load_program,
     pins::{finished, linked, superseded},
     rename::{is_on, open_link},
-    sockets::{Told, load_watcher, place},
+    sockets::{Told, are_watched, load_watchers},
 };
 
 /// What would happen.
@@ -125,7 +125,7 @@ pub fn forecast(pin_dir: &Path) -> Result<Forecast> {
         layout: LAYOUT,
         program_tag,
         interfaces: replacements(pin_dir)?,
-        sockets_watched: place(pin_dir).exists(),
+        sockets_watched: are_watched(pin_dir),
         sockets_unwatchable,
         fates,
     })
@@ -289,7 +289,7 @@ impl Trial {
         }
         let program: &Xdp = ebpf.program(PROGRAMS[0]).context("the object has no program")?.try_into()?;
         let tag = program.info().context("ask for the program's hash")?.tag();
-        let sockets = load_watcher(&mut ebpf).map(drop).map_err(|error| format!("{error:#}"));
+        let sockets = load_watchers(&mut ebpf).map_err(|error| format!("{error:#}"));
         Ok(Self { tag, sockets })
     }
 }

@@ -3,6 +3,7 @@
 mod limits;
 mod names;
 mod services;
+mod shadows;
 mod sources;
 mod tenants;
 mod warnings;

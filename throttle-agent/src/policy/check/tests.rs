@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::policy::{Limit, parse, tests::EXAMPLE, units::Quantity};
-use throttle_common::words::{Fate, Reason, Unit};
+use throttle_common::{
+    records::MAX_CONNECTIONS,
+    words::{Fate, Per, Reason, Unit},
+};
 
 fn warnings(document: &Document) -> Vec<String> {
     check(document).unwrap().iter().map(Warning::to_string).collect()
@@ -81,6 +84,58 @@ fn a_limit_behind_a_tighter_one_is_said_to_do_nothing() {
     assert_eq!(refused(vec![coarse, limit("fine", "10/s")]), 0);
     // What only observes refuses nothing first.
     assert_eq!(refused(vec![limit("wide", "1000/s"), Limit { mode: Mode::Observe, ..limit("tight", "10/s") }]), 0);
+}
+
+#[test]
+fn a_limit_behind_one_that_more_share_is_said_to_do_nothing() {
+    let per = |name: &str, rate: &str, per: Per, service: Option<&str>| Limit {
+        per,
+        service: service.map(str::to_owned),
+        ..limit(name, rate)
+    };
+    let services = parse("[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80]\n").unwrap().services;
+    let tenants = parse("[[tenant]]\nname = \"red\"\nsources = [\"10.0.0.0/8\"]\n").unwrap().tenants;
+    let shadowed = |limits: [Limit; 2]| {
+        let document = Document { services: services.clone(), tenants: tenants.clone(), ..enforcing(limits.to_vec()) };
+        warnings(&document).iter().any(|text| text.starts_with("limit \"it\"") && text.contains("never refuses"))
+    };
+    let web = Some("web");
+    for narrow in [Per::Source, Per::Tenant] {
+        let it = per("it", "100/s", narrow, web);
+        assert!(shadowed([it.clone(), per("all", "100/s", Per::Service, web)]));
+        assert!(shadowed([it.clone(), per("all", "50/s", Per::Host, None)]));
+        assert!(!shadowed([it.clone(), per("all", "101/s", Per::Host, None)]), "it is the tighter one");
+        assert!(!shadowed([per("it", "100/s", narrow, None), per("all", "50/s", Per::Service, web)]), "others meet it");
+    }
+    assert!(
+        !shadowed([per("it", "100/s", Per::Source, web), per("all", "50/s", Per::Tenant, web)]),
+        "some have no tenant"
+    );
+    assert!(!shadowed([per("it", "100/s", Per::Service, web), per("all", "50/s", Per::Source, None)]));
+    assert!(shadowed([
+        Limit { service: web.map(str::to_owned), ..Limit::concurrent("it", 50) },
+        Limit { per: Per::Host, ..Limit::concurrent("all", 20) }
+    ]));
+}
+
+#[test]
+fn a_limit_on_more_connections_than_are_counted_is_said_to_do_nothing() {
+    let found = warnings(&enforcing(vec![Limit::concurrent("it", MAX_CONNECTIONS)]));
+    assert!(found[0].starts_with("limit \"it\": concurrent: it never refuses anything: a host counts"), "{found:?}");
+    assert_eq!(warnings(&enforcing(vec![Limit::concurrent("it", MAX_CONNECTIONS - 1)])), [""; 0]);
+}
+
+#[test]
+fn a_tenant_that_no_limit_touches_or_that_is_blocked_is_said_to() {
+    let found = |lists: &str| {
+        let tenant = "[[tenant]]\nname = \"red\"\nsources = [\"192.0.2.0/25\"]\n";
+        warnings(&parse(&format!("mode = \"enforce\"\n[sources]\n{lists}\n{tenant}")).unwrap())
+    };
+    let allowed = found("allow = [\"192.0.2.0/24\"]");
+    assert!(allowed[0].starts_with("tenant \"red\": sources, item 1: no limit touches 192.0.2.0/25"), "{allowed:?}");
+    let blocked = found("block = [\"192.0.2.0/25\"]");
+    assert!(blocked[0].starts_with("tenant \"red\": sources, item 1: 192.0.2.0/25 is blocked"), "{blocked:?}");
+    assert_eq!(found("block = [\"192.0.2.7\"]"), [""; 0]);
 }
 
 #[test]

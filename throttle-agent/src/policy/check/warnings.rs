@@ -1,15 +1,14 @@
 //! What is allowed, and probably not meant.
 
-use super::enforces;
+use super::shadows::never_binds;
 use crate::policy::{
-    document::{Document, Limit, Mode},
+    document::{Document, Mode},
     fault::{Fault, Warning},
     prefix::Prefix,
-    units::Rate,
 };
 use ipnet::IpNet;
 use std::collections::HashSet;
-use throttle_common::words::{Algorithm, Fate, Per, Reason, Unit};
+use throttle_common::words::{Algorithm, Fate, Reason, Unit};
 
 /// What joined frames may measure; see [`warnings`].
 const JOINED_FRAMES: u64 = 64 << 10;
@@ -22,13 +21,7 @@ pub(in crate::policy) fn warnings(document: &Document) -> Vec<Warning> {
         if document.mode == Mode::Enforce && limit.mode == Mode::Observe {
             warn(path("mode"), "it only observes".to_owned(), "write mode = \"enforce\" to refuse");
         }
-        if let Some(tighter) = tighter(document, index) {
-            let reason = format!("it never refuses anything: `{}` always refuses first", tighter.name);
-            warn(path("rate"), reason, "remove one of the two");
-        }
-        if limit.per == Per::Tenant && document.tenants.is_empty() {
-            warn(path("per"), "there are no tenants: it limits nobody".to_owned(), "add a [[tenant]]");
-        }
+        never_binds(document, index, &mut warn);
         if limit.unit == Unit::Bytes && limit.burst_units() < JOINED_FRAMES {
             let (field, what) =
                 if limit.algorithm == Algorithm::TokenBucket { ("burst", "burst") } else { ("rate", "window") };
@@ -93,39 +86,6 @@ fn neighbours(document: &Document, warn: &mut impl FnMut(String, String, &str)) 
     }
 }
 
-/// A limit that refuses whatever the one at `index` would: same unit, at least its scope and its sources, and no
-/// larger rate or burst. Of two equal ones, the earlier.
-fn tighter(document: &Document, index: usize) -> Option<&Limit> {
-    let limit = &document.limits[index];
-    // What is open at once does not come back with time.
-    let a_day = |rate: Rate| rate.quantity.bits() * 86_400 / u128::from(rate.per.seconds());
-    let rate = |limit: &Limit| limit.rate.map_or(0, a_day);
-    let bounds = |limit: &Limit| (rate(limit), limit.burst_units());
-    document.limits.iter().enumerate().find_map(|(place, other)| {
-        let covers = place != index
-            && other.unit == limit.unit
-            && comparable(limit, other)
-            && other.per == limit.per
-            && (other.service.is_none() || other.service == limit.service)
-            && other.prefix.ipv4 <= limit.prefix.ipv4
-            && other.prefix.ipv6 <= limit.prefix.ipv6;
-        let same = bounds(other) == bounds(limit) && other.prefix == limit.prefix && other.service == limit.service;
-        let refuses = rate(other) <= rate(limit) && other.burst_units() <= limit.burst_units();
-        (covers && refuses && enforces(document, other) && (!same || place < index)).then_some(other)
-    })
-}
-
-/// Whether of two limits the one with the smaller bounds refuses first: both are buckets, both count open connections, or
-/// both count in the same windows.
-fn comparable(one: &Limit, other: &Limit) -> bool {
-    let kind = |limit: &Limit| match limit.algorithm {
-        Algorithm::TokenBucket | Algorithm::LeakyBucket => (Algorithm::TokenBucket, None),
-        Algorithm::Concurrency => (Algorithm::Concurrency, None),
-        windowed => (windowed, limit.rate.map(|rate| rate.per)),
-    };
-    kind(one) == kind(other)
-}
-
 fn sources(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
     let sources = &document.sources;
     for (list, prefixes) in [("allow", &sources.allow), ("known", &sources.known), ("block", &sources.block)] {
@@ -144,16 +104,29 @@ fn sources(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
             }
         }
     }
-    let allowed: HashSet<IpNet> = sources.allow.iter().map(|prefix| prefix.net()).collect();
+    let [allowed, blocked] =
+        [&sources.allow, &sources.block].map(|list| list.iter().map(|prefix| prefix.net()).collect::<HashSet<IpNet>>());
+    for (index, tenant) in document.tenants.iter().enumerate() {
+        for (place, prefix) in tenant.sources.iter().enumerate() {
+            let within = |list: &HashSet<IpNet>| covers(prefix.net()).find(|net| list.contains(net)).map(Prefix::from);
+            let path = format!("tenant[{index}].sources[{place}]");
+            if let Some(cover) = within(&allowed) {
+                let reason = format!("no limit touches {prefix}: it lies within {cover}, which is allowed");
+                warn(path, reason, "remove one of the two");
+            } else if let Some(cover) = within(&blocked) {
+                warn(path, format!("{prefix} is blocked: it lies within {cover}"), "remove one of the two");
+            }
+        }
+    }
     for (index, prefix) in sources.block.iter().enumerate() {
-        if let Some(cover) = supernets(prefix.net()).find(|net| allowed.contains(net)) {
+        if let Some(cover) = covers(prefix.net()).skip(1).find(|net| allowed.contains(net)) {
             let reason = format!("{prefix} is never blocked: it lies within {}, which is allowed", Prefix::from(cover));
             warn(format!("sources.block[{index}]"), reason, "remove it, or allow less");
         }
     }
 }
 
-/// The shorter prefixes around one.
-fn supernets(net: IpNet) -> impl Iterator<Item = IpNet> {
-    std::iter::successors(net.supernet(), IpNet::supernet)
+/// A prefix and the shorter ones around it.
+fn covers(net: IpNet) -> impl Iterator<Item = IpNet> {
+    std::iter::successors(Some(net), IpNet::supernet)
 }

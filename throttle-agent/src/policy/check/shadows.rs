@@ -1,0 +1,70 @@
+//! Limits that can refuse nothing: nobody meets them, or another refuses all that they would.
+
+use super::enforces;
+use crate::policy::{
+    document::{Document, Limit},
+    units::Rate,
+};
+use throttle_common::{
+    records::MAX_CONNECTIONS,
+    words::{Algorithm, Overflow, Per},
+};
+
+pub(super) fn never_binds(document: &Document, index: usize, warn: &mut impl FnMut(String, String, &str)) {
+    let limit = &document.limits[index];
+    let path = |field: &str| format!("limit[{index}].{field}");
+    if let Some(tighter) = tighter(document, index) {
+        let reason = format!("it never refuses anything that `{}` would not refuse", tighter.name);
+        let bound = if limit.rate.is_some() { "rate" } else { "concurrent" };
+        warn(path(bound), reason, "remove one of the two");
+    }
+    if limit.per == Per::Tenant && document.tenants.is_empty() {
+        warn(path("per"), "there are no tenants: it limits nobody".to_owned(), "add a [[tenant]]");
+    }
+    if limit.concurrent.is_some_and(|connections| connections >= MAX_CONNECTIONS) {
+        let reason = format!("it never refuses anything: a host counts no more than {MAX_CONNECTIONS} connections");
+        warn(path("concurrent"), reason, "write less, or leave the limit out");
+    }
+}
+
+/// A limit that refuses whatever the one at `index` would: same unit, at least its scope and its sources, and no
+/// larger rate or burst. Of two equal ones, the earlier.
+fn tighter(document: &Document, index: usize) -> Option<&Limit> {
+    let limit = &document.limits[index];
+    // What is open at once does not come back with time.
+    let a_day = |rate: Rate| rate.quantity.bits() * 86_400 / u128::from(rate.per.seconds());
+    let rate = |limit: &Limit| limit.rate.map_or(0, a_day);
+    let bounds = |limit: &Limit| (rate(limit), limit.burst_units());
+    document.limits.iter().enumerate().find_map(|(place, other)| {
+        let alike = place != index && other.unit == limit.unit && comparable(limit, other);
+        let covers = alike && (other.service.is_none() || other.service == limit.service) && reaches(limit, other);
+        let same = (bounds(other), other.prefix, &other.service, other.per)
+            == (bounds(limit), limit.prefix, &limit.service, limit.per);
+        let refuses = rate(other) <= rate(limit) && other.burst_units() <= limit.burst_units();
+        (covers && refuses && enforces(document, other) && (!same || place < index)).then_some(other)
+    })
+}
+
+/// Whether each bucket of a limit lies within one of another's: all that it is charged for the other is charged for too.
+fn reaches(limit: &Limit, other: &Limit) -> bool {
+    match (limit.per, other.per) {
+        (Per::Source, Per::Source) => {
+            // Whom the other has no room for it admits, though this one would not.
+            let whole = other.overflow != Overflow::Admit || limit.overflow == Overflow::Admit;
+            whole && other.prefix.ipv4 <= limit.prefix.ipv4 && other.prefix.ipv6 <= limit.prefix.ipv6
+        }
+        (_, Per::Host) | (Per::Source | Per::Tenant, Per::Service) => true,
+        (one, other) => one == other,
+    }
+}
+
+/// Whether of two limits the one with the smaller bounds refuses first: both are buckets, both count open connections, or
+/// both count in the same windows.
+fn comparable(one: &Limit, other: &Limit) -> bool {
+    let kind = |limit: &Limit| match limit.algorithm {
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => (Algorithm::TokenBucket, None),
+        Algorithm::Concurrency => (Algorithm::Concurrency, None),
+        windowed => (windowed, limit.rate.map(|rate| rate.per)),
+    };
+    kind(one) == kind(other)
+}
