@@ -19,14 +19,21 @@ pub(super) use warnings::warnings;
 
 /// Checks the meaning of a document that came as JSON or was edited.
 pub fn check(document: &Document) -> Result<Vec<Warning>, Diagnostics> {
-    let named = |mut found: Vec<Diagnostic>| {
-        for diagnostic in &mut found {
-            diagnostic.name = name(document, &diagnostic.path);
-        }
-        found
-    };
+    refuse(document)?;
+    Ok(named(document, warnings(document)))
+}
+
+/// The same without a word on what is allowed.
+pub(super) fn refuse(document: &Document) -> Result<(), Diagnostics> {
     let faults = faults(document, &Unread::default());
-    if faults.is_empty() { Ok(named(warnings(document))) } else { Err(Diagnostics(named(faults))) }
+    if faults.is_empty() { Ok(()) } else { Err(Diagnostics(named(document, faults))) }
+}
+
+fn named(document: &Document, mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    for diagnostic in &mut found {
+        diagnostic.name = name(document, &diagnostic.path);
+    }
+    found
 }
 
 /// What a document may not say, as far as it was read: nothing is said of what stands in for the rest.

@@ -7,7 +7,7 @@ mod services;
 mod tenants;
 
 use super::{
-    check::check,
+    check::refuse,
     classify,
     document::{Document, Mode},
     fault::Diagnostics,
@@ -25,7 +25,7 @@ use throttle_common::{
 /// what is remembered of sources outlives every other change. Numbers and regions of limits that go are not given to
 /// others here, because packets in flight still use them; the next compilation may.
 pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Compiled, Diagnostics> {
-    check(document)?;
+    refuse(document)?;
     let limits = limits::limits(document, held)?;
     let tenants = tenants::tenants(document, held)?;
     let counts_connections = document.limits.iter().any(|limit| limit.concurrent.is_some());
