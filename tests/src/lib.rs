@@ -4,7 +4,8 @@
 //! with what [`kernel`] has, [`program`] holds the kernel program on its own with a clock that the test sets, [`set`]
 //! is one set of its table in user space, [`agent`] runs the real binary, [`attached`] asks the program that it
 //! attached, [`rebuild`] makes another build of it,
-//! [`previous`] builds the one before its layout, [`denied`] has the kernel refuse it a call, and [`clients`] are real
+//! [`previous`] builds the one before its layout, [`denied`] has the kernel refuse it a call, [`paced`] is a client that asks at a constant
+//! rate, and [`clients`] are real
 //! servers and clients. Everything that these make is undone when it is dropped.
 
 pub mod agent;
@@ -17,6 +18,7 @@ pub mod generator;
 pub mod kernel;
 pub mod machine;
 pub mod netns;
+pub mod paced;
 pub mod pins;
 pub mod previous;
 pub mod program;

@@ -47,8 +47,7 @@ impl Tracer {
     }
 
     fn write(&self, file: &str, text: &str) -> Result<()> {
-        let file = self.instance.join(file);
-        fs::write(&file, text).with_context(|| format!("write {text:?} to {}", file.display()))
+        fs::write(self.instance.join(file), text).with_context(|| format!("set the function tracer's {file}"))
     }
 }
 

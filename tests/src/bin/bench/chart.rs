@@ -26,7 +26,7 @@ pub(super) fn bars(title: &str, axis: Axis, series: &[&str], rows: &[(&str, Vec<
     const GAP: f64 = 8.0;
     let longest = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
     let left = 24.0 + 6.6 * longest as f64;
-    let top = LEGEND + LINE * (series.len() > 1) as u8 as f64;
+    let top = LEGEND + if series.len() > 1 { LINE } else { 0.0 };
     let group = THICK * series.len() as f64 + GAP;
     let bottom = top + group * rows.len() as f64;
     let most = rows.iter().flat_map(|(_, values)| values).flatten().copied().fold(0.0, f64::max);
@@ -82,8 +82,8 @@ pub(super) fn lines(title: &str, axes: [Axis; 2], lines: &[(&str, Vec<[f64; 2]>)
         let _ = write!(svg, r#"<polyline class="line s{index}" points=""#);
         let mut last = [f64::NEG_INFINITY; 2];
         for point in points.iter().map(|point| place(*point)) {
-            // What moves by less than half a point is not to be seen.
-            if (point[0] - last[0]).abs().max((point[1] - last[1]).abs()) >= 0.5 {
+            // What moves by less than a point is not to be seen.
+            if (point[0] - last[0]).abs().max((point[1] - last[1]).abs()) >= 1.0 {
                 let _ = write!(svg, "{:.1},{:.1} ", point[0], point[1]);
                 last = point;
             }

@@ -43,12 +43,14 @@ pub(super) fn measure(_: Effort) -> Result<Section> {
     for (name, algorithm) in RATES {
         columns.push((name, of_kernel(algorithm, &arrivals).context(name)?));
     }
-    columns.push(("concurrency, 20 of 200 ms", of_connections(&arrivals)));
+    columns.push(("concurrency of 20", of_connections(&arrivals)));
     let mut text = "Packets of one source, admitted at 100 a second by each algorithm; by the kernel program with a clock \
                     that is set, but for `concurrency`, which is its own arithmetic with connections that stay for 200 ms.\n\n\
                     | phase | offered |"
         .to_owned();
-    columns.iter().for_each(|(name, _)| text += &format!(" {name} |"));
+    for (name, _) in &columns {
+        write!(text, " {name} |")?;
+    }
     writeln!(text, "\n|---|---:|{}", "---:|".repeat(columns.len()))?;
     let mut start = 0;
     for (end, offered, what) in PHASES.into_iter().filter(|(end, offered, _)| *offered > 0 || *end == 0) {

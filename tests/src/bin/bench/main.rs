@@ -6,7 +6,8 @@
 //! iptables. [`agent`]: what the agent takes of a CPU with 10^6 sources, under `throttle top`, and with 100 000
 //! connections to count. [`changes`]: from a command to its effect on the next packet.
 //! [`refusals`]: refused packets on a veth, with throttle, nftables and iptables. [`scaling`]: one CPU and two. [`state`]:
-//! memory, and 10^7 sources. [`curves`]: what each algorithm admits of the same bursts.
+//! memory, and 10^7 sources. [`curves`]: what each algorithm admits of the same bursts. [`web`]: nginx behind
+//! all this.
 
 mod agent;
 mod beside;
@@ -24,6 +25,7 @@ mod report;
 mod scaling;
 mod sockets;
 mod state;
+mod web;
 
 use anyhow::{Context, Result, bail, ensure};
 use report::{Effort, Section};
@@ -42,11 +44,12 @@ const USAGE: &str = "usage: bench [--short] [--into DIR] [PART]...: measures wha
 type Measure = fn(Effort) -> Result<Section>;
 
 /// What is measured, in this order.
-const PARTS: [(&str, Measure); 10] = [
+const PARTS: [(&str, Measure); 11] = [
     ("paths", paths::measure),
     ("packets", packets::measure),
     ("refusals", refusals::measure),
     ("scaling", scaling::measure),
+    ("web", web::measure),
     ("state", state::measure),
     ("curves", curves::measure),
     ("handshakes", handshakes::measure),

@@ -80,7 +80,7 @@ pub(super) fn measure(effort: Effort) -> Result<Section> {
         for (path, program) in PATHS.iter().zip(&paths) {
             check(path, program, &frame)?;
         }
-        report(&rows, calls, rounds)
+        report(&rows, &calls, rounds)
     })
 }
 
@@ -112,7 +112,7 @@ fn trace(path: &Path, program: &Program, frame: &[u8]) -> Result<Vec<(String, u3
     Ok(each.filter(|(_, calls)| *calls > 0).collect())
 }
 
-fn report(rows: &[lanes::Row], calls: Vec<Result<Vec<(String, u32)>>>, rounds: usize) -> Result<Section> {
+fn report(rows: &[lanes::Row], calls: &[Result<Vec<(String, u32)>>], rounds: usize) -> Result<Section> {
     let parse = cell(rows, "parse + clock", 0)?;
     let helpers = |row: &lanes::Row| {
         let path = PATHS.iter().position(|path| path.name == row.name);
@@ -136,14 +136,14 @@ fn report(rows: &[lanes::Row], calls: Vec<Result<Vec<(String, u32)>>>, rounds: u
             writeln!(text, "A packet {} costs {ratio:.2}x of parse + clock (goal: {goal}x or less).", path.name)?;
         }
     }
-    writeln!(text, "\nHelpers are counted by the kernel's function tracer, as the program calls them:\n")?;
+    match calls.iter().find_map(|calls| calls.as_ref().err()) {
+        Some(error) => writeln!(text, "\nHelper calls were not counted on this machine: {error:#}.")?,
+        None => writeln!(text, "\nHelpers are counted by the kernel's function tracer, as the program calls them:\n")?,
+    }
     for (path, calls) in PATHS.iter().zip(calls) {
-        let said = match calls {
-            Ok(calls) if calls.is_empty() => "none".to_owned(),
-            Ok(calls) => calls.iter().map(|(name, count)| format!("{count} `{name}`")).collect::<Vec<_>>().join(", "),
-            Err(error) => format!("not counted on this machine ({error:#})"),
-        };
-        writeln!(text, "- {}: {said}.", path.name)?;
+        let Ok(calls) = calls else { continue };
+        let said = calls.iter().map(|(name, count)| format!("{count} `{name}`")).collect::<Vec<_>>().join(", ");
+        writeln!(text, "- {}: {}.", path.name, if said.is_empty() { "none" } else { &said })?;
     }
     let mut section = Section::from(text);
     let title = "A packet under the full policy";

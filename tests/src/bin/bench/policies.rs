@@ -39,15 +39,14 @@ pub(super) fn full(difference: Difference) -> String {
     text += &limit("tenants", "tenant", GENEROUS, "");
     text += &limit("service", "service", GENEROUS, "service = \"service-0\"");
     text += &limit("host", "host", rate(Level::Host), "");
-    for service in 0..SERVICES {
-        text +=
-            &format!("[[service]]\nname = \"service-{service}\"\nprotocol = \"tcp\"\nports = [{}]\n", PORT + service);
+    for number in 0..u32::from(SERVICES) {
+        text += &service(number, u32::from(PORT) + number);
     }
     // 128 blocks of a /7 each: the first tenants have two.
     let all: Vec<_> = (0..128).map(|number| format!("\"{}/7\"", Ipv4Addr::from_bits(number << 25))).collect();
-    for tenant in 0..TENANTS as usize {
-        let own: Vec<_> = all.iter().skip(tenant).step_by(TENANTS as usize).cloned().collect();
-        text += &format!("[[tenant]]\nname = \"tenant-{tenant}\"\nsources = [{}]\n", own.join(", "));
+    for number in 0..TENANTS {
+        let own: Vec<_> = all.iter().skip(number as usize).step_by(TENANTS as usize).cloned().collect();
+        text += &tenant(number, &own.join(", "));
     }
     let all = |wanted| if wanted { "\"0.0.0.0/1\", \"128.0.0.0/1\", " } else { "" };
     let (allow, block) = (all(difference.allow_all), all(difference.block_all));
@@ -72,4 +71,14 @@ pub(super) fn blocked(number: u32) -> Ipv4Addr {
 /// One limit of packets.
 pub(super) fn limit(name: &str, per: &str, rate: &str, rest: &str) -> String {
     format!("[[limit]]\nname = \"{name}\"\nunit = \"packets\"\nper = \"{per}\"\n{rate}\n{rest}\n")
+}
+
+/// The service of a number, at a TCP port.
+pub(super) fn service(number: u32, port: u32) -> String {
+    format!("[[service]]\nname = \"service-{number}\"\nprotocol = \"tcp\"\nports = [{port}]\n")
+}
+
+/// The tenant of a number, with its sources in quotation marks.
+pub(super) fn tenant(number: u32, sources: &str) -> String {
+    format!("[[tenant]]\nname = \"tenant-{number}\"\nsources = [{sources}]\n")
 }

@@ -15,7 +15,7 @@ pub(super) struct Section {
 impl Section {
     /// Adds a chart, which stands behind the text so far.
     pub(super) fn draw(&mut self, name: &'static str, title: &str, svg: String) {
-        self.text += &format!("\n![{title}]({name}.svg)\n");
+        self.text.extend(["\n![", title, "](", name, ".svg)\n"]);
         self.charts.push((name, svg));
     }
 
