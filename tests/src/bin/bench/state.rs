@@ -22,11 +22,13 @@ const TENANTS: u32 = 10_000;
 /// Measures, and gives the table.
 pub(super) fn measure(effort: Effort) -> Result<Section> {
     super::seized(|| {
-        // Bits by which sources differ: a million, sixteen million.
-        let spreads: &[u32] = if effort.short { &[20] } else { &[20, 24] };
+        // Bits by which sources differ: two million and sixteen, of whom most have spoken once they are measured.
+        let spreads: &[u32] = if effort.short { &[21] } else { &[21, 24] };
         let most = 1_u32 << spreads[spreads.len() - 1];
         let policy = |tenants: &str| {
-            let places = format!("overflow = \"refuse\"\nsources = {}", most / WAYS as u32 * OPEN_WAYS as u32 / 2 * 2);
+            // Half of the table for either family.
+            // Half of the table for either family.
+            let places = format!("overflow = \"refuse\"\nsources = {}", most / 2 * OPEN_WAYS as u32);
             format!("mode = \"enforce\"\n{}{tenants}", limit("source", "source", "rate = \"1/h\"\nburst = 24", &places))
         };
         let mut program = Program::load(&policy(""), false, most)?;
