@@ -2,12 +2,8 @@
 //! commands that talk to it.
 
 pub use crate::binary::binary;
-use crate::{machine, netns::Namespace, pins::Pins};
+use crate::{attached, machine, netns::Namespace, pins::Pins};
 use anyhow::{Context, Result, bail, ensure};
-use aya::programs::{
-    links::{FdLink, PinnedLink},
-    loaded_programs,
-};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     ffi::OsStr,
@@ -180,15 +176,9 @@ impl<'a> Site<'a> {
         Ok((status.with_context(|| head.to_owned())?, body.to_owned()))
     }
 
-    /// The kernel's hash of the program that is attached, by the pin of its link: it needs no agent.
+    /// The kernel's hash of the program that is attached; it needs no agent.
     pub fn program_tag(&self) -> Result<u64> {
-        let links = self.pin_dir().join("links");
-        let first = fs::read_dir(&links).with_context(|| format!("list {}", links.display()))?.next();
-        let link = FdLink::from(PinnedLink::from_pin(first.context("no link is pinned")??.path())?);
-        let attached = link.info()?.program_id();
-        let mut programs = loaded_programs().filter_map(Result::ok);
-        let program = programs.find(|program| program.id() == attached).context("nothing is attached")?;
-        Ok(program.tag())
+        Ok(attached::info(&self.pin_dir())?.tag())
     }
 
     /// Returns once the status is as it should be; the agent is asked again as long as it is not.

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use aya::{Ebpf, EbpfLoader, programs::Xdp};
+use std::path::Path;
 
 pub use records::{NEVER, Order, Received, Sent, xorshift};
 
@@ -20,6 +21,16 @@ unsafe impl aya::Pod for Received {}
 /// Loads the object with maps of its own; `lru_entries` sizes the LRU baseline's map, which is preallocated.
 pub fn load(lru_entries: u32) -> Result<Ebpf> {
     EbpfLoader::new().map_max_entries("LRU", lru_entries).load(OBJECT).context("load the kernel programs of the tests")
+}
+
+/// Loads the object with these maps of an agent's, by the directory in which it pins them.
+pub fn load_beside(pin_dir: &Path, maps: &[&str]) -> Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries("LRU", 64);
+    for map in maps {
+        loader.map_pin_path(map, pin_dir.join("maps").join(map));
+    }
+    loader.load(OBJECT).context("load the kernel programs of the tests with an agent's maps")
 }
 
 /// Loads one of its XDP programs into the kernel.

@@ -2,11 +2,14 @@
 //!
 //! [`frames`] writes packets, [`netns`] and [`wire`] lay out hosts and the cable between them, [`generator`] floods it
 //! with what [`kernel`] has, [`program`] holds the kernel program on its own with a clock that the test sets, [`set`]
-//! is one set of its table in user space, [`agent`] runs the real binary, [`rebuild`] makes another build of it,
-//! [`previous`] builds the one before its layout, [`denied`] has the kernel refuse it a call, and [`clients`] are real
+//! is one set of its table in user space, [`agent`] runs the real binary, [`attached`] asks the program that it
+//! attached, [`rebuild`] makes another build of it,
+//! [`previous`] builds the one before its layout, [`denied`] has the kernel refuse it a call, [`paced`] is a client that asks at a constant
+//! rate, and [`clients`] are real
 //! servers and clients. Everything that these make is undone when it is dropped.
 
 pub mod agent;
+pub mod attached;
 mod binary;
 pub mod clients;
 pub mod denied;
@@ -15,6 +18,7 @@ pub mod generator;
 pub mod kernel;
 pub mod machine;
 pub mod netns;
+pub mod paced;
 pub mod pins;
 pub mod previous;
 pub mod program;

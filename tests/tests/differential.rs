@@ -32,8 +32,9 @@ fn seed(what: &str) -> u64 {
     seed
 }
 
-/// Small regions, so that sources meet in sets; every unit and every rule; limits that observe among those that refuse.
-const POLICIES: [&str; 7] = [
+/// Small regions, so that sources meet in sets; every unit and every rule; limits that observe among those that refuse;
+/// guarantees under parents of every kind, and overrides of both.
+const POLICIES: [&str; 11] = [
     r#"
 mode = "enforce"
 [[limit]]
@@ -157,6 +158,177 @@ rate = "5/s"
 algorithm = "sliding-window"
 sources = 6
 mode = "observe"
+"#,
+    r#"
+mode = "enforce"
+[[tenant]]
+name = "acme"
+sources = ["192.0.0.0/28", "2001:db8::/62"]
+[[tenant]]
+name = "globex"
+sources = ["192.0.1.0/24", "2001:db8:0:8::/61", "192.0.0.8/30"]
+[[limit]]
+name = "p"
+unit = "packets"
+rate = "20/s"
+burst = 5
+sources = 24
+[[limit.override]]
+sources = ["192.0.0.0/29", "2001:db8::/63"]
+rate = "90/s"
+burst = 9
+[[limit.override]]
+tenant = "globex"
+rate = "7/s"
+[[limit.override]]
+sources = ["192.0.0.4"]
+burst = 1
+[[limit]]
+name = "q"
+unit = "packets"
+rate = "30/s"
+per = "tenant"
+burst = 10
+guarantee = "10/s"
+guarantee-burst = 3
+[[limit.override]]
+tenant = "globex"
+rate = "15/s"
+guarantee = "4/s"
+[[limit]]
+name = "r"
+unit = "packets"
+rate = "40/s"
+algorithm = "token-bucket"
+per = "host"
+"#,
+    r#"
+mode = "enforce"
+[[tenant]]
+name = "acme"
+sources = ["192.0.0.0/28", "2001:db8::/62"]
+[[tenant]]
+name = "globex"
+sources = ["192.0.1.0/24", "2001:db8:0:8::/61", "192.0.0.8/30"]
+[[limit]]
+name = "p"
+unit = "packets"
+rate = "20/s"
+burst = 5
+sources = 24
+[[limit.override]]
+sources = ["192.0.0.0/29", "2001:db8::/63"]
+rate = "90/s"
+burst = 9
+[[limit.override]]
+tenant = "globex"
+rate = "7/s"
+[[limit.override]]
+sources = ["192.0.0.4"]
+burst = 1
+[[limit]]
+name = "q"
+unit = "packets"
+rate = "30/s"
+per = "tenant"
+guarantee = "10/s"
+guarantee-burst = 3
+[[limit.override]]
+tenant = "globex"
+rate = "15/s"
+guarantee = "4/s"
+[[limit]]
+name = "r"
+unit = "packets"
+rate = "30/s"
+algorithm = "sliding-window"
+per = "host"
+"#,
+    r#"
+mode = "enforce"
+[[tenant]]
+name = "acme"
+sources = ["192.0.0.0/28", "2001:db8::/62"]
+[[tenant]]
+name = "globex"
+sources = ["192.0.1.0/24", "2001:db8:0:8::/61", "192.0.0.8/30"]
+[[limit]]
+name = "p"
+unit = "packets"
+rate = "20/s"
+burst = 5
+sources = 24
+[[limit.override]]
+sources = ["192.0.0.0/29", "2001:db8::/63"]
+rate = "90/s"
+burst = 9
+[[limit.override]]
+tenant = "globex"
+rate = "7/s"
+[[limit.override]]
+sources = ["192.0.0.4"]
+burst = 1
+[[limit]]
+name = "q"
+unit = "packets"
+rate = "20/s"
+per = "tenant"
+algorithm = "fixed-window"
+guarantee = "10/s"
+guarantee-burst = 3
+[[limit.override]]
+tenant = "globex"
+rate = "9/s"
+guarantee = "4/s"
+[[limit]]
+name = "r"
+unit = "packets"
+rate = "25/s"
+algorithm = "fixed-window"
+per = "host"
+"#,
+    r#"
+mode = "enforce"
+[[tenant]]
+name = "acme"
+sources = ["192.0.0.0/28", "2001:db8::/62"]
+[[tenant]]
+name = "globex"
+sources = ["192.0.1.0/24", "2001:db8:0:8::/61", "192.0.0.8/30"]
+[[limit]]
+name = "p"
+unit = "packets"
+rate = "20/s"
+burst = 5
+sources = 24
+[[limit.override]]
+sources = ["192.0.0.0/29", "2001:db8::/63"]
+rate = "90/s"
+burst = 9
+[[limit.override]]
+tenant = "globex"
+rate = "7/s"
+[[limit.override]]
+sources = ["192.0.0.4"]
+burst = 1
+[[limit]]
+name = "q"
+unit = "packets"
+rate = "25/s"
+per = "tenant"
+algorithm = "sliding-window"
+guarantee = "10/s"
+guarantee-burst = 3
+[[limit.override]]
+tenant = "globex"
+rate = "12/s"
+guarantee = "4/s"
+[[limit]]
+name = "r"
+unit = "packets"
+rate = "35/s"
+algorithm = "leaky-bucket"
+per = "host"
 "#,
 ];
 

@@ -108,21 +108,44 @@ fn policy(dice: &mut Dice) -> String {
         if !service.is_empty() {
             _ = writeln!(text, "service = \"{service}\"");
         }
+        if algorithm == "token-bucket" && dice.below(2) == 0 {
+            let whose = pick(dice, &["tenant = \"acme\"", "sources = [\"198.51.100.8/29\", \"2001:db8::/56\"]"]);
+            let burst = if unit == "bytes" { "5000" } else { pick(dice, &["2", "7"]) };
+            _ = writeln!(text, "[[limit.override]]\n{whose}\nburst = {burst}");
+        }
     }
     for number in 0..dice.below(3) {
         let whose =
             ["tenant", "tenant\"\nservice = \"web", "service\"\nservice = \"web", "service\"\nservice = \"dns", "host"];
         let shared = pick(dice, &whose);
-        let rate = if shared == "host" { "20/s" } else { pick(dice, &["1/s", "4/min"]) };
+        let tenants = shared.starts_with("tenant");
+        let rate = match shared {
+            "host" => "20/s",
+            _ if tenants => pick(dice, &["1/s", "4/min"]),
+            _ => pick(dice, &["1/s", "20/min"]),
+        };
         let mode = pick(dice, &["enforce", "enforce", "observe"]);
         let algorithm = pick(dice, &["token-bucket", "leaky-bucket", "fixed-window", "sliding-window"]);
+        // Of each width one, so that no two guarantee the same.
+        let first = shared != "host" && !text.contains(&format!("per = \"{shared}\""));
+        let guarantee = if first {
+            pick(dice, &["", "guarantee = \"1/min\"\n", "guarantee = \"2/min\"\nguarantee-burst = 1\n"])
+        } else {
+            ""
+        };
+        let overridden = if first && tenants && algorithm == "token-bucket" && dice.below(2) == 0 {
+            "[[limit.override]]\ntenant = \"globex\"\nrate = \"2/s\"\nguarantee = \"3/min\"\n"
+        } else {
+            ""
+        };
         _ = write!(
             text,
-            "[[limit]]\nalgorithm = \"{algorithm}\"\nname = \"s{number}\"\nunit = \"packets\"\nrate = \"{rate}\"\nmode = \"{mode}\"\nper = \"{shared}\"\n",
+            "[[limit]]\nalgorithm = \"{algorithm}\"\nname = \"s{number}\"\nunit = \"packets\"\nrate = \"{rate}\"\n\
+             mode = \"{mode}\"\nper = \"{shared}\"\n{guarantee}{overridden}",
         );
     }
     for number in 0..dice.below(3) {
-        let connections = pick(dice, &["1", "2", "5"]);
+        let connections = pick(dice, &["2", "3", "5"]);
         _ = write!(
             text,
             "[[limit]]\nname = \"c{number}\"\nunit = \"connections\"\nconcurrent = {connections}\n\
@@ -135,8 +158,12 @@ fn policy(dice: &mut Dice) -> String {
             "sources = 24\nservice = \"web\"\n",
             "service = \"web\"\nper = \"service\"\n",
             "per = \"tenant\"\n",
+            "per = \"tenant\"\nguarantee = 1\n",
         ];
-        text += pick(dice, &whose);
+        let whose = pick(dice, &whose);
+        if !(whose.contains("guarantee") && text.contains("guarantee = 1\n")) {
+            text += whose;
+        }
     }
     text
 }
@@ -213,12 +240,13 @@ fn passes(outcome: Outcome) -> bool {
 /// Some are blocked for a while or for ever, some are allowed or known; some completed a handshake.
 fn standings(program: &mut Program, dice: &mut Dice) -> Result<()> {
     let mut said = Vec::new();
-    for _ in 0..12 {
-        let standing = match dice.below(10) {
+    for _ in 0..20 {
+        let standing = match dice.below(14) {
             0 => Standing::Allow,
             1 => Standing::Known,
             2 => Standing::Block { until: FOR_EVER },
             3..9 => Standing::Tenant(1 + dice.below(2) as u16),
+            9..13 => Standing::Class(1 + dice.below(3) as u16),
             _ => Standing::Block { until: program.now() + dice.roll() % (3 * SECOND) },
         };
         let source = source(dice);
@@ -248,7 +276,7 @@ fn open_connections(program: &Program, dice: &mut Dice) -> Result<()> {
             let packet = packet(source(dice), None, protocol::TCP, 0, true);
             let region = limit.region(packet.family);
             let key = region.key(packet.source, packet.family, secret);
-            let open = (1 + dice.roll() % (limit.depth / PLACE)) * PLACE;
+            let open = (1 + dice.roll() % (limit.depth / PLACE).max(1)) * PLACE;
             program.put(region.set(key, secret), dice.below(WAYS), Slot { key, tat: open })?;
         }
     }

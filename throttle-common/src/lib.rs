@@ -12,6 +12,8 @@
 //! - **service**: a named protocol, set of ports and optional destination prefix on this host.
 //! - **limit**: a named bound on what one source may do: a unit, a rate, a burst, an action.
 //! - **bucket**: what a limit remembers of one source: a single number, the theoretical arrival time ([`gcra`]).
+//! - **guarantee**: the part of a shared limit that a tenant or service has whatever others do; the limit is then its
+//!   **ceiling**, up to which it borrows what is left ([`guarantees`]).
 //! - **window**: a stretch of time in which a limit admits so many units, counted anew in each ([`windows`]).
 //! - **connection**: a TCP connection that somebody opened to this host and that is not closed; it holds a **place**
 //!   under every limit on connections that are open at once ([`connections`]). Where this host only forwards it, its
@@ -34,6 +36,7 @@ extern crate std;
 pub mod connections;
 pub mod forwarded;
 pub mod gcra;
+pub mod guarantees;
 pub mod handshakes;
 pub mod hash;
 pub mod health_clock;

@@ -5,11 +5,12 @@
 
 use crate::{
     gcra::{self, Ticks},
+    guarantees::Guaranteed,
     handshakes::Asking,
     hash::Secret,
     packet::Packet,
     proven::Claim,
-    records::{Home, Limit, PROVEN_LINES, Region, Whose},
+    records::{Home, Limit, NONE, PROVEN_LINES, Region, SourceEntry, Terms, Whose, override_key},
     table::{Check, Look, OPEN_WAYS, Request, WAYS, check},
     turns::Turns,
     windows::Sliding,
@@ -34,6 +35,8 @@ pub trait Table {
     fn set(&self, place: u32) -> Option<Self::Set>;
     /// An aggregate's bucket by its place.
     fn aggregate(&self, place: u32) -> Option<Ticks>;
+    /// What the limit allows where an override says so: see [`crate::records::override_key`].
+    fn terms(&self, key: u64) -> Option<Terms>;
     /// Whether the line of this claim remembers a handshake.
     fn remembers<C: Clock>(&self, claim: Claim, clock: &mut C) -> bool;
 }
@@ -57,19 +60,31 @@ pub struct Question {
     /// Bytes of the frame.
     pub length: u32,
     opens_connection: bool,
+    /// Its class, with the generation of policy that it meets, for the terms of limits.
+    class: u16,
+    generation: u8,
+    /// In which units it is within a guarantee, as far as it has been asked.
+    pub guaranteed: Guaranteed,
 }
 
 impl Question {
-    /// The question that a packet of `length` bytes puts; `known` where policy says that its source is no spoofed one,
-    /// `tenant` the number of its tenant.
+    /// The question that a packet of `length` bytes puts, of whose source policy says this in its `entry`.
     #[inline(always)]
-    pub fn about(packet: &Packet, length: u32, known: bool, tenant: u16, secret: Secret) -> Self {
+    pub fn about(packet: &Packet, length: u32, entry: Option<&SourceEntry>, generation: u32, secret: Secret) -> Self {
+        let (mut ways, mut tenant, mut class) = (OPEN_WAYS, NONE, NONE);
+        if let Some(entry) = entry {
+            ways = if entry.knows() { WAYS } else { OPEN_WAYS };
+            (tenant, class) = (entry.tenant(generation), entry.class(generation));
+        }
         Self {
             whose: Whose { source: packet.source, family: packet.family, tenant },
             secret,
-            ways: if known { WAYS } else { OPEN_WAYS } as u32,
+            ways: ways as u32,
+            class,
+            generation: generation as u8,
             length,
             opens_connection: packet.opens_connection(),
+            guaranteed: Guaranteed::NOT,
         }
     }
 
@@ -84,10 +99,25 @@ impl Question {
         self.whose.tenant
     }
 
+    /// The number of its class.
+    #[inline(always)]
+    pub fn class(&self) -> u16 {
+        self.class
+    }
+
     /// Where a limit keeps the bucket that the packet is charged to; `None` where it has nothing to do with it.
     #[inline(always)]
     pub fn home(&self, limit: &Limit) -> Option<Home> {
         limit.home(&self.whose, self.secret)
+    }
+
+    /// What the limit allows, if an override says so.
+    #[inline(always)]
+    pub fn overridden<T: Table>(&self, limit: &Limit, table: &T) -> Option<Terms> {
+        if limit.overridden == 0 || self.class == NONE {
+            return None;
+        }
+        table.terms(override_key(self.generation.into(), limit.number, self.class))
     }
 
     /// The aggregate's bucket that serves the source where it has no place of its own; likewise.
@@ -120,7 +150,7 @@ impl Question {
     #[inline(always)]
     pub fn request(&self, charge: &Charge, limit: &Limit) -> Request {
         let Charge { key, now, cost, ways, .. } = *charge;
-        Request { key, now, cost, depth: limit.depth, ways: ways as usize }
+        Request { key, now, cost, depth: self.guaranteed.room(limit, charge.depth), ways: ways as usize }
     }
 
     /// The set of a charge, where buckets have two words.
@@ -149,7 +179,7 @@ pub struct Charge {
     pub now: Ticks,
     /// The price of the packet.
     pub cost: Ticks,
-    /// How deep an aggregate's bucket is.
+    /// How deep the bucket is; where it is an aggregate's whose windows slide, how deep it is now.
     pub depth: Ticks,
     /// The set of the source's key, or the aggregate.
     pub place: u32,
@@ -250,10 +280,20 @@ pub fn weigh_at<const PACE: u8, T: Table, C: Clock>(
     charge: &mut Charge,
 ) -> Option<Reason> {
     match seek::<PACE, _, _>(limit, question, table, clock, charge)? {
-        Check::Exceeded => Some(limit.refusal()),
+        Check::Exceeded => exceeded(limit, question, charge),
         Check::Full => overflow::<PACE, _>(limit, question, table, charge),
         Check::Held { .. } | Check::Free { .. } => None,
     }
+}
+
+/// What a limit says whose bucket has no room. Who is within a guarantee passes all the same.
+#[inline(always)]
+pub fn exceeded(limit: &Limit, question: &Question, charge: &mut Charge) -> Option<Reason> {
+    if question.guaranteed.within(limit) {
+        charge.aim(Charge::UNCHARGED, 0, 0);
+        return None;
+    }
+    Some(limit.refusal())
 }
 
 /// Looks for the source's place, and notes the charge where there is one with room; `None` where the limit has no say in
@@ -266,15 +306,10 @@ pub fn seek<const PACE: u8, T: Table, C: Clock>(
     clock: &mut C,
     charge: &mut Charge,
 ) -> Option<Check> {
-    if limit.unit == Unit::Connections as u8 && !question.opens_connection {
-        return None;
-    }
-    let Home { key, set } = question.home(limit)?;
-    let units = if limit.unit == Unit::Bytes as u8 { question.length } else { 1 };
-    charge.cost = limit.price.cost(units);
-    (charge.key, charge.place, charge.words) = (key, set, set);
-    // Who shares a bucket has it whoever else there is.
-    charge.ways = if limit.is_shared() { WAYS as u32 } else { question.ways };
+    let units = begin(limit, question, charge)?;
+    let Terms { price, depth } = question.overridden(limit, table).unwrap_or(limit.terms());
+    (charge.cost, charge.depth) = (price.cost(units), depth);
+    let set = charge.place;
     let reads = clock.reads(limit.clock);
     charge.now = match PACE {
         FLOWING => reads,
@@ -296,6 +331,20 @@ pub fn seek<const PACE: u8, T: Table, C: Clock>(
         Check::Exceeded | Check::Full => {}
     }
     Some(seen)
+}
+
+/// Notes which bucket the packet is to be charged to, and gives how many units it is; `None` where the limit has no say in
+/// it.
+#[inline(always)]
+fn begin(limit: &Limit, question: &Question, charge: &mut Charge) -> Option<u32> {
+    if limit.unit == Unit::Connections as u8 && !question.opens_connection {
+        return None;
+    }
+    let Home { key, set } = question.home(limit)?;
+    (charge.key, charge.place, charge.words) = (key, set, set);
+    // Who shares a bucket has it whoever else there is.
+    charge.ways = if limit.is_shared() { WAYS as u32 } else { question.ways };
+    Some(if limit.unit == Unit::Bytes as u8 { question.length } else { 1 })
 }
 
 /// Reads the source's set.
@@ -333,11 +382,10 @@ pub fn overflow<const PACE: u8, T: Table>(
     let Whose { source, family, .. } = question.whose;
     let region = limit.region(family);
     charge.place = region.aggregate(source, family, question.secret);
-    charge.depth = limit.depth;
     if PACE == SLIDING {
         let (running, before) = charge.window.turn(charge.place, charge.place + region.sets);
         charge.place = running;
-        charge.depth = limit.depth.saturating_sub(charge.window.weight(table.aggregate(before)?));
+        charge.depth = charge.depth.saturating_sub(charge.window.weight(table.aggregate(before)?));
     }
     let seen = table.aggregate(charge.place)?;
     if gcra::admit(seen, charge.now, charge.cost, charge.depth).is_none() {

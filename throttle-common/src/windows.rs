@@ -87,20 +87,23 @@ impl Sliding {
         self.before.wrapping_add(self.length)
     }
 
-    /// What the window before admitted, by its word; more than a window's length where the word is of a later one, as
-    /// another CPU sees it whose clock is ahead.
+    /// What the window before admitted, by its word: more than a window's length where guarantees were admitted beyond
+    /// it, and more than two where the word is of a later one, as another CPU sees it whose clock is ahead.
     #[inline(always)]
     pub const fn owed(&self, word: Ticks) -> Ticks {
         gcra::debt(word, self.before)
     }
 
     /// What that weighs now, off by less than `3 W / 2^31`: for up to 7 x 10^8 units a window, by less than one. Never more
-    /// than was admitted.
+    /// than was admitted, nor than a window's length.
     #[inline(always)]
     pub const fn weight(&self, word: Ticks) -> Ticks {
-        let (owed, parts) = (self.owed(word), self.length >> self.shift);
-        if owed > self.length || parts == 0 {
+        let (mut owed, parts) = (self.owed(word), self.length >> self.shift);
+        if owed >= 2 * self.length || parts == 0 {
             return 0;
+        }
+        if owed > self.length {
+            owed = self.length;
         }
         // Both factors are below 2^32.
         (((owed >> self.shift) * self.rest) / parts) << self.shift

@@ -11,14 +11,15 @@
 
 use aya_ebpf::{Global, helpers::bpf_skc_to_tcp_sock, macros::btf_tracepoint, programs::BtfTracePointContext};
 use throttle_common::{
+    gcra::Ticks,
     packet::{Family, Packet, Part, protocol},
     proven::Claim,
-    records::{Address, CONNECTION_LIMITS, Connection, Limit, NONE, PROVEN_LINES, SourceEntry},
+    records::{Address, Connection, Limit, NONE, PROVEN_LINES, SourceEntry},
 };
 
 use crate::{
     clock::Clock,
-    connections::{self, Entering, NOTHING, WITHOUT_END, concurrent},
+    connections::{self, Entering, GUARANTEED, NOTHING, PLACES, WITHOUT_END, concurrent},
     limits, services, sources,
     tables::{CONNECTIONS, CONTROL, ENTERING, InForce, PROVEN},
 };
@@ -126,11 +127,15 @@ fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
     let missing = u32::from(scope.concurrent) > opening.entering.count;
     let entry = if missing { sources::look_up(in_force, &opening.packet) } else { None };
     opening.entering.tenant = entry.map_or(NONE, |entry| entry.tenant(generation));
+    opening.entering.class = entry.map_or(NONE, |entry| entry.class(generation));
     if missing && !entry.is_some_and(SourceEntry::allows) {
-        for index in 0..CONNECTION_LIMITS {
+        for index in 0..PLACES {
             let Some(number) = concurrent(scope, index) else { break };
             let asked = WATCHER << WATCHER_SHIFT | number;
-            settle_open(asked, connections::attempt(|| take_open(asked, look_for_open(asked))));
+            let taken = connections::attempt(|| take_open(asked, look_for_open(asked)));
+            if settle_open(asked, taken) == GUARANTEED {
+                break;
+            }
         }
     }
     let entering = &mut opening.entering;
@@ -152,7 +157,11 @@ const WATCHER_SHIFT: u32 = 16;
 #[unsafe(no_mangle)]
 extern "C" fn look_for_open(asked: u32) -> u32 {
     match opened(asked) {
-        Some((entering, limit, number)) if !entering.holds(number) => connections::look(entering, limit, WITHOUT_END),
+        Some((entering, limit, number)) if !entering.holds(number) => {
+            // What was asked for places on its way in has none of the guarantee's, or holds it.
+            let depth = due(entering, limit);
+            if limit.is_guarantee() && entering.resumed { NOTHING } else { connections::look(entering, limit, depth) }
+        }
         _ => NOTHING,
     }
 }
@@ -162,17 +171,26 @@ extern "C" fn look_for_open(asked: u32) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn take_open(asked: u32, looked: u32) -> u32 {
     let Some((entering, limit, number)) = opened(asked) else { return NOTHING };
-    connections::take(entering, limit, number, WITHOUT_END, looked)
+    let depth = due(entering, limit);
+    connections::take(entering, limit, number, depth, looked)
 }
 
 /// Notes it. Where the table has no room for it either, the agent says so.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn settle_open(asked: u32, taken: u32) -> u32 {
-    if let Some((entering, limit, number)) = opened(asked) {
+    let Some((entering, limit, number)) = opened(asked) else { return 0 };
+    let guaranteed = limit.is_guarantee() && entering.holds(number);
+    if guaranteed || !limit.is_guarantee() {
         connections::settle(entering, limit, number, WITHOUT_END, taken);
     }
-    0
+    if guaranteed { GUARANTEED } else { 0 }
+}
+
+/// How many may be open: as many as there are, but for what a guarantee reserves.
+#[inline(always)]
+fn due(entering: &Entering, limit: &Limit) -> Ticks {
+    if limit.is_guarantee() { entering.allowed(limit) } else { WITHOUT_END }
 }
 
 /// The connection that a watcher sees open, and a limit with its number.

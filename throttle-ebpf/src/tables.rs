@@ -17,8 +17,9 @@ use throttle_common::{
     proven::Line,
     records::{
         CANDIDATES, Connection, Control, Ends, Event, GENERATIONS, HealthClock, Limit, LimitTally, Losses,
-        MAX_CANDIDATES, MAX_CLOCKS, MAX_CONNECTIONS, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME, PORT_WORDS,
-        PROVEN_LINES, Policy, REASON_TALLIES as REASON_TALLY_COUNT, Service, Slot, SourceEntry, Tally,
+        MAX_CANDIDATES, MAX_CLOCKS, MAX_CONNECTIONS, MAX_LIMITS, MAX_OVERRIDES, MAX_SERVICES, MAX_TENANTS, NAME,
+        PORT_WORDS, PROVEN_LINES, Policy, REASON_TALLIES as REASON_TALLY_COUNT, Service, Slot, SourceEntry, Tally,
+        Terms,
     },
     table::WAYS,
 };
@@ -96,6 +97,11 @@ pub static PREFIXES_V4: LpmTrie<[u8; 8], SourceEntry, MAX_SOURCES> = LpmTrie::ne
 /// What policy says of IPv6 prefixes. Written likewise.
 #[btf_map]
 pub static PREFIXES_V6: LpmTrie<[u8; 16], SourceEntry, MAX_SOURCES> = LpmTrie::new();
+
+/// What single sources and tenants have of a limit instead of what all have, by `override_key`. Written by the agent while
+/// the generation is the spare one; packets only read.
+#[btf_map]
+pub static OVERRIDES: HashMap<u64, Terms, { GENERATIONS_ * MAX_OVERRIDES as usize }, ON_DEMAND> = HashMap::new();
 
 /// Frames by reason and outcome. Counted by packets, read by the agent; never reset.
 #[btf_map]

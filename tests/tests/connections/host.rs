@@ -9,7 +9,7 @@ use std::{
 };
 use throttle_agent::{
     datapath::{Datapath, Drift, Mode, Options, Recount},
-    policy::{self as policies, HeldLimit},
+    policy::{self as policies, HeldLimit, sources},
 };
 use throttle_common::records::{Connection, Ends, LimitTally, maps, name_str};
 use throttle_tests::{
@@ -83,7 +83,8 @@ impl Host {
         let revision = self.datapath.policy().revision + 1;
         let compiled = policies::compile(&document, revision, &self.datapath.layout())
             .map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
-        self.datapath.apply(&compiled)?;
+        let entries = sources::resolve(sources::stated(&document, &compiled.tenants));
+        self.datapath.switch(&compiled, &entries)?;
         self.reconcile().map(drop)
     }
 
@@ -111,13 +112,21 @@ impl Host {
         self.held(limit).map_or(0, |held| self.datapath.open_connections(&held.record))
     }
 
+    /// The same of one by its name in the kernel; 0 where there is none.
+    pub(crate) fn open_under(&self, name: &str) -> u64 {
+        self.named(name).map_or(0, |held| self.datapath.open_connections(&held.record))
+    }
+
     /// What a limit did.
     pub(crate) fn tally(&self, limit: usize) -> Result<LimitTally> {
         self.datapath.limit_tally(self.held(limit).context("no such limit")?.number)
     }
 
     fn held(&self, limit: usize) -> Option<HeldLimit> {
-        let name = format!("open-{limit}");
+        self.named(&format!("open-{limit}"))
+    }
+
+    fn named(&self, name: &str) -> Option<HeldLimit> {
         self.datapath.limits().into_iter().find(|held| name_str(&held.record.name) == name)
     }
 
@@ -164,7 +173,7 @@ impl Host {
 
 fn open(far: &Namespace, pins: &Pins, test_clock: bool) -> Result<Datapath> {
     far.enter(|| {
-        let options = Options { pin_dir: pins.pin_dir(), table_sets: 1 << 12, debug: false, test_clock, adopt: true };
+        let options = Options { pin_dir: pins.pin_dir(), table_sets: 1 << 14, debug: false, test_clock, adopt: true };
         let mut datapath = Datapath::open(&options)?;
         datapath.watch_sockets()?;
         datapath.attach(FAR, Mode::Native).context("attach")?;

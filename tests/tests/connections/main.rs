@@ -7,6 +7,7 @@ mod host;
 mod idling;
 mod limits;
 mod mending;
+mod reserved;
 mod router;
 
 use anyhow::{Context as _, Result};

@@ -1,6 +1,7 @@
 //! What outlives what: programs, links and maps against agents that die, interfaces that go, and policies that change.
 
 mod adoption;
+mod dawdling;
 mod handshakes;
 mod interfaces;
 mod loading;

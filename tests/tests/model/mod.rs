@@ -1,5 +1,7 @@
 //! What the kernel program should do, written anew in user space on the shared arithmetic: one packet at a time, with
-//! the buckets in an ordinary vector. It knows the host's limits and known sources, not services, blocks and allows.
+//! the buckets in an ordinary vector. It knows the host's limits, tenants and known sources, not services, blocks and allows.
+
+mod terms;
 
 use anyhow::{Result, ensure};
 use ipnet::IpNet;
@@ -7,11 +9,12 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
+use throttle_agent::policy::{Document, Tenants};
 use throttle_common::{
-    gcra::{self, Ticks},
+    gcra::{self, MAX_DEPTH, Ticks},
     hash::Secret,
     packet::{Family, Packet, parse_bytes},
-    records::{HOST_CLOCK, Limit, LimitTally, Tally},
+    records::{HOST_CLOCK, Home, Limit, LimitTally, NONE, Tally, Whose},
     speed::{Speed, Timeline},
     table::{Check, Commit, OPEN_WAYS, Request, WAYS, check, commit},
     turns::Turns,
@@ -29,6 +32,8 @@ pub(crate) struct Model {
     observe: bool,
     limits: Vec<Judge>,
     known: Vec<IpNet>,
+    document: Document,
+    tenants: Tenants,
     buckets: Vec<Slots>,
     aggregates: Vec<Ticks>,
     /// What the host's clock reads.
@@ -96,6 +101,8 @@ impl Model {
             observe: compiled.policy.observe != 0,
             limits,
             known: program.document.sources.known.iter().map(|prefix| prefix.net()).collect(),
+            document: program.document.clone(),
+            tenants: compiled.tenants.clone(),
             buckets: buckets.into_iter().map(Slots::holding).collect(),
             aggregates,
             clock: program.datapath.followed(HOST_CLOCK),
@@ -125,9 +132,17 @@ impl Model {
     fn limit(&mut self, now: Ticks, packet: &Packet, length: u32) -> (Reason, Outcome) {
         let mut verdict = (Reason::Admitted, Outcome::Pass);
         let mut agreed = Vec::new();
+        // In which units the packet is within a guarantee so far.
+        let mut guaranteed = [false; 3];
         for at in 0..self.limits.len() {
-            match self.ask(at, now, packet, length) {
+            let limit = self.limits[at].limit;
+            match self.ask(at, now, packet, length, guaranteed) {
                 Answer::Unasked => {}
+                Answer::No { .. } if limit.guarantee != 0 => {}
+                Answer::Yes { charge, .. } if limit.guarantee != 0 => {
+                    guaranteed[usize::from(limit.unit)] = true;
+                    agreed.push((at, false, charge));
+                }
                 Answer::Yes { overflowed, charge } => agreed.push((at, overflowed, charge)),
                 Answer::No { overflowed, reason } => {
                     let Judge { limit, tally, .. } = &mut self.limits[at];
@@ -166,17 +181,26 @@ impl Model {
         verdict
     }
 
-    fn ask(&self, at: usize, now: Ticks, packet: &Packet, length: u32) -> Answer {
+    fn ask(&self, at: usize, now: Ticks, packet: &Packet, length: u32, guaranteed: [bool; 3]) -> Answer {
         let limit = &self.limits[at].limit;
         let region = limit.region(packet.family);
         if region.sets == 0 || (limit.unit == Unit::Connections as u8 && !packet.opens_connection()) {
             return Answer::Unasked;
         }
-        let key = region.key(packet.source, packet.family, self.secret);
-        let cost = limit.price.cost(if limit.unit == Unit::Bytes as u8 { length } else { 1 });
-        let ways = if self.knows(packet) { WAYS } else { OPEN_WAYS };
-        let request = Request { key, now: limit.reading(now), cost, depth: limit.depth, ways };
-        let set = region.set(key, self.secret);
+        let tenant = self.tenant(packet).and_then(|name| self.tenants.get(name)).copied().unwrap_or(NONE);
+        let whose = Whose { source: packet.source, family: packet.family, tenant };
+        let Some(Home { key, set }) = limit.home(&whose, self.secret) else { return Answer::Unasked };
+        let (price, own_depth) = self.terms(limit, packet);
+        let cost = price.cost(if limit.unit == Unit::Bytes as u8 { length } else { 1 });
+        let ways = if self.knows(packet) || limit.is_shared() { WAYS } else { OPEN_WAYS };
+        let forced = guaranteed[usize::from(limit.unit)];
+        let depth = match limit.window {
+            _ if !forced => own_depth,
+            0 => own_depth + MAX_DEPTH,
+            window if limit.is_sliding() => 2 * window - 2,
+            window => window,
+        };
+        let request = Request { key, now: limit.reading(now), cost, depth, ways };
         let (sets, window) = ([set, set + region.sets], limit.sliding(now));
         let seen = if limit.is_sliding() {
             check(&self.turns(sets, &window), &request)
@@ -184,14 +208,16 @@ impl Model {
             check(&self.buckets[set as usize], &request)
         };
         match seen {
-            Check::Exceeded => Answer::No { overflowed: false, reason: Reason::SourceLimit },
+            Check::Exceeded if forced => Answer::Yes { overflowed: false, charge: None },
+            Check::Exceeded => Answer::No { overflowed: false, reason: limit.refusal() },
+            Check::Full if limit.is_shared() => Answer::Yes { overflowed: false, charge: None },
             Check::Full if limit.overflow == Overflow::Admit as u8 => Answer::Yes { overflowed: true, charge: None },
             Check::Full if limit.overflow == Overflow::Refuse as u8 => {
                 Answer::No { overflowed: true, reason: Reason::SourceOverflow }
             }
             Check::Full => {
                 let mut place = region.aggregate(packet.source, packet.family, self.secret);
-                let mut depth = limit.depth;
+                let mut depth = own_depth;
                 if limit.is_sliding() {
                     let (running, before) = window.turn(place, place + region.sets);
                     place = running;
@@ -215,12 +241,7 @@ impl Model {
     }
 
     fn knows(&self, packet: &Packet) -> bool {
-        let source: IpAddr = match packet.family {
-            Family::V4 => Ipv4Addr::from_bits(packet.source.low as u32).into(),
-            Family::V6 => {
-                Ipv6Addr::from_bits(u128::from(packet.source.high) << 64 | u128::from(packet.source.low)).into()
-            }
-        };
+        let source = source(packet);
         self.known.iter().any(|prefix| prefix.contains(&source))
     }
 
@@ -241,6 +262,13 @@ impl Model {
             ensure!(kernel == *tally, "limit {number}: the kernel counts {kernel:?}, the model {tally:?}");
         }
         Ok(())
+    }
+}
+
+fn source(packet: &Packet) -> IpAddr {
+    match packet.family {
+        Family::V4 => Ipv4Addr::from_bits(packet.source.low as u32).into(),
+        Family::V6 => Ipv6Addr::from_bits(u128::from(packet.source.high) << 64 | u128::from(packet.source.low)).into(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Verdict tables: a sentence, a policy, frames at times, and what the kernel program must make of each.
 
 mod answers;
+mod guarantees;
 mod limits;
 mod scopes;
 mod shapes;

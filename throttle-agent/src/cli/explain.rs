@@ -246,6 +246,9 @@ fn steps(walk: &Walk, paint: Paint) -> String {
             let (speed, share) = (super::speed::share(speed), super::speed::share(speed * 100.0));
             _ = writeln!(text, "  {:<20}its clock runs at {speed}: it admits {share} % of that rate", "");
         }
+        if let Some(besides) = besides(limit) {
+            _ = writeln!(text, "  {:<20}{besides}", "");
+        }
         let verdict = match (&limit.refusal, limit.mode) {
             _ if !limit.asked => "has no say in such a packet".to_owned(),
             (Some(_), mode) => {
@@ -266,6 +269,24 @@ fn steps(walk: &Walk, paint: Paint) -> String {
         decided |= limit.refusal.is_some() && limit.mode == Mode::Enforce;
     }
     text
+}
+
+/// What a limit guarantees, and whose override it is, in words.
+fn besides(limit: &LimitWalk) -> Option<String> {
+    let guarantee = limit.guarantee.as_ref().map(|guarantee| {
+        let (burst, room) = (amount(limit, guarantee.burst), amount(limit, guarantee.room));
+        let what = match guarantee.rate_per_second {
+            None => format!("{burst} connections are reserved, {room} of them free"),
+            Some(rate) if limit.unit == Unit::Bytes.name() => {
+                format!("{} guaranteed: room for {room} of {burst}", bytes_per_second(rate))
+            }
+            Some(rate) => format!("{} guaranteed: room for {room} of {burst}", frequency(rate)),
+        };
+        if guarantee.within { what + ", and so for this one, whatever others take" } else { what }
+    });
+    let overridden = limit.overridden_for.as_ref().map(|whose| format!("by the override for {whose}"));
+    let said: Vec<_> = guarantee.into_iter().chain(overridden).collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 /// A limit's bucket in words.

@@ -3,6 +3,7 @@
 use throttle_agent::api::wire::{AskedPacket, Standing};
 
 use super::*;
+use throttle_agent::api::wire::GuaranteeWalk;
 
 fn limit(name: &str, room: u64, refusal: bool) -> LimitWalk {
     let rest = if refusal { 0.7999 } else { 0.0 };
@@ -18,6 +19,8 @@ fn limit(name: &str, room: u64, refusal: bool) -> LimitWalk {
         burst: 100,
         mode: Mode::Enforce,
         source: "203.0.113.7/32".parse().unwrap(),
+        guarantee: None,
+        overridden_for: None,
         shared_by: None,
         aggregate: "203.0.113.0/24".parse().unwrap(),
         bucket: "own".to_owned(),
@@ -152,4 +155,21 @@ fn a_window_is_told_by_what_is_used_of_it_and_when_it_ends() {
     );
     let leaky = LimitWalk { algorithm: "leaky-bucket".to_owned(), ..limit("leaky", 0, true) };
     assert!(bucket(&leaky).starts_with("50/s, no burst; "), "{}", bucket(&leaky));
+}
+
+#[test]
+fn a_guarantee_and_an_override_are_told_beside_their_limit() {
+    let within = GuaranteeWalk { rate_per_second: Some(20.0), burst: 20, room: 7, within: true };
+    let told = LimitWalk {
+        guarantee: Some(within.clone()),
+        overridden_for: Some("tenant gold".to_owned()),
+        ..limit("tenants", 3, false)
+    };
+    let expected = "20/s guaranteed: room for 7 of 20, and so for this one, whatever others take; \
+                    by the override for tenant gold";
+    assert_eq!(besides(&told).as_deref(), Some(expected));
+    let reserved = GuaranteeWalk { rate_per_second: None, room: 0, within: false, ..within };
+    let told = LimitWalk { guarantee: Some(reserved), ..limit("open", 3, false) };
+    assert_eq!(besides(&told).as_deref(), Some("20 connections are reserved, 0 of them free"));
+    assert_eq!(besides(&limit("plain", 3, false)), None);
 }

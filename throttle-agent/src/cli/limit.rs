@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use throttle_agent::{
     api::wire::{Envelope, LimitRequest, Limits, paths},
     policy::{
-        Lengths, Limit, Mode,
+        Guarantee, Lengths, Limit, Mode,
         units::{Quantity, Rate},
         word::one_of,
     },
@@ -19,7 +19,8 @@ use super::{
     client::{query, under},
     failure::Failure,
     limit_views::{describe, render},
-    output,
+    output, overriding,
+    overriding::Overriding,
     words::{whole, word},
     writing,
     writing::Writing,
@@ -31,6 +32,9 @@ pub(crate) enum LimitCommand {
     /// Create a limit, or change what is named of it
     #[command(after_help = SET_EXAMPLES)]
     Set(Box<Set>),
+    /// Give a tenant, or some sources, other terms of a limit than all have
+    #[command(after_help = overriding::EXAMPLES)]
+    Override(Box<Overriding>),
     /// List limits with what they admitted and refused
     List,
     /// Show everything about one limit, defaults included
@@ -56,7 +60,7 @@ Examples:
   throttle limit set packets --unit packets --rate 1000/s --action reject --prefix-v4 24
   throttle limit set logins --unit connections --rate 100/hour --algorithm sliding-window --service web
   throttle limit set open --service web --concurrent 50 --action reject
-  throttle limit set tenants --unit connections --rate 500/s --per tenant
+  throttle limit set tenants --unit connections --rate 500/s --per tenant --guarantee 100/s
   throttle limit set packets --observe";
 
 /// A limit as its flags say it. What no flag names stays as it is, or is the default in a new limit.
@@ -85,6 +89,15 @@ pub(crate) struct Set {
     /// What it may do at once, e.g. 50 or 64KiB; by default what the rate names, for bytes at least 64KiB
     #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true)]
     burst: Option<Quantity>,
+    /// What each tenant or the service always has of it, e.g. 100/s; of open connections a number
+    #[arg(long, value_name = "RATE|COUNT", allow_hyphen_values = true)]
+    guarantee: Option<Guarantee>,
+    /// What of the guarantee may be used at once; by default what it names, but no more than the burst
+    #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true)]
+    guarantee_burst: Option<Quantity>,
+    /// Guarantee nothing any more
+    #[arg(long, conflicts_with_all = ["guarantee", "guarantee_burst"])]
+    no_guarantee: bool,
     /// Only packets for this service count; by default every packet of the host
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
@@ -124,6 +137,7 @@ impl LimitCommand {
                 let request = LimitRequest { limit: set.edit(held)?, write: set.writing.wire() };
                 writing::tell(context, &client.put(&under(paths::LIMITS, &set.name), &request)?)
             }
+            Self::Override(overriding) => overriding.obey(context),
             Self::List => {
                 let answer = context.client()?.get(paths::LIMITS)?;
                 if context.output.json {
@@ -207,6 +221,8 @@ impl Set {
         replace(&mut limit.prefix.ipv6, self.prefix_v6);
         limit.aggregate = shorter(limit.aggregate, limit.prefix);
         limit.burst = self.burst.or(limit.burst);
+        limit.guarantee = self.guarantee.or(limit.guarantee).filter(|_| !self.no_guarantee);
+        limit.guarantee_burst = self.guarantee_burst.or(limit.guarantee_burst).filter(|_| !self.no_guarantee);
         limit.service = self.service.clone().or(limit.service);
         Ok(limit)
     }

@@ -1,5 +1,8 @@
 use super::{super::output::Paint, *};
-use throttle_agent::api::wire::{Forecast, LimitView, RegionLoad, Tallies, Tally};
+use throttle_agent::{
+    api::wire::{Forecast, GuaranteeView, LimitView, RegionLoad, Tallies, Tally},
+    policy::Override,
+};
 
 fn set() -> Set {
     Set { name: "web".to_owned(), ..Set::default() }
@@ -63,6 +66,8 @@ fn a_list_shows_what_each_limit_did() {
             speed: 1.0,
             limit: Limit::new("new-connections", Unit::Connections, rate("50/min")),
             open: None,
+            reserved: None,
+            guarantee: None,
             burst: 50,
             number: 0,
             tallies: Tallies { admitted: packets(1234), refused: packets(1_000_000), ..Tallies::default() },
@@ -72,6 +77,8 @@ fn a_list_shows_what_each_limit_did() {
             speed: 1.0,
             limit: Limit { mode: Mode::Observe, ..Limit::new("all", Unit::Bytes, rate("1000B/s")) },
             open: None,
+            reserved: None,
+            guarantee: None,
             burst: 65_536,
             number: 1,
             tallies: Tallies { observed: packets(5), ..Tallies::default() },
@@ -102,6 +109,8 @@ fn a_limit_is_shown_with_what_the_policy_leaves_out() {
         speed: 1.0,
         limit: Limit { service: Some("web".to_owned()), ..Limit::new("new", Unit::Connections, rate("50/min")) },
         open: None,
+        reserved: None,
+        guarantee: None,
         burst: 50,
         number: 0,
         tallies: Tallies { refused: Tally { packets: 3, bytes: 222 }, ..Tallies::default() },
@@ -119,4 +128,36 @@ admitted    0 packets, 0 B
 refused     3 packets, 222 B
 ";
     assert!(describe(&view).starts_with(expected), "{}", describe(&view));
+}
+
+#[test]
+fn a_guarantee_is_told_beside_its_limit_and_not_as_another() {
+    let limit = Limit {
+        per: Per::Tenant,
+        guarantee: Some("10/min".parse().unwrap()),
+        overrides: vec![Override {
+            tenant: Some("gold".to_owned()),
+            guarantee: Some("20/min".parse().unwrap()),
+            ..Override::default()
+        }],
+        ..Limit::new("tenants", Unit::Packets, rate("50/min"))
+    };
+    let tallies = Tallies { admitted: Tally { packets: 3, bytes: 222 }, ..Tallies::default() };
+    let view = LimitView {
+        speed: 1.0,
+        limit,
+        open: None,
+        reserved: None,
+        guarantee: Some(GuaranteeView { burst: 10, open: None, tallies }),
+        burst: 50,
+        number: 0,
+        tallies,
+        regions: Vec::new(),
+    };
+    let told = describe(&view);
+    let guarantee = "guarantees  10/min and 10 at once, for each tenant, whatever others take; what is not used is lent\n\
+                     override    tenant gold: 50/min, 20/min guaranteed\n";
+    assert!(told.contains(guarantee) && told.contains("guaranteed  3 packets, 222 B\n"), "{told}");
+    let list = render(&[view], Paint::PLAIN);
+    assert!(list.starts_with("LIMIT    UNIT       RATE  BURST  GUARANTEE"), "{list}");
 }

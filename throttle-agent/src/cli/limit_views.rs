@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use throttle_agent::{
-    api::wire::{LimitView, RegionLoad},
+    api::wire::{LimitView, RegionLoad, Tally},
     policy::{Limit, Mode, Word as _},
 };
 use throttle_common::{
@@ -26,6 +26,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
         "ALGORITHM",
         ">RATE",
         ">BURST",
+        ">GUARANTEE",
         "ACTION",
         "MODE",
         ">ADMITTED",
@@ -50,6 +51,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
             if plain { "" } else { limit.algorithm.name() }.into(),
             limit.allowance().into(),
             burst(view).into(),
+            limit.guarantee.map_or_else(String::new, |guarantee| guarantee.to_string()).into(),
             limit.action.name().into(),
             Cell::new(limit.mode.name(), mode),
             count(tallies.admitted.packets).into(),
@@ -58,7 +60,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
             some(tallies.overflowed.packets, Tone::Warning),
             busy(view, "ipv4"),
             busy(view, "ipv6"),
-            view.open.map(count).unwrap_or_default().into(),
+            open(view).map(count).unwrap_or_default().into(),
         ]);
     }
     table.render(paint)
@@ -71,6 +73,11 @@ fn burst(view: &LimitView) -> String {
         (None, Unit::Bytes) => bytes(view.burst),
         (None, _) => view.burst.to_string(),
     }
+}
+
+/// How many connections are open under it, those that have places of its guarantee included.
+fn open(view: &LimitView) -> Option<u64> {
+    Some(view.open? + view.guarantee.as_ref().and_then(|guarantee| guarantee.open).unwrap_or(0))
 }
 
 /// Whom a limit is for.
@@ -103,6 +110,12 @@ pub(crate) fn describe(view: &LimitView) -> String {
             (None, per) => format!("{} connections open at once, for {}", burst(view), sharers(per)),
         },
     );
+    if let Some(guarantee) = limit.guarantee {
+        line("guarantees", guaranteed(view, &guarantee.to_string()));
+    }
+    for terms in &limit.overrides {
+        line("override", format!("{}: {}", terms.whose(), limit.with(terms).allowance_with_guarantee()));
+    }
     line("algorithm", limit.algorithm.name().to_owned());
     line("refuses by", format!("{}, mode {}", limit.action.name(), limit.mode.name()));
     for region in &view.regions {
@@ -119,7 +132,15 @@ pub(crate) fn describe(view: &LimitView) -> String {
         line("", format!("a source without a place: {}", overflow(limit.overflow, *aggregate)));
     }
     if let Some(open) = view.open {
-        line("open", format!("{} connections", count(open)));
+        let beside = view
+            .reserved
+            .map_or_else(String::new, |reserved| format!(" beside the {} that guarantees reserve", count(reserved)));
+        line("open", format!("{} connections{beside}", count(open)));
+    }
+    if let Some(guarantee) = &view.guarantee {
+        let held = guarantee.open.map_or_else(String::new, |open| format!(", {} of its places taken", count(open)));
+        let Tally { packets, bytes: length } = guarantee.tallies.admitted;
+        line("guaranteed", format!("{} packets, {}{held}", count(packets), bytes(length)));
     }
     for (name, tally) in [
         ("admitted", tallies.admitted),
@@ -131,6 +152,17 @@ pub(crate) fn describe(view: &LimitView) -> String {
         line(name, format!("{} packets, {}", count(tally.packets), bytes(tally.bytes)));
     }
     text
+}
+
+/// What a guarantee means.
+fn guaranteed(view: &LimitView, guarantee: &str) -> String {
+    let whom = sharers(view.limit.per);
+    if view.limit.concurrent.is_some() {
+        return format!("{guarantee} of these, kept for {whom} and lent to nobody");
+    }
+    let burst = view.guarantee.as_ref().map_or(0, |guarantee| guarantee.burst);
+    let burst = if view.limit.unit == Unit::Bytes { bytes(burst) } else { burst.to_string() };
+    format!("{guarantee} and {burst} at once, for {whom}, whatever others take; what is not used is lent")
 }
 
 fn whose(limit: &Limit) -> String {

@@ -21,6 +21,7 @@ mod limit;
 mod limit_views;
 mod mode;
 mod output;
+mod overriding;
 mod policy;
 mod prefixes;
 mod problem;

@@ -52,6 +52,8 @@ fn status() -> Status {
             speed: 1.0,
             limit: Limit::new("new-connections", Unit::Connections, "50/min".parse().unwrap()),
             open: None,
+            reserved: None,
+            guarantee: None,
             burst: 50,
             number: 0,
             tallies: Tallies {

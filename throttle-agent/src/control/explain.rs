@@ -15,8 +15,8 @@ use throttle_common::{
 use super::{Control, kernel, speeds::ratio};
 use crate::{
     api::wire::{
-        AskedPacket, BlockedBy, ExplainQuery, Explanation, LimitWalk, Problem, ProblemKind, Standing, TenantOf, Walk,
-        WindowWalk,
+        AskedPacket, BlockedBy, ExplainQuery, Explanation, GuaranteeWalk, LimitWalk, Problem, ProblemKind, Standing,
+        TenantOf, Walk, WindowWalk,
     },
     datapath::explain::{Bucket, Explained, Weighed, packet},
     policy::{Mode, Protocol, sources::FOR_EVER},
@@ -122,7 +122,12 @@ impl Control {
             limits: explained
                 .limits
                 .iter()
+                .filter(|it| !it.record.is_guarantee())
                 .map(|it| LimitWalk {
+                    guarantee: guarantee(it, &explained),
+                    overridden_for: it
+                        .overridden
+                        .then(|| self.overridden_for(it, query.address.to_canonical(), &explained)),
                     window: it.window.map(|window| WindowWalk {
                         seconds: seconds(it.record.window),
                         ends_at: self.clock.wall(window.ends_at),
@@ -145,6 +150,19 @@ impl Control {
     fn slowed(&self, limit: &Limit) -> Option<f64> {
         let speed = self.datapath.clock_state(limit.clock).speed;
         (speed != Speed::ONE && !limit.is_concurrency()).then(|| ratio(speed))
+    }
+
+    /// Whom the override is for that applies to a source: the longest prefix of one, else its tenant.
+    fn overridden_for(&self, it: &Weighed, source: IpAddr, explained: &Explained) -> String {
+        let name = records::name_str(&it.record.name);
+        let limit = self.in_force().limits.iter().find(|limit| limit.name == name);
+        let overrides = || limit.into_iter().flat_map(|limit| &limit.overrides);
+        let prefixes = overrides().flat_map(|it| &it.sources).filter(|prefix| prefix.net().contains(&source));
+        match (prefixes.max_by_key(|prefix| prefix.net().prefix_len()), &explained.tenant) {
+            (Some(prefix), _) => prefix.to_string(),
+            (None, Some(tenant)) => format!("tenant {tenant}"),
+            (None, None) => "somebody".to_owned(),
+        }
     }
 
     fn standing(&self, source: IpAddr, now: u64) -> Result<Standing, Problem> {
@@ -224,6 +242,22 @@ fn shared_by(limit: &Limit, explained: &Explained) -> Option<String> {
     }
 }
 
+/// What a limit guarantees, by the limit beside it.
+fn guarantee(it: &Weighed, explained: &Explained) -> Option<GuaranteeWalk> {
+    let name = records::name_str(&it.record.name);
+    let own = |other: &&Weighed| {
+        other.record.is_guarantee() && records::name_str(&other.record.name).split(':').next() == Some(name)
+    };
+    let own = explained.limits.iter().find(own)?;
+    let record = &own.record;
+    Some(GuaranteeWalk {
+        rate_per_second: (!record.is_concurrency()).then(|| 1e9 * TICKS_PER_NANO as f64 / unit_price(record)),
+        burst: units(record, record.depth),
+        room: units(record, record.depth.saturating_sub(own.debt)),
+        within: own.asked && own.refusal.is_none(),
+    })
+}
+
 fn limit_walk(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
     let Weighed { record, bucket, debt, .. } = it;
     let (region, concurrency) = (record.region(family), record.is_concurrency());
@@ -241,6 +275,8 @@ fn limit_walk(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
         mode: mode(record.observe),
         source: prefix(region.prefix),
         shared_by: None,
+        guarantee: None,
+        overridden_for: None,
         aggregate: prefix(region.aggregate),
         bucket: match bucket {
             Bucket::Own => "own",

@@ -52,7 +52,7 @@ impl Control {
                 limit: limit.name.clone(),
                 service: limit.service.clone(),
                 unit: limit.unit.name().to_owned(),
-                rate: limit.allowance(),
+                rate: limit.allowance_with_guarantee(),
                 mode: limit.mode,
                 tallies: views::tallies(&tally),
                 busy,

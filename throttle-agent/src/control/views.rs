@@ -1,17 +1,18 @@
 //! What the agent shows of itself.
 
 use throttle_common::{
+    connections,
     packet::Family,
     records,
     table::WAYS,
     words::{Outcome, Reason},
 };
 
-use super::{Control, kernel, speeds::ratio, stored};
+use super::{Control, explain::units, kernel, speeds::ratio, stored};
 use crate::{
     api::wire::{
-        Attachment, CheckReport, Connections, DiffReport, Forecast, History, LimitForecast, LimitView, LossCounts,
-        PolicyView, Problem, ReasonCount, RegionLoad, RevisionView, Status, Table, Tallies, Tally,
+        Attachment, CheckReport, Connections, DiffReport, Forecast, GuaranteeView, History, LimitForecast, LimitView,
+        LossCounts, PolicyView, Problem, ReasonCount, RegionLoad, RevisionView, Status, Table, Tallies, Tally,
     },
     datapath::{self, Standing, Use, XdpMode},
     policy::{self, Diagnostic, Document, HeldLimit, Mode},
@@ -90,6 +91,8 @@ impl Control {
                 let tally = self.datapath.limit_tally(held.number).map_err(|error| kernel(&error))?;
                 let occupancy = self.datapath.occupancy(&held.record);
                 Ok(LimitView {
+                    reserved: reserved(limit, &held.record),
+                    guarantee: self.guarantee(limit)?,
                     limit: limit.clone(),
                     open: held.record.is_concurrency().then(|| self.datapath.open_connections(&held.record)),
                     burst: limit.burst_units(),
@@ -104,6 +107,22 @@ impl Control {
                 })
             })
             .collect()
+    }
+
+    /// What a limit guarantees, by the limit beside it that the kernel holds.
+    fn guarantee(&self, limit: &policy::Limit) -> Result<Option<GuaranteeView>, Problem> {
+        if !limit.guarantees() {
+            return Ok(None);
+        }
+        let name = limit.guarantee_name();
+        let held = self.datapath.limits().into_iter().find(|held| records::name_str(&held.record.name) == name);
+        let Some(HeldLimit { number, record }) = held else { return Ok(None) };
+        let tally = self.datapath.limit_tally(number).map_err(|error| kernel(&error))?;
+        Ok(Some(GuaranteeView {
+            burst: units(&record, record.depth),
+            open: record.is_concurrency().then(|| self.datapath.open_connections(&record)),
+            tallies: tallies(&tally),
+        }))
     }
 
     /// What is wrong and quick to find, each with its remedy.
@@ -224,7 +243,8 @@ impl Control {
     pub fn check(&self, document: &Document) -> Result<CheckReport, Problem> {
         let warnings = policy::check(document).map_err(super::refused)?;
         let compiled = policy::compile(document, self.revision + 1, &self.datapath.layout()).map_err(super::refused)?;
-        let limits = compiled.limits.iter().map(|(_, record)| LimitForecast {
+        let shown = compiled.limits.iter().filter(|(_, record)| !record.is_guarantee());
+        let limits = shown.map(|(_, record)| LimitForecast {
             name: records::name_str(&record.name).to_owned(),
             regions: regions(record, [Use::default(); 2], 1.0),
         });
@@ -287,6 +307,12 @@ pub(super) fn tallies(tally: &records::LimitTally) -> Tallies {
         spared: of(tally.spared),
         overflowed: of(tally.overflowed),
     }
+}
+
+/// How many places guarantees have of a limit on open connections.
+fn reserved(limit: &policy::Limit, record: &records::Limit) -> Option<u64> {
+    let rest = record.depth / connections::PLACE;
+    limit.concurrent.map(|all| u64::from(all).saturating_sub(rest)).filter(|&reserved| reserved > 0)
 }
 
 /// How fast a limit's clock runs.

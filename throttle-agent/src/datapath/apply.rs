@@ -5,6 +5,10 @@
 //! fail and matters to the caller comes before the flip. With the flip the policy is in force: what cannot be done
 //! after it is owed, and settled before the next policy is written or when [`Datapath::settle`] is called.
 //!
+//! What overrides say is not scaled by: a bucket whose override alone changes goes on owing as much time as before, and one
+//! that an override is for is scaled as all are. Its source waits for no longer than it had to before, or gains no more than
+//! one burst.
+//!
 //! An agent that dies between the flip and the scaling of debts leaves them at their old price. The next one holds
 //! every bucket to what its limit can owe ([`Datapath::recover`]): a source then waits no longer, and gains no more,
 //! than one burst.
@@ -14,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result};
 use throttle_common::{
     gcra::{self, Ticks},
-    records::{Policy, Region, Service},
+    records::{Limit, Policy, Region, Service},
     table,
 };
 
@@ -67,6 +71,7 @@ impl Datapath {
         regions::check(policy, self.tables.control().sets).context(FIT)?;
         let plan = regions::plan(&self.limits(), &policy.limits).context(FIT)?;
         self.settle_generation().context("the policy before is not wholly in force yet")?;
+        self.overrides.write(1 - self.tables.in_force(), &policy.overridden).context("nothing has changed")?;
         for &number in &plan.renamed {
             self.tallies.reset_limit(number)?;
         }
@@ -75,7 +80,7 @@ impl Datapath {
         self.tables.flip();
         self.forget_clocks();
         for repriced in &plan.repriced {
-            self.reprice(repriced);
+            self.reprice(&Reprice { scale: repriced.scale.or_within(self.deepest(&repriced.limit)), ..*repriced });
         }
         self.owed.grace = true;
         self.owed.freed = plan.freed;
@@ -141,13 +146,19 @@ impl Datapath {
         Ok(())
     }
 
-    /// Lets no bucket owe more than its limit allows. To be called now and then: the clock of buckets wraps after 2.28
+    /// How deep buckets of a limit are at most to which overrides of the policy in force apply.
+    fn deepest(&self, limit: &Limit) -> Option<Ticks> {
+        self.overrides.of_limit(self.tables.in_force(), limit.number).map(|(_, terms)| terms.depth).max()
+    }
+
+    /// Lets no bucket owe more than its limit allows; what was admitted beyond that within guarantees is forgiven. To be called now and then: the clock of buckets wraps after 2.28
     /// years, and for two days before that what was not charged since the boot would look like a debt.
     pub fn bound_debts(&self) {
         let buckets = self.limits().into_iter().map(|held| held.record).filter(|limit| !limit.is_concurrency());
         for limit in buckets {
+            let scale = Scale::within(limit.depth).or_within(self.deepest(&limit));
             for region in [limit.v4, limit.v6] {
-                self.reprice(&Reprice { limit, region, scale: Scale::within(limit.depth) });
+                self.reprice(&Reprice { limit, region, scale });
             }
         }
     }

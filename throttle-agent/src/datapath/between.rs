@@ -9,7 +9,7 @@ use throttle_common::records::{GENERATIONS, NONE, SourceEntry};
 use super::sources::Entries;
 
 /// What an address gets under two sets of entries at once, of which the old one goes with `generation`: allowed and known
-/// by either, blocked only by both; its tenant is under each generation that of the set that goes with it.
+/// by either, blocked only by both; its tenant and its class are under each generation those of the set that goes with it.
 pub(super) fn between(old: &Entries, new: &Entries, generation: u32) -> Entries {
     let mut prefixes: Vec<IpNet> = old.keys().chain(new.keys()).copied().collect();
     prefixes.sort_unstable();
@@ -35,7 +35,11 @@ fn lenient(old: SourceEntry, new: SourceEntry, generation: u32) -> SourceEntry {
     let mut tenants = [NONE; GENERATIONS as usize];
     tenants[generation as usize] = old.tenant(generation);
     tenants[next as usize] = new.tenant(next);
-    SourceEntry { blocked_until: old.blocked_until.min(new.blocked_until), flags: old.flags | new.flags, tenants }
+    let mut classes = [NONE; GENERATIONS as usize];
+    classes[generation as usize] = old.class(generation);
+    classes[next as usize] = new.class(next);
+    let (blocked_until, flags) = (old.blocked_until.min(new.blocked_until), old.flags | new.flags);
+    SourceEntry { blocked_until, flags, tenants, classes, padding: 0 }
 }
 
 /// The entries of one set that cover the prefix at hand, the widest first.
@@ -76,6 +80,7 @@ mod tests {
             Just(Standing::Known),
             prop_oneof![1u64..9, Just(FOR_EVER)].prop_map(|until| Standing::Block { until }),
             (1u16..4).prop_map(Standing::Tenant),
+            (1u16..4).prop_map(Standing::Class),
         ];
         let prefix = (0u32..16, 0u8..=4).prop_map(|(low, length)| IpNet::new(address(low), length).unwrap().trunc());
         prop::collection::vec((prefix, standing), 0..12).prop_map(|stated| resolve(stated.into_iter()))
@@ -93,6 +98,8 @@ mod tests {
                 prop_assert_eq!(found(&both, address), lenient(before, after, generation));
                 prop_assert_eq!(found(&both, address).tenant(generation), before.tenant(generation));
                 prop_assert_eq!(found(&both, address).tenant(1 - generation), after.tenant(0));
+                prop_assert_eq!(found(&both, address).class(generation), before.class(generation));
+                prop_assert_eq!(found(&both, address).class(1 - generation), after.class(0));
             }
         }
 

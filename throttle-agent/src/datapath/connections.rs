@@ -22,7 +22,9 @@ use throttle_common::{
     forwarded::seconds_since,
     gcra::{self, MAX_DEPTH},
     packet::{Family, Packet, protocol},
-    records::{CONNECTION_LIMITS, Connection, Ends, Hold, Home, Limit, NONE, Region, Service, SourceEntry, Whose},
+    records::{
+        CONNECTION_LIMITS, Connection, Ends, Hold, Home, Limit, NONE, Region, Service, SourceEntry, Whose, override_key,
+    },
     services,
     table::{Commit, Look, Request, Set, WAYS, check, commit},
     words::Overflow,
@@ -160,14 +162,12 @@ impl Datapath {
         let held = found.map_or([Hold::NONE; CONNECTION_LIMITS], |connection| connection.holds);
         let secret = self.tables.control().secret;
         let is_at_home = |hold: &Hold, limit: &Limit| {
-            limit.home(&whose, secret).is_some_and(|home| home.key == hold.key) && lies_in(hold, limit)
+            limit.home(&whose.whose, secret).is_some_and(|home| home.key == hold.key) && lies_in(hold, limit)
         };
         let due = |hold: &&Hold| limits.iter().any(|(number, limit)| hold.limit == *number && is_at_home(hold, limit));
         let stay: Vec<Hold> = held.iter().filter(|hold| hold.is_some()).filter(due).copied().collect();
-        let gone = held.iter().filter(|hold| hold.is_some() && !stay.contains(hold));
-        let missing = limits.iter().filter(|(number, _)| !stay.iter().any(|hold| hold.limit == *number));
-        let (gone, missing): (Vec<_>, Vec<_>) = (gone.collect(), missing.collect());
-        let taken: Vec<Hold> = missing.iter().filter_map(|(number, limit)| self.take(&whose, *number, limit)).collect();
+        let (stay, taken) = self.places(&limits, &whose, &stay);
+        let gone: Vec<_> = held.iter().filter(|hold| hold.is_some() && !stay.contains(hold)).collect();
         let drifted = !gone.is_empty() || !taken.is_empty();
         let changes = found.is_some_and(|connection| connection.state != state);
         if !drifted && !changes {
@@ -195,6 +195,28 @@ impl Datapath {
         }
     }
 
+    /// Of the places that a connection holds those that stay, and those that are taken beside: a place under every limit, but
+    /// under none that stands behind a guarantee of which it has one. One that has all its places by itself goes on without
+    /// the guarantee's.
+    fn places(&self, limits: &[(u16, Limit)], whose: &Owner, held: &[Hold]) -> (Vec<Hold>, Vec<Hold>) {
+        let of = |number: u16| held.iter().find(|hold| hold.limit == number).copied();
+        let guaranteed = limits.iter().any(|(number, limit)| limit.is_guarantee() && of(*number).is_some());
+        let complete = limits.iter().all(|(number, limit)| limit.is_guarantee() || of(*number).is_some());
+        let (mut stay, mut taken) = (Vec::new(), Vec::new());
+        for (number, limit) in limits {
+            let (before, asks) = (stay.len() + taken.len(), !limit.is_guarantee() || !(guaranteed || complete));
+            match of(*number) {
+                Some(kept) => stay.push(kept),
+                None if asks => taken.extend(self.take(whose, *number, limit)),
+                None => {}
+            }
+            if limit.is_guarantee() && stay.len() + taken.len() > before {
+                break;
+            }
+        }
+        (stay, taken)
+    }
+
     /// The same for a connection that is written down; one that is so no more has closed since it was read.
     fn mend(&self, ends: &Ends, state: u32) -> Result<bool> {
         self.connection(ends)?.map_or(Ok(false), |found| self.hold_what_is_due(ends, state, Some(found)))
@@ -209,7 +231,7 @@ impl Datapath {
         let scope = self.service_of(ends).map_or_else(|| self.policy().scope, |service| service.scope);
         let concurrent = scope.limits.into_iter().skip(scope.count.into()).take(scope.concurrent.into());
         let limits = concurrent.map(|number| (number, self.tables.limit(number)));
-        limits.filter(|(_, limit)| limit.home(&whose, secret).is_some()).collect()
+        limits.filter(|(_, limit)| limit.home(&whose.whose, secret).is_some()).collect()
     }
 
     /// The service that a connection is to, as the programs find it.
@@ -227,9 +249,11 @@ impl Datapath {
     }
 
     /// Whom a connection comes from.
-    fn whose(&self, ends: &Ends) -> Whose {
-        let tenant = self.entry_of(ends).map_or(NONE, |entry| entry.tenant(self.tables.in_force()));
-        Whose { source: ends.source, family: family(ends), tenant }
+    fn whose(&self, ends: &Ends) -> Owner {
+        let (entry, generation) = (self.entry_of(ends), self.tables.in_force());
+        let tenant = entry.map_or(NONE, |entry| entry.tenant(generation));
+        let class = entry.map_or(NONE, |entry| entry.class(generation));
+        Owner { whose: Whose { source: ends.source, family: family(ends), tenant }, class }
     }
 
     /// What policy says of the source.
@@ -244,11 +268,15 @@ impl Datapath {
         if held.is_empty() { None } else { covers.find_map(|net| held.get(&net)) }
     }
 
-    /// Takes a place, however many are taken; `None` where the table has no room for the source.
-    fn take(&self, whose: &Whose, number: u16, limit: &Limit) -> Option<Hold> {
+    /// Takes a place, however many are taken, or of a guarantee one that is free; `None` where the table has no room for the
+    /// source.
+    fn take(&self, Owner { whose, class }: &Owner, number: u16, limit: &Limit) -> Option<Hold> {
         let secret = self.tables.control().secret;
+        let terms = self.overrides.get(override_key(self.tables.in_force(), number, *class));
+        let reserved = terms.map_or(limit.depth, |terms| terms.depth);
+        let depth = if limit.is_guarantee() { reserved } else { MAX_DEPTH };
         let Home { key, set: place } = limit.home(whose, secret)?;
-        let request = Request { key, now: STANDING, cost: PLACE, depth: MAX_DEPTH, ways: WAYS };
+        let request = Request { key, now: STANDING, cost: PLACE, depth, ways: WAYS };
         let set = self.set(place);
         let hold = Hold { key, place, way: Hold::AGGREGATE, limit: number };
         match commit(&set, &request, check(&set, &request)) {
@@ -275,6 +303,12 @@ impl Datapath {
     fn set(&self, place: u32) -> MappedSet<'_> {
         MappedSet(self.tables.buckets.words(place))
     }
+}
+
+/// Whom a connection comes from, and the class of that.
+struct Owner {
+    whose: Whose,
+    class: u16,
 }
 
 fn family(ends: &Ends) -> Family {

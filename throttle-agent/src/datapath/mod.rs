@@ -28,6 +28,7 @@ mod mapped;
 mod migrate;
 mod netlink;
 mod occupancy;
+mod overrides;
 mod pins;
 mod reconcile;
 mod recount;
@@ -95,6 +96,7 @@ pub struct Datapath {
     tallies: Tallies,
     sources: Sources,
     speeds: Speeds,
+    overrides: overrides::Overrides,
     grace: Grace,
     /// What every interface that is ours was asked for, present or not.
     asked: BTreeMap<String, Mode>,

@@ -39,11 +39,13 @@ pub(super) const MOUNT_POINT: &str = "/sys/fs/bpf";
 const MAGIC: i64 = 0xcafe_4a11;
 
 /// The maps that outlive the agent.
-pub(super) const PINNED: [&str; 24] = [
+pub(super) const PINNED: [&str; 26] = [
     maps::CONTROL,
     maps::POLICIES,
     maps::LIMITS,
     maps::SERVICES,
+    maps::TENANTS,
+    maps::OVERRIDES,
     maps::CANDIDATE_LISTS,
     maps::PORTS,
     maps::CLOCKS,

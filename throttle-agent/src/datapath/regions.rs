@@ -43,6 +43,11 @@ impl Scale {
         Self { ratio: 1.0, depth }
     }
 
+    /// Likewise, where some buckets are as deep as this.
+    pub(super) fn or_within(self, depth: Option<Ticks>) -> Self {
+        Self { depth: self.depth.max(depth.unwrap_or_default()), ..self }
+    }
+
     /// A bucket that owed `debt` for some units goes on owing for as many, though never more than it is deep.
     pub(super) fn debt(&self, debt: Ticks) -> Ticks {
         // Below 2^55 and so exact to four ticks, which is 16 ps; never negative, because neither factor is.

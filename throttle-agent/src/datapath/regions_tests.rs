@@ -21,9 +21,11 @@ fn limit(name: &str, per_second: u64, base: u32) -> Limit {
         algorithm: 0,
         per: 0,
         window_shift: 0,
-        padding: 0,
         clock: 0,
-        rest: [0; 6],
+        number: 0,
+        guarantee: 0,
+        overridden: 0,
+        padding: [0; 3],
         name: name_bytes(name),
     }
 }

@@ -185,7 +185,7 @@ impl SourceMap {
 }
 
 /// Whether the kernel has batches for this type of map at all.
-fn in_batch(result: io::Result<()>) -> io::Result<bool> {
+pub(super) fn in_batch(result: io::Result<()>) -> io::Result<bool> {
     match result {
         Err(error) if matches!(error.raw_os_error(), Some(bpf::ENOTSUPP | libc::EINVAL)) => Ok(false),
         result => result.map(|()| true),

@@ -25,10 +25,10 @@ impl Datapath {
 
     /// The same, with somebody who looks between the steps.
     pub fn switch_in_steps(&mut self, policy: &Compiled, wanted: &Entries, mut look: impl FnMut(&Self)) -> Result<()> {
-        let before = self.sources.held().clone();
-        if before == *wanted {
+        if self.sources.held() == wanted {
             return self.apply(policy);
         }
+        let before = self.sources.held().clone();
         let both = between(&before, wanted, self.tables.in_force());
         if self.sources.fit(&both) {
             self.set_sources(&both)?;

@@ -1,7 +1,7 @@
 //! What changes from one document to another, field by field.
 
 use super::{
-    document::{Document, Limit},
+    document::{Document, Limit, Sources},
     units::Rate,
 };
 use serde::{Deserialize, Serialize};
@@ -47,8 +47,11 @@ impl fmt::Display for Change {
 
 /// Every difference between two documents, in the order of their fields.
 pub fn diff(old: &Document, new: &Document) -> Vec<Change> {
-    let parts = |document| table(serde_json::to_value(document).expect("a document has only string keys"));
-    let (old, new) = (parts(old), parts(new));
+    let parts = |document: &Document, other: &Document| {
+        let differing = without_what_is_alike(document, other);
+        table(serde_json::to_value(differing).expect("a document has only string keys"))
+    };
+    let (old, new) = (parts(old, new), parts(new, old));
     let mut changes = Vec::new();
     for kind in keys(&old, &new) {
         let at = Place { kind, name: None };
@@ -58,6 +61,21 @@ pub fn diff(old: &Document, new: &Document) -> Vec<Change> {
         }
     }
     changes
+}
+
+/// A document without those of its lists that another has just so: they may be long, and do not differ.
+fn without_what_is_alike(document: &Document, other: &Document) -> Document {
+    let same = document.sources == other.sources;
+    Document {
+        sources: if same { Sources::default() } else { document.sources.clone() },
+        tenants: if document.tenants == other.tenants { Vec::new() } else { document.tenants.clone() },
+        services: if document.services == other.services { Vec::new() } else { document.services.clone() },
+        mode: document.mode,
+        limits: document.limits.clone(),
+        shapes: document.shapes.clone(),
+        answers: document.answers,
+        events: document.events,
+    }
 }
 
 /// Where in a document.

@@ -4,6 +4,8 @@
 //! field that it does not know.
 
 use super::{
+    guarantee::Guarantee,
+    overrides::Override,
     ports::PortRange,
     prefix::Prefix,
     units::{Quantity, Rate, Span},
@@ -147,6 +149,13 @@ pub struct Limit {
     /// KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<Quantity>,
+    /// What each tenant or the service always has of it, whatever others do; the rest of it is lent to whoever wants it,
+    /// and back at once: `100/s`. Of open connections a number, which is reserved and never lent. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guarantee: Option<Guarantee>,
+    /// What of the guarantee may be used at once. Default: what it names, but no more than the limit admits at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guarantee_burst: Option<Quantity>,
     /// `drop` refuses without a word; `reject` tells the sender. Default `drop`.
     #[serde(default = "default::action", with = "word")]
     #[schema(schema_with = word::schema::<Action>)]
@@ -169,6 +178,9 @@ pub struct Limit {
     /// `throttle policy check` shows the flood that fills it. Default 196608.
     #[serde(default = "default::sources")]
     pub sources: u32,
+    /// What single tenants or sources have of it instead.
+    #[serde(default, rename = "override", skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<Override>,
 }
 
 /// Lengths of a prefix in both families.
@@ -282,6 +294,9 @@ impl Limit {
             prefix: default::prefix(),
             aggregate: default::aggregate(),
             sources: default::sources(),
+            guarantee: None,
+            guarantee_burst: None,
+            overrides: Vec::new(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The changes that single commands make: a document in, the changed document out, or why not.
 
 use super::{
-    check::check,
+    check::refuse,
     document::{Document, Limit, Mode, Service, Tenant},
     fault::Diagnostics,
     prefix::Prefix,
@@ -148,7 +148,7 @@ impl List {
 }
 
 fn checked(document: Document) -> Result<Document, EditError> {
-    check(&document)?;
+    refuse(&document)?;
     Ok(document)
 }
 

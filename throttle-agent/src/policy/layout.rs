@@ -22,6 +22,9 @@ pub type Tenants = BTreeMap<String, u16>;
 /// The numbers of services' health clocks, by the services' names.
 pub type Clocks = BTreeMap<String, u16>;
 
+/// What classes of sources have of limits, by the numbers of limit and class.
+pub type Overridden = BTreeMap<(u16, u16), records::Terms>;
+
 /// A limit in force.
 #[derive(Clone, Debug)]
 pub struct HeldLimit {
@@ -38,6 +41,8 @@ pub struct Compiled {
     pub policy: records::Policy,
     /// Limits by number.
     pub limits: Vec<(u16, records::Limit)>,
+    /// What some have of them instead.
+    pub overridden: Overridden,
     /// Tenants by number.
     pub tenants: Tenants,
     /// Services; the number of each is its index + 1.

@@ -10,6 +10,8 @@
 //! - [`edit`]: the changes that single commands make.
 
 mod check;
+mod claims;
+mod classes;
 mod classify;
 mod compile;
 mod diff;
@@ -18,7 +20,9 @@ pub mod edit;
 mod fault;
 mod file;
 pub mod forecast;
+mod guarantee;
 mod layout;
+mod overrides;
 mod ports;
 mod prefix;
 mod read;
@@ -33,7 +37,9 @@ pub use diff::{Change, diff};
 pub use document::{Answers, Document, Events, Lengths, Limit, Mode, Protocol, Service, Sources, Tenant};
 pub use fault::{Diagnostic, Diagnostics, Fault, Warning};
 pub use file::{parse, parse_with_warnings, text, to_toml};
-pub use layout::{Clocks, Compiled, HeldLimit, Layout, Tenants};
+pub use guarantee::Guarantee;
+pub use layout::{Clocks, Compiled, HeldLimit, Layout, Overridden, Tenants};
+pub use overrides::Override;
 pub use ports::PortRange;
 pub use prefix::Prefix;
 pub use word::Word;

@@ -1,6 +1,6 @@
 //! What statements about addresses and prefixes amount to together.
 
-use super::{Document, Tenants};
+use super::{Document, Tenants, classes::Classes};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use throttle_common::records::{GENERATIONS, NONE, SourceEntry, SourceFlags};
@@ -17,6 +17,8 @@ pub enum Standing {
     Known,
     /// It is a source of the tenant of this number.
     Tenant(u16),
+    /// It is in the class of this number.
+    Class(u16),
     /// It is refused.
     Block {
         /// When that ends, in nanoseconds of the kernel's monotonic clock; [`FOR_EVER`] for never.
@@ -38,7 +40,8 @@ pub fn stated<'d>(document: &'d Document, tenants: &Tenants) -> impl Iterator<It
         (&sources.block, Standing::Block { until: FOR_EVER }),
     ];
     let listed = lists.into_iter().flat_map(|(list, standing)| list.iter().map(move |prefix| (prefix.net(), standing)));
-    listed.chain(of_tenants)
+    let classes = Classes::of(document).prefixes.into_iter().map(|(net, class)| (net, Standing::Class(class)));
+    listed.chain(of_tenants).chain(classes)
 }
 
 /// Merges statements so that the longest match alone says everything: each entry carries what covers it, the flags of
@@ -71,16 +74,22 @@ fn of(standing: Standing) -> SourceEntry {
         Standing::Allow => SourceEntry { flags: SourceFlags::ALLOW, ..SourceEntry::default() },
         Standing::Known => SourceEntry { flags: SourceFlags::KNOWN, ..SourceEntry::default() },
         Standing::Tenant(number) => SourceEntry { tenants: [number; GENERATIONS as usize], ..SourceEntry::default() },
+        Standing::Class(number) => SourceEntry { classes: [number; GENERATIONS as usize], ..SourceEntry::default() },
         Standing::Block { until } => SourceEntry { blocked_until: until, ..SourceEntry::default() },
     }
 }
+
+/// No tenant, or class, under any generation.
+const NOBODY: [u16; GENERATIONS as usize] = [NONE; GENERATIONS as usize];
 
 /// What is said of a prefix together with what is said of one that covers it.
 fn union(own: SourceEntry, cover: SourceEntry) -> SourceEntry {
     SourceEntry {
         blocked_until: own.blocked_until.max(cover.blocked_until),
         flags: own.flags | cover.flags,
-        tenants: if own.tenants == [NONE; GENERATIONS as usize] { cover.tenants } else { own.tenants },
+        tenants: if own.tenants == NOBODY { cover.tenants } else { own.tenants },
+        classes: if own.classes == NOBODY { cover.classes } else { own.classes },
+        padding: 0,
     }
 }
 
@@ -101,7 +110,13 @@ mod tests {
 
     fn standings() -> impl Strategy<Value = Standing> {
         let block = prop_oneof![1u64..100, Just(FOR_EVER)].prop_map(|until| Standing::Block { until });
-        prop_oneof![Just(Standing::Allow), Just(Standing::Known), block, (1u16..9).prop_map(Standing::Tenant)]
+        prop_oneof![
+            Just(Standing::Allow),
+            Just(Standing::Known),
+            block,
+            (1u16..9).prop_map(Standing::Tenant),
+            (1u16..9).prop_map(Standing::Class)
+        ]
     }
 
     proptest! {

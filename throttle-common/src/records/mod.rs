@@ -35,8 +35,12 @@ pub const MAX_CANDIDATES: u32 = 1024;
 /// Services that may share one port (told apart by destination).
 pub const CANDIDATES: usize = 8;
 /// Limits that may apply to one packet.
-pub const SCOPE_LIMITS: usize = 8;
-/// Limits on open connections that may apply to one connection.
+pub const PACKET_LIMITS: usize = 8;
+/// The same, with the guarantee that each may have.
+pub const SCOPE_LIMITS: usize = 2 * PACKET_LIMITS;
+/// Terms of limits, of one policy, that are other than those for all.
+pub const MAX_OVERRIDES: u32 = 1 << 18;
+/// Limits on open connections that may apply to one connection, of each of which it holds a place.
 pub const CONNECTION_LIMITS: usize = 4;
 /// Connections that may hold places at once.
 pub const MAX_CONNECTIONS: u32 = 1 << 20;
@@ -48,7 +52,7 @@ pub const NAME: usize = 48;
 pub const PORT_WORDS: u32 = 2 * 65_536 / PORTS_IN_WORD + 1;
 /// Port entries of 16 bits in one array element.
 pub const PORTS_IN_WORD: u32 = 4;
-/// "No service", "no tenant" and "no candidates".
+/// "No service", "no tenant", "no class" and "no candidates".
 pub const NONE: u16 = 0;
 
 /// The names of the maps, which are also the names of their pins.
@@ -89,6 +93,8 @@ pub mod maps {
     pub const PREFIXES_V4: &str = "PREFIXES_V4";
     /// `LpmTrie<[u8; 16], SourceEntry>`: IPv6 prefixes, network byte order.
     pub const PREFIXES_V6: &str = "PREFIXES_V6";
+    /// `Hash<u64, Terms>`: what single sources and tenants have of a limit, by [`super::override_key`].
+    pub const OVERRIDES: &str = "OVERRIDES";
     /// `PerCpuArray<Tally, REASON_TALLIES>`.
     pub const REASON_TALLIES: &str = "REASON_TALLIES";
     /// `PerCpuArray<LimitTally, MAX_LIMITS>`.
@@ -143,12 +149,13 @@ macro_rules! sized {
 
 sized! {
     Control: 40,
-    Policy: 136,
-    Service: 120,
+    Policy: 152,
+    Service: 136,
+    Terms: 24,
     Limit: 120,
     HealthClock: 256,
     Slot: 16,
-    SourceEntry: 16,
+    SourceEntry: 24,
     Tally: 16,
     LimitTally: 80,
     Losses: 40,

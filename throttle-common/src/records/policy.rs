@@ -72,7 +72,7 @@ pub struct Budget {
 }
 
 /// The limits that apply to a packet, in the order in which they are read and charged: first those on rates, then those
-/// on open connections.
+/// on open connections; of each the narrowest first, and guarantees before the limits that are as wide.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
@@ -144,14 +144,34 @@ pub struct Limit {
     pub per: u8,
     /// [`windows::shift`] of its window.
     pub window_shift: u8,
-    /// Zero.
-    pub padding: u8,
+    /// 1 where it is a guarantee, of the limit that is named before the colon of its name.
+    pub guarantee: u8,
     /// The health clock that it goes by, fixed when policy compiles: its service's, or the host's.
     pub clock: u16,
+    /// Its number: its place in the array.
+    pub number: u16,
+    /// 1 where [`super::maps::OVERRIDES`] has other terms of it for some.
+    pub overridden: u8,
     /// Zero.
-    pub rest: [u8; 6],
+    pub padding: [u8; 3],
     /// Its name; empty where the number is free.
     pub name: [u8; NAME],
+}
+
+/// What a limit allows: its own price and depth, or what an override has in their place.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// What its units cost.
+    pub price: Price,
+    /// How deep a bucket is; 0 where it allows nothing.
+    pub depth: Ticks,
+}
+
+/// Where the terms are that a class has of a limit, under a generation of policy.
+#[inline(always)]
+pub const fn override_key(generation: u32, limit: u16, class: u16) -> u64 {
+    (generation as u64) << 32 | (limit as u64) << 16 | class as u64
 }
 
 /// Whom a packet comes from, as limits tell it.
@@ -231,6 +251,18 @@ impl Limit {
     #[inline(always)]
     pub const fn is_concurrency(&self) -> bool {
         self.algorithm == Algorithm::Concurrency as u8
+    }
+
+    /// What it allows whoever no override is for.
+    #[inline(always)]
+    pub const fn terms(&self) -> Terms {
+        Terms { price: self.price, depth: self.depth }
+    }
+
+    /// Whether it refuses nothing, but says who is within a guarantee: see [`crate::guarantees`].
+    #[inline(always)]
+    pub const fn is_guarantee(&self) -> bool {
+        self.guarantee != 0
     }
 
     /// Whether its buckets have two words.

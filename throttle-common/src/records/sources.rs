@@ -33,6 +33,10 @@ pub struct SourceEntry {
     /// The number of its tenant under each generation of policy, [`super::NONE`] for none. The two differ only while one
     /// policy follows another.
     pub tenants: [u16; GENERATIONS as usize],
+    /// The number of its class, likewise: those of a class have the same overrides of the same limits.
+    pub classes: [u16; GENERATIONS as usize],
+    /// Zero.
+    pub padding: u32,
 }
 
 impl SourceEntry {
@@ -46,6 +50,12 @@ impl SourceEntry {
     #[inline(always)]
     pub const fn tenant(&self, generation: u32) -> u16 {
         self.tenants[(generation & 1) as usize]
+    }
+
+    /// Its class under a generation of policy.
+    #[inline(always)]
+    pub const fn class(&self, generation: u32) -> u16 {
+        self.classes[(generation & 1) as usize]
     }
 
     /// The source may take the way that is kept for the proven.

@@ -3,14 +3,19 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use throttle_common::{
     forwarded::Segment,
+    gcra::Ticks,
     handshakes::Asking,
     hash::Secret,
+    limits::Table as _,
     packet::{Family, Packet},
-    records::{CONNECTION_LIMITS, Connection, Ends, Hold, Home, Limit, NO_LIMIT, Whose},
+    records::{CONNECTION_LIMITS, Connection, Ends, Hold, Home, Limit, NO_LIMIT, NONE, Whose, override_key},
 };
 
 use super::{Step, give_back};
-use crate::tables::{CONNECTIONS, LOSSES};
+use crate::{
+    limits::Maps,
+    tables::{CONNECTIONS, LOSSES},
+};
 
 /// A connection on its way in. Plain words, because it lies in a map.
 #[repr(C)]
@@ -33,9 +38,14 @@ pub struct Entering {
     pub step: Step,
     /// Its tenant's number.
     pub tenant: u16,
+    /// Its class.
+    pub class: u16,
     /// Its addresses'.
     pub family: Family,
-    padding: [u8; 5],
+    /// Whether it goes on with what was written down.
+    pub resumed: bool,
+    /// Of one that is asked for, by which limits of its scope that is noted: a bit for each.
+    pub asked: u16,
     /// Of one that is counted by its packets, what this one says.
     pub segment: Segment,
 }
@@ -64,7 +74,7 @@ impl Entering {
             (*key, *place, *way, *limit) = (0, 0, 0, NO_LIMIT);
             index += 1;
         }
-        self.count = 0;
+        (self.count, self.resumed, self.asked) = (0, false, 0);
         self.family = packet.family;
         self.generation = generation;
         self.secret = secret;
@@ -76,6 +86,15 @@ impl Entering {
         limit.home(&Whose { source: self.ends.source, family: self.family, tenant: self.tenant }, self.secret)
     }
 
+    /// How many connections a limit allows those of its class, as the depth of a bucket.
+    #[inline(always)]
+    pub fn allowed(&self, limit: &Limit) -> Ticks {
+        if limit.overridden == 0 || self.class == NONE {
+            return limit.depth;
+        }
+        Maps.terms(override_key(self.generation, limit.number, self.class)).map_or(limit.depth, |terms| terms.depth)
+    }
+
     /// Where it is noted what has been asked of a limit under a key.
     #[inline(always)]
     pub fn asking(&self, limit: &Limit, key: u64) -> Asking {
@@ -85,7 +104,7 @@ impl Entering {
     /// Goes on with what was written down between the same ends.
     #[inline(always)]
     pub fn resume(&mut self, found: &Connection) {
-        self.connection = *found;
+        (self.connection, self.resumed) = (*found, true);
         let mut index = 0;
         while index < CONNECTION_LIMITS && self.connection.holds[index].is_some() {
             index += 1;

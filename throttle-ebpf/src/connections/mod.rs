@@ -25,13 +25,17 @@ use throttle_common::{
 pub use self::{
     entering::Entering,
     flow::{follow, note_answer, segment},
-    places::{NOTHING, WITHOUT_END, attempt, give_back, look, settle, take},
+    places::{GUARANTEED, NOTHING, WITHOUT_END, attempt, give_back, look, settle, take},
 };
 use crate::{
     limits::{ADMITTED, Pending, STOP, scope},
     services::is_forwarded,
     tables::{CONTROL, scratch},
 };
+
+/// Limits on open connections that may apply to one, and their guarantees: a connection that has a place of a guarantee
+/// takes none of the limits that stand behind it.
+pub const PLACES: usize = 2 * CONNECTION_LIMITS;
 
 /// What a packet means for the connections of its source.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,7 +72,7 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     }
     scratch.entering.arrive(packet, *now, *generation, control.secret);
     scratch.entering.length = question.length;
-    scratch.entering.tenant = question.tenant();
+    (scratch.entering.tenant, scratch.entering.class) = (question.tenant(), question.class());
     if packet.opens_connection() {
         if !forwarded && handshake::is_under_way(ctx) != 0 {
             return ADMITTED;
@@ -89,13 +93,16 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
         return ADMITTED;
     }
     let mut first = ADMITTED;
-    for index in 0..CONNECTION_LIMITS {
+    for index in 0..PLACES {
         let Some(number) = concurrent(scope, index) else { break };
         let answer = if matches!(scratch.entering.step, Step::Asks) {
-            places::weigh_asking(number)
+            places::weigh_asking(index as u32, number)
         } else {
             places::ask_for_place(number)
         };
+        if answer == GUARANTEED {
+            break;
+        }
         if answer & STOP != 0 {
             leave();
             return answer | number << 16;
@@ -119,9 +126,11 @@ pub extern "C" fn conclude(service: u32, passes: u32) -> u32 {
     if passes == 0 {
         leave();
     } else if matches!(scratch.entering.step, Step::Asks) {
-        for index in 0..CONNECTION_LIMITS {
+        for index in 0..PLACES {
             let Some(number) = concurrent(scope, index) else { break };
-            places::note_asking(number);
+            if scratch.entering.asked >> index & 1 != 0 {
+                places::note_asking(number);
+            }
         }
     } else if matches!(scratch.entering.step, Step::Continues) {
         flow::go_on();

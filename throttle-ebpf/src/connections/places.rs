@@ -29,12 +29,24 @@ const TAKEN: u32 = 5;
 const KIND: u32 = 7;
 const WAY: u32 = 3;
 
-/// Asks one limit whether the SYN in the scratch space may ask for a connection.
+/// There is a place of a guarantee: the limits behind that are not asked.
+pub const GUARANTEED: u32 = 128;
+
+/// Asks one limit, at an index of the scope, whether the SYN in the scratch space may ask for a connection.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn weigh_asking(number: u32) -> u32 {
+pub extern "C" fn weigh_asking(index: u32, number: u32) -> u32 {
     let Some((entering, limit)) = asked(number) else { return ADMITTED };
-    weigh(entering, limit).map_or(ADMITTED, |reason| refuse(entering, limit, number, reason))
+    let refusal = weigh(entering, limit);
+    if limit.is_guarantee() {
+        if refusal.is_some() || entering.home(limit).is_none() {
+            return ADMITTED;
+        }
+        entering.asked |= 1 << (index & 15);
+        return GUARANTEED;
+    }
+    entering.asked |= 1 << (index & 15);
+    refusal.map_or(ADMITTED, |reason| refuse(entering, limit, number, reason))
 }
 
 /// Asks one limit for a place for the connection in the scratch space, whose handshake is complete.
@@ -62,13 +74,16 @@ pub fn attempt(mut take: impl FnMut() -> u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn look_for_place(number: u32) -> u32 {
-    asked(number).map_or(NOTHING, |(entering, limit)| look(entering, limit, limit.depth))
+    asked(number).map_or(NOTHING, |(entering, limit)| look(entering, limit, entering.allowed(limit)))
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn take_place(number: u32, looked: u32) -> u32 {
-    asked(number).map_or(NOTHING, |(entering, limit)| take(entering, limit, number, limit.depth, looked))
+    asked(number).map_or(NOTHING, |(entering, limit)| {
+        let depth = entering.allowed(limit);
+        take(entering, limit, number, depth, looked)
+    })
 }
 
 /// Says what came of it, and counts that.
@@ -76,14 +91,18 @@ extern "C" fn take_place(number: u32, looked: u32) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn settle_place(number: u32, taken: u32) -> u32 {
     let Some((entering, limit)) = asked(number) else { return ADMITTED };
-    if let Some(reason) = settle(entering, limit, number, limit.depth, taken) {
+    if limit.is_guarantee() && taken != TAKEN {
+        return ADMITTED;
+    }
+    let depth = entering.allowed(limit);
+    if let Some(reason) = settle(entering, limit, number, depth, taken) {
         return refuse(entering, limit, number, reason);
     }
     if let Some(tally) = LIMIT_TALLIES.get_ptr_mut(number) {
         // SAFETY: this CPU's own element, and nothing interrupts this program.
         count(unsafe { &mut (*tally).admitted }, entering.length);
     }
-    ADMITTED
+    if limit.is_guarantee() { GUARANTEED } else { ADMITTED }
 }
 
 /// The connection in the scratch space, and a limit.
@@ -117,7 +136,7 @@ fn weigh(entering: &Entering, limit: &Limit) -> Option<Reason> {
     // SAFETY: an element of the map.
     let cell = unsafe { atomic::load(cell) };
     let open = open(&Maps.set(set)?, key);
-    let begun = asking.begin(cell, entering.connection.since, open, limit.depth / PLACE);
+    let begun = asking.begin(cell, entering.connection.since, open, entering.allowed(limit) / PLACE);
     if begun.is_none() { Some(Reason::ConnectionLimit) } else { None }
 }
 

@@ -4,14 +4,14 @@ use throttle_common::{
     gcra::{self, Ticks},
     limits::{self, Charge, Question, Table, overflow},
     proven::Claim,
-    records::{Limit, Slot},
+    records::{Limit, Slot, Terms},
     table::{Check, Commit, Look, Set, TRIES, WAYS, commit},
     words::Reason,
 };
 
 use crate::{
     atomic,
-    tables::{AGGREGATES, BUCKETS, PROVEN},
+    tables::{AGGREGATES, BUCKETS, OVERRIDES, PROVEN},
 };
 
 /// Makes the charge that was noted. What changed since is looked at again; a refusal leaves nothing charged.
@@ -23,7 +23,7 @@ pub fn settle<const PACE: u8>(limit: &Limit, question: &Question, charge: &mut C
             charge.aim(Charge::HELD, way, 0);
             None
         }
-        lost @ (Commit::Exceeded | Commit::Contended) => give_up(limit, lost, charge),
+        lost @ (Commit::Exceeded | Commit::Contended) => give_up(limit, question, lost, charge),
         Commit::Full => settle_shared::<PACE>(limit, question, charge),
     }
 }
@@ -36,7 +36,7 @@ pub fn settle_sliding(limit: &Limit, question: &Question, charge: &mut Charge) -
     let settled = commit(&question.turns(charge, limit, &Maps)?, &request, seen);
     match settled {
         Commit::Charged(way) => charge.aim(Charge::HELD, way, 0),
-        Commit::Contended => return give_up(limit, settled, charge).map(|_| Commit::Exceeded),
+        Commit::Contended => return give_up(limit, question, settled, charge).map(|_| Commit::Exceeded),
         Commit::Exceeded | Commit::Full => {}
     }
     Some(settled)
@@ -45,12 +45,12 @@ pub fn settle_sliding(limit: &Limit, question: &Question, charge: &mut Charge) -
 /// What becomes of a packet whose bucket others emptied, or kept changing. Among many who share one somebody is always
 /// first, and whoever lost every race would lose the next: it is let through. Of one source the contention is its own.
 #[inline(always)]
-fn give_up(limit: &Limit, settled: Commit, charge: &mut Charge) -> Option<Reason> {
+fn give_up(limit: &Limit, question: &Question, settled: Commit, charge: &mut Charge) -> Option<Reason> {
     if matches!(settled, Commit::Contended) && limit.is_shared() {
         charge.aim(Charge::UNCHARGED, 0, 0);
         return None;
     }
-    Some(limit.refusal())
+    limits::exceeded(limit, question, charge)
 }
 
 /// What was seen of the source's set; `None` where the charge is no slot's.
@@ -132,6 +132,12 @@ impl Table for Maps {
         let cell = AGGREGATES.get_ptr_mut(place)?;
         // SAFETY: an element of the map.
         Some(unsafe { atomic::load(cell) })
+    }
+
+    #[inline(always)]
+    fn terms(&self, key: u64) -> Option<Terms> {
+        // SAFETY: an entry is written before any packet asks for it, and changed or removed only when none does any more.
+        unsafe { OVERRIDES.get(&key) }.copied()
     }
 
     #[inline(always)]

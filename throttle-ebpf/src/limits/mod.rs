@@ -8,7 +8,8 @@ mod bucket;
 
 use aya_ebpf::programs::XdpContext;
 use throttle_common::{
-    limits::{Charge, FLOWING, Question, SLIDING, STEPPING, outcome, overflow, seek, weigh_at},
+    guarantees::Guaranteed,
+    limits::{self, Charge, FLOWING, Question, SLIDING, STEPPING, outcome, overflow, seek, weigh_at},
     packet::Packet,
     records::{Limit, LimitTally, MAX_LIMITS, MAX_SERVICES, NONE, SCOPE_LIMITS, Scope, SourceEntry, Tally},
     table::{Check, Commit},
@@ -37,9 +38,7 @@ pub fn judge(
 ) -> Verdict {
     let mut verdict = Verdict::pass(Reason::Admitted);
     if scope.count + scope.concurrent > 0 {
-        let known = entry.is_some_and(SourceEntry::knows);
-        let tenant = entry.map_or(NONE, |entry| entry.tenant(in_force.generation));
-        let question = Question::about(packet, length, known, tenant, in_force.control.secret);
+        let question = Question::about(packet, length, entry, in_force.generation, in_force.control.secret);
         if scope.count == 1 && scope.concurrent | scope.windows == 0 {
             one(in_force, scope.limits[0], &question, clock, &mut verdict);
         } else if let Some(Scratch { pending, .. }) = scratch() {
@@ -225,7 +224,8 @@ fn exceeded(index: u32, number: u32) -> u32 {
     };
     let Some(limit) = find(*generation, number) else { return ADMITTED };
     let charge = &mut charges[index as usize % SCOPE_LIMITS];
-    answer(Some(limit.refusal()), limit, *generation, number, charge, question)
+    let refusal = limits::exceeded(limit, question, charge);
+    answer(refusal, limit, *generation, number, charge, question)
 }
 
 /// Charges one limit of several, which was weighed. A global function like [`ask`], and not the same one: together they
@@ -236,6 +236,10 @@ extern "C" fn charge(index: u32, number: u32) -> u32 {
     let Some(Scratch { pending: Pending { question, generation, charges, .. }, .. }) = scratch() else {
         return ADMITTED;
     };
+    if index == 0 {
+        // What it is within a guarantee of, the charges say anew: others may have been faster.
+        question.guaranteed = Guaranteed::NOT;
+    }
     let charge = &mut charges[index as usize % SCOPE_LIMITS];
     let Some(limit) = find(*generation, number) else { return ADMITTED };
     if limit.is_sliding() {
@@ -278,7 +282,7 @@ extern "C" fn share_sliding(step: u32, number: u32) -> u32 {
     answer(refusal, limit, *generation, number, charge, question)
 }
 
-/// Counts a refusal, and says it in a number.
+/// Counts a refusal, and says it in a number. What a guarantee says is noted: it refuses nothing.
 #[inline(always)]
 fn answer(
     refusal: Option<Reason>,
@@ -286,8 +290,16 @@ fn answer(
     generation: u32,
     number: u32,
     charge: &mut Charge,
-    question: &Question,
+    question: &mut Question,
 ) -> u32 {
+    if limit.is_guarantee() {
+        if refusal.is_some() {
+            charge.clear();
+        } else if charge.asked() {
+            question.guaranteed.note(limit);
+        }
+        return ADMITTED;
+    }
     let Some(reason) = refusal else { return ADMITTED };
     let outcome = refuse(generation, limit, number, charge, question);
     charge.clear();

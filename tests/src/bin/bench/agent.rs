@@ -6,6 +6,7 @@
 
 use super::{
     median,
+    report::{Effort, Section},
     sockets::{held, listen},
 };
 use anyhow::{Context, Result, ensure};
@@ -42,22 +43,23 @@ const SETTLED: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 7;
 
 /// Measures, and gives the table.
-pub(super) fn measure() -> Result<String> {
+pub(super) fn measure(effort: Effort) -> Result<Section> {
+    let (span, long_span) = (effort.span(SPAN), effort.span(LONG_SPAN));
     let wire = Wire::new()?;
     let site = Site::on(&wire.far)?;
     let agent = site.start(&["--interface", FAR])?;
     let process = [agent.process()];
     site.apply(LIMIT)?;
-    let idle = share(&process, SPAN)?;
+    let idle = share(&process, span)?;
     let busy = speak(&wire, &site)?;
-    let alone = share(&process, SPAN)?;
-    let top = under_top(&site, agent.process())?;
+    let alone = share(&process, span)?;
+    let top = under_top(&site, agent.process(), span)?;
 
     let listener = listen(&wire.far)?;
     let port = listener.local_addr()?.port();
     site.apply(&counting(port))?;
     let held = held(&wire, &listener, CONNECTIONS)?;
-    let counting = share(&process, LONG_SPAN)?;
+    let counting = share(&process, long_span)?;
     let counted = site.limit("open")?.open.context("the limit counts nothing")?;
     ensure!(counted == u64::from(CONNECTIONS), "{counted} of {CONNECTIONS} connections are counted");
     agent.stop()?;
@@ -66,8 +68,8 @@ pub(super) fn measure() -> Result<String> {
 
     let mut text = format!(
         "The agent's part of one CPU over {} s, the last row's over {} s.\n\n| what it does | of one CPU |\n|---|---:|\n",
-        SPAN.as_secs(),
-        LONG_SPAN.as_secs()
+        span.as_secs(),
+        long_span.as_secs()
     );
     for (what, share) in [
         ("idle, no source in debt".to_owned(), idle),
@@ -90,7 +92,7 @@ pub(super) fn measure() -> Result<String> {
         used * 1e3,
         used / (elapsed + (20.0 * used).max(1.0)) * 100.0
     )?;
-    Ok(text)
+    Ok(text.into())
 }
 
 /// A limit on the open connections to a port that none of them reaches.
@@ -120,10 +122,10 @@ fn speak(wire: &Wire, site: &Site<'_>) -> Result<u64> {
 }
 
 /// What agent and client take while a client looks every second, as it does unless it is told otherwise.
-fn under_top(site: &Site<'_>, agent: u32) -> Result<f64> {
+fn under_top(site: &Site<'_>, agent: u32, span: Duration) -> Result<f64> {
     let mut top = site.command(["top", "--batch"])?;
     let mut top = top.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("start throttle top")?;
-    let share = share(&[agent, top.id()], SPAN);
+    let share = share(&[agent, top.id()], span);
     ensure!(top.try_wait()?.is_none(), "throttle top has ended");
     top.kill()?;
     top.wait()?;

@@ -9,6 +9,7 @@
 
 use super::{
     median,
+    report::{Effort, Section},
     sockets::{add_sources, allow_files, connect, listen, reset, source},
 };
 use anyhow::{Context, Result};
@@ -64,11 +65,12 @@ const RIVALS: [(Rival, &str); 4] = [
 ];
 
 /// Measures, and gives the table.
-pub(super) fn measure() -> Result<String> {
+pub(super) fn measure(effort: Effort) -> Result<Section> {
     let mut hosts = RIVALS.map(|(rival, _)| Host::new(rival));
     let mut cells = [const { [const { Vec::new() }; 2] }; RIVALS.len()];
-    for round in 1..=ROUNDS {
-        eprintln!("round {round} of {ROUNDS}");
+    let rounds = effort.rounds(ROUNDS);
+    for round in 1..=rounds {
+        eprintln!("round {round} of {rounds}");
         for (host, [connections, syns]) in hosts.iter_mut().zip(&mut cells) {
             let Ok(host) = host else { continue };
             connections.push(host.connections()?);
@@ -76,7 +78,7 @@ pub(super) fn measure() -> Result<String> {
         }
     }
     let mut text = format!(
-        "A limit of {CONCURRENT} open connections of a source, on a veth, median of {ROUNDS} interleaved rounds. A \
+        "A limit of {CONCURRENT} open connections of a source, on a veth, median of {rounds} interleaved rounds. A \
          connection: connect, accept and reset of one, where {SOURCES} sources hold {HELD} each, all of it on one CPU. A \
          SYN: refused to a source that holds {CONCURRENT}, with the generator that sends it on the same CPU.\n\n\
          | who limits | a connection, us | SYNs a second | a SYN, ns |\n|---|---:|---:|---:|\n"
@@ -90,7 +92,7 @@ pub(super) fn measure() -> Result<String> {
         let (connection, syn) = (median(connections), median(syns));
         writeln!(text, "| {name} | {:.1} | {:.2} million | {syn:.0} |", connection / 1e3, 1e3 / syn)?;
     }
-    Ok(text)
+    Ok(text.into())
 }
 
 /// A host that one of them guards, with a server on it.
@@ -177,7 +179,7 @@ impl Host {
 }
 
 /// Puts a program of one line on the far end.
-fn bare(far: &Namespace, program: &str) -> Result<Ebpf> {
+pub(super) fn bare(far: &Namespace, program: &str) -> Result<Ebpf> {
     let mut object = kernel::load(64)?;
     let loaded = kernel::xdp(&mut object, program)?;
     far.enter(|| loaded.attach(FAR, XdpMode::Driver))?.with_context(|| format!("attach {program}"))?;
@@ -212,11 +214,16 @@ fn nftables(far: &Namespace, port: u16) -> Result<()> {
             }}
         }}"
     );
+    nft(far, &rules)
+}
+
+/// Has nftables take rules.
+pub(super) fn nft(far: &Namespace, rules: &str) -> Result<()> {
     let mut nft = far.command("nft");
     let mut nft = nft.args(["-f", "-"]).stdin(Stdio::piped()).spawn().context("run nft; is nftables installed?")?;
     nft.stdin.take().context("nft has an input")?.write_all(rules.as_bytes())?;
     let status = nft.wait()?;
-    anyhow::ensure!(status.success(), "nft ended with {status}: does this kernel have nft_connlimit?");
+    anyhow::ensure!(status.success(), "nft ended with {status}: does this kernel have what the rules need?");
     Ok(())
 }
 

@@ -5,7 +5,10 @@
 //! acknowledgement, which takes the source's only place, then the same again as a packet of the connection, then another
 //! SYN, for which there is no place left.
 
-use super::median;
+use super::{
+    median,
+    report::{Effort, Section},
+};
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf,
@@ -42,7 +45,7 @@ const PACKETS: [(&str, u8, u32, u32); 5] = [
 ];
 
 /// Measures, and gives the table.
-pub(super) fn measure() -> Result<String> {
+pub(super) fn measure(effort: Effort) -> Result<Section> {
     let mut server = Server::new()?;
     server.ask()?;
     let service =
@@ -53,8 +56,9 @@ pub(super) fn measure() -> Result<String> {
     let without = Program::live(&service)?;
     let mut with = Program::live(&limited)?;
     let mut cells = [const { [const { Vec::new() }; 2] }; PACKETS.len()];
-    for round in 1..=ROUNDS {
-        eprintln!("round {round} of {ROUNDS}");
+    let rounds = effort.rounds(ROUNDS);
+    for round in 1..=rounds {
+        eprintln!("round {round} of {rounds}");
         for ((name, flags, sources, wanted), [plain, counted]) in PACKETS.into_iter().zip(&mut cells) {
             plain.push(server.measure(&without, flags, sources, action::PASS)?);
             counted.push(server.measure(&with, flags, sources, wanted).context(name)?);
@@ -71,14 +75,14 @@ pub(super) fn measure() -> Result<String> {
         with.apply(&limited)?;
     }
     let mut text = format!(
-        "Nanoseconds a packet of a service with a limit on open connections, `BPF_PROG_TEST_RUN`, median of {ROUNDS} \
+        "Nanoseconds a packet of a service with a limit on open connections, `BPF_PROG_TEST_RUN`, median of {rounds} \
          interleaved rounds of {SOURCES} packets, each of another source unless it says otherwise, with a request of each at a real server; a tail \
          call is in every row.\n\n| packet | without the limit | with it |\n|---|---:|---:|\n"
     );
     for ((name, ..), [plain, counted]) in PACKETS.iter().zip(cells) {
         writeln!(text, "| {name} | {} | {} |", median(plain), median(counted))?;
     }
-    Ok(text)
+    Ok(text.into())
 }
 
 /// A server that many sources have asked for a connection.

@@ -1,31 +1,60 @@
 //! What throttle costs, each figure beside a baseline of the same run.
 //!
-//! [`packets`]: nanoseconds a packet, by path and number of sources. [`handshakes`]: the same for the packets that a limit
+//! [`paths`]: nanoseconds a packet under the full policy, by path and number of sources. [`packets`]: the same under few
+//! limits. [`handshakes`]: the same for the packets that a limit
 //! on open connections looks at. [`beside`]: real connections and real SYNs on a veth, with throttle, nftables and
 //! iptables. [`agent`]: what the agent takes of a CPU with 10^6 sources, under `throttle top`, and with 100 000
-//! connections to count.
+//! connections to count. [`changes`]: from a command to its effect on the next packet.
+//! [`refusals`]: refused packets on a veth, with throttle, nftables and iptables. [`scaling`]: one CPU and two. [`state`]:
+//! memory, and 10^7 sources. [`curves`]: what each algorithm admits of the same bursts. [`web`]: nginx behind
+//! all this.
 
 mod agent;
 mod beside;
+mod calls;
+mod changes;
+mod chart;
+mod curves;
 mod handshakes;
+mod lanes;
 mod packets;
+mod paths;
+mod policies;
+mod refusals;
+mod report;
+mod scaling;
 mod sockets;
+mod state;
+mod web;
 
 use anyhow::{Context, Result, bail, ensure};
-use std::{ffi::OsString, fmt::Write as _, fs, path::PathBuf};
+use report::{Effort, Section};
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
 use throttle_tests::machine;
 
-const USAGE: &str = "usage: bench [--markdown FILE] [PART]...: measures what throttle costs, and writes it to FILE too; \
-                     parts are packets, handshakes, beside and agent, without any all of them";
+const USAGE: &str = "usage: bench [--short] [--into DIR] [PART]...: measures what throttle costs, and writes a page with \
+                     charts of each part into docs/benchmarks or DIR; without a PART all of them. --short only sees that \
+                     everything runs, and writes nothing unless it is told where";
 
 /// Measures something, and gives what is to be said of it.
-type Measure = fn() -> Result<String>;
+type Measure = fn(Effort) -> Result<Section>;
 
 /// What is measured, in this order.
-const PARTS: [(&str, Measure); 4] = [
+const PARTS: [(&str, Measure); 11] = [
+    ("paths", paths::measure),
     ("packets", packets::measure),
+    ("refusals", refusals::measure),
+    ("scaling", scaling::measure),
+    ("web", web::measure),
+    ("state", state::measure),
+    ("curves", curves::measure),
     ("handshakes", handshakes::measure),
     ("beside", beside::measure),
+    ("changes", changes::measure),
     ("agent", agent::measure),
 ];
 
@@ -36,45 +65,57 @@ fn main() -> Result<()> {
     {
         return sockets::hold(rest);
     }
-    let (markdown, wanted) = parse(arguments)?;
+    let Told { effort, into, wanted } = parse(arguments)?;
     ensure!(machine::is_root(), "the benchmark loads kernel programs: run it as root");
     // Who measures beside it would be held up by the CPU that it takes, and would disturb it.
     let _machine = machine::alone()?;
-    let mut report = format!(
-        "Linux {}, {}, {} CPUs.\n",
+    let here = format!(
+        "Linux {}, {}, {} CPUs.",
         fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
         processor()?,
         machine::cpus()
     );
+    println!("{here}");
     for (name, measure) in PARTS.into_iter().filter(|(name, _)| wanted.is_empty() || wanted.contains(name)) {
         eprintln!("{name}");
-        writeln!(report)?;
-        report += &measure().with_context(|| format!("measure {name}"))?;
-    }
-    println!("{report}");
-    if let Some(file) = markdown {
-        fs::write(&file, &report).with_context(|| format!("write {}", file.display()))?;
+        let section = measure(effort).with_context(|| format!("measure {name}"))?;
+        println!("\n{}", section.text);
+        if let Some(directory) = &into {
+            section.write(directory, name, &here)?;
+        }
     }
     Ok(())
 }
 
-/// The file of `--markdown FILE`, and the parts that are named.
-fn parse(arguments: Vec<OsString>) -> Result<(Option<PathBuf>, Vec<&'static str>)> {
-    let (mut markdown, mut wanted) = (None, Vec::new());
+/// What the benchmark is told.
+struct Told {
+    effort: Effort,
+    /// Where pages and charts go.
+    into: Option<PathBuf>,
+    /// The parts that are named.
+    wanted: Vec<&'static str>,
+}
+
+fn parse(arguments: Vec<OsString>) -> Result<Told> {
+    let (mut short, mut into, mut wanted) = (false, None, Vec::new());
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         if argument == "--help" {
-            println!("{USAGE}");
+            let parts = PARTS.map(|(part, _)| part).join(", ");
+            println!("{USAGE}.\nParts: {parts}.");
             std::process::exit(0)
-        } else if argument == "--markdown" {
-            markdown = Some(arguments.next().context(USAGE)?.into());
+        } else if argument == "--short" {
+            short = true;
+        } else if argument == "--into" {
+            into = Some(arguments.next().context(USAGE)?.into());
         } else if let Some((part, _)) = PARTS.iter().find(|(part, _)| argument == *part) {
             wanted.push(*part);
         } else {
             bail!(USAGE);
         }
     }
-    Ok((markdown, wanted))
+    let pages = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks");
+    Ok(Told { effort: Effort { short }, into: into.or_else(|| (!short).then(pages)), wanted })
 }
 
 /// The median of the rounds.

@@ -76,6 +76,13 @@ pub struct LimitView {
     /// connections that are open.
     #[serde(default = "real_time")]
     pub speed: f64,
+    /// Of a shared limit on open connections, how many places are kept for guarantees, its own and narrower ones; those that
+    /// hold them are not among `open`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<u64>,
+    /// What it guarantees, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guarantee: Option<GuaranteeView>,
     /// Its place in the kernel's maps, stable by name.
     pub number: u16,
     /// What it did since it exists.
@@ -86,6 +93,18 @@ pub struct LimitView {
 
 const fn real_time() -> f64 {
     1.0
+}
+
+/// What a limit guarantees, and what came of that.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GuaranteeView {
+    /// What may be used of it at once, in packets, connections or bytes; 0 where only overrides guarantee something.
+    pub burst: u64,
+    /// How many of its places are taken, where it is of open connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<u64>,
+    /// What was admitted within it: the limit's own tallies have that too, but for open connections.
+    pub tallies: Tallies,
 }
 
 /// Packets and bytes.

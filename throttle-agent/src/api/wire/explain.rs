@@ -161,6 +161,19 @@ pub struct WindowWalk {
     pub used_before: Option<u64>,
 }
 
+/// What a limit guarantees to whom a packet is from or for, and what is left of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GuaranteeWalk {
+    /// Units each second; absent where it is of open connections.
+    pub rate_per_second: Option<f64>,
+    /// Units at once.
+    pub burst: u64,
+    /// Units that it has room for now.
+    pub room: u64,
+    /// Whether the packet is within it: then neither this limit refuses it, nor one of its unit that is wider.
+    pub within: bool,
+}
+
 /// What one limit says of a packet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LimitWalk {
@@ -185,8 +198,15 @@ pub struct LimitWalk {
     /// Connections of this source that are open, where it counts those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<u64>,
-    /// Units that it admits at once.
+    /// Units that it admits at once; of open connections, those that no guarantee reserves.
     pub burst: u64,
+    /// What it guarantees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guarantee: Option<GuaranteeWalk>,
+    /// Whom the override is for that the rate and the burst are from, where they are an override's: `tenant gold`, or a
+    /// prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overridden_for: Option<String>,
     /// Whether it refuses, or only observes.
     pub mode: Mode,
     /// Whom it counts as this source.

@@ -18,11 +18,13 @@ mod status;
 mod top;
 
 pub use entries::{
-    Block, Blocks, BlocksRequest, LimitRequest, LimitView, Limits, ModeRequest, NewBlock, Prefixes, PrefixesDelete,
-    PrefixesRequest, ServiceRequest, Services, Tallies, Tally, TenantRequest, Tenants, Write, Written,
+    Block, Blocks, BlocksRequest, GuaranteeView, LimitRequest, LimitView, Limits, ModeRequest, NewBlock, Prefixes,
+    PrefixesDelete, PrefixesRequest, ServiceRequest, Services, Tallies, Tally, TenantRequest, Tenants, Write, Written,
 };
 pub use events::{Event, EventFilter, Gap, StreamItem};
-pub use explain::{AskedPacket, BlockedBy, ExplainQuery, Explanation, LimitWalk, Standing, TenantOf, Walk, WindowWalk};
+pub use explain::{
+    AskedPacket, BlockedBy, ExplainQuery, Explanation, GuaranteeWalk, LimitWalk, Standing, TenantOf, Walk, WindowWalk,
+};
 pub use policy::{
     ApplyRequest, CheckReport, CheckRequest, DiffReport, History, LimitForecast, Pending, PolicyQuery, PolicyView,
     RevisionView, RollbackRequest,

@@ -1,12 +1,14 @@
 //! A copy of all that one packet meets, and the decisions on it at any instant.
 
+use std::collections::BTreeMap;
+
 use throttle_common::{
     connections::{self, PLACE},
     gcra::{self, Ticks},
     handshakes::MOMENT_BITS,
     limits::{Charge, Clock, Question, Table, outcome, weigh},
     proven::{Claim, Line},
-    records::{Limit, Policy, Slot, SourceEntry},
+    records::{Limit, Policy, Slot, SourceEntry, Terms},
     speed::Timeline,
     table::{Look, WAYS, is_lock},
     words::{Outcome, Overflow, Reason},
@@ -32,6 +34,8 @@ pub(super) struct Copy {
     pub(super) sets: Vec<(u32, [Slot; WAYS])>,
     /// The aggregates' buckets, by place.
     pub(super) aggregates: Vec<(u32, Ticks)>,
+    /// What overrides say of these limits, by `override_key`.
+    pub(super) terms: BTreeMap<u64, Terms>,
     /// The line that would remember the source's handshake.
     pub(super) handshakes: Line,
     /// The bucket of the host's answers.
@@ -85,6 +89,10 @@ impl Table for Copy {
         self.aggregates.iter().find(|(at, _)| *at == place).map(|(_, bucket)| *bucket)
     }
 
+    fn terms(&self, key: u64) -> Option<Terms> {
+        self.terms.get(&key).copied()
+    }
+
     fn remembers<C: Clock>(&self, claim: Claim, clock: &mut C) -> bool {
         claim.holds(&self.handshakes, clock.nanos())
     }
@@ -105,7 +113,14 @@ impl Copy {
         // of those names the verdict.
         let mut verdict = told(Reason::Admitted, Outcome::Pass);
         for (index, (number, limit)) in self.concurrent.iter().enumerate() {
-            let Some(reason) = self.weigh_connection(index, at) else { continue };
+            let refusal = self.weigh_connection(index, at);
+            if limit.is_guarantee() {
+                if refusal.is_none() && self.asks(limit) {
+                    break;
+                }
+                continue;
+            }
+            let Some(reason) = refusal else { continue };
             let outcome = self.answered(outcome(limit, host_observes), at);
             let refusal = Foretold { reason, outcome, limit: Some(*number) };
             if outcome != Outcome::Observe {
@@ -115,8 +130,8 @@ impl Copy {
                 verdict = refusal;
             }
         }
-        for (number, limit) in &self.limits {
-            let Some(reason) = self.weigh(limit, at).0 else { continue };
+        for (index, (number, limit)) in self.limits.iter().enumerate().filter(|(_, (_, it))| !it.is_guarantee()) {
+            let Some(reason) = self.weigh(index, at).0 else { continue };
             let refusal =
                 Foretold { reason, outcome: self.answered(outcome(limit, host_observes), at), limit: Some(*number) };
             if limit.observe == 0 {
@@ -133,63 +148,72 @@ impl Copy {
     pub(super) fn passes_at(&self, now: u64) -> Option<u64> {
         let mut turns = vec![self.entry.blocked_until];
         turns.extend(moments(now));
-        self.limits.iter().for_each(|(_, limit)| turns.extend(self.turns(limit, now)));
+        (0..self.limits.len()).for_each(|index| turns.extend(self.turns(index, now)));
         first(now, turns, |at| matches!(self.judge(at).outcome, Outcome::Pass | Outcome::Observe))
     }
 
     /// What each limit says at `now`, whatever the others do.
     pub(super) fn walk(&self, now: u64) -> Vec<Weighed> {
-        let one = |(number, record): &(u16, Limit)| {
-            let (refusal, charge) = self.weigh(record, now);
-            let (bucket, words) = match self.own(&charge, record) {
+        let one = |(index, (number, limit)): (usize, &(u16, Limit))| {
+            let (refusal, charge) = self.weigh(index, now);
+            let (bucket, words) = match self.own(&charge, limit) {
                 Some(words) => (Bucket::Own, words),
-                None if charge.overflowed() => match self.shared(record) {
+                None if charge.overflowed() => match self.shared(limit) {
                     Some(words) => (Bucket::Shared, words),
                     None => (Bucket::Absent, [0; 2]),
                 },
                 None => (Bucket::New, [0; 2]),
             };
-            let (debt, window) = self.owed(record, words, now);
+            let (debt, window) = self.owed(limit, words, now);
+            let (record, overridden) = self.there(limit);
             Weighed {
                 number: *number,
-                record: *record,
+                record,
+                overridden,
                 asked: charge.asked() || refusal.is_some(),
                 refusal,
                 bucket,
                 debt,
-                full_at: full_at(record, self.clock(record), debt, now),
+                full_at: full_at(&record, self.clock(&record), debt, now),
                 window,
                 cost: charge.cost,
-                passes_at: first(now, self.turns(record, now), |at| self.weigh(record, at).0.is_none()),
+                passes_at: first(now, self.turns_until(index, now), |at| self.weigh(index, at).0.is_none()),
             }
         };
         let connections = (0..self.concurrent.len()).map(|index| self.walk_connection(index, now));
-        connections.chain(self.limits.iter().map(one)).collect()
+        connections.chain(self.limits.iter().enumerate().map(one)).collect()
     }
 
     /// What a limit on open connections says to a SYN: see `throttle_common::handshakes`. Another packet is not asked
     /// about; the one that completes a handshake takes a place.
     fn weigh_connection(&self, index: usize, at: u64) -> Option<Reason> {
         let (_, limit) = &self.concurrent[index];
-        if !self.question.opens_connection() {
+        if !self.asks(limit) {
             return None;
         }
         let home = self.question.home(limit)?;
         let open = connections::open(&self.set(home.set)?, home.key);
-        let begun = self.question.asking(limit, home).begin(self.asked[index], at, open, limit.depth / PLACE);
+        let depth = self.there(limit).0.depth;
+        let begun = self.question.asking(limit, home).begin(self.asked[index], at, open, depth / PLACE);
         if begun.is_none() { Some(Reason::ConnectionLimit) } else { None }
     }
 
     fn walk_connection(&self, index: usize, now: u64) -> Weighed {
-        let (number, record) = self.concurrent[index];
+        let (number, limit) = self.concurrent[index];
+        let (record, overridden) = self.there(&limit);
+        // Who has a place of a guarantee needs none of the limits behind it.
+        let spared = self.concurrent[..index].iter().enumerate().any(|(before, (_, it))| {
+            it.is_guarantee() && self.asks(it) && self.weigh_connection(before, now).is_none()
+        });
         let home = self.question.home(&record);
         let set = home.and_then(|home| Some((self.set(home.set)?, home.key)));
         let open = set.map_or(0, |(set, key)| connections::open(&set, key));
         Weighed {
             number,
             record,
-            asked: self.question.opens_connection() && home.is_some(),
-            refusal: self.weigh_connection(index, now),
+            overridden,
+            asked: self.asks(&limit) && !spared,
+            refusal: self.weigh_connection(index, now).filter(|_| !spared),
             bucket: if open > 0 { Bucket::Own } else { Bucket::New },
             debt: open * PLACE,
             full_at: now,
@@ -199,9 +223,32 @@ impl Copy {
         }
     }
 
-    fn weigh(&self, limit: &Limit, at: u64) -> (Option<Reason>, Charge) {
-        let mut charge = Charge::NOTHING;
-        (weigh(limit, &self.question, self, &mut At { nanos: at, clocks: &self.clocks }, &mut charge), charge)
+    /// Whether a limit on open connections has a say in the packet.
+    fn asks(&self, limit: &Limit) -> bool {
+        self.question.opens_connection() && self.question.home(limit).is_some()
+    }
+
+    /// The limit as it is for the source, and whether that is an override's doing.
+    fn there(&self, limit: &Limit) -> (Limit, bool) {
+        match self.question.overridden(limit, self) {
+            Some(Terms { price, depth }) => (Limit { price, depth, ..*limit }, true),
+            None => (*limit, false),
+        }
+    }
+
+    /// What the limit at an index says, after what the guarantees before it have said.
+    fn weigh(&self, index: usize, at: u64) -> (Option<Reason>, Charge) {
+        let mut question = self.question;
+        let weigh = |question: &Question, limit: &Limit| {
+            let mut charge = Charge::NOTHING;
+            (weigh(limit, question, self, &mut At { nanos: at, clocks: &self.clocks }, &mut charge), charge)
+        };
+        for (_, guarantee) in self.limits[..index].iter().filter(|(_, limit)| limit.is_guarantee()) {
+            if matches!(weigh(&question, guarantee), (None, charge) if charge.asked()) {
+                question.guaranteed.note(guarantee);
+            }
+        }
+        weigh(&question, &self.limits[index].1)
     }
 
     /// The words of the source's own bucket, as `throttle_common::table::check` finds it.
@@ -232,27 +279,33 @@ impl Copy {
 
     /// The instants at which a limit may change its mind: a bucket that matters to it has room for the packet, or is
     /// full and so free for another source.
-    fn turns(&self, limit: &Limit, now: u64) -> Vec<u64> {
+    fn turns(&self, index: usize, now: u64) -> Vec<u64> {
+        let limit = &self.limits[index].1;
         if limit.window != 0 {
-            return self.turns_of_windows(limit, now);
+            return self.turns_of_windows(index, now);
         }
-        let (_, charge) = self.weigh(limit, now);
+        let ((_, charge), depth) = (self.weigh(index, now), self.there(limit).0.depth);
         let (clock, reads) = (self.clock(limit), self.clock(limit).at(now));
         let after = |span: Ticks| clock.when(now, reads.wrapping_add(span));
         let buckets = self.question.home(limit).and_then(|home| self.set(home.set)).into_iter().flat_map(|set| set.0);
         let tats =
             buckets.map(|slot| slot.tat).chain(self.question.shared(limit).and_then(|place| self.aggregate(place)));
-        tats.flat_map(|tat| [gcra::debt(tat, reads), gcra::wait(tat, reads, charge.cost, limit.depth)])
-            .map(after)
-            .collect()
+        tats.flat_map(|tat| [gcra::debt(tat, reads), gcra::wait(tat, reads, charge.cost, depth)]).map(after).collect()
+    }
+
+    /// Likewise, those of the guarantees before it included.
+    fn turns_until(&self, index: usize, now: u64) -> Vec<u64> {
+        let guarantees = (0..index).filter(|&before| self.limits[before].1.is_guarantee());
+        guarantees.chain([index]).flat_map(|index| self.turns(index, now)).collect()
     }
 
     /// Likewise of one that counts in windows: the ends of this one and the next, and where they slide also the instant
     /// in each at which so little of the window before is left that there is room. Nobody sends meanwhile, and so what
     /// is counted only grows less.
-    fn turns_of_windows(&self, limit: &Limit, now: u64) -> Vec<u64> {
+    fn turns_of_windows(&self, index: usize, now: u64) -> Vec<u64> {
+        let limit = &self.limits[index].1;
         let ends = [ends_at(limit, self.clock(limit), now, 0), ends_at(limit, self.clock(limit), now, 1)];
-        let passes = |at: u64| self.weigh(limit, at).0.is_none();
+        let passes = |at: u64| self.weigh(index, at).0.is_none();
         let mut turns = ends.to_vec();
         for (begin, end) in [(now, ends[0]), (ends[0], ends[1])] {
             if limit.is_sliding() && !passes(begin) && passes(end - 1) {

@@ -15,7 +15,7 @@ use throttle_common::{
     limits::Question,
     packet::{Family, Packet, protocol, tcp},
     proven::Line,
-    records::{Address, Limit, NONE, Service, SourceEntry, SourceMaps, maps},
+    records::{Address, Limit, NONE, Service, SourceEntry, SourceMaps, maps, override_key},
     services::{self, Directory as _},
     words::{Outcome, Reason},
 };
@@ -60,11 +60,13 @@ pub struct Foretold {
 pub struct Weighed {
     /// Its number.
     pub number: u16,
-    /// The limit.
+    /// The limit, with the price and the depth that it has for the source.
     pub record: Limit,
+    /// Whether these are an override's.
+    pub overridden: bool,
     /// Whether it has a say in such a packet at all.
     pub asked: bool,
-    /// Why it would refuse the packet, also where it only observes.
+    /// Why it would refuse the packet, also where it only observes. Of a guarantee, why the packet is not within it.
     pub refusal: Option<Reason>,
     /// Whose bucket it looks at.
     pub bucket: Bucket,
@@ -160,8 +162,13 @@ impl Datapath {
         };
         let (rates, rest) = scope.limits.split_at(usize::from(scope.count).min(scope.limits.len()));
         let (limits, concurrent) = (held(rates), held(&rest[..usize::from(scope.concurrent).min(rest.len())]));
-        let tenant = entry.tenant(self.tables.in_force());
-        let question = Question::about(packet, length, entry.knows(), tenant, self.tables.control().secret);
+        let generation = self.tables.in_force();
+        let (tenant, class) = (entry.tenant(generation), entry.class(generation));
+        let question = Question::about(packet, length, Some(&entry), generation, self.tables.control().secret);
+        let terms = limits.iter().chain(&concurrent).filter_map(|(number, _)| {
+            let key = override_key(generation, *number, class);
+            Some((key, self.overrides.get(key)?))
+        });
         // Where buckets have two words, the second lie as many places behind as the region has sets.
         let places = |of: fn(&Question, &Limit) -> Option<u32>| {
             let sets = |limit: &Limit| if limit.is_sliding() { limit.region(packet.family).sets } else { 0 };
@@ -173,6 +180,7 @@ impl Datapath {
                 .map(|place| (place, self.tables.buckets.get(place)))
                 .collect(),
             aggregates: places(Question::shared).map(|place| (place, self.tables.aggregates.get(place))).collect(),
+            terms: terms.collect(),
             handshakes: self.handshakes(&question)?,
             asked: self.asked(&question, &concurrent)?,
             answers: self.answers().context("cannot read the bucket of answers")?,
@@ -216,8 +224,7 @@ impl Datapath {
 
     /// Whether the source completed a handshake within the time that such a thing is remembered.
     pub fn is_proven(&self, source: IpAddr, now: u64) -> Result<bool> {
-        let question =
-            Question::about(&packet(source, None, 0, 0, false), 0, false, NONE, self.tables.control().secret);
+        let question = Question::about(&packet(source, None, 0, 0, false), 0, None, 0, self.tables.control().secret);
         Ok(question.claim().holds(&self.handshakes(&question)?, now))
     }
 

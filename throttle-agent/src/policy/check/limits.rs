@@ -9,7 +9,7 @@ use crate::policy::{
 };
 use throttle_common::{
     connections,
-    records::{CONNECTION_LIMITS, MAX_LIMITS, SCOPE_LIMITS},
+    records::{CONNECTION_LIMITS, MAX_LIMITS, PACKET_LIMITS},
     words::{Algorithm, Overflow, Per, Unit},
 };
 
@@ -21,8 +21,10 @@ const LEAST_COST: u64 = 100;
 const SMALLEST_FRAME: u32 = 64;
 
 pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
-    if document.limits.len() > MAX_LIMITS as usize {
-        let reason = format!("there are {} limits", document.limits.len());
+    let guarantees = document.limits.iter().filter(|limit| limit.guarantees()).count();
+    if document.limits.len() + guarantees > MAX_LIMITS as usize {
+        let with = if guarantees == 0 { String::new() } else { format!(" and {guarantees} guarantees") };
+        let reason = format!("there are {} limits{with}", document.limits.len());
         let path = format!("limit[{MAX_LIMITS}]");
         found.push(Fault::new(reason, format!("keep at most {MAX_LIMITS}")).at(path));
     }
@@ -34,12 +36,7 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
             service(document, limit, unread, read(&["unit"]), &mut wrong);
         }
         if read(&["unit", "rate", "concurrent", "per", "algorithm"]) {
-            match (limit.concurrent, limit.rate) {
-                (Some(connections), _) => concurrent(limit, connections, &mut wrong),
-                (None, Some(rate)) => rated(limit, rate, read(&["burst"]), &mut wrong),
-                // Only a document that no reader made says neither.
-                (None, None) => wrong("rate", Fault::new("`rate` is missing", "add rate = \"1000/s\"")),
-            }
+            bounds(limit, read(&["burst"]), &mut wrong);
         }
         if read(&["per", "service", "prefix", "aggregate", "overflow", "sources"]) {
             shared(limit, &mut wrong);
@@ -79,6 +76,16 @@ fn service(document: &Document, limit: &Limit, unread: &Unread, unit_read: bool,
             }
         }
         Some(_) => {}
+    }
+}
+
+/// How much it allows.
+pub(super) fn bounds(limit: &Limit, burst_read: bool, wrong: &mut impl FnMut(&str, Fault)) {
+    match (limit.concurrent, limit.rate) {
+        (Some(connections), _) => concurrent(limit, connections, wrong),
+        (None, Some(rate)) => rated(limit, rate, burst_read, wrong),
+        // Only a document that no reader made says neither.
+        (None, None) => wrong("rate", Fault::new("`rate` is missing", "add rate = \"1000/s\"")),
     }
 }
 
@@ -162,7 +169,7 @@ fn rated(limit: &Limit, of: Rate, burst_read: bool, wrong: &mut impl FnMut(&str,
     }
 }
 
-fn rate(limit: &Limit, rate: Rate) -> Result<(), Fault> {
+pub(super) fn rate(limit: &Limit, rate: Rate) -> Result<(), Fault> {
     if rate.quantity.amount() == 0 {
         let remedy = "write a rate above 0; to refuse sources altogether, block them";
         return Err(Fault::new(format!("`{rate}` admits nothing"), remedy));
@@ -212,7 +219,7 @@ fn meter(limit: &Limit, rate: Rate) -> Result<(), Fault> {
     Ok(())
 }
 
-fn burst(limit: &Limit, rate: Rate) -> Result<(), Fault> {
+pub(super) fn burst(limit: &Limit, rate: Rate) -> Result<(), Fault> {
     let units = limit.burst_units();
     let written = limit.burst.map_or_else(|| units.to_string(), |burst| burst.to_string());
     if limit.unit != Unit::Bytes && limit.burst.is_some_and(|burst| burst.scale() != Scale::One) {
@@ -280,8 +287,8 @@ fn scopes(document: &Document, found: &mut Vec<Diagnostic>) {
             of(before, own) + if own.is_some() { of(&document.limits, None) } else { 0 }
         };
         let whose = limit.service.as_ref().map_or_else(|| "the host".to_owned(), |name| format!("`{name}`"));
-        let reason = if rank(|_| true) == SCOPE_LIMITS {
-            format!("more than {SCOPE_LIMITS} limits apply to a packet of {whose}")
+        let reason = if rank(|_| true) == PACKET_LIMITS {
+            format!("more than {PACKET_LIMITS} limits apply to a packet of {whose}")
         } else if limit.concurrent.is_some() && rank(|limit| limit.concurrent.is_some()) == CONNECTION_LIMITS {
             format!("more than {CONNECTION_LIMITS} limits on open connections apply to one of {whose}")
         } else {

@@ -1,7 +1,9 @@
 //! What a document may not say although every field of it can be read, and what it should think twice about.
 
+mod guarantees;
 mod limits;
 mod names;
+mod overrides;
 mod services;
 mod shadows;
 mod sources;
@@ -19,14 +21,21 @@ pub(super) use warnings::warnings;
 
 /// Checks the meaning of a document that came as JSON or was edited.
 pub fn check(document: &Document) -> Result<Vec<Warning>, Diagnostics> {
-    let named = |mut found: Vec<Diagnostic>| {
-        for diagnostic in &mut found {
-            diagnostic.name = name(document, &diagnostic.path);
-        }
-        found
-    };
+    refuse(document)?;
+    Ok(named(document, warnings(document)))
+}
+
+/// The same without a word on what is allowed.
+pub(super) fn refuse(document: &Document) -> Result<(), Diagnostics> {
     let faults = faults(document, &Unread::default());
-    if faults.is_empty() { Ok(named(warnings(document))) } else { Err(Diagnostics(named(faults))) }
+    if faults.is_empty() { Ok(()) } else { Err(Diagnostics(named(document, faults))) }
+}
+
+fn named(document: &Document, mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    for diagnostic in &mut found {
+        diagnostic.name = name(document, &diagnostic.path);
+    }
+    found
 }
 
 /// What a document may not say, as far as it was read: nothing is said of what stands in for the rest.
@@ -36,6 +45,8 @@ pub(super) fn faults(document: &Document, unread: &Unread) -> Vec<Diagnostic> {
     services::check(document, unread, &mut found);
     tenants::check(document, unread, &mut found);
     limits::check(document, unread, &mut found);
+    overrides::check(document, unread, &mut found);
+    guarantees::check(document, unread, &mut found);
     sources::check(document, unread, &mut found);
     for (path, rate) in [("answers.rate", document.answers.rate), ("events.rate", document.events.rate)] {
         if unread.spares(path) {

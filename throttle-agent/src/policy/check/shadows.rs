@@ -28,15 +28,15 @@ pub(super) fn never_binds(document: &Document, index: usize, warn: &mut impl FnM
 }
 
 /// A limit that refuses whatever the one at `index` would: same unit, at least its scope and its sources, and no
-/// larger rate or burst. Of two equal ones, the earlier.
+/// larger rate or burst. Of two equal ones, the earlier. Where overrides say otherwise for some, none is said to.
 fn tighter(document: &Document, index: usize) -> Option<&Limit> {
     let limit = &document.limits[index];
     // What is open at once does not come back with time.
-    let a_day = |rate: Rate| rate.quantity.bits() * 86_400 / u128::from(rate.per.seconds());
-    let rate = |limit: &Limit| limit.rate.map_or(0, a_day);
+    let rate = |limit: &Limit| limit.rate.map_or(0, Rate::a_day);
     let bounds = |limit: &Limit| (rate(limit), limit.burst_units());
     document.limits.iter().enumerate().find_map(|(place, other)| {
-        let alike = place != index && other.unit == limit.unit && comparable(limit, other);
+        let overridden = [limit, other].iter().any(|it| !it.overrides.is_empty());
+        let alike = place != index && other.unit == limit.unit && comparable(limit, other) && !overridden;
         let covers = alike && (other.service.is_none() || other.service == limit.service) && reaches(limit, other);
         let same = (bounds(other), other.prefix, &other.service, other.per)
             == (bounds(limit), limit.prefix, &limit.service, limit.per);

@@ -13,10 +13,11 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
     let (known, allow) = (trusted("known", &sources.known, unread), trusted("allow", &sources.allow, unread));
     for (index, prefix) in sources.block.iter().enumerate() {
         let trusting = [("allow", &allow), ("known", &known)].into_iter().find(|(_, list)| list.contains(prefix));
-        let path = format!("sources.block[{index}]");
-        if let Some((list, _)) = trusting
-            && unread.spares(&path)
-        {
+        if let Some((list, _)) = trusting {
+            let path = format!("sources.block[{index}]");
+            if !unread.spares(&path) {
+                continue;
+            }
             let reason = format!("{prefix} is blocked here and trusted in sources.{list}");
             found.push(Fault::new(reason, "remove it from one of the two").at(path));
         }

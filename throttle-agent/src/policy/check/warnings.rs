@@ -7,7 +7,10 @@ use crate::policy::{
     prefix::Prefix,
 };
 use ipnet::IpNet;
-use std::collections::HashSet;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashSet},
+};
 use throttle_common::words::{Algorithm, Fate, Reason, Unit};
 
 /// What joined frames may measure; see [`warnings`].
@@ -91,42 +94,58 @@ fn sources(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
     for (list, prefixes) in [("allow", &sources.allow), ("known", &sources.known), ("block", &sources.block)] {
         let mut seen = HashSet::new();
         for (index, prefix) in prefixes.iter().enumerate() {
-            let path = format!("sources.{list}[{index}]");
+            let path = || format!("sources.{list}[{index}]");
             if !seen.insert(prefix) {
-                warn(path, format!("{prefix} is already in the list"), "remove it");
+                warn(path(), format!("{prefix} is already in the list"), "remove it");
             } else if prefix.is_everything() {
                 let reason = match list {
                     "allow" => "this allows everyone: no block and no limit of that family does anything",
                     "known" => "this trusts every source not to be spoofed: a flood can take every place",
                     _ => "this blocks everyone who is not allowed, you included",
                 };
-                warn(path, reason.to_owned(), "name the prefixes that you mean");
+                warn(path(), reason.to_owned(), "name the prefixes that you mean");
             }
         }
     }
-    let [allowed, blocked] =
-        [&sources.allow, &sources.block].map(|list| list.iter().map(|prefix| prefix.net()).collect::<HashSet<IpNet>>());
+    let (allowed, blocked) = (Covers::of(&sources.allow), Covers::of(&sources.block));
     for (index, tenant) in document.tenants.iter().enumerate() {
         for (place, prefix) in tenant.sources.iter().enumerate() {
-            let within = |list: &HashSet<IpNet>| covers(prefix.net()).find(|net| list.contains(net)).map(Prefix::from);
-            let path = format!("tenant[{index}].sources[{place}]");
-            if let Some(cover) = within(&allowed) {
+            let path = || format!("tenant[{index}].sources[{place}]");
+            if let Some(cover) = allowed.around(prefix.net()).next() {
                 let reason = format!("no limit touches {prefix}: it lies within {cover}, which is allowed");
-                warn(path, reason, "remove one of the two");
-            } else if let Some(cover) = within(&blocked) {
-                warn(path, format!("{prefix} is blocked: it lies within {cover}"), "remove one of the two");
+                warn(path(), reason, "remove one of the two");
+            } else if let Some(cover) = blocked.around(prefix.net()).next() {
+                warn(path(), format!("{prefix} is blocked: it lies within {cover}"), "remove one of the two");
             }
         }
     }
     for (index, prefix) in sources.block.iter().enumerate() {
-        if let Some(cover) = covers(prefix.net()).skip(1).find(|net| allowed.contains(net)) {
-            let reason = format!("{prefix} is never blocked: it lies within {}, which is allowed", Prefix::from(cover));
+        if let Some(cover) = allowed.around(prefix.net()).find(|cover| cover != prefix) {
+            let reason = format!("{prefix} is never blocked: it lies within {cover}, which is allowed");
             warn(format!("sources.block[{index}]"), reason, "remove it, or allow less");
         }
     }
 }
 
-/// A prefix and the shorter ones around it.
-fn covers(net: IpNet) -> impl Iterator<Item = IpNet> {
-    std::iter::successors(Some(net), IpNet::supernet)
+/// Prefixes that may lie around others. There may be a hundred thousand of either.
+struct Covers {
+    prefixes: HashSet<IpNet>,
+    /// The lengths that they have, the longest first.
+    lengths: BTreeSet<Reverse<u8>>,
+}
+
+impl Covers {
+    fn of(list: &[Prefix]) -> Self {
+        let prefixes: HashSet<_> = list.iter().map(|prefix| prefix.net()).collect();
+        Self { lengths: prefixes.iter().map(|net| Reverse(net.prefix_len())).collect(), prefixes }
+    }
+
+    /// Those around a prefix, itself included, the longest first.
+    fn around(&self, net: IpNet) -> impl Iterator<Item = Prefix> {
+        let cover = move |&Reverse(length): &Reverse<u8>| {
+            let cover = (length <= net.prefix_len()).then(|| IpNet::new(net.addr(), length).ok()).flatten()?.trunc();
+            self.prefixes.contains(&cover).then(|| Prefix::from(cover))
+        };
+        self.lengths.iter().filter_map(cover)
+    }
 }

@@ -1,35 +1,49 @@
 //! Limits: their numbers, their prices and their parts of the table.
 
+use super::terms::{guaranteed, is_windowed, terms};
 use crate::policy::{
+    claims::Claims,
     document::{Document, Limit, Mode},
     fault::{Diagnostics, Fault},
     layout::{Clocks, HeldLimit, Layout},
+    overrides::Override,
     units::Rate,
 };
 use ipnet::IpNet;
 use std::collections::{BTreeSet, HashMap};
 use throttle_common::{
-    connections,
     packet::Family,
-    records::{self, HOST_CLOCK, MAX_LIMITS, MAX_TENANTS, Region, name_bytes, name_str},
+    records::{self, HOST_CLOCK, MAX_LIMITS, MAX_TENANTS, Region, Terms, name_bytes, name_str},
     table::WAYS,
     windows,
     words::{Algorithm, Per},
 };
 
-/// The records of all limits, in the order of the document.
-pub(super) fn limits(
-    document: &Document,
-    held: &Layout,
-    clocks: &Clocks,
-) -> Result<Vec<(u16, records::Limit)>, Diagnostics> {
+/// A limit as the kernel has it: one of the document, or the guarantee of one.
+pub(super) struct Numbered {
+    /// The place of the limit in the document.
+    pub(super) index: usize,
+    /// The number, and the rest.
+    pub(super) record: records::Limit,
+}
+
+/// The records of all limits, in the order of the document, each with its guarantee behind it.
+pub(super) fn limits(document: &Document, held: &Layout, clocks: &Clocks) -> Result<Vec<Numbered>, Diagnostics> {
     let by_name: HashMap<&str, &HeldLimit> =
         held.limits.iter().map(|held| (name_str(&held.record.name), held)).collect();
+    let claims = Claims::of(document);
     let mut numbers = Numbers::of(held);
     let mut table = Table::of(held);
     let mut found = Vec::new();
     let mut compiled = Vec::with_capacity(document.limits.len());
-    for (index, limit) in document.limits.iter().enumerate() {
+    let guarantee = |limit: &Limit| limit.guarantees().then(|| limit.beside());
+    let all = document.limits.iter().enumerate();
+    let all = all.flat_map(|(index, limit)| {
+        let own = (index, limit.with(&Override::default()), terms(limit, &claims, None), false);
+        let guarantee = guarantee(limit).map(|beside| (index, beside, guaranteed(limit, &claims, None), true));
+        [Some(own), guarantee].into_iter().flatten()
+    });
+    for (index, limit, terms, is_guarantee) in all {
         let before = by_name.get(limit.name.as_str()).copied();
         let number = before.map_or_else(|| numbers.next(), |held| Some(held.number));
         let Some(number) = number else {
@@ -40,7 +54,7 @@ pub(super) fn limits(
         };
         let clock = limit.service.as_ref().map_or(HOST_CLOCK, |service| clocks[service]);
         let mut region =
-            |family| table.region(document, limit, family, before.filter(|held| held.record.goes_by(clock)));
+            |family| table.region(document, &limit, family, before.filter(|held| held.record.goes_by(clock)));
         let (v4, v6) = if limit.per == Per::Source {
             (region(Family::V4), region(Family::V6))
         } else {
@@ -48,34 +62,23 @@ pub(super) fn limits(
             let shared = region(Family::V4);
             (shared, shared)
         };
-        compiled.push((number, records::Limit { clock, ..record(limit, v4, v6) }));
+        let overridden = u8::from(!document.limits[index].overrides.is_empty());
+        let kind =
+            records::Limit { number, guarantee: is_guarantee.into(), overridden, clock, ..record(&limit, terms) };
+        compiled.push(Numbered { index, record: records::Limit { v4, v6, ..kind } });
     }
     found.extend(table.shortage().map(|fault| fault.at("limit")));
     if found.is_empty() { Ok(compiled) } else { Err(Diagnostics(found)) }
 }
 
-fn record(limit: &Limit, v4: Region, v6: Region) -> records::Limit {
-    let (price, depth, window) = match (limit.rate, limit.concurrent) {
-        (Some(rate), _) if is_windowed(limit) => {
-            let (price, depth) = rate.window_price(limit.unit).expect("the check found a price for the window");
-            (price, depth, rate.window())
-        }
-        (Some(rate), _) => {
-            let price = rate.price(limit.unit).expect("the check found a price for the rate");
-            let depth = rate.depth(limit.unit, limit.burst_units()).expect("the check found a depth for the burst");
-            (price, depth, 0)
-        }
-        (None, concurrent) => {
-            let connections = concurrent.expect("the check found one of the two");
-            (connections::PRICE, connections::depth(connections), 0)
-        }
-    };
+fn record(limit: &Limit, Terms { price, depth }: Terms) -> records::Limit {
+    let window = if is_windowed(limit) { limit.rate.map_or(0, Rate::window) } else { 0 };
     records::Limit {
         price,
         depth,
         window,
-        v4,
-        v6,
+        v4: Region::default(),
+        v6: Region::default(),
         unit: limit.unit as u8,
         action: limit.action as u8,
         overflow: limit.overflow as u8,
@@ -83,15 +86,13 @@ fn record(limit: &Limit, v4: Region, v6: Region) -> records::Limit {
         algorithm: limit.algorithm as u8,
         per: limit.per as u8,
         window_shift: windows::shift(window),
-        padding: 0,
         clock: HOST_CLOCK,
-        rest: [0; 6],
+        number: 0,
+        guarantee: 0,
+        overridden: 0,
+        padding: [0; 3],
         name: name_bytes(&limit.name),
     }
-}
-
-fn is_windowed(limit: &Limit) -> bool {
-    matches!(limit.algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow)
 }
 
 /// Limit numbers that nobody holds, the lowest first.

@@ -6,9 +6,10 @@ mod clocks;
 mod limits;
 mod services;
 mod tenants;
+mod terms;
 
 use super::{
-    check::check,
+    check::refuse,
     classify,
     document::{Document, Mode},
     fault::Diagnostics,
@@ -26,7 +27,7 @@ use throttle_common::{
 /// what is remembered of sources outlives every other change. Numbers and regions of limits that go are not given to
 /// others here, because packets in flight still use them; the next compilation may.
 pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Compiled, Diagnostics> {
-    check(document)?;
+    refuse(document)?;
     let clocks = clocks::clocks(document, held);
     let limits = limits::limits(document, held, &clocks)?;
     let tenants = tenants::tenants(document, held)?;
@@ -47,7 +48,9 @@ pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Comp
         padding: [0; 3],
     };
     let services = services::services(document, &limits, &clocks);
-    Ok(Compiled { policy, limits, tenants, services, candidates: lists.lists, ports: lists.ports })
+    let overridden = terms::overridden(document, &limits);
+    let limits = limits.into_iter().map(|limit| (limit.record.number, limit.record)).collect();
+    Ok(Compiled { policy, limits, overridden, tenants, services, candidates: lists.lists, ports: lists.ports })
 }
 
 fn meets_every_packet(limit: &super::document::Limit) -> bool {

@@ -1,5 +1,6 @@
 //! Services, and the limits that a packet is asked about.
 
+use super::limits::Numbered;
 use crate::policy::{
     document::{Document, Protocol, Service},
     layout::Clocks,
@@ -16,34 +17,32 @@ pub(super) fn services(document: &Document, limits: &[Numbered], clocks: &Clocks
     document.services.iter().map(|service| record(service, scope(&service.name), clocks[&service.name])).collect()
 }
 
-/// A limit's number and record.
-type Numbered = (u16, records::Limit);
-
 /// The host's limits and those of the service, the narrowest first. `limits` are the document's, in its order.
 pub(super) fn scope(document: &Document, limits: &[Numbered], service: Option<&str>) -> Scope {
     let of = |wanted: Option<&str>| {
-        let limits = document.limits.iter().zip(limits);
-        limits.filter(move |(limit, _)| limit.service.as_deref() == wanted).map(|(_, numbered)| numbered).collect()
+        limits.iter().filter(move |limit| document.limits[limit.index].service.as_deref() == wanted).collect()
     };
     let mut applying: Vec<&Numbered> = of(None);
     if service.is_some() {
         applying.append(&mut of(service));
     }
     // A stable sort: from those of single sources to those that all share, so that the narrowest names the verdict; those
-    // on open connections stand behind the others.
-    let reach = |limit: &records::Limit| match Per::from_number(limit.per) {
-        Some(Per::Source) | None => 0,
-        Some(Per::Tenant) => 1,
-        Some(Per::Service) => 2,
-        Some(Per::Host) => 3,
+    // on open connections stand behind the others. Guarantees stand before all that are as wide: a tenant's part of a
+    // service is narrower than its part of the host.
+    let reach = |limit: &Numbered| match (Per::from_number(limit.record.per), &document.limits[limit.index].service) {
+        (Some(Per::Source) | None, _) => 0,
+        (Some(Per::Tenant), Some(_)) => 1,
+        (Some(Per::Tenant), None) => 2,
+        (Some(Per::Service), _) => 3,
+        (Some(Per::Host), _) => 4,
     };
-    applying.sort_by_key(|(_, limit)| (limit.is_concurrency(), reach(limit)));
-    let concurrent = applying.iter().filter(|(_, limit)| limit.is_concurrency()).count();
+    applying.sort_by_key(|it| (it.record.is_concurrency(), reach(it), !it.record.is_guarantee()));
+    let concurrent = applying.iter().filter(|it| it.record.is_concurrency()).count();
     let count = (applying.len() - concurrent) as u16;
-    let windows = u16::from(applying.iter().any(|(_, limit)| limit.window != 0));
+    let windows = u16::from(applying.iter().any(|it| it.record.window != 0));
     let mut scope = Scope { count, concurrent: concurrent as u16, windows, ..Scope::default() };
-    for (place, (number, _)) in scope.limits.iter_mut().zip(applying) {
-        *place = *number;
+    for (place, limit) in scope.limits.iter_mut().zip(applying) {
+        *place = limit.record.number;
     }
     scope
 }

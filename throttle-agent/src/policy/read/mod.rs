@@ -9,6 +9,7 @@ mod tables;
 use super::{
     document::{Mode, Protocol},
     fault::{Diagnostic, Fault},
+    guarantee::Guarantee,
     ports::PortRange,
     prefix::Prefix,
     units::{Quantity, Rate, Span},
@@ -255,6 +256,10 @@ macro_rules! read_number_or_text {
 
 read_number_or_text! {
     Quantity => "a number such as 50 or text such as \"64KiB\"", |number| number.to_string().parse();
+    Guarantee => "a rate in quotes, such as \"100/s\", or a number of open connections", |number| {
+        let number = u32::try_from(number).map_err(|_| Fault::new(format!("{number} connections at once"), "write fewer"))?;
+        Ok(Self::Connections(number))
+    };
     PortRange => "a port such as 80 or a range such as \"8000-8080\"", |port| Self::new(port, port);
 }
 

@@ -4,6 +4,7 @@ use super::{Entry, Fields, Problems, Read, join, name_entries, read, wrong_type}
 use crate::policy::{
     document::{Answers, Document, Events, Lengths, Limit, Mode, Protocol, Service, Sources, Tenant, default},
     fault::Diagnostics,
+    overrides::Override,
     units::Rate,
     word::Word,
 };
@@ -81,12 +82,15 @@ impl Read for Limit {
         let algorithm = fields.or("algorithm", algorithm);
         let per = fields.or("per", default::per());
         let burst = fields.optional("burst");
+        let guarantee = fields.optional("guarantee");
+        let guarantee_burst = fields.optional("guarantee-burst");
         let action = fields.or("action", default::action());
         let mode = fields.or("mode", default::mode());
         let overflow = fields.or("overflow", default::overflow());
         let prefix = fields.lengths("prefix", default::prefix());
         let aggregate = fields.lengths("aggregate", default::aggregate());
         let sources = fields.or("sources", default::sources());
+        let overrides = fields.or("override", Vec::new());
         fields.end();
         let limit = Self::stand_in();
         let (name, unit) = (name.unwrap_or(limit.name), unit.unwrap_or(limit.unit));
@@ -99,13 +103,39 @@ impl Read for Limit {
             algorithm,
             per,
             burst,
+            guarantee,
+            guarantee_burst,
             action,
             mode,
             overflow,
             prefix,
             aggregate,
             sources,
+            overrides,
         })
+    }
+}
+
+impl Read for Override {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(value, path, problems)?;
+        let read = Self {
+            tenant: fields.optional("tenant"),
+            sources: fields.or("sources", Vec::new()),
+            rate: fields.optional("rate"),
+            concurrent: fields.optional("concurrent"),
+            burst: fields.optional("burst"),
+            guarantee: fields.optional("guarantee"),
+            guarantee_burst: fields.optional("guarantee-burst"),
+        };
+        fields.end();
+        Some(read)
+    }
+}
+
+impl Entry for Override {
+    fn stand_in() -> Self {
+        Self::default()
     }
 }
 
@@ -192,4 +222,4 @@ macro_rules! deserialize_by_reading {
     )+};
 }
 
-deserialize_by_reading!(Document, Service, Tenant, Limit, Sources, Answers, Events);
+deserialize_by_reading!(Document, Service, Tenant, Limit, Override, Sources, Answers, Events);

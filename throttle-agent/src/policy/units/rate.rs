@@ -84,6 +84,11 @@ impl Rate {
         self.price(unit)?.depth(burst).or(within_a_day.then_some(MAX_DEPTH))
     }
 
+    /// The bits that are due in a day, of which a bare number counts as bytes: what rates are compared by.
+    pub fn a_day(self) -> u128 {
+        self.quantity.bits() * 86_400 / u128::from(self.per.seconds())
+    }
+
     /// The period as a window: the length of one.
     pub fn window(self) -> Ticks {
         self.per.seconds() * 1_000_000_000 * TICKS_PER_NANO

@@ -1,0 +1,106 @@
+//! A packet that takes its time: it reads which policy is in force, as every packet does, and then goes on in the tables of
+//! that policy for far longer than any packet would, while the agent puts others in force. It looks at the same records at
+//! the beginning and at the end.
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    btf_maps::Array,
+    helpers::bpf_ktime_get_ns,
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use throttle_common::records::{
+    Control, Limit, MAX_LIMITS, MAX_SERVICES, PORT_WORDS, Policy, Service, port_place, port_slot,
+};
+
+/// The policy's own maps: an agent's, by their pins. The number of elements is theirs too.
+#[btf_map]
+static CONTROL: Array<Control, 1> = Array::new();
+#[btf_map]
+static POLICIES: Array<Policy, 1> = Array::new();
+#[btf_map]
+static LIMITS: Array<Limit, 1> = Array::new();
+#[btf_map]
+static SERVICES: Array<Service, 1> = Array::new();
+#[btf_map]
+static PORTS: Array<u64, 1> = Array::new();
+
+/// What the records say under a policy of an even revision, and under one of an odd.
+#[btf_map]
+static EXPECTED: Array<Records, 2> = Array::new();
+/// Packets, those that saw a mixture of two policies, and those that were still there when another was in force.
+#[btf_map]
+static DAWDLED: Array<[u64; 3], 1> = Array::new();
+
+/// The prices of the limits 0 and 1, the first limits of the services 1 and 2, and the services at UDP port 9.
+type Records = [u64; 5];
+
+/// Readings of the clock in between: two milliseconds and more.
+const PAUSE: u32 = 1 << 16;
+const UDP: u32 = 1;
+const PORT: u16 = 9;
+
+#[xdp]
+fn dawdle(_: XdpContext) -> u32 {
+    look().map_or(xdp_action::XDP_ABORTED, |()| xdp_action::XDP_PASS)
+}
+
+#[inline(always)]
+fn look() -> Option<()> {
+    let generation = in_force()?;
+    let revision = revision(generation)?;
+    let mixed = !is_whole(generation, revision)?;
+    let mut read = 0;
+    for _ in 0..PAUSE {
+        // SAFETY: the helper has no preconditions.
+        read |= unsafe { bpf_ktime_get_ns() };
+    }
+    // So that the readings have a purpose.
+    if read == 0 {
+        return None;
+    }
+    let mixed = mixed || self::revision(generation)? != revision || !is_whole(generation, revision)?;
+    // SAFETY: an element of the map; one such packet is under way at a time.
+    let [packets, mixtures, overtaken] = unsafe { &mut *DAWDLED.get_ptr_mut(0)? };
+    *packets += 1;
+    *mixtures += u64::from(mixed);
+    *overtaken += u64::from(in_force()? != generation);
+    Some(())
+}
+
+#[inline(always)]
+fn in_force() -> Option<u32> {
+    // SAFETY: a reference into the map is valid and aligned; the agent may store to it at any time.
+    Some(unsafe { (&raw const CONTROL.get(0)?.generation).read_volatile() } & 1)
+}
+
+#[inline(always)]
+fn revision(generation: u32) -> Option<u64> {
+    // SAFETY: as above.
+    Some(unsafe { (&raw const POLICIES.get(generation)?.revision).read_volatile() })
+}
+
+/// Whether all records are those of the policy with this revision.
+#[inline(always)]
+fn is_whole(generation: u32, revision: u64) -> Option<bool> {
+    let expected = EXPECTED.get((revision & 1) as u32)?;
+    let (word, _) = port_place(port_slot(UDP, PORT));
+    // SAFETY (all reads): as above.
+    let price = |number| {
+        Some(unsafe { (&raw const LIMITS.get(generation * MAX_LIMITS + number)?.price.mantissa).read_volatile() })
+    };
+    // SAFETY: see above.
+    let limit = |number| {
+        Some(unsafe { (&raw const SERVICES.get(generation * MAX_SERVICES + number)?.scope.limits[0]).read_volatile() })
+    };
+    // SAFETY: see above.
+    let ports = unsafe { core::ptr::from_ref(PORTS.get(generation * PORT_WORDS + word)?).read_volatile() };
+    let [one, two, first, second, at] = *expected;
+    Some(
+        price(0)? == one
+            && price(1)? == two
+            && u64::from(limit(1)?) == first
+            && u64::from(limit(2)?) == second
+            && ports == at,
+    )
+}

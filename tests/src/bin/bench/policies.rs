@@ -1,0 +1,84 @@
+//! The policies that are measured.
+
+use std::{fmt::Write as _, net::Ipv4Addr};
+
+/// Blocks, tenants and services of the full policy.
+const BLOCKS: u32 = 1_000;
+const TENANTS: u32 = 100;
+const SERVICES: u16 = 10;
+/// The TCP port of its first service; the others follow. The measured packets are for this one.
+pub(super) const PORT: u16 = 8_000;
+/// Faster than any packets come here, and slower than any.
+pub(super) const GENEROUS: &str = "rate = \"100000000/s\"\nburst = 1000000";
+pub(super) const STRICT: &str = "rate = \"1/h\"";
+
+/// What is different from one path to the next.
+#[derive(Clone, Copy)]
+pub(super) struct Difference {
+    /// Whether every source is allowed.
+    pub(super) allow_all: bool,
+    /// Whether every source is blocked.
+    pub(super) block_all: bool,
+    /// Whose limit admits hardly anything.
+    pub(super) strict: Option<Level>,
+}
+
+/// Whose limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    Source,
+    Host,
+}
+
+/// 1 000 blocks, 100 tenants to whom all IPv4 addresses belong, 10 services, and limits on four levels.
+pub(super) fn full(difference: Difference) -> String {
+    let rate = |level| if difference.strict == Some(level) { STRICT } else { GENEROUS };
+    let mut text = "mode = \"enforce\"\n".to_owned();
+    let overflow = "overflow = \"refuse\"\nsources = 786432";
+    text += &limit("source", "source", rate(Level::Source), overflow);
+    text += &limit("tenants", "tenant", GENEROUS, "");
+    text += &limit("service", "service", GENEROUS, "service = \"service-0\"");
+    text += &limit("host", "host", rate(Level::Host), "");
+    for number in 0..u32::from(SERVICES) {
+        text += &service(number, u32::from(PORT) + number);
+    }
+    // 128 blocks of a /7 each: the first tenants have two.
+    let all: Vec<_> = (0..128).map(|number| format!("\"{}/7\"", Ipv4Addr::from_bits(number << 25))).collect();
+    for number in 0..TENANTS {
+        let own: Vec<_> = all.iter().skip(number as usize).step_by(TENANTS as usize).cloned().collect();
+        text += &tenant(number, &own.join(", "));
+    }
+    let all = |wanted| if wanted { "\"0.0.0.0/1\", \"128.0.0.0/1\", " } else { "" };
+    let (allow, block) = (all(difference.allow_all), all(difference.block_all));
+    text + &format!("[sources]\nallow = [{allow}]\nblock = [{block}{}]\n", blocks(BLOCKS))
+}
+
+/// So many blocks out of 11.0.0.0/8 and what follows, three addresses to one network of 256.
+pub(super) fn blocks(count: u32) -> String {
+    let mut text = String::new();
+    for number in 0..count {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\"{}/{}\", ", blocked(number), if number % 4 == 3 { 24 } else { 32 });
+    }
+    text
+}
+
+/// A source that is blocked by one of them.
+pub(super) fn blocked(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits((11 << 24) + (number << 8))
+}
+
+/// One limit of packets.
+pub(super) fn limit(name: &str, per: &str, rate: &str, rest: &str) -> String {
+    format!("[[limit]]\nname = \"{name}\"\nunit = \"packets\"\nper = \"{per}\"\n{rate}\n{rest}\n")
+}
+
+/// The service of a number, at a TCP port.
+pub(super) fn service(number: u32, port: u32) -> String {
+    format!("[[service]]\nname = \"service-{number}\"\nprotocol = \"tcp\"\nports = [{port}]\n")
+}
+
+/// The tenant of a number, with its sources in quotation marks.
+pub(super) fn tenant(number: u32, sources: &str) -> String {
+    format!("[[tenant]]\nname = \"tenant-{number}\"\nsources = [{sources}]\n")
+}

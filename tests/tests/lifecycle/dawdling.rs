@@ -1,0 +1,162 @@
+//! Packets that are still under a policy when others come: none meets parts of two.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use anyhow::{Context, Result, ensure};
+use aya::{
+    Ebpf,
+    maps::{Array, ProgramArray},
+    programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
+};
+use throttle_agent::{
+    datapath::{Datapath, Options},
+    policy::{self, Compiled},
+};
+use throttle_common::{
+    records::{PORT_WORDS, PORTS_IN_WORD, maps, port_place, port_slot},
+    words::Outcome,
+};
+use throttle_tests::{frames::Frame, kernel, machine, needs_root, pins::Pins, program::action, say};
+
+use super::{SOURCE, options};
+
+/// Which UDP port the packets are for, as `dawdle` knows.
+const PORT: u16 = 9;
+const UDP: u32 = 1;
+
+/// A policy under which the packets pass. The other kind has the same names at other places: a packet that met the ports,
+/// the services or the limits of both would be refused.
+fn policy(datapath: &Datapath, revision: u64) -> Result<Compiled> {
+    let service = |name: &str, port| format!("[[service]]\nname = \"{name}\"\nprotocol = \"udp\"\nports = [{port}]\n");
+    let limit = |name: &str, service: &str, rate: &str| {
+        format!(
+            "[[limit]]\nname = \"{name}\"\nservice = \"{service}\"\nunit = \"packets\"\nrate = \"{rate}\"\nsources = 300\n"
+        )
+    };
+    let (asked, other) = (service("asked", PORT), service("other", PORT + 1));
+    let (fast, slow) = ("10000000/s", "1/hour");
+    let text = if revision.is_multiple_of(2) {
+        asked + &other + &limit("one", "asked", fast) + &limit("two", "other", slow)
+    } else {
+        other + &asked + &limit("one", "other", slow) + &limit("two", "asked", fast)
+    };
+    let document = policy::parse(&format!("mode = \"enforce\"\n{text}")).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
+    policy::compile(&document, revision, &datapath.layout()).map_err(|wrong| anyhow::anyhow!("{wrong}"))
+}
+
+/// What `dawdle` is to find in the records of a policy.
+fn records(policy: &Compiled) -> [u64; 5] {
+    let price = |number| {
+        let limit = policy.limits.iter().find(|(held, _)| *held == number);
+        limit.map_or(0, |(_, limit)| limit.price.mantissa)
+    };
+    let first_limit = |service: usize| u64::from(policy.services[service].scope.limits[0]);
+    let (word, _) = port_place(port_slot(UDP, PORT));
+    let in_word = policy.ports.iter().filter(|(slot, _)| slot / PORTS_IN_WORD == word);
+    let ports = in_word.map(|&(slot, list)| u64::from(list) << port_place(slot).1).sum();
+    debug_assert!(word < PORT_WORDS);
+    [price(0), price(1), first_limit(0), first_limit(1), ports]
+}
+
+#[test]
+fn no_packet_sees_parts_of_two_policies_however_long_it_takes() -> Result<()> {
+    needs_root!();
+    // A thread of its own has a CPU of its own: on that of the packets it would wait until none is under way.
+    let last = machine::cpus() - 1;
+    thread::spawn(move || {
+        machine::pin_to(0)?;
+        change_over_and_over(last)
+    })
+    .join()
+    .expect("the thread does not panic")
+}
+
+fn change_over_and_over(cpu: usize) -> Result<()> {
+    const CHANGES: u64 = 1_000;
+    let _machine = machine::alone()?;
+    let pins = Pins::new()?;
+    let mut datapath = Datapath::open(&Options { test_clock: false, ..options(&pins) })?;
+    let mut dawdler = Dawdler::new(&pins, datapath.program_fd()?)?;
+    // Compiled once the limits have their places, so that each change begins as soon as the one before is done.
+    let mut kinds = Vec::new();
+    for revision in 1..=4 {
+        let policy = policy(&datapath, revision)?;
+        datapath.apply(&policy)?;
+        kinds.push(policy);
+    }
+    let kinds = &mut kinds[2..];
+    for policy in &*kinds {
+        dawdler.expect(policy.policy.revision, records(policy))?;
+    }
+    let over = AtomicBool::new(false);
+    let judged = thread::scope(|scope| {
+        let packets = scope.spawn(|| dawdler.run(cpu, &over));
+        let changed = (5..5 + CHANGES).zip([0, 1].into_iter().cycle()).try_for_each(|(revision, kind)| {
+            kinds[kind].policy.revision = revision;
+            datapath.apply(&kinds[kind])
+        });
+        over.store(true, Ordering::Relaxed);
+        let judged = packets.join().expect("judging does not panic");
+        changed.and(judged)
+    })?;
+    let [packets, mixtures, overtaken] = dawdler.saw()?;
+    let tallies = datapath.reason_tallies()?;
+    let dropped: Vec<_> = tallies.iter().filter(|(_, outcome, _)| *outcome == Outcome::Drop).collect();
+    say!("{CHANGES} policies while {judged} packets came; of {packets} that dawdled {overtaken} were overtaken by one");
+    ensure!(judged > CHANGES && dropped.is_empty(), "{dropped:?} of {judged}");
+    ensure!(
+        overtaken > CHANGES / 100 && mixtures == 0,
+        "{mixtures} of {packets} saw parts of two, {overtaken} overtaken"
+    );
+    Ok(())
+}
+
+/// The program that dawdles in the tables of a datapath, and what enters the datapath's own.
+struct Dawdler(Ebpf);
+
+impl Dawdler {
+    fn new(pins: &Pins, throttle: &ProgramFd) -> Result<Self> {
+        let shared = [maps::CONTROL, maps::POLICIES, maps::LIMITS, maps::SERVICES, maps::PORTS];
+        let mut object = kernel::load_beside(&pins.pin_dir(), &shared)?;
+        for name in ["dawdle", "enter"] {
+            kernel::xdp(&mut object, name)?;
+        }
+        ProgramArray::try_from(object.map_mut("MEASURED").context("no map MEASURED")?)?.set(0, throttle, 0)?;
+        Ok(Self(object))
+    }
+
+    fn expect(&mut self, revision: u64, records: [u64; 5]) -> Result<()> {
+        let mut expected = Array::<_, [u64; 5]>::try_from(self.0.map_mut("EXPECTED").context("no map EXPECTED")?)?;
+        Ok(expected.set((revision % 2) as u32, records, 0)?)
+    }
+
+    /// Has one packet after the other dawdle on a CPU, and throttle judge many in between; gives how many. Each is a
+    /// run of its own: for several in a row the kernel first changes how it calls the program, which takes it long.
+    fn run(&self, cpu: usize, over: &AtomicBool) -> Result<u64> {
+        const BETWEEN: usize = 50;
+        machine::pin_to(cpu)?;
+        let frame = Frame::v4(SOURCE).udp(40_000, PORT).bytes();
+        let program = |name| -> Result<&Xdp> {
+            Ok(self.0.program(name).with_context(|| format!("no program {name}"))?.try_into()?)
+        };
+        let (dawdle, enter) = (program("dawdle")?, program("enter")?);
+        let mut judged = 0;
+        while !over.load(Ordering::Relaxed) {
+            for program in [dawdle].into_iter().chain([enter; BETWEEN]) {
+                let options = TestRunOptions { data_in: Some(&frame), repeat: 1, ..TestRunOptions::default() };
+                let run = program.test_run(options)?;
+                ensure!(run.return_value == action::PASS, "a packet ended with {}", run.return_value);
+            }
+            judged += BETWEEN as u64;
+        }
+        Ok(judged)
+    }
+
+    /// How many packets dawdled, how many saw parts of two policies, and how many were overtaken by another.
+    fn saw(&self) -> Result<[u64; 3]> {
+        Ok(Array::<_, [u64; 3]>::try_from(self.0.map("DAWDLED").context("no map DAWDLED")?)?.get(&0, 0)?)
+    }
+}
