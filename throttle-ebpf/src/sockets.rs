@@ -105,7 +105,7 @@ fn watch<const WATCHER: u32>(ctx: &BtfTracePointContext) -> i32 {
         prove(opening.packet.source, opening.packet.family);
     }
     if counted {
-        if opens { open::<WATCHER>(&in_force, opening) } else { close(opening) }
+        if opens { open::<WATCHER>(&in_force, opening) } else { close(opening, old == SYN_RECEIVED) }
     }
     0
 }
@@ -115,9 +115,10 @@ fn watch<const WATCHER: u32>(ctx: &BtfTracePointContext) -> i32 {
 fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
     let (generation, secret) = (in_force.generation, in_force.control.secret);
     opening.entering.arrive(&opening.packet, Clock::read().nanos(), generation, secret);
-    let found = CONNECTIONS.get_ptr_mut(&opening.entering.ends);
+    let found = CONNECTIONS.get_ptr(&opening.entering.ends);
     if let Some(found) = found {
-        // SAFETY: an element of the map, which only a close of the same connection removes.
+        // SAFETY: an element of the map. Where the agent replaces it meanwhile, what is read may be no connection's: then
+        // neither is what is written below, and the agent mends it.
         opening.entering.resume(unsafe { &*found });
     }
     let (service, scope) = services::classify(in_force, &opening.packet);
@@ -140,9 +141,8 @@ fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
     }
     let entering = &mut opening.entering;
     entering.connection.state = Connection::OPEN;
-    if let Some(found) = found {
-        // SAFETY: as above.
-        unsafe { *found = entering.connection };
+    if found.is_some() {
+        entering.replace();
     } else if entering.count > 0 {
         entering.enter();
     }
@@ -205,13 +205,19 @@ fn opened(asked: u32) -> Option<(&'static mut Entering, &'static Limit, u32)> {
 }
 
 /// Gives the places of a connection back. Of all who see it close, the one who removes it does.
+///
+/// A socket that ends before its handshake does may be a second one for the same request, made on another CPU: what is open
+/// already is not its.
 #[inline(always)]
-fn close(opening: &mut Opening) {
+fn close(opening: &mut Opening, before_it_opened: bool) {
     let entering = &mut opening.entering;
     entering.begin(&opening.packet);
     let Some(found) = CONNECTIONS.get_ptr(&entering.ends) else { return };
     // SAFETY: an element of the map; where it is removed meanwhile, so is it below for the other one only.
     entering.resume(unsafe { &*found });
+    if before_it_opened && entering.connection.state != Connection::ENTERING {
+        return;
+    }
     if CONNECTIONS.remove(&entering.ends).is_ok() {
         entering.leave();
     }

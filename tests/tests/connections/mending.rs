@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use std::{
     io::Read as _,
     net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
     sync::atomic::{AtomicU64, Ordering::SeqCst},
     thread,
     time::Duration,
@@ -15,7 +16,7 @@ use std::{
 use throttle_agent::datapath::{Drift, Recount};
 use throttle_tests::{
     machine, needs_root, say,
-    wire::{FAR_V4, NEAR_V4},
+    wire::{FAR, FAR_V4, NEAR, NEAR_V4},
 };
 
 const CALLERS: u64 = 6;
@@ -127,4 +128,55 @@ fn a_place_that_no_connection_holds_is_found() -> Result<()> {
     ensure!(host.recount(&mut recount)? == 0 && !recount.is_in_doubt());
     drop((clients, listener));
     eventually(&0, || Ok(host.open(0)))
+}
+
+#[test]
+fn sockets_that_are_bound_to_an_interface_are_found_like_any_others() -> Result<()> {
+    needs_root!();
+    let link_local = |host: &Host| -> Result<Option<SocketAddr>> {
+        let listed = machine::run(
+            host.wire.far.command("ip").args(["-6", "-o", "address", "show", "dev", FAR, "scope", "link"]),
+        )?;
+        let Some(found) = listed.split_whitespace().find_map(|word| word.strip_suffix("/64")) else { return Ok(None) };
+        let number = std::ffi::CString::new(NEAR)?;
+        // SAFETY: a string that ends in a zero.
+        let scope = host.wire.near.enter(|| unsafe { libc::if_nametoindex(number.as_ptr()) })?;
+        Ok(Some(std::net::SocketAddrV6::new(found.parse()?, 0, 0, scope).into()))
+    };
+    for local in [false, true] {
+        let mut host = Host::new()?;
+        let listener = host.listen(if local { "::" } else { FAR_V4 })?;
+        let port = listener.local_addr()?.port();
+        let mut to = SocketAddr::new(address(FAR_V4), port);
+        if local {
+            let Some(found) = link_local(&host)? else {
+                say!("skipped {local}: the interface has no address of its link");
+                continue;
+            };
+            to = found;
+            to.set_port(port);
+        } else {
+            bind_to(&listener, FAR)?;
+        }
+        // Older than the limit: only the list of sockets tells of them.
+        let clients = (0..3).map(|_| host.connect(None, to)?.map_err(Into::into)).collect::<Result<Vec<_>>>()?;
+        host.limit(port, &["concurrent = 9\nsources = 300"])?;
+        eventually(&3, || Ok(host.open(0)))?;
+        ensure!(host.reconcile()? == Drift::default(), "they stay counted");
+        drop((clients, listener));
+        eventually(&0, || {
+            host.reconcile()?;
+            Ok(host.open(0))
+        })?;
+    }
+    Ok(())
+}
+
+fn bind_to(listener: &TcpListener, interface: &str) -> Result<()> {
+    let (name, length) = (interface.as_ptr().cast(), interface.len() as libc::socklen_t);
+    // SAFETY: so many bytes are there, and the descriptor is the listener's.
+    let result =
+        unsafe { libc::setsockopt(listener.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name, length) };
+    ensure!(result == 0, "bind the listener to {interface}: {}", std::io::Error::last_os_error());
+    Ok(())
 }

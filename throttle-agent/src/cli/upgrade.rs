@@ -1,6 +1,6 @@
 //! `throttle upgrade --check`: what this build would do with what is in force, said beforehand; changes nothing.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 use clap::Args;
 use serde::Serialize;
@@ -81,6 +81,17 @@ fn with_policy(plan: Plan, policy: &Policy) -> Plan {
     }
 }
 
+/// An agent that runs has pinned something: where nothing is seen of that, this looks elsewhere.
+fn where_it_runs(plan: Plan, running: Option<&Build>, pin_dir: &Path) -> Plan {
+    match plan {
+        Plan::Fresh if running.is_some() => Plan::Refuse {
+            reason: format!("an agent runs, and nothing of it is pinned in {} as seen from here", pin_dir.display()),
+            remedy: "name its --pin-dir, or look from where it runs: `nsenter --mount --net --target PID`".to_owned(),
+        },
+        plan => plan,
+    }
+}
+
 impl Upgrade {
     /// Looks.
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
@@ -91,7 +102,7 @@ impl Upgrade {
         let running = ask(paths::STATUS).and_then(|status| serde_json::from_value(status["build"].clone()).ok());
         let policy = Policy::of(ask(paths::POLICY).as_ref());
         let mut forecast = forecast(&self.pins.pin_dir)?;
-        forecast.plan = with_policy(forecast.plan, &policy);
+        forecast.plan = where_it_runs(with_policy(forecast.plan, &policy), running.as_ref(), &self.pins.pin_dir);
         let report = Report { running, this: agent::build(), policy, forecast };
         if context.output.json {
             output::json(&Envelope::new(&report))?;

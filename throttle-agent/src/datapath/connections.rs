@@ -34,7 +34,7 @@ use super::{
     Datapath,
     bpf::{self, Existence},
     mapped::{MappedSet, bytes_of, record},
-    sockdiag,
+    sockdiag::Sockets,
 };
 
 /// A connection between two ends and the places that it holds.
@@ -80,8 +80,7 @@ impl Datapath {
             held.keys().try_for_each(|ends| self.forget(ends)).context("forget connections that no limit counts")?;
             return Ok(Drift::default());
         }
-        let sockets = sockdiag::open().context("list the sockets")?;
-        let listening = sockdiag::listening().context("list the sockets that listen")?;
+        let sockets = Sockets::list().context("list the sockets")?;
         let mut drift = Drift::default();
         for (ends, connection) in &held {
             match self.service_of(ends).filter(|service| counted_by_packets(connection, service)) {
@@ -89,19 +88,19 @@ impl Datapath {
                     drift.idle += u64::from(self.close(ends, connection)?);
                 }
                 Some(_) => drift.open += u64::from(self.mend(ends, Connection::FORWARDED)?),
-                None if !sockets.contains(ends) && self.has_ended(ends, connection)? => {
+                None if !sockets.contains(ends) && self.has_ended(ends, connection, &sockets)? => {
                     drift.closed += u64::from(self.close(ends, connection)?);
                 }
                 None => {}
             }
         }
-        for ends in &sockets {
+        for ends in sockets.open() {
             drift.open += u64::from(match held.get(ends) {
                 // One that was open before its service was counted by packets stays what it is.
                 Some(connection) if connection.state != Connection::FORWARDED => self.mend(ends, Connection::OPEN)?,
                 _ if self.service_of(ends).is_some_and(|service| service.forwarded != 0) => false,
                 Some(_) => self.mend(ends, Connection::OPEN)?,
-                None => listening.contains(&ends.destination_port) && self.adopt(ends)?,
+                None => sockets.listening.contains(&ends.destination_port) && self.adopt(ends, &sockets)?,
             });
         }
         Ok(drift)
@@ -109,8 +108,8 @@ impl Datapath {
 
     /// Counts a connection that was listed and is not written down, unless it has closed since: many do while a long list
     /// is read.
-    fn adopt(&self, ends: &Ends) -> Result<bool> {
-        let is_open = || sockdiag::is_open(ends).context("ask for a socket");
+    fn adopt(&self, ends: &Ends, sockets: &Sockets) -> Result<bool> {
+        let is_open = || sockets.is_open(ends).context("ask for a socket");
         if self.limits_of(ends).is_empty() || !is_open()? || !self.hold_what_is_due(ends, Connection::OPEN, None)? {
             return Ok(false);
         }
@@ -122,9 +121,9 @@ impl Datapath {
     }
 
     /// Whether a connection that was not among the sockets is none.
-    fn has_ended(&self, ends: &Ends, connection: &Connection) -> Result<bool> {
+    fn has_ended(&self, ends: &Ends, connection: &Connection, sockets: &Sockets) -> Result<bool> {
         let young = connection.state == Connection::ENTERING && self.now() < connection.since + ENTERS_WITHIN;
-        Ok(!young && !sockdiag::is_open(ends).context("ask for a socket")?)
+        Ok(!young && !sockets.is_open(ends).context("ask for a socket")?)
     }
 
     fn forget(&self, ends: &Ends) -> io::Result<()> {

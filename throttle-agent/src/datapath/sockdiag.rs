@@ -1,6 +1,10 @@
 //! The TCP sockets of this network namespace, as the kernel lists them (`sock_diag(7)`).
 
-use std::{collections::HashSet, io};
+use std::{
+    cell::OnceCell,
+    collections::{HashMap, HashSet},
+    io,
+};
 
 use rustix::net::Protocol;
 use throttle_common::{
@@ -8,7 +12,7 @@ use throttle_common::{
     records::{Address, Ends},
 };
 
-use super::netlink;
+use super::{interfaces::interfaces, netlink};
 
 /// `NETLINK_SOCK_DIAG`.
 const SOCK_DIAG: Option<Protocol> = Some(rustix::net::netlink::SOCK_DIAG);
@@ -27,21 +31,61 @@ const LISTEN: u32 = 1 << 10;
 const TIME_WAIT: u8 = 3;
 /// `struct inet_diag_sockid` within both messages.
 const ID: usize = 48;
+/// The interface within that.
+const DEVICE: usize = 36;
 /// `::ffff:0:0/96`: IPv4 on an IPv6 socket.
 const MAPPED: u128 = 0xffff;
 
-/// Every open connection, by its ends as packets to this host name them, whoever opened it.
-pub(super) fn open() -> io::Result<HashSet<Ends>> {
-    list(OPEN)
+/// The number of the interface that a socket is bound to, as those of link-local addresses are; 0 where it is to none.
+type Device = u32;
+
+/// The sockets that there were at a time.
+pub(super) struct Sockets {
+    /// Every open connection, by its ends as packets to this host name them, whoever opened it.
+    open: HashMap<Ends, Device>,
+    /// The ports at which this host waits for connections.
+    pub(super) listening: HashSet<u16>,
+    /// Every interface, where it matters.
+    devices: OnceCell<Vec<Device>>,
 }
 
-/// The ports at which this host waits for connections.
-pub(super) fn listening() -> io::Result<HashSet<u16>> {
-    Ok(list(LISTEN)?.into_iter().map(|ends| ends.destination_port).collect())
+impl Sockets {
+    /// Lists them.
+    pub(super) fn list() -> io::Result<Self> {
+        let open = list(OPEN)?.into_iter().collect();
+        let listening = list(LISTEN)?.into_iter().map(|(ends, _)| ends.destination_port).collect();
+        Ok(Self { open, listening, devices: OnceCell::new() })
+    }
+
+    /// Every open connection.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Ends> {
+        self.open.keys()
+    }
+
+    /// Whether it was listed.
+    pub(super) fn contains(&self, ends: &Ends) -> bool {
+        self.open.contains_key(ends)
+    }
+
+    /// Whether there is an open connection between two ends now. The kernel finds one that is bound to an interface only for
+    /// who names that, and then any other too.
+    pub(super) fn is_open(&self, ends: &Ends) -> io::Result<bool> {
+        if let Some(&device) = self.open.get(ends) {
+            return ask(ends, device);
+        }
+        let listed = || interfaces().map(|all| all.into_iter().map(|it| it.index).collect()).unwrap_or_default();
+        let devices = self.devices.get_or_init(listed);
+        for &device in [0].iter().chain(devices) {
+            if ask(ends, device)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
-fn list(states: u32) -> io::Result<HashSet<Ends>> {
-    let mut found = HashSet::new();
+fn list(states: u32) -> io::Result<Vec<(Ends, Device)>> {
+    let mut found = Vec::new();
     for family in [V4, V6] {
         let answers = netlink::dump(SOCK_DIAG, BY_FAMILY, &request(family, states, &[0; ID]))?;
         found.extend(answers.iter().filter_map(|answer| read(answer)));
@@ -49,13 +93,13 @@ fn list(states: u32) -> io::Result<HashSet<Ends>> {
     Ok(found)
 }
 
-/// Whether there is an open connection between two ends.
-pub(super) fn is_open(ends: &Ends) -> io::Result<bool> {
+fn ask(ends: &Ends, device: Device) -> io::Result<bool> {
     let family = if ends.family == Family::V4 as u8 { V4 } else { V6 };
-    match netlink::ask(SOCK_DIAG, BY_FAMILY, &request(family, u32::MAX, &id(ends))) {
+    match netlink::ask(SOCK_DIAG, BY_FAMILY, &request(family, u32::MAX, &id(ends, device))) {
         // Where there is none, the kernel may answer with the listener.
         Ok(answer) => {
-            Ok(read(&answer).as_ref() == Some(ends) && answer.get(1).is_some_and(|&state| OPEN >> state & 1 == 1))
+            let found = read(&answer).is_some_and(|(found, _)| found == *ends);
+            Ok(found && answer.get(1).is_some_and(|&state| OPEN >> state & 1 == 1))
         }
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
@@ -69,7 +113,7 @@ fn request(family: u8, states: u32, id: &[u8; ID]) -> Vec<u8> {
 }
 
 /// The kernel's own end comes first there.
-fn id(ends: &Ends) -> [u8; ID] {
+fn id(ends: &Ends, device: Device) -> [u8; ID] {
     let address = |address: Address| {
         if ends.family == Family::V4 as u8 {
             (address.low << 32).to_be_bytes().into_iter().chain([0; 8]).collect::<Vec<u8>>()
@@ -82,13 +126,14 @@ fn id(ends: &Ends) -> [u8; ID] {
     id[2..4].copy_from_slice(&ends.source_port.to_be_bytes());
     id[4..20].copy_from_slice(&address(ends.destination));
     id[20..36].copy_from_slice(&address(ends.source));
+    id[DEVICE..40].copy_from_slice(&device.to_ne_bytes());
     // Whichever socket it is: `INET_DIAG_NOCOOKIE`.
     id[40..].fill(0xff);
     id
 }
 
-/// The ends in a `struct inet_diag_msg`, unless it tells of a TIME-WAIT.
-fn read(answer: &[u8]) -> Option<Ends> {
+/// The ends and the interface in a `struct inet_diag_msg`, unless it tells of a TIME-WAIT.
+fn read(answer: &[u8]) -> Option<(Ends, Device)> {
     let &[family, _, timer, _] = answer.get(..4)? else { return None };
     let id = answer.get(4..4 + ID)?;
     let port = |at: usize| u16::from_be_bytes([id[at], id[at + 1]]);
@@ -103,14 +148,16 @@ fn read(answer: &[u8]) -> Option<Ends> {
     } else {
         (Family::V6, Address::v6(peer), Address::v6(own))
     };
-    (timer != TIME_WAIT).then_some(Ends {
+    let ends = Ends {
         source,
         destination,
         source_port: port(2),
         destination_port: port(0),
         family: family as u8,
         padding: [0; 3],
-    })
+    };
+    let device = u32::from_ne_bytes(id[DEVICE..40].try_into().expect("four bytes"));
+    (timer != TIME_WAIT).then_some((ends, device))
 }
 
 #[cfg(test)]
@@ -125,19 +172,22 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (server, _) = listener.accept().unwrap();
             let port = listener.local_addr().unwrap().port();
-            let of_port =
-                || open().unwrap().into_iter().filter(|ends| ends.destination_port == port).collect::<Vec<_>>();
-            let found = of_port();
+            let of_port = || {
+                let sockets = Sockets::list().unwrap();
+                sockets.open().filter(|ends| ends.destination_port == port).copied().collect::<Vec<_>>()
+            };
+            let (sockets, found) = (Sockets::list().unwrap(), of_port());
             assert_eq!(found.len(), 1, "{found:?}");
             let ends = found[0];
-            assert!(listening().unwrap().contains(&port));
+            assert!(sockets.listening.contains(&port));
             assert_eq!((ends.source_port, ends.destination_port), (client.local_addr().unwrap().port(), port));
-            assert!(is_open(&ends).unwrap());
-            assert!(!is_open(&Ends { source_port: 1, ..ends }).unwrap(), "the listener is no connection");
+            assert!(sockets.is_open(&ends).unwrap());
+            assert!(!sockets.is_open(&Ends { source_port: 1, ..ends }).unwrap(), "the listener is no connection");
             // The client closes first, and keeps the TIME-WAIT.
             drop(client);
             drop(server);
-            let closed = std::iter::repeat_with(|| !is_open(&ends).unwrap()).take(1_000_000).any(|closed| closed);
+            let closed =
+                std::iter::repeat_with(|| !sockets.is_open(&ends).unwrap()).take(1_000_000).any(|closed| closed);
             assert!(closed && of_port().is_empty());
         }
     }

@@ -1,6 +1,6 @@
 //! A connection on its way in, and where it is kept.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
 use throttle_common::{
     forwarded::Segment,
     gcra::Ticks,
@@ -146,6 +146,12 @@ impl Entering {
             }
         }
         entered.is_ok()
+    }
+
+    /// Writes anew what is written down of it. Where that is gone, so are its places, and the agent counts it.
+    #[inline(always)]
+    pub fn replace(&self) {
+        _ = CONNECTIONS.insert(&self.ends, &self.connection, u64::from(BPF_EXIST));
     }
 
     /// Gives its places back.

@@ -35,6 +35,9 @@ pub(super) const NAMED: usize = 16;
 /// Looks in a row before it is told: half a minute, longer than a burst that ends by itself.
 const IN_A_ROW: u32 = 3;
 
+/// Looks in a row before it is told that a limit is exceeded: connections that are older than a limit do not grow more.
+const BEYOND: u32 = 2;
+
 /// How long a limit is watched before it is said never to bind: traffic comes in days.
 const LONG: u64 = 24 * HOUR;
 /// Packets admitted meanwhile: below one a second nothing can be said of what sources do.
@@ -75,6 +78,8 @@ struct Trend {
     last: Look,
     /// Looks in a row in which few carried most, and who did so last.
     few: u32,
+    /// Looks in a row in which somebody had more connections than at the one before, and more than the limit allows.
+    beyond: u32,
     carriers: Carriers,
     /// The largest share of a burst that a source owed.
     peak: f64,
@@ -108,7 +113,12 @@ impl Trends {
         numbers.sort();
         let trends = numbers.into_iter().map(|number| &self.0[number]);
         trends
-            .flat_map(|trend| [trend.carried_by_few(), trend.never_binds()].into_iter().flatten().chain(trend.fills()))
+            .flat_map(|trend| {
+                [trend.carried_by_few(), trend.never_binds(), trend.exceeded()]
+                    .into_iter()
+                    .flatten()
+                    .chain(trend.fills())
+            })
             .collect()
     }
 }
@@ -119,6 +129,7 @@ impl Trend {
             record,
             last: look.clone(),
             few: 0,
+            beyond: 0,
             carriers: Carriers::default(),
             peak: 0.0,
             hour: Hour::from(look.at),
@@ -141,6 +152,8 @@ impl Trend {
                 _ => None,
             };
         }
+        let grows = self.record.is_concurrency() && most(&look) > most(&self.last).max(self.record.depth);
+        self.beyond = if grows { self.beyond + 1 } else { 0 };
         self.last = look;
         self.note();
     }
@@ -205,6 +218,19 @@ impl Trend {
         })
     }
 
+    /// More connections are open than the limit allows, and more with every look: they come where it does not see them.
+    fn exceeded(&self) -> Option<String> {
+        (self.beyond >= BEYOND).then(|| {
+            let (open, allowed) = (most(&self.last) / PLACE, self.record.depth / PLACE);
+            format!(
+                "limit `{}`: {open} connections are open where it allows {allowed}, and more with every look: a NAT rule of \
+                 this host may redirect them from a port that is not the service's, where no limit is met; limit that port \
+                 too, or remove the rule",
+                self.name()
+            )
+        })
+    }
+
     /// Regions that grow so that they are soon full.
     fn fills(&self) -> impl Iterator<Item = String> {
         // Where sources share buckets, each has a place whoever else there is.
@@ -225,6 +251,11 @@ impl Trend {
             })
         })
     }
+}
+
+/// The most that anybody owes.
+fn most(look: &Look) -> u64 {
+    look.regions.iter().flat_map(|region| &region.most).map(|talker| talker.debt).max().unwrap_or_default()
 }
 
 /// How long until so many are busy, at the pace of the looks; `None` where they do not grow, or too few are busy to tell.

@@ -203,3 +203,17 @@ fn a_limit_on_connections_that_never_binds_is_told_with_the_most_that_were_open(
         assert!(watched.looks(1, 20, 1, &[]).is_empty(), "it bound");
     }
 }
+
+#[test]
+fn connections_that_come_past_their_limit_are_told() {
+    let mut watched = Watched::new(concurrent(50, Per::Source));
+    assert!(
+        watched.look(20, 0, &[(1, 1.2)], 0).is_empty() && watched.look(0, 0, &[(1, 1.2)], 0).is_empty(),
+        "older ones"
+    );
+    watched.look(20, 0, &[(1, 1.4)], 0);
+    let warnings = watched.look(20, 0, &[(1, 1.6)], 0);
+    let begin = "limit `web`: 80 connections are open where it allows 50, and more with every look";
+    assert!(warnings.len() == 1 && warnings[0].starts_with(begin), "{warnings:?}");
+    assert!(watched.look(0, 0, &[(1, 1.6)], 0).is_empty());
+}

@@ -182,6 +182,7 @@ fn fate(what: &'static str, kept: bool, text: impl Into<String>) -> Fate {
 const STORE: &str = "they are in the store, and are put in force from there";
 
 const SOCKETS: &str = "those that are open stay open, and are counted from the sockets that there are";
+const FORWARDED: &str = "those that are open go on, and are counted no more";
 
 fn adopted() -> Vec<Fate> {
     let stays = "the maps stay, and the new program goes on with them";
@@ -202,6 +203,7 @@ fn gone() -> Vec<Fate> {
         fate("counters", false, detach),
         fate("proven sources", false, format!("{detach}: each is proven again by its next handshake")),
         fate("connections", true, SOCKETS),
+        fate("forwarded connections", false, FORWARDED),
         fate("events", false, detach),
         fate("policy and blocks", true, STORE),
     ]
@@ -222,6 +224,7 @@ fn changed_over(directory: &Path) -> Result<Vec<Fate>> {
         fate("counters", true, format!("{judged} frames judged so far")),
         fate("proven sources", true, "each for the rest of its hour"),
         fate("connections", true, SOCKETS),
+        fate("forwarded connections", false, FORWARDED),
         fate("charges", false, "at most those of the hundredths of a second in which the programs are replaced"),
         fate("events", unread == 0, events),
         fate("budgets", false, "those of events and answers begin full: at most one burst more of each"),
