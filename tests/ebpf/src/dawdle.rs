@@ -87,10 +87,12 @@ fn is_whole(generation: u32, revision: u64) -> Option<bool> {
     let (word, _) = port_place(port_slot(UDP, PORT));
     // SAFETY (all reads): as above.
     let price = |number| {
+        // SAFETY: an element of the map; the agent may store to it at any time.
         Some(unsafe { (&raw const LIMITS.get(generation * MAX_LIMITS + number)?.price.mantissa).read_volatile() })
     };
     // SAFETY: see above.
     let limit = |number| {
+        // SAFETY: likewise.
         Some(unsafe { (&raw const SERVICES.get(generation * MAX_SERVICES + number)?.scope.limits[0]).read_volatile() })
     };
     // SAFETY: see above.
