@@ -57,8 +57,8 @@ fn an_agent_killed_at_any_step_of_a_change_of_layout_harms_nothing() -> Result<(
         say!("killed before {step:?}: {said}");
         ensure!(site.status()?.problems.is_empty(), "{step:?}: nothing is wrong");
         ensure!(
-            std::fs::read_dir(site.pin_dir())?.count() == 4,
-            "{step:?}: egress, links, maps and sockets are pinned"
+            std::fs::read_dir(site.pin_dir())?.count() == 5,
+            "{step:?}: egress, links, maps and both programs at the sockets are pinned"
         );
         drop(agent);
         site.ask(&["detach"])?;
