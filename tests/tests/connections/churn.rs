@@ -92,7 +92,8 @@ fn no_place_is_lost_or_found_in_a_great_many_connections() -> Result<()> {
         made.into_inner(),
         failed.into_inner()
     );
-    eventually(&(0, 0, 0), left)?;
+    // As the agent does every second: what completed its handshake and got no socket is given its time.
+    eventually(&(0, 0, 0), || host.reconcile().and_then(|_| left()))?;
     // A few in 60 000 are missed, where the kernel does not call a program that is running on the same CPU already: that is
     // what mending is for.
     ensure!(drift.closed + drift.open <= wanted / 1_000, "{drift:?}");
