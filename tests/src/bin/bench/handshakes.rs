@@ -111,8 +111,8 @@ impl Server {
         Ok(Self { wire, port, object, _listener: listener })
     }
 
-    fn frame(&self, source: u32, flags: u8) -> Vec<u8> {
-        Frame::v4(FIRST_SOURCE | source).to(FAR_V4).tcp(SOURCE_PORT, self.port, flags).bytes()
+    fn frame(&self, source: u32, from: u16, flags: u8) -> Vec<u8> {
+        Frame::v4(FIRST_SOURCE | source).to(FAR_V4).tcp(from, self.port, flags).bytes()
     }
 
     /// Sends the SYN of every source, and returns when every one was answered.
@@ -122,7 +122,7 @@ impl Server {
             let noted = Array::<_, u32>::try_from(self.object.map("ACKNOWLEDGEMENTS").context("no map")?)?;
             let answered = noted.iter().collect::<Result<Vec<_>, _>>()?;
             let unanswered = (0..).zip(answered).filter(|(_, noted)| *noted == 0);
-            let frames: Vec<_> = unanswered.map(|(source, _)| self.frame(source, tcp::SYN)).collect();
+            let frames: Vec<_> = unanswered.map(|(source, _)| self.frame(source, SOURCE_PORT, tcp::SYN)).collect();
             if frames.is_empty() {
                 return Ok(());
             }
@@ -138,7 +138,9 @@ impl Server {
 
     /// Nanoseconds a packet, where the first so many sources take turns.
     fn measure(&mut self, program: &Program, flags: u8, sources: u32, wanted: u32) -> Result<u32> {
-        let frame = self.frame(0, flags);
+        // A SYN from the port of a request would be that request's, sent again.
+        let from = if flags == tcp::SYN { SOURCE_PORT + 1 } else { SOURCE_PORT };
+        let frame = self.frame(0, from, flags);
         let order = Order { flood: FIRST_SOURCE.into(), random: u64::from(sources - 1), ..Order::SILENT };
         self.array("SPREAD")?.set(0, order, 0)?;
         self.array("TURN")?.set(0, 0_u64, 0)?;
