@@ -1,19 +1,18 @@
 //! One limit and one packet: where the bucket lies, whether it has room, and what overflow does.
 //!
 //! [`weigh`] only looks. The kernel program asks it of its maps and then charges what it says; the agent's `explain` asks
-//! it of a copy of the same bytes, at any instant. So the two cannot differ.
+//! it of a copy of the same bytes, at any instant. So the two cannot differ. What a packet wants is a [`Question`], what it
+//! comes to a [`Charge`].
 
+mod charge;
+mod question;
+
+pub use self::{charge::Charge, question::Question};
 use crate::{
     gcra::{self, Ticks},
-    guarantees::Guaranteed,
-    handshakes::Asking,
-    hash::Secret,
-    packet::Packet,
     proven::Claim,
-    records::{Home, Limit, NONE, PROVEN_LINES, Region, SourceEntry, Terms, Whose, override_key},
-    table::{Check, Look, OPEN_WAYS, Request, WAYS, check},
-    turns::Turns,
-    windows::Sliding,
+    records::{Home, Limit, Terms, Whose},
+    table::{Check, Look, WAYS, check},
     words::{Action, Outcome, Overflow, Reason, Unit},
 };
 
@@ -49,209 +48,6 @@ pub const FLOWING: u8 = 0;
 pub const STEPPING: u8 = 1;
 /// They stand still while a window runs, and buckets have two words.
 pub const SLIDING: u8 = 2;
-
-/// What a packet asks of each of its limits. Plain words, because it may wait in a map.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Question {
-    whose: Whose,
-    secret: Secret,
-    ways: u32,
-    /// Bytes of the frame.
-    pub length: u32,
-    opens_connection: bool,
-    /// Its class, with the generation of policy that it meets, for the terms of limits.
-    class: u16,
-    generation: u8,
-    /// In which units it is within a guarantee, as far as it has been asked.
-    pub guaranteed: Guaranteed,
-}
-
-impl Question {
-    /// The question that a packet of `length` bytes puts, of whose source policy says this in its `entry`.
-    #[inline(always)]
-    pub fn about(packet: &Packet, length: u32, entry: Option<&SourceEntry>, generation: u32, secret: Secret) -> Self {
-        let (mut ways, mut tenant, mut class) = (OPEN_WAYS, NONE, NONE);
-        if let Some(entry) = entry {
-            ways = if entry.knows() { WAYS } else { OPEN_WAYS };
-            (tenant, class) = (entry.tenant(generation), entry.class(generation));
-        }
-        Self {
-            whose: Whose { source: packet.source, family: packet.family, tenant },
-            secret,
-            ways: ways as u32,
-            class,
-            generation: generation as u8,
-            length,
-            opens_connection: packet.opens_connection(),
-            guaranteed: Guaranteed::NOT,
-        }
-    }
-
-    /// The part of the table in which a limit keeps sources of its family.
-    pub fn region<'l>(&self, limit: &'l Limit) -> &'l Region {
-        limit.region(self.whose.family)
-    }
-
-    /// The number of its tenant.
-    #[inline(always)]
-    pub fn tenant(&self) -> u16 {
-        self.whose.tenant
-    }
-
-    /// The number of its class.
-    #[inline(always)]
-    pub fn class(&self) -> u16 {
-        self.class
-    }
-
-    /// Where a limit keeps the bucket that the packet is charged to; `None` where it has nothing to do with it.
-    #[inline(always)]
-    pub fn home(&self, limit: &Limit) -> Option<Home> {
-        limit.home(&self.whose, self.secret)
-    }
-
-    /// What the limit allows, if an override says so.
-    #[inline(always)]
-    pub fn overridden<T: Table>(&self, limit: &Limit, table: &T) -> Option<Terms> {
-        if limit.overridden == 0 || self.class == NONE {
-            return None;
-        }
-        table.terms(override_key(self.generation.into(), limit.number, self.class))
-    }
-
-    /// The aggregate's bucket that serves the source where it has no place of its own; likewise.
-    #[inline(always)]
-    pub fn shared(&self, limit: &Limit) -> Option<u32> {
-        let Whose { source, family, .. } = self.whose;
-        let region = limit.region(family);
-        if region.sets == 0 || limit.is_shared() { None } else { Some(region.aggregate(source, family, self.secret)) }
-    }
-
-    /// The line that would remember a handshake of the source.
-    #[inline(always)]
-    pub fn claim(&self) -> Claim {
-        Claim::of(self.whose.source, self.whose.family, PROVEN_LINES, self.secret)
-    }
-
-    /// Where it is noted what has been asked of a limit on open connections by those whose bucket is at `home`.
-    #[inline(always)]
-    pub fn asking(&self, limit: &Limit, home: Home) -> Asking {
-        Asking::of(home.key, limit.region(self.whose.family).base, self.secret)
-    }
-
-    /// Whether the packet asks for a connection.
-    #[inline(always)]
-    pub fn opens_connection(&self) -> bool {
-        self.opens_connection
-    }
-
-    /// What the question means to a set.
-    #[inline(always)]
-    pub fn request(&self, charge: &Charge, limit: &Limit) -> Request {
-        let Charge { key, now, cost, ways, .. } = *charge;
-        Request { key, now, cost, depth: self.guaranteed.room(limit, charge.depth), ways: ways as usize }
-    }
-
-    /// The set of a charge, where buckets have two words.
-    #[inline(always)]
-    pub fn turns<'c, T: Table>(&self, charge: &'c Charge, limit: &Limit, table: &T) -> Option<Turns<'c, T::Set>> {
-        let second = table.set(charge.place + limit.region(self.whose.family).sets)?;
-        Some(Turns::of(table.set(charge.place)?, second, &charge.window))
-    }
-
-    /// Whether its source completed a handshake lately.
-    #[inline(always)]
-    fn is_proven<T: Table, C: Clock>(&self, table: &T, clock: &mut C) -> bool {
-        table.remembers(self.claim(), clock)
-    }
-}
-
-/// What a limit is to be charged for a packet. Plain words, because it may wait in a map.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Charge {
-    /// The source's key, where the charge is to a slot.
-    pub key: u64,
-    /// The bucket as it was read.
-    pub seen: u64,
-    /// What the limit's clock reads: once for all that is asked and charged.
-    pub now: Ticks,
-    /// The price of the packet.
-    pub cost: Ticks,
-    /// How deep the bucket is; where it is an aggregate's whose windows slide, how deep it is now.
-    pub depth: Ticks,
-    /// The set of the source's key, or the aggregate.
-    pub place: u32,
-    /// The set of the bucket: the same, but where buckets have two words.
-    pub words: u32,
-    /// The slot in the set.
-    pub way: u32,
-    /// The ways that the source may take.
-    pub ways: u32,
-    /// One of the kinds below.
-    pub kind: u32,
-    overflowed: u32,
-    /// The windows at the instant of the packet, where they slide.
-    pub window: Sliding,
-}
-
-/// The limit is not asked.
-const UNASKED: u32 = 0;
-
-impl Charge {
-    /// The limit lets the packet pass and remembers nothing.
-    pub const UNCHARGED: u32 = 1;
-    /// The source's slot, which had room when it was read.
-    pub const HELD: u32 = 2;
-    /// A free slot for the source to take over.
-    pub const FREE: u32 = 3;
-    /// The aggregate's bucket, which had room when it was read.
-    pub const AGGREGATE: u32 = 4;
-
-    /// No charge.
-    pub const NOTHING: Self = Self {
-        key: 0,
-        seen: 0,
-        now: 0,
-        cost: 0,
-        depth: 0,
-        place: 0,
-        words: 0,
-        way: 0,
-        ways: 0,
-        kind: UNASKED,
-        overflowed: 0,
-        window: Sliding::NONE,
-    };
-
-    /// Forgets the charge.
-    #[inline(always)]
-    pub fn clear(&mut self) {
-        self.kind = UNASKED;
-        self.overflowed = 0;
-    }
-
-    /// Whether the limit has a say in this packet.
-    #[inline(always)]
-    pub fn asked(&self) -> bool {
-        self.kind != UNASKED
-    }
-
-    /// Whether the region had no room for the source.
-    #[inline(always)]
-    pub fn overflowed(&self) -> bool {
-        self.overflowed != 0
-    }
-
-    /// Says where the charge goes.
-    #[inline(always)]
-    pub fn aim(&mut self, kind: u32, way: usize, seen: u64) {
-        self.kind = kind;
-        self.way = way as u32;
-        self.seen = seen;
-    }
-}
 
 /// Looks whether the limit admits the packet, and notes in `charge` what that would cost. Writes to no bucket.
 ///

@@ -1,0 +1,215 @@
+//! The policies that random arrivals meet.
+//!
+//! Small regions, so that sources meet in sets; every unit and every rule; limits that observe among those that refuse;
+//! guarantees under parents of every kind, and overrides of both.
+
+/// All of them.
+pub(crate) fn policies() -> Vec<String> {
+    PLAIN.into_iter().map(str::to_owned).chain(GUARANTEED.map(guaranteed)).collect()
+}
+
+/// Limits without guarantees.
+const PLAIN: [&str; 7] = [
+    r#"
+mode = "enforce"
+[[limit]]
+name = "a"
+unit = "packets"
+rate = "20/s"
+burst = 5
+sources = 24
+"#,
+    r#"
+mode = "enforce"
+[sources]
+known = ["192.0.2.0/30", "2001:db8:0:1::/64"]
+[[limit]]
+name = "b"
+unit = "bytes"
+rate = "7777B/s"
+burst = "3000B"
+sources = 9
+overflow = "refuse"
+[[limit]]
+name = "c"
+unit = "packets"
+rate = "13/s"
+burst = 3
+sources = 6
+"#,
+    r#"
+mode = "enforce"
+[[limit]]
+name = "d"
+unit = "packets"
+rate = "30/s"
+burst = 4
+mode = "observe"
+sources = 12
+[[limit]]
+name = "e"
+unit = "connections"
+rate = "11/s"
+burst = 2
+sources = 3
+overflow = "admit"
+[[limit]]
+name = "f"
+unit = "packets"
+rate = "17/s"
+burst = 6
+sources = 12
+prefix = { ipv4 = 30, ipv6 = 72 }
+aggregate = { ipv4 = 20, ipv6 = 40 }
+"#,
+    r#"
+[[limit]]
+name = "g"
+unit = "packets"
+rate = "1000000/s"
+burst = 7
+sources = 12
+[[limit]]
+name = "h"
+unit = "bytes"
+rate = "100Mbit/s"
+sources = 12
+"#,
+    r#"
+mode = "enforce"
+[[limit]]
+name = "i"
+unit = "packets"
+rate = "20/s"
+algorithm = "sliding-window"
+sources = 12
+"#,
+    r#"
+mode = "enforce"
+[sources]
+known = ["192.0.2.0/30", "2001:db8:0:1::/64"]
+[[limit]]
+name = "j"
+unit = "bytes"
+rate = "40000B/s"
+algorithm = "sliding-window"
+sources = 9
+overflow = "admit"
+[[limit]]
+name = "k"
+unit = "packets"
+rate = "13/s"
+algorithm = "fixed-window"
+sources = 6
+[[limit]]
+name = "l"
+unit = "packets"
+rate = "25/s"
+algorithm = "sliding-window"
+sources = 18
+prefix = { ipv4 = 30, ipv6 = 72 }
+aggregate = { ipv4 = 20, ipv6 = 40 }
+"#,
+    r#"
+mode = "enforce"
+[[limit]]
+name = "m"
+unit = "packets"
+rate = "40/s"
+algorithm = "leaky-bucket"
+mode = "observe"
+sources = 12
+[[limit]]
+name = "n"
+unit = "bytes"
+rate = "30000B/s"
+algorithm = "fixed-window"
+sources = 12
+overflow = "refuse"
+[[limit]]
+name = "o"
+unit = "connections"
+rate = "5/s"
+algorithm = "sliding-window"
+sources = 6
+mode = "observe"
+"#,
+];
+
+/// A tenant's ceiling and what an override makes of it, and what all share: rates, and how each decides.
+struct Ceiling {
+    rate: &'static str,
+    decides: &'static str,
+    overridden: &'static str,
+    shared: &'static str,
+    shared_decides: &'static str,
+}
+
+const GUARANTEED: [Ceiling; 4] = [
+    Ceiling { rate: "30/s", decides: "burst = 10", overridden: "15/s", shared: "40/s", shared_decides: "token-bucket" },
+    Ceiling { rate: "30/s", decides: "", overridden: "15/s", shared: "30/s", shared_decides: "sliding-window" },
+    Ceiling {
+        rate: "20/s",
+        decides: "algorithm = \"fixed-window\"",
+        overridden: "9/s",
+        shared: "25/s",
+        shared_decides: "fixed-window",
+    },
+    Ceiling {
+        rate: "25/s",
+        decides: "algorithm = \"sliding-window\"",
+        overridden: "12/s",
+        shared: "35/s",
+        shared_decides: "leaky-bucket",
+    },
+];
+
+/// The limits of two tenants and of their sources under such a ceiling.
+fn guaranteed(ceiling: Ceiling) -> String {
+    let Ceiling { rate, decides, overridden, shared, shared_decides } = ceiling;
+    format!(
+        r#"
+mode = "enforce"
+[[tenant]]
+name = "acme"
+sources = ["192.0.0.0/28", "2001:db8::/62"]
+[[tenant]]
+name = "globex"
+sources = ["192.0.1.0/24", "2001:db8:0:8::/61", "192.0.0.8/30"]
+[[limit]]
+name = "p"
+unit = "packets"
+rate = "20/s"
+burst = 5
+sources = 24
+[[limit.override]]
+sources = ["192.0.0.0/29", "2001:db8::/63"]
+rate = "90/s"
+burst = 9
+[[limit.override]]
+tenant = "globex"
+rate = "7/s"
+[[limit.override]]
+sources = ["192.0.0.4"]
+burst = 1
+[[limit]]
+name = "q"
+unit = "packets"
+rate = "{rate}"
+per = "tenant"
+{decides}
+guarantee = "10/s"
+guarantee-burst = 3
+[[limit.override]]
+tenant = "globex"
+rate = "{overridden}"
+guarantee = "4/s"
+[[limit]]
+name = "r"
+unit = "packets"
+rate = "{shared}"
+algorithm = "{shared_decides}"
+per = "host"
+"#
+    )
+}
