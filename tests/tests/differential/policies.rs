@@ -5,7 +5,7 @@
 
 /// All of them.
 pub(crate) fn policies() -> Vec<String> {
-    PLAIN.into_iter().map(str::to_owned).chain(GUARANTEED.map(guaranteed)).collect()
+    PLAIN.into_iter().map(str::to_owned).chain(GUARANTEED.iter().map(guaranteed)).collect()
 }
 
 /// Limits without guarantees.
@@ -165,7 +165,7 @@ const GUARANTEED: [Ceiling; 4] = [
 ];
 
 /// The limits of two tenants and of their sources under such a ceiling.
-fn guaranteed(ceiling: Ceiling) -> String {
+fn guaranteed(ceiling: &Ceiling) -> String {
     let Ceiling { rate, decides, overridden, shared, shared_decides } = ceiling;
     format!(
         r#"
