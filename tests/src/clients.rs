@@ -13,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Sends frames out of an interface of this thread's namespace, through one packet socket: to close one takes the kernel
-/// tens of milliseconds.
+/// tens of milliseconds. Where the wire is full, the frame waits.
 pub fn send_raw<'f>(interface: &str, frames: impl IntoIterator<Item = &'f [u8]>) -> Result<()> {
     let name = CString::new(interface)?;
     // SAFETY: the name lives through the call.
@@ -30,7 +30,7 @@ pub fn send_raw<'f>(interface: &str, frames: impl IntoIterator<Item = &'f [u8]>)
     address.sll_ifindex = index.cast_signed();
     for frame in frames {
         // SAFETY: both pointers are valid for the lengths given.
-        let sent = unsafe {
+        let send = || unsafe {
             libc::sendto(
                 socket.as_raw_fd(),
                 frame.as_ptr().cast(),
@@ -40,7 +40,11 @@ pub fn send_raw<'f>(interface: &str, frames: impl IntoIterator<Item = &'f [u8]>)
                 size_of::<libc::sockaddr_ll>() as u32,
             )
         };
-        ensure!(sent == frame.len().cast_signed(), "send a frame: {}", std::io::Error::last_os_error());
+        while send() != frame.len().cast_signed() {
+            let error = std::io::Error::last_os_error();
+            ensure!(error.raw_os_error() == Some(libc::ENOBUFS), "send a frame: {error}");
+            std::thread::yield_now();
+        }
     }
     Ok(())
 }

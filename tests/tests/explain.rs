@@ -291,7 +291,7 @@ fn explain_foretells_the_verdict_and_the_instant_at_which_it_changes() -> Result
     say!("explain: THROTTLE_TESTS_SEED={seed}");
     let mut dice = Dice::new(seed);
     let mut program = Program::timed("mode = \"enforce\"")?;
-    let (mut asked, mut promises, mut speeds) = (0, 0, 0);
+    let (mut asked, mut promises, mut speeds, mut published_at) = (0, 0, 0, 0);
     let mut verdicts: BTreeMap<(Reason, Outcome), usize> = BTreeMap::new();
     while asked < QUESTIONS {
         let text = policy(&mut dice);
@@ -301,13 +301,14 @@ fn explain_foretells_the_verdict_and_the_instant_at_which_it_changes() -> Result
         open_connections(&program, &mut dice)?;
         for number in 0..OF_A_POLICY {
             program.wait([0, 0, 1, dice.roll() % 1_000_000, dice.roll() % (SECOND / 10)][dice.below(5)])?;
-            if dice.below(8) == 0 {
+            // A third one within the lead waits for it to pass, and this clock stands still meanwhile.
+            if dice.below(8) == 0 && program.now() >= published_at + LEAD {
                 // Of the host or one of the five services, for a while that no lease cuts short.
                 let slower = Speed::of_parts((1 + dice.roll() % 16) << 12).expect("from a sixteenth to one");
                 let until = program.now() + 2 * LEAD + dice.roll() % (4 * SECOND);
                 program.datapath.publish_speed(dice.below(6) as u16, slower, Some(until))?;
+                (published_at, speeds) = (program.now(), speeds + 1);
                 program.wait([0, LEAD + dice.roll() % LEAD][dice.below(2)])?;
-                speeds += 1;
             }
             let question = Question::draw(&mut dice);
             let told = question.explain(&program)?;

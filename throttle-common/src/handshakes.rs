@@ -3,9 +3,9 @@
 //! A limit on open connections is decided when a handshake completes (see [`crate::connections`]). That alone would let
 //! every SYN pass, and refuse clients that believe themselves connected. So a SYN is weighed too: what is open and what
 //! has been asked for must not exceed the limit. Whoever completes no handshakes is not counted so for long: SYNs in a
-//! victim's name would else keep the victim out. Once a handshake has been under way for a whole [`Moment`], what the
-//! source asks for is doubted until [`DOUBT`] moments after the last such one: its SYNs pass, and the completed handshake
-//! decides.
+//! victim's name would else keep the victim out. Once a handshake is reset, as a host does that never asked for it, or has
+//! been under way for a whole [`Moment`], what the source asks for is doubted until [`DOUBT`] moments after the last such
+//! one: its SYNs pass, and the completed handshake decides.
 //!
 //! A cell of 64 bits remembers this of a source, in an array without keys: 12 bits of tag tell two sources apart that
 //! fall on one cell, and the later one takes it. What is forgotten so costs nothing but early refusals.
@@ -15,19 +15,18 @@ use crate::hash::{self, Secret};
 /// Cells of the array: 2 MiB.
 pub const CELLS: u32 = 1 << 18;
 
-/// 2^30 ns, 1.07 s: about when the kernel sends its first SYN-ACK again (RFC 6298, section 2.1).
+/// 2^28 ns, 0.27 s: few round trips take longer. Whose do is decided when its handshakes complete.
 pub type Moment = u64;
 
-/// How long what a source asks for is not counted: as long as the kernel keeps trying to complete a handshake (63 s with
-/// five retries).
-pub const DOUBT: Moment = 60;
-
 /// A moment is two to this many nanoseconds.
-pub const MOMENT_BITS: u32 = 30;
+pub const MOMENT_BITS: u32 = 28;
+/// How long what a source asks for is not counted: 64 s, as long as the kernel keeps trying to complete a handshake (63 s
+/// with five retries).
+pub const DOUBT: Moment = 64_000_000_000 >> MOMENT_BITS;
 const BITS: u64 = (1 << 12) - 1;
 /// The most handshakes of a moment that are counted. Larger limits are decided when handshakes complete.
 const MOST: u64 = BITS;
-/// Moments are counted modulo 2^16: 19.5 hours.
+/// Moments are counted modulo 2^16: 4.9 hours.
 const MOMENTS: u64 = (1 << 16) - 1;
 
 /// What a cell says.
@@ -117,6 +116,14 @@ impl Asking {
         Some(state.cell())
     }
 
+    /// What to store when one of its handshakes is reset.
+    #[inline(always)]
+    pub const fn forsake(self, cell: u64, now_nanos: u64) -> u64 {
+        let mut state = State::of(cell).at(self.tag, moment(now_nanos));
+        state.doubt = DOUBT;
+        state.cell()
+    }
+
     /// What to store when one of its handshakes completes: the oldest.
     #[inline(always)]
     pub const fn complete(self, cell: u64, now_nanos: u64) -> u64 {
@@ -203,6 +210,17 @@ mod tests {
     }
 
     #[test]
+    fn who_resets_a_handshake_is_doubted_at_once_and_for_as_long() {
+        let mut source = Source::new(1);
+        assert_eq!((0..500).filter(|_| source.asks(5, 50)).count(), 50);
+        source.cell = source.asking.forsake(source.cell, 6);
+        assert_eq!((0..500).filter(|_| source.asks(7, 50)).count(), 500);
+        let mut other = Source::new(2);
+        other.cell = other.asking.forsake(0, 0);
+        assert_eq!((0..500).filter(|_| other.asks(DOUBT * MOMENT, 50)).count(), 50, "long after the only one");
+    }
+
+    #[test]
     fn what_is_open_counts_whatever_is_doubted() {
         let mut source = Source::new(1);
         source.asks(0, 50);
@@ -217,7 +235,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_source_that_answers_within_a_second_is_never_doubted(
+        fn a_source_that_answers_within_half_a_moment_is_never_doubted(
             steps in prop::collection::vec((0u64..MOMENT / 4, any::<bool>()), 1..400),
             limit in 1u64..200,
         ) {
@@ -245,6 +263,7 @@ mod tests {
             let begun = asking.begin(cell, now, open, limit);
             prop_assert!(begun.is_none() || open < limit);
             asking.complete(cell, now);
+            asking.forsake(cell, now);
         }
     }
 }

@@ -198,7 +198,7 @@ fn sockets_older_than_the_limit_or_the_agent_are_counted_and_no_foreign_ones() -
 }
 
 #[test]
-fn syns_in_a_victims_name_keep_the_victim_out_for_seconds_at_most() -> Result<()> {
+fn syns_in_a_victims_name_do_not_keep_the_victim_out() -> Result<()> {
     needs_root!();
     let _machine = machine::alone();
     let mut host = Host::new()?;
@@ -224,7 +224,7 @@ fn syns_in_a_victims_name_keep_the_victim_out_for_seconds_at_most() -> Result<()
                 }
             }
         });
-        scope.spawn(|| {
+        let flood = scope.spawn(|| {
             near.enter()?;
             while start.elapsed() < length {
                 send_raw(NEAR, syns.iter().map(Vec::as_slice))?;
@@ -245,14 +245,14 @@ fn syns_in_a_victims_name_keep_the_victim_out_for_seconds_at_most() -> Result<()
             Ok((tries, out, last))
         });
         (tries, out, last) = caller.join().expect("the victim does not panic")?;
-        Ok(())
+        flood.join().expect("the flood does not panic")
     })?;
     say!(
         "{} SYNs in a victim's name: {out} of its own {tries} connections were refused, the last after {:.1} s",
         spoofed.into_inner(),
         last.as_secs_f64()
     );
-    ensure!(last < length / 2, "it was refused until {last:?}");
-    ensure!(tries - out > 10, "of {tries} connections {out} were refused");
+    // Until its host has reset the first of them, or for a moment.
+    ensure!(tries > 20 && out * 20 < tries, "of {tries} connections {out} were refused");
     Ok(())
 }

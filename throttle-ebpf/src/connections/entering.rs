@@ -44,7 +44,7 @@ pub struct Entering {
     pub family: Family,
     /// Whether it goes on with what was written down.
     pub resumed: bool,
-    /// Of one that is asked for, by which limits of its scope that is noted: a bit for each.
+    /// Of one that is asked for or reset on its way, by which limits of its scope that is noted: a bit for each.
     pub asked: u16,
     /// Of one that is counted by its packets, what this one says.
     pub segment: Segment,

@@ -49,6 +49,8 @@ pub enum Step {
     Completes = 2,
     /// It says something new of one that is counted by its packets.
     Continues = 3,
+    /// It resets the handshake of one: whoever sends it never asked, or asks no more.
+    Forsakes = 4,
 }
 
 /// Asks each limit on open connections for what the packet in the scratch space wants. Gives the answer of the one that
@@ -90,6 +92,9 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     } else if packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::ACK && handshake::completes(ctx) != 0 {
         scratch.entering.step = Step::Completes;
     } else {
+        if packet.flags & tcp::RST != 0 && handshake::is_under_way(ctx) != 0 {
+            (scratch.entering.step, scratch.entering.asked) = (Step::Forsakes, u16::MAX);
+        }
         return ADMITTED;
     }
     let mut first = ADMITTED;
@@ -125,11 +130,11 @@ pub extern "C" fn conclude(service: u32, passes: u32) -> u32 {
     }
     if passes == 0 {
         leave();
-    } else if matches!(scratch.entering.step, Step::Asks) {
+    } else if matches!(scratch.entering.step, Step::Asks | Step::Forsakes) {
         for index in 0..PLACES {
             let Some(number) = concurrent(scope, index) else { break };
             if scratch.entering.asked >> index & 1 != 0 {
-                places::note_asking(number);
+                places::note_handshake(number);
             }
         }
     } else if matches!(scratch.entering.step, Step::Continues) {

@@ -10,7 +10,7 @@ use throttle_common::{
     words::{Outcome, Overflow, Reason},
 };
 
-use super::Entering;
+use super::{Entering, Step};
 use crate::{
     account::count,
     atomic,
@@ -140,19 +140,23 @@ fn weigh(entering: &Entering, limit: &Limit) -> Option<Reason> {
     if begun.is_none() { Some(Reason::ConnectionLimit) } else { None }
 }
 
-/// Notes that the source asks for a connection. After [`TRIES`] lost races it is not noted: the completed handshake
-/// decides.
+/// Notes that the source asks for a connection, or resets the handshake of one. After [`TRIES`] lost races it is not noted:
+/// the completed handshake decides.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn note_asking(number: u32) -> u32 {
+pub extern "C" fn note_handshake(number: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let entering = &scratch.entering;
     let Some(limit) = find(entering.generation, number) else { return 0 };
     let Some(home) = entering.home(limit) else { return 0 };
     let asking = entering.asking(limit, home.key);
     let now = entering.connection.since;
-    // What is open was weighed; here it is as if nothing were.
-    change(asking, |cell| asking.begin(cell, now, 0, u64::MAX));
+    if matches!(entering.step, Step::Forsakes) {
+        change(asking, |cell| Some(asking.forsake(cell, now)));
+    } else {
+        // What is open was weighed; here it is as if nothing were.
+        change(asking, |cell| asking.begin(cell, now, 0, u64::MAX));
+    }
     0
 }
 
