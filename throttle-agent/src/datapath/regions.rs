@@ -76,10 +76,8 @@ pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
     let mut plan = Plan::default();
     for old in held {
         let new = next.iter().map(|(_, limit)| limit).find(|limit| limit.name == old.record.name);
-        for family in FAMILIES {
-            let region = *old.record.region(family);
+        for (family, region) in old.record.regions() {
             match new.filter(|new| keeps(&old.record, new, family)) {
-                _ if region.sets == 0 => {}
                 // Connections stay open, however few are allowed from now on.
                 Some(new) if new.is_concurrency() => {}
                 Some(new) if new.price != old.record.price || new.depth < old.record.depth => {

@@ -101,6 +101,16 @@ fn a_bucket_goes_on_owing_as_many_units() {
 }
 
 #[test]
+fn what_sources_share_is_expressed_anew_once_whatever_their_families() {
+    let shared = |rate| {
+        let limit = limit("a", rate, 0);
+        Limit { v6: limit.v4, per: throttle_common::words::Per::Host as u8, ..limit }
+    };
+    assert_eq!(plan(&[held(0, shared(1_000))], &[(0, shared(10))]).unwrap().repriced.len(), 1);
+    assert_eq!(plan(&[held(0, shared(1_000))], &[]).unwrap().freed.len(), 1);
+}
+
+#[test]
 fn a_bucket_never_owes_more_than_it_is_deep() {
     let (old, new) = (limit("a", 1000, 0), limit("a", 10, 0));
     let scale = Scale::between(&old, &new);
