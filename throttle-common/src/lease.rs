@@ -15,7 +15,9 @@
 
 use crate::{
     gcra::{self, TICKS_PER_NANO, Ticks},
+    records::{Limit, NONE},
     table::{Check, Request, Set, attempt},
+    words::Per,
 };
 
 /// The largest batch: what the rate allows in 50 us of the limit's clock. A CPU that takes all of the rate then meets the
@@ -87,6 +89,12 @@ pub struct Holding {
 }
 
 impl Holding {
+    /// That of the bucket which a limit charges for the packets of a tenant.
+    #[inline(always)]
+    pub const fn of(epoch: u32, limit: &Limit, tenant: u16) -> Self {
+        Self { epoch, limit: limit.number, tenant: if limit.per == Per::Tenant as u8 { tenant } else { NONE } }
+    }
+
     /// As it stands in the lease.
     #[inline(always)]
     pub const fn word(self) -> u64 {
@@ -107,7 +115,8 @@ impl Holding {
     }
 }
 
-/// Takes another lease for a packet that the one in its place is not enough for, and gives it with the way of the bucket.
+/// Takes another lease for a packet that the one in its place is not enough for, and gives it with what of that is already
+/// the packet's.
 ///
 /// The packet takes what is left of its own lease first, so that nothing is lost between two. `seen` is what was seen of the
 /// bucket, which had room for the packet. `None`, with nothing changed, where it has none for the batch as well, or others
@@ -119,17 +128,17 @@ pub fn renew<S: Set>(
     seen: Check,
     (held, holding): (&Lease, Holding),
     batch: Ticks,
-) -> Option<(usize, Lease)> {
+) -> Option<(Lease, Ticks)> {
     // Who takes a slot over pays for itself alone: of CPUs that do so at once, each may have its own.
     let Check::Held { seen: tat, .. } = seen else { return None };
     let left = if held.holding == holding.word() { held.left(request.now) } else { 0 };
     let wanted = request.cost.saturating_sub(left);
     let both = Request { cost: wanted + batch, ..*request };
     gcra::admit(tat, both.now, both.cost, both.depth)?;
-    let way = attempt(set, &both, seen)?;
+    attempt(set, &both, seen)?;
     let begin = both.now.wrapping_add(gcra::debt(tat, both.now));
     let (next, end) = (begin.wrapping_add(wanted), begin.wrapping_add(both.cost));
-    Some((way, Lease { holding: holding.word(), next, end, padding: 0 }))
+    Some((Lease { holding: holding.word(), next, end, padding: 0 }, wanted))
 }
 
 #[cfg(test)]

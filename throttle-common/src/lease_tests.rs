@@ -52,7 +52,7 @@ fn admit<S: Set>(set: &S, lease: &mut Lease, batch: Ticks, request: &Request) ->
     let seen = check(set, request);
     if batch > 0
         && HOLDING.may_replace(lease, request.now)
-        && let Some((_, renewed)) = renew(set, request, seen, (lease, HOLDING), batch)
+        && let Some((renewed, _)) = renew(set, request, seen, (lease, HOLDING), batch)
     {
         *lease = renewed;
         return true;
@@ -261,13 +261,13 @@ fn a_packet_takes_what_is_left_and_the_rest_from_the_next_lease() {
     let bucket = Bucket(Cell::new(now + 50_000));
     let request = Request { key: KEY, now, cost, depth: 1 << 30, ways: WAYS };
     let held = Lease { holding: HOLDING.word(), next: now + 9_000, end: now + 10_000, padding: 0 };
-    let (way, lease) = renew(&bucket, &request, check(&bucket, &request), (&held, HOLDING), 20_000).unwrap();
-    assert_eq!((way, lease.next, lease.end), (0, now + 52_000, now + 72_000));
+    let (lease, wanted) = renew(&bucket, &request, check(&bucket, &request), (&held, HOLDING), 20_000).unwrap();
+    assert_eq!((wanted, lease.next, lease.end), (2_000, now + 52_000, now + 72_000));
     assert_eq!(bucket.0.get(), lease.end);
     // One of another policy is not worth anything.
     let held = Lease { holding: Holding { epoch: 0, ..HOLDING }.word(), ..held };
-    let (_, lease) = renew(&bucket, &request, check(&bucket, &request), (&held, HOLDING), 20_000).unwrap();
-    assert_eq!((lease.next, lease.end), (now + 75_000, now + 95_000));
+    let (lease, wanted) = renew(&bucket, &request, check(&bucket, &request), (&held, HOLDING), 20_000).unwrap();
+    assert_eq!((wanted, lease.next, lease.end), (cost, now + 75_000, now + 95_000));
 }
 
 #[test]

@@ -39,6 +39,7 @@ impl Datapath {
     pub fn layout(&self) -> Layout {
         Layout {
             sets: self.tables.control().sets,
+            cpus: self.tables.cpus(),
             limits: self.limits(),
             tenants: self.tables.tenants(),
             clocks: self.clocks(),

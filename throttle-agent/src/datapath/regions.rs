@@ -160,6 +160,8 @@ pub(super) fn check(policy: &Compiled, sets: u32) -> Result<()> {
         ensure!(limit.price.mantissa > 0 && limit.depth <= MAX_DEPTH, "limit {name}: its price or depth is impossible");
         let windows = limit.window == 0 || (limit.depth..=MAX_DEPTH).contains(&limit.window);
         ensure!(windows && (!limit.is_sliding() || limit.window != 0), "limit {name}: its window is impossible");
+        let leased = !limit.is_leased() || (limit.is_shared() && limit.window == 0 && limit.batch <= limit.depth);
+        ensure!(leased, "limit {name}: its buckets cannot be taken ahead");
         for (family, bits) in [(Family::V4, 32), (Family::V6, 128)] {
             let region = limit.region(family);
             if region.sets == 0 {

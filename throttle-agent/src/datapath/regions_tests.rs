@@ -12,6 +12,7 @@ fn limit(name: &str, per_second: u64, base: u32) -> Limit {
         price,
         depth: price.depth(per_second).unwrap(),
         window: 0,
+        batch: 0,
         v4: region(base, 10),
         v6: Region::default(),
         unit: 0,

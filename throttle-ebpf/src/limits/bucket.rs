@@ -9,6 +9,7 @@ use throttle_common::{
     words::Reason,
 };
 
+use super::lease;
 use crate::{
     atomic,
     tables::{AGGREGATES, BUCKETS, OVERRIDES, PROVEN},
@@ -55,7 +56,7 @@ fn give_up(limit: &Limit, question: &Question, settled: Commit, charge: &mut Cha
 
 /// What was seen of the source's set; `None` where the charge is no slot's.
 #[inline(always)]
-fn seen(charge: &Charge) -> Option<Check> {
+pub fn seen(charge: &Charge) -> Option<Check> {
     let way = charge.way as usize;
     match charge.kind {
         Charge::HELD => Some(Check::Held { way, seen: charge.seen }),
@@ -92,6 +93,7 @@ pub fn take_back(charge: &Charge) {
                 unsafe { atomic::subtract(cell, charge.cost) };
             }
         }
+        Charge::LEASED => lease::take_back(charge),
         _ => {}
     }
 }
