@@ -1,6 +1,6 @@
 //! What a limit is to be charged for a packet.
 
-use crate::{gcra::Ticks, windows::Sliding};
+use crate::{gcra::Ticks, table::Request, windows::Sliding};
 
 /// What a limit is to be charged for a packet. Plain words, because it may wait in a map.
 #[repr(C)]
@@ -46,6 +46,8 @@ impl Charge {
     /// This CPU's lease of the bucket, which is at that place ([`crate::lease`]). What was seen is where the piece after this
     /// packet's begins.
     pub const LEASED: u32 = 5;
+    /// As [`Charge::HELD`], where a lease is to be tried before.
+    pub const LEASING: u32 = 6;
 
     /// No charge.
     pub const NOTHING: Self = Self {
@@ -80,6 +82,13 @@ impl Charge {
     #[inline(always)]
     pub fn overflowed(&self) -> bool {
         self.overflowed != 0
+    }
+
+    /// What it means to a set.
+    #[inline(always)]
+    pub const fn request(&self) -> Request {
+        let Self { key, now, cost, depth, ways, .. } = *self;
+        Request { key, now, cost, depth, ways: ways as usize }
     }
 
     /// Says where the charge goes.

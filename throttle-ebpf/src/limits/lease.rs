@@ -9,27 +9,8 @@ use throttle_common::{
     records::{Lease, Limit},
 };
 
-use super::{
-    ADMITTED, ask,
-    bucket::{Maps, seen},
-    charge, conclude,
-};
+use super::bucket::{Maps, seen};
 use crate::{clock::Clock, tables::LEASES};
-
-/// Judges a packet that waits in the scratch space and has one limit, as [`super::several`] does. A global function likewise.
-#[inline(never)]
-#[unsafe(export_name = "judge_leased")]
-pub extern "C" fn judge(number: u32) -> u32 {
-    let mut answer = ask(0, number);
-    if answer == ADMITTED {
-        answer = charge(0, number);
-    }
-    if answer == ADMITTED {
-        conclude(0, number);
-        return ADMITTED;
-    }
-    answer | number << 16
-}
 
 /// Where this CPU has the lease of a bucket.
 #[inline(always)]

@@ -1,10 +1,11 @@
 //! The limits of a packet: all are weighed before any is charged, so that a refusal by one costs the others nothing.
 //!
 //! A packet with one limit keeps everything in registers ([`one`]); with several, what each is to be charged waits in
-//! the per-CPU scratch map ([`several`]). [`bucket`] is where a limit meets the table, [`lease`] where it need not. Limits
-//! on open connections are asked first ([`crate::connections`]): what they refuse is charged to nobody.
+//! the per-CPU scratch map ([`glance`], [`several`]). [`bucket`] is where a limit meets the table, [`lease`] where it need
+//! not. Limits on open connections are asked first ([`crate::connections`]): what they refuse is charged to nobody.
 
 mod bucket;
+mod glance;
 mod lease;
 
 use aya_ebpf::programs::XdpContext;
@@ -46,21 +47,36 @@ pub fn judge(
             pending.question = question;
             pending.now = clock.nanos();
             (pending.generation, pending.epoch) = (in_force.generation, in_force.epoch);
-            verdict = verdict_of(if alone {
-                lease::judge(u32::from(scope.limits[0]))
-            } else {
-                // One after the other, not one within the other: the stack has no room for both.
-                let crowded = connections::admit(ctx.ctx, u32::from(service));
-                several(u32::from(service), crowded)
-            });
+            verdict = verdict_of(all(ctx, u32::from(service), scope));
         }
     }
     verdict.service = service;
     verdict
 }
 
+/// Applies what the limits say, one function after the other and not within the other: the stack has no room for all.
+/// Answers as [`several`] does.
+#[inline(always)]
+fn all(ctx: &XdpContext, service: u32, scope: &Scope) -> u32 {
+    let crowded = if scope.concurrent == 0 { ADMITTED } else { connections::admit(ctx.ctx, service) };
+    if crowded & STOP != 0 {
+        return crowded;
+    }
+    let mut answer = ELSEWHERE;
+    if scope.plain != 0 && crowded == ADMITTED {
+        answer = glance::judge(service);
+    }
+    if answer == ELSEWHERE {
+        answer = several(service, crowded);
+    }
+    if scope.concurrent != 0 {
+        connections::conclude(service, u32::from(answer & STOP == 0));
+    }
+    answer
+}
+
 /// Judges a packet that has one limit; `false` where this CPU is to take of it ahead, or has taken too little: then nothing
-/// was done, and it is for [`lease::judge`].
+/// was done, and it is for [`all`].
 #[inline(always)]
 fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, verdict: &mut Verdict) -> bool {
     let generation = in_force.generation;
@@ -100,9 +116,6 @@ fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, 
 extern "C" fn several(service: u32, crowded: u32) -> u32 {
     let Some(Scratch { pending, .. }) = scratch() else { return ADMITTED };
     let Some(scope) = scope(pending.generation, service) else { return ADMITTED };
-    if crowded & STOP != 0 {
-        return crowded;
-    }
     let mut first = crowded;
     for phase in [WEIGH, SETTLE] {
         for index in 0..SCOPE_LIMITS as u32 {
@@ -119,7 +132,6 @@ extern "C" fn several(service: u32, crowded: u32) -> u32 {
             }
             if answer & STOP != 0 {
                 spare(service, phase | index);
-                connections::conclude(service, 0);
                 return answer | number << 16;
             }
             if first == ADMITTED && answer != ADMITTED {
@@ -133,7 +145,6 @@ extern "C" fn several(service: u32, crowded: u32) -> u32 {
         }
         conclude(index, u32::from(scope.limits[index as usize]));
     }
-    connections::conclude(service, 1);
     first
 }
 
@@ -178,7 +189,8 @@ pub struct Pending {
     pub generation: u32,
     /// How many policies have been in force.
     pub epoch: u32,
-    charges: [Charge; SCOPE_LIMITS],
+    /// What each is to be charged, as in its scope.
+    pub charges: [Charge; SCOPE_LIMITS],
 }
 
 // What `ask` and `conclude` are told, besides the place of the limit in its scope.
