@@ -69,7 +69,7 @@ impl Control {
         write: &Write,
         author: &Author,
     ) -> Result<Written, Problem> {
-        let document = change(&self.document).map_err(unedited)?;
+        let document = change(&self.document).map_err(|error| unedited(&error))?;
         self.put(document, write, author, author.message(write))
     }
 
@@ -188,7 +188,7 @@ fn window(write: &Write) -> Result<Option<Duration>, Problem> {
     }
 }
 
-fn unedited(error: EditError) -> Problem {
+fn unedited(error: &EditError) -> Problem {
     match error {
         EditError::InUse { .. } => Problem::new(ProblemKind::Conflict, error.to_string()),
         EditError::Unknown { .. } | EditError::NotListed { .. } => {

@@ -1,7 +1,7 @@
 //! What is made of a document after another, whose parts need not be looked at again, is what is made of it by itself.
 
 use super::{
-    Compiled, Document, HeldLimit, Layout,
+    Compiled, Diagnostic, Document, HeldLimit, Layout,
     arbitrary::documents,
     check, compile, compile_after, edit, new_warnings,
     sources::{resolve, state_the_same, stated},
@@ -64,7 +64,7 @@ proptest! {
             // What is refused leaves in force what is.
             let Ok(after) = after else { continue };
 
-            let texts = |document| check(document).unwrap().iter().map(|it| it.text()).collect::<Vec<_>>();
+            let texts = |document| check(document).unwrap().iter().map(Diagnostic::text).collect::<Vec<_>>();
             let known = texts(before);
             let mut new = texts(&document);
             new.retain(|text| !known.contains(text));

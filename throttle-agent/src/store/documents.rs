@@ -97,7 +97,7 @@ pub(super) fn verify(transaction: &ReadTransaction, first: u64, last: u64) -> Re
     let wholes = transaction.open_table(WHOLES)?;
     let patches = if_there(transaction.open_table(PATCHES))?;
     let mut made: Option<Last> = None;
-    let (mut entries, mut patched) = (0, 0);
+    let (mut entries, mut changes) = (0, 0);
     for entry in wholes.iter()? {
         let base = entry?.0.value();
         // What follows a whole ends where the next one begins.
@@ -107,7 +107,7 @@ pub(super) fn verify(transaction: &ReadTransaction, first: u64, last: u64) -> Re
         if !in_order {
             return Err(strange(base));
         }
-        (entries, patched) = (entries + 1, patched + end - base);
+        (entries, changes) = (entries + 1, changes + end - base);
         made = Some(run);
     }
     let held = match &patches {
@@ -115,7 +115,7 @@ pub(super) fn verify(transaction: &ReadTransaction, first: u64, last: u64) -> Re
         None => 0,
     };
     let whole = made.map_or(0, |made| made.revision) == last && (last == 0) == (entries == 0);
-    if whole && held == patched { Ok(()) } else { Err(strange(last)) }
+    if whole && held == changes { Ok(()) } else { Err(strange(last)) }
 }
 
 impl Last {
