@@ -61,3 +61,14 @@ pub unsafe fn add(word: *mut u64, amount: u64) {
     // SAFETY: the caller's.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, amount) };
 }
+
+/// Keeps what is read after it from being read before it: read-modify-writes that give a value are barriers.
+///
+/// # Safety
+///
+/// As for [`load`]; the word is this CPU's own, and says nothing.
+#[inline(always)]
+pub unsafe fn fence(word: *mut u64) {
+    // SAFETY: the caller's.
+    unsafe { swap(word, 0, 0) };
+}

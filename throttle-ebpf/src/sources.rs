@@ -1,27 +1,73 @@
-//! What policy says of a packet's source: allowed, blocked, known.
+//! What policy says of a packet's source: allowed, blocked, known, whose tenant's.
+//!
+//! Hashes and tries take longer than all else that a packet meets. What was found is kept for the next packet of the same
+//! source, until an entry changes, of anybody.
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use throttle_common::{
     packet::{Family, Packet},
-    records::{SourceEntry, SourceMaps},
+    records::{Seen, SourceEntry, SourceMaps},
 };
 
-use crate::tables::{InForce, PREFIXES_V4, PREFIXES_V6, SOURCES_V4, SOURCES_V6};
+use crate::{
+    atomic,
+    tables::{InForce, PREFIXES_V4, PREFIXES_V6, SEEN_SOURCES, SOURCES_V4, SOURCES_V6, scratch},
+};
 
-/// Looks the source up.
+/// Looks the source up of the packet, which lies in the scratch space.
 #[inline(always)]
 pub fn look_up(in_force: &InForce, packet: &Packet) -> Option<&'static SourceEntry> {
     // SAFETY: a reference into the map is valid and aligned; the agent may store to it at any time.
-    let maps = unsafe { (&raw const in_force.control.sources).read_volatile() };
-    if maps == 0 {
+    let sources = unsafe { (&raw const in_force.control.sources).read_volatile() };
+    if sources & SourceMaps::ALL == 0 {
         return None;
     }
+    let seen = line(packet)?;
+    if !seen.is_of(packet, sources) {
+        find(sources);
+    }
+    seen.entry()
+}
+
+/// The line of a packet's source.
+#[inline(always)]
+fn line(packet: &Packet) -> Option<&'static mut Seen> {
+    let line = SEEN_SOURCES.get_ptr_mut(Seen::place(packet.source))?;
+    // SAFETY: this CPU's own element, and nothing interrupts this program.
+    Some(unsafe { &mut *line })
+}
+
+/// Finds what the maps say of the source of the packet in the scratch space, and keeps it.
+///
+/// A global function, which the verifier checks once and by itself.
+#[inline(never)]
+#[unsafe(export_name = "find_source")]
+extern "C" fn find(sources: u32) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let packet = &scratch.packet;
+    let Some(seen) = line(packet) else { return 0 };
+    // Entries are written before the number grows, and so they are read after it.
+    // SAFETY: this CPU's own element.
+    unsafe { atomic::fence(&raw mut scratch.fence) };
+    let found = in_maps(sources, packet);
+    (seen.source.high, seen.source.low) = (packet.source.high, packet.source.low);
+    seen.family = packet.family as u8;
+    seen.found = u8::from(found.is_some());
+    if let Some(entry) = found {
+        seen.entry = *entry;
+    }
+    seen.sources = sources;
+    0
+}
+
+#[inline(always)]
+fn in_maps(sources: u32, packet: &Packet) -> Option<&'static SourceEntry> {
     match packet.family {
         Family::V4 => {
             let address = (packet.source.low as u32).to_be_bytes();
             let [a, b, c, d] = address;
             SourceEntry::find(
-                maps,
+                sources,
                 SourceMaps::V4,
                 // SAFETY: entries are only replaced whole by the agent, and freed after this program has ended.
                 || unsafe { SOURCES_V4.get(address) },
@@ -31,7 +77,7 @@ pub fn look_up(in_force: &InForce, packet: &Packet) -> Option<&'static SourceEnt
         Family::V6 => {
             let address = bytes_v6(packet);
             SourceEntry::find(
-                maps,
+                sources,
                 SourceMaps::V6,
                 // SAFETY: as above.
                 || unsafe { SOURCES_V6.get(address) },

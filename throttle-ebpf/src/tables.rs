@@ -18,8 +18,8 @@ use throttle_common::{
     records::{
         CANDIDATES, Connection, Control, Ends, Event, GENERATIONS, HealthClock, Limit, LimitTally, Losses,
         MAX_CANDIDATES, MAX_CLOCKS, MAX_CONNECTIONS, MAX_LIMITS, MAX_OVERRIDES, MAX_SERVICES, MAX_TENANTS, NAME,
-        PORT_WORDS, PROVEN_LINES, Policy, REASON_TALLIES as REASON_TALLY_COUNT, Service, Slot, SourceEntry, Tally,
-        Terms,
+        PORT_WORDS, PROVEN_LINES, Policy, REASON_TALLIES as REASON_TALLY_COUNT, SEEN_SOURCES as SEEN_SOURCES_, Seen,
+        Service, Slot, SourceEntry, Tally, Terms,
     },
     table::WAYS,
 };
@@ -98,6 +98,11 @@ pub static PREFIXES_V4: LpmTrie<[u8; 8], SourceEntry, MAX_SOURCES> = LpmTrie::ne
 #[btf_map]
 pub static PREFIXES_V6: LpmTrie<[u8; 16], SourceEntry, MAX_SOURCES> = LpmTrie::new();
 
+/// What was found of sources lately, by [`Seen::place`]. Written and read by packets of one CPU; means nothing once an entry
+/// of a source changes.
+#[btf_map]
+pub static SEEN_SOURCES: PerCpuArray<Seen, { SEEN_SOURCES_ as usize }> = PerCpuArray::new();
+
 /// What single sources and tenants have of a limit instead of what all have, by `override_key`. Written by the agent while
 /// the generation is the spare one; packets only read.
 #[btf_map]
@@ -165,6 +170,8 @@ pub struct Scratch {
     pub packet: Packet,
     /// The number of its shape, or one beyond all shapes.
     pub shape: u32,
+    /// Nothing: for [`crate::atomic::fence`].
+    pub fence: u64,
     /// When it was read, where the clock is read first.
     pub clock: Clock,
     /// Its limits, where it has several.

@@ -9,7 +9,7 @@ pub(crate) fn policies() -> Vec<String> {
 }
 
 /// Limits without guarantees.
-const PLAIN: [&str; 7] = [
+const PLAIN: [&str; 8] = [
     r#"
 mode = "enforce"
 [[limit]]
@@ -133,6 +133,30 @@ rate = "5/s"
 algorithm = "sliding-window"
 sources = 6
 mode = "observe"
+"#,
+    r#"
+mode = "enforce"
+[[tenant]]
+name = "acme"
+sources = ["192.0.0.0/28", "2001:db8::/62"]
+[[limit]]
+name = "s"
+unit = "packets"
+rate = "20/s"
+burst = 5
+sources = 24
+[[limit]]
+name = "t"
+unit = "bytes"
+rate = "7777B/s"
+burst = "3000B"
+per = "tenant"
+[[limit]]
+name = "u"
+unit = "packets"
+rate = "30/s"
+algorithm = "leaky-bucket"
+per = "host"
 "#,
 ];
 

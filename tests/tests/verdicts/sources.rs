@@ -2,7 +2,7 @@
 
 use super::{Case, passes, refused, show, step};
 use anyhow::Result;
-use throttle_agent::policy::sources::Standing;
+use throttle_agent::policy::sources::{FOR_EVER, Standing};
 use throttle_common::words::{Outcome, Reason};
 use throttle_tests::{
     frames::Frame,
@@ -51,6 +51,33 @@ fn blocks_and_allows_hold_for_addresses_and_prefixes_of_both_families() -> Resul
             steps: vec![step(&Frame::from("192.0.2.1"), Reason::Blocked, Outcome::Observe)],
         },
     ])
+}
+
+#[test]
+fn what_was_found_of_a_source_is_found_anew_when_an_entry_changes_and_is_no_other_familys() -> Result<()> {
+    needs_root!();
+    let mut program = Program::timed("mode = \"enforce\"")?;
+    let (v4, v6) = ("192.0.2.1", "::192.0.2.1");
+    let blocked = |program: &Program, source| -> Result<bool> {
+        Ok(program.judge(&Frame::from(source).bytes())?.reason == Reason::Blocked)
+    };
+    let block = |source: &str| -> Result<_> { Ok((source.parse()?, Standing::Block { until: FOR_EVER })) };
+    for said in [[block("192.0.2.1/32")?], [block("192.0.2.0/24")?]] {
+        program.set_sources(said)?;
+        // Twice each: the second packet meets what the first has found.
+        for _ in 0..2 {
+            anyhow::ensure!(!blocked(&program, v6)? && blocked(&program, v4)?, "{said:?}");
+        }
+        program.set_sources([block("198.51.100.1/32")?])?;
+        anyhow::ensure!(!blocked(&program, v4)?, "only a neighbour is blocked");
+        program.set_sources([block("::192.0.2.1/128")?])?;
+        for _ in 0..2 {
+            anyhow::ensure!(!blocked(&program, v4)? && blocked(&program, v6)?, "only the other family's");
+        }
+        program.set_sources([])?;
+        anyhow::ensure!(!blocked(&program, v4)? && !blocked(&program, v6)?, "nothing is said any more");
+    }
+    Ok(())
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{cmp::Reverse, collections::BTreeMap, io};
 use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
 use ipnet::IpNet;
-use throttle_common::records::SourceEntry;
+use throttle_common::records::{SourceEntry, SourceMaps};
 
 use super::{
     Datapath,
@@ -118,6 +118,10 @@ impl Sources {
             ensure!(count <= map.room, "{count} entries of the kind {kind:?}, of which there is room for {}", map.room);
         }
         let difference = difference(&self.held, wanted);
+        if difference.delta == SourceDelta::default() && tables.control().sources & SourceMaps::ALL == bits(counts) {
+            // Nor does anything that packets have found become stale.
+            return Ok(difference.delta);
+        }
         // Every map that has entries at any time of this is looked into meanwhile.
         tables.set_sources(bits(count(self.held.keys().chain(wanted.keys()))));
         if let Err(error) = self.write(&difference) {

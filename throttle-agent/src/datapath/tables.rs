@@ -14,7 +14,7 @@ use throttle_common::{
     gcra::Ticks,
     records::{
         CANDIDATES, Control, HealthClock, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME,
-        PORT_WORDS, Policy, Service, Slot, maps, name_bytes, name_str, port_place,
+        PORT_WORDS, Policy, Service, Slot, SourceMaps, maps, name_bytes, name_str, port_place,
     },
     services::Directory,
     table::WAYS,
@@ -159,9 +159,10 @@ impl Tables {
         self.control_word(std::mem::offset_of!(Control, generation)).store(next, Ordering::Release);
     }
 
-    /// Says which source maps have entries.
+    /// Says which source maps have entries, and that entries have changed.
     pub(super) fn set_sources(&self, bits: u32) {
-        self.control_word(std::mem::offset_of!(Control, sources)).store(bits, Ordering::Release);
+        let word = self.control_word(std::mem::offset_of!(Control, sources));
+        word.store(SourceMaps::next(word.load(Ordering::Relaxed), bits), Ordering::Release);
     }
 
     /// Says whether what leaves is seen.

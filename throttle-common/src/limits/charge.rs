@@ -1,6 +1,6 @@
 //! What a limit is to be charged for a packet.
 
-use crate::{gcra::Ticks, windows::Sliding};
+use crate::{gcra::Ticks, table::Request, windows::Sliding};
 
 /// What a limit is to be charged for a packet. Plain words, because it may wait in a map.
 #[repr(C)]
@@ -77,6 +77,13 @@ impl Charge {
     #[inline(always)]
     pub fn overflowed(&self) -> bool {
         self.overflowed != 0
+    }
+
+    /// What it means to a set.
+    #[inline(always)]
+    pub const fn request(&self) -> Request {
+        let Self { key, now, cost, depth, ways, .. } = *self;
+        Request { key, now, cost, depth, ways: ways as usize }
     }
 
     /// Says where the charge goes.

@@ -5,9 +5,14 @@
 //! comes to a [`Charge`].
 
 mod charge;
+mod glance;
 mod question;
 
-pub use self::{charge::Charge, question::Question};
+pub use self::{
+    charge::Charge,
+    glance::{Glance, glance},
+    question::Question,
+};
 use crate::{
     gcra::{self, Ticks},
     proven::Claim,

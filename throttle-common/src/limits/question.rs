@@ -111,8 +111,7 @@ impl Question {
     /// What the question means to a set.
     #[inline(always)]
     pub fn request(&self, charge: &Charge, limit: &Limit) -> Request {
-        let Charge { key, now, cost, ways, .. } = *charge;
-        Request { key, now, cost, depth: self.guaranteed.room(limit, charge.depth), ways: ways as usize }
+        Request { depth: self.guaranteed.room(limit, charge.depth), ..charge.request() }
     }
 
     /// The set of a charge, where buckets have two words.

@@ -93,6 +93,8 @@ pub mod maps {
     pub const PREFIXES_V4: &str = "PREFIXES_V4";
     /// `LpmTrie<[u8; 16], SourceEntry>`: IPv6 prefixes, network byte order.
     pub const PREFIXES_V6: &str = "PREFIXES_V6";
+    /// `PerCpuArray<Seen, SEEN_SOURCES>`: what was found of sources lately; not pinned.
+    pub const SEEN_SOURCES: &str = "SEEN_SOURCES";
     /// `Hash<u64, Terms>`: what single sources and tenants have of a limit, by [`super::override_key`].
     pub const OVERRIDES: &str = "OVERRIDES";
     /// `PerCpuArray<Tally, REASON_TALLIES>`.
@@ -156,6 +158,7 @@ sized! {
     HealthClock: 256,
     Slot: 16,
     SourceEntry: 24,
+    Seen: 64,
     Tally: 16,
     LimitTally: 80,
     Losses: 40,

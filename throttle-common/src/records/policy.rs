@@ -84,8 +84,8 @@ pub struct Scope {
     pub concurrent: u16,
     /// 1 where one of those on rates counts in windows.
     pub windows: u16,
-    /// Zero.
-    pub padding: u16,
+    /// 1 where none of those on rates counts in windows, is a guarantee, or has other terms for some.
+    pub plain: u16,
 }
 
 /// A service. The destination decides where several share a port: the first match of a candidate list wins.
@@ -201,7 +201,7 @@ pub struct Home {
 pub struct Region {
     /// Its first set, and its first aggregate.
     pub base: u32,
-    /// Its sets, and its aggregates; 0 where the limit does not touch this family.
+    /// Its sets, and its aggregates; 0 where the limit does not touch this family; 1 where all sources share a bucket.
     pub sets: u32,
     /// Bits of an address that make a source: 1 to 32, or 1 to 128; 0 where sources share a bucket.
     pub prefix: u8,
@@ -318,6 +318,9 @@ impl Limit {
             } else {
                 Some(Home { key: whose.tenant as u64, set: region.base + set })
             };
+        }
+        if region.prefix == 0 {
+            return Some(Home { key: 0, set: region.base });
         }
         let key = region.key(whose.source, whose.family, secret);
         Some(Home { key, set: region.set(key, secret) })

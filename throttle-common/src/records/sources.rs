@@ -1,8 +1,10 @@
 //! What policy says of sources, outside of the generations: allows, blocks, the known, and whose tenant's they are.
 
 use super::GENERATIONS;
+use crate::packet::Packet;
 
-/// The bits of [`super::Control::sources`].
+/// What [`super::Control::sources`] says: in these bits, which maps have entries, and above them a number that grows
+/// whenever an entry changes, so that what was found before is found anew (see [`Seen`]).
 #[derive(Clone, Copy, Debug)]
 pub struct SourceMaps;
 
@@ -16,10 +18,17 @@ impl SourceMaps {
     /// [`super::maps::PREFIXES_V6`] has entries.
     pub const PREFIXES_V6: u32 = 8;
 
+    /// All of them.
+    pub const ALL: u32 = 15;
     /// Those of IPv4: addresses and prefixes.
     pub const V4: [u32; 2] = [Self::ADDRESSES_V4, Self::PREFIXES_V4];
     /// Those of IPv6.
     pub const V6: [u32; 2] = [Self::ADDRESSES_V6, Self::PREFIXES_V6];
+
+    /// What follows on `before` where the maps of `bits` have entries from now on. Never 0 where one has.
+    pub const fn next(before: u32, bits: u32) -> u32 {
+        (before & !Self::ALL).wrapping_add(Self::ALL + 1) | bits
+    }
 }
 
 /// What policy says of a source or prefix. Entries carry the union of what covers them: one look-up is enough.
@@ -85,6 +94,51 @@ impl SourceEntry {
     ) -> Option<E> {
         let exact = if maps & addresses == 0 { None } else { address() };
         if exact.is_none() && maps & prefixes != 0 { prefix() } else { exact }
+    }
+}
+
+/// What was found of a source when it was last looked up on this CPU: one line of [`super::maps::SEEN_SOURCES`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// The source.
+    pub source: Address,
+    /// What was found of it, if anything.
+    pub entry: SourceEntry,
+    /// [`super::Control::sources`] before it was looked up; 0 in a line that is empty.
+    pub sources: u32,
+    /// The family of the source: 4 or 6.
+    pub family: u8,
+    /// 1 where there is an entry.
+    pub found: u8,
+    /// Zero: a line of the CPU's cache is whole.
+    pub padding: [u8; 18],
+}
+
+/// Lines of [`super::maps::SEEN_SOURCES`]: 128 KiB of each CPU.
+pub const SEEN_SOURCES: u32 = 1 << 11;
+
+impl Seen {
+    /// The line of a packet's source. Multiply-shift is enough: sources that meet cost each other only time.
+    #[inline(always)]
+    pub const fn place(source: Address) -> u32 {
+        let mixed = (source.low ^ source.high.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> (u64::BITS - SEEN_SOURCES.trailing_zeros())) as u32
+    }
+
+    /// Whether the line says what the maps say of a packet's source, `sources` being what the control record says now.
+    #[inline(always)]
+    pub fn is_of(&self, packet: &Packet, sources: u32) -> bool {
+        self.sources == sources
+            && self.source.low == packet.source.low
+            && self.source.high == packet.source.high
+            && self.family == packet.family as u8
+    }
+
+    /// What was found.
+    #[inline(always)]
+    pub fn entry(&self) -> Option<&SourceEntry> {
+        if self.found == 0 { None } else { Some(&self.entry) }
     }
 }
 

@@ -5,7 +5,7 @@ use throttle_common::{
     limits::{self, Charge, Question, Table, overflow},
     proven::Claim,
     records::{Limit, Slot, Terms},
-    table::{Check, Commit, Look, Set, TRIES, WAYS, commit},
+    table::{Check, Commit, Look, Set, TRIES, WAYS, attempt, commit},
     words::Reason,
 };
 
@@ -28,7 +28,18 @@ pub fn settle<const PACE: u8>(limit: &Limit, question: &Question, charge: &mut C
     }
 }
 
-/// Likewise, where buckets have two words; [`Commit::Full`] where what remains is for [`settle_shared`].
+/// Makes the charge of a plain limit, once; `false` where the bucket has changed since.
+#[inline(always)]
+pub fn settle_at_once(charge: &mut Charge) -> bool {
+    let Some(seen) = seen(charge) else { return true };
+    let way = Maps.set(charge.place).and_then(|set| attempt(&set, &charge.request(), seen));
+    if let Some(way) = way {
+        charge.aim(Charge::HELD, way, 0);
+    }
+    way.is_some()
+}
+
+/// Makes the charge where buckets have two words; [`Commit::Full`] where what remains is for [`settle_shared`].
 #[inline(always)]
 pub fn settle_sliding(limit: &Limit, question: &Question, charge: &mut Charge) -> Option<Commit> {
     let Some(seen) = seen(charge) else { return Some(Commit::Full) };

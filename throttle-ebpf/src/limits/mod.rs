@@ -1,10 +1,11 @@
 //! The limits of a packet: all are weighed before any is charged, so that a refusal by one costs the others nothing.
 //!
 //! A packet with one limit keeps everything in registers ([`one`]); with several, what each is to be charged waits in
-//! the per-CPU scratch map ([`several`]). [`bucket`] is where a limit meets the table. Limits on open connections are
+//! the per-CPU scratch map ([`glance`], [`several`]). [`bucket`] is where a limit meets the table. Limits on open connections are
 //! asked first ([`crate::connections`]): what they refuse is charged to nobody.
 
 mod bucket;
+mod glance;
 
 use aya_ebpf::programs::XdpContext;
 use throttle_common::{
@@ -45,13 +46,32 @@ pub fn judge(
             pending.question = question;
             pending.now = clock.nanos();
             pending.generation = in_force.generation;
-            // One after the other, not one within the other: the stack has no room for both.
-            let crowded = connections::admit(ctx.ctx, u32::from(service));
-            verdict = verdict_of(several(u32::from(service), crowded));
+            verdict = verdict_of(all(ctx, u32::from(service), scope));
         }
     }
     verdict.service = service;
     verdict
+}
+
+/// Applies what several limits say, one function after the other and not within the other: the stack has no room for all.
+/// Answers as [`several`] does.
+#[inline(always)]
+fn all(ctx: &XdpContext, service: u32, scope: &Scope) -> u32 {
+    let crowded = if scope.concurrent == 0 { ADMITTED } else { connections::admit(ctx.ctx, service) };
+    if crowded & STOP != 0 {
+        return crowded;
+    }
+    let mut answer = ELSEWHERE;
+    if scope.plain != 0 && crowded == ADMITTED {
+        answer = glance::judge(service);
+    }
+    if answer == ELSEWHERE {
+        answer = several(service, crowded);
+    }
+    if scope.concurrent != 0 {
+        connections::conclude(service, u32::from(answer & STOP == 0));
+    }
+    answer
 }
 
 #[inline(always)]
@@ -84,9 +104,6 @@ fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, 
 extern "C" fn several(service: u32, crowded: u32) -> u32 {
     let Some(Scratch { pending, .. }) = scratch() else { return ADMITTED };
     let Some(scope) = scope(pending.generation, service) else { return ADMITTED };
-    if crowded & STOP != 0 {
-        return crowded;
-    }
     let mut first = crowded;
     for phase in [WEIGH, SETTLE] {
         for index in 0..SCOPE_LIMITS as u32 {
@@ -103,7 +120,6 @@ extern "C" fn several(service: u32, crowded: u32) -> u32 {
             }
             if answer & STOP != 0 {
                 spare(service, phase | index);
-                connections::conclude(service, 0);
                 return answer | number << 16;
             }
             if first == ADMITTED && answer != ADMITTED {
@@ -117,7 +133,6 @@ extern "C" fn several(service: u32, crowded: u32) -> u32 {
         }
         conclude(index, u32::from(scope.limits[index as usize]));
     }
-    connections::conclude(service, 1);
     first
 }
 
@@ -160,7 +175,8 @@ pub struct Pending {
     pub now: u64,
     /// The policy that it meets.
     pub generation: u32,
-    charges: [Charge; SCOPE_LIMITS],
+    /// What each is to be charged, as in its scope.
+    pub charges: [Charge; SCOPE_LIMITS],
 }
 
 // What `ask` and `conclude` are told, besides the place of the limit in its scope.

@@ -8,11 +8,10 @@ const LEGEND: f64 = 46.0;
 const LINE: f64 = 18.0;
 /// Colours that people tell apart however they see them (Okabe and Ito, 2008), the first of them for the baseline.
 const STYLE: &str = "<style>\
-    svg{--page:#fff;--ink:#1f2328;--faint:#d0d7de}\
-    @media(prefers-color-scheme:dark){svg{--page:#0d1117;--ink:#e6edf3;--faint:#3d444d}}\
-    text{font:13px system-ui,sans-serif;fill:var(--ink)}.title{font-weight:600;font-size:15px}\
-    .page{fill:var(--page)}.grid{stroke:var(--faint)}.end{text-anchor:end}.middle{text-anchor:middle}\
-    .line{fill:none;stroke-width:2;stroke-linejoin:round}\
+    text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600;font-size:15px}\
+    .page{fill:#fff}.grid{stroke:#d0d7de}\
+    @media(prefers-color-scheme:dark){text{fill:#e6edf3}.page{fill:#0d1117}.grid{stroke:#3d444d}}\
+    .end{text-anchor:end}.middle{text-anchor:middle}.line{fill:none;stroke-width:2;stroke-linejoin:round}\
     .s0{fill:#8c959f;stroke:#8c959f}.s1{fill:#0072b2;stroke:#0072b2}.s2{fill:#d55e00;stroke:#d55e00}\
     .s3{fill:#009e73;stroke:#009e73}.s4{fill:#cc79a7;stroke:#cc79a7}.s5{fill:#e69f00;stroke:#e69f00}\
     </style>";

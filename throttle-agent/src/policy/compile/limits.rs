@@ -10,7 +10,10 @@ use crate::policy::{
     units::Rate,
 };
 use ipnet::IpNet;
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt::Write as _,
+};
 use throttle_common::{
     packet::Family,
     records::{self, HOST_CLOCK, MAX_LIMITS, MAX_TENANTS, Region, Terms, name_bytes, name_str},
@@ -199,11 +202,12 @@ impl Table {
             return None;
         }
         let free: u64 = self.free.iter().map(|&(_, length)| u64::from(length)).sum();
-        let reason = format!(
-            "the limits need {} sets, the table has {}: {} found no range among the {free} that are free",
-            self.asked, self.sets, self.missing
-        );
-        let remedy = if self.asked <= u64::from(self.sets) {
+        let fits = self.asked <= u64::from(self.sets);
+        let mut reason = format!("the limits need {} sets of the table, which has {}", self.asked, self.sets);
+        if fits {
+            _ = write!(reason, "; {} of them have no place in one piece among the {free} that are free", self.missing);
+        }
+        let remedy = if fits {
             "remove or shrink limits in a change of its own, so that their sets are free for the next; \
              or start the agent with a larger --table-sets"
                 .to_owned()

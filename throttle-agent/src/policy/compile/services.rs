@@ -39,8 +39,11 @@ pub(super) fn scope(document: &Document, limits: &[Numbered], service: Option<&s
     applying.sort_by_key(|it| (it.record.is_concurrency(), reach(it), !it.record.is_guarantee()));
     let concurrent = applying.iter().filter(|it| it.record.is_concurrency()).count();
     let count = (applying.len() - concurrent) as u16;
-    let windows = u16::from(applying.iter().any(|it| it.record.window != 0));
-    let mut scope = Scope { count, concurrent: concurrent as u16, windows, ..Scope::default() };
+    let of_rates = || applying.iter().map(|it| &it.record).filter(|record| !record.is_concurrency());
+    let windows = of_rates().any(|it| it.window != 0);
+    let plain = !windows && !of_rates().any(|it| it.is_guarantee() || it.overridden != 0);
+    let (windows, plain) = (u16::from(windows), u16::from(plain));
+    let mut scope = Scope { count, concurrent: concurrent as u16, windows, plain, ..Scope::default() };
     for (place, limit) in scope.limits.iter_mut().zip(applying) {
         *place = limit.record.number;
     }

@@ -186,7 +186,7 @@ fn the_gap_that_a_limit_left_is_used_by_the_next_change() {
 #[test]
 fn a_table_that_is_too_small_says_by_how_much_and_what_to_do() {
     let error = compile(&with(vec![limit("a", 30), limit("b", 30)]), 1, &empty(30)).unwrap_err().to_string();
-    let expected = "limit: the limits need 40 sets, the table has 30: 10 found no range among the 0 that are free; \
+    let expected = "limit: the limits need 40 sets of the table, which has 30; \
                     start the agent with --table-sets 64, or ask room for fewer `sources` (3 to a set and family)";
     assert_eq!(error, expected);
     let held = after(&compile(&with(vec![limit("a", 60)]), 1, &empty(40)).unwrap(), 40);
