@@ -200,6 +200,7 @@ fn lend(section: &mut Section, rounds: usize) -> Result<()> {
          first. Median of {rounds} rounds; the longest in parentheses.\n\n\
          | between | lent after, ms | back after, ms | B lost, of |\n|---|---:|---:|---:|"
     )?;
+    let (title, mut svg) = ("What B leaves of its guarantee is lent", String::new());
     for between in BETWEEN {
         let (turns, lost, sent) = take_turns(between, rounds)?;
         let said = |steady: bool| -> Result<String> {
@@ -213,10 +214,10 @@ fn lend(section: &mut Section, rounds: usize) -> Result<()> {
         if between == Between::Tenants {
             let moments: Vec<_> = turns.iter().take(4).flat_map(|turn| turn.moments.iter().copied()).collect();
             let lines = [("A, which floods", rates(&moments, |it| it.other)), ("B", rates(&moments, |it| it.honest))];
-            let title = "What B leaves of its guarantee is lent";
-            section.draw("bulkheads", title, chart::lines(title, ["seconds", "connections a second"], &lines));
+            svg = chart::lines(title, ["seconds", "connections a second"], &lines);
         }
     }
+    section.draw("bulkheads", title, svg);
     Ok(())
 }
 
