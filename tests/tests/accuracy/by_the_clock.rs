@@ -122,7 +122,7 @@ fn measure(
             }
             offered_at = now;
             if cpus == Cpus::ByTurns && step % TURN == 0 {
-                machine::pin_to(if step / TURN % 2 == 0 { 0 } else { last })?;
+                machine::pin_to(if (step / TURN).is_multiple_of(2) { 0 } else { last })?;
             }
             match other {
                 Some(other) => other.beside(step, || offer(step))?,
@@ -140,9 +140,9 @@ fn measure(
         Ok(())
     };
     if cpus == Cpus::Both {
-        beside_another(last, &offer, |other| run(Some(other)))?
+        beside_another(last, offer, |other| run(Some(other)))?;
     } else {
-        run(None)?
+        run(None)?;
     }
     Ok((admitted()? - before, limit.due((offered_at - begin) as f64 / gcra::TICKS_PER_NANO as f64)))
 }

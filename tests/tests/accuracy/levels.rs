@@ -153,7 +153,7 @@ impl Limit {
             let mut terms = format!("rate = \"{rate}{unit}/s\"\n");
             if algorithm == Algorithm::TokenBucket {
                 // Writing to a string cannot fail.
-                let _ = writeln!(terms, "burst = {burst}");
+                _ = writeln!(terms, "burst = {burst}");
             }
             terms
         };
@@ -166,11 +166,11 @@ impl Limit {
             if level.of_service { "service = \"s\"\n" } else { "" },
         );
         if let Some(whose) = level.overridden {
-            text += &format!("rate = \"{}{unit}/s\"\n[[limit.override]]\n{whose}\n{}", 2 * of_frame, terms(1));
+            _ = write!(text, "rate = \"{}{unit}/s\"\n[[limit.override]]\n{whose}\n{}", 2 * of_frame, terms(1));
         } else if level.guaranteed {
             let guarantee = terms(1).replace("rate =", "guarantee =").replace("burst =", "guarantee-burst =");
-            text += &format!("{}{guarantee}", terms(10));
-            text += &format!("[[limit]]\nname = \"host\"\nunit = \"{name}\"\nper = \"host\"\n{}", terms(1));
+            _ = write!(text, "{}{guarantee}", terms(10));
+            _ = write!(text, "[[limit]]\nname = \"host\"\nunit = \"{name}\"\nper = \"host\"\n{}", terms(1));
         } else {
             text += &terms(1);
         }

@@ -54,7 +54,7 @@ fn weigh(offers: impl Iterator<Item = Offer>) -> Result<()> {
 fn measure(wire: &Wire, sender: &Sender, program: &mut Program, offer: Offer) -> Result<Measured> {
     let Offer { limit, cpus, .. } = offer;
     program.apply(&limit.policy())?;
-    let (before, lost, all) = (program.limit(limit.counted())?, wire.lost()?, judged(program)?);
+    let (before, dropped, all) = (program.limit(limit.counted())?, wire.lost()?, judged(program)?);
     let times = if limit.algorithm == Algorithm::LeakyBucket { TIMES_LEAKY } else { TIMES };
     let order = Order {
         honest: u64::from(u32::from_be_bytes(SOURCE)) & !limit.level.turns,
@@ -75,11 +75,11 @@ fn measure(wire: &Wire, sender: &Sender, program: &mut Program, offer: Offer) ->
     floods.iter_mut().try_for_each(|flood| flood.follow(Order { begin, end, ..order }))?;
     thread::sleep(Duration::from_nanos(end.saturating_sub(machine::monotonic())));
     let sent = Flood::stop_all(floods)?;
-    let sent_in_all: u64 = sent.iter().map(|sent| sent.honest).sum();
+    let everything: u64 = sent.iter().map(|sent| sent.honest).sum();
     let offered = settled(program)? - all;
     // Where CPUs share a queue, veth's count of what finds it full is not exact.
-    let missing = sent_in_all.checked_sub(offered).context("more was judged than sent")?;
-    ensure!(offer.queues < cpus || missing == wire.lost()? - lost, "{sent_in_all} were sent, {offered} judged");
+    let missing = everything.checked_sub(offered).context("more was judged than sent")?;
+    ensure!(offer.queues < cpus || missing == wire.lost()? - dropped, "{everything} were sent, {offered} judged");
     let admitted = program.limit(limit.counted())?.admitted.packets - before.admitted.packets;
     program.apply("")?;
     let first = sent.iter().map(|sent| sent.first).min().context("a flood ran")?;
