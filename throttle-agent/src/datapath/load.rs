@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::Weak,
+    sync::{Arc, Weak},
 };
 
 use anyhow::{Context, Result};
@@ -183,10 +183,12 @@ impl Datapath {
             Ok(map) if options.test_clock => Some(Array::try_from(Map::Array(map))?),
             _ => None,
         };
+        let tables = Tables::new(&ebpf)?;
         Ok(Self {
             undo: Undo::nothing(pins.root().to_owned()),
             pins,
-            tables: Tables::new(&ebpf)?,
+            tenants: [0, 1].map(|generation| Arc::new(tables.tenants(generation))),
+            tables,
             tallies: Tallies::new(&ebpf)?,
             sources: Sources::new(&ebpf)?,
             speeds: Speeds::default(),
@@ -214,7 +216,7 @@ impl Datapath {
         let control = Control { layout: LAYOUT, secret, generation: 1, sets, ..Control::default() };
         self.tables.set_control(&control);
         let limits = held.into_iter().map(|held| (held.number, held.record)).collect();
-        self.tables.write_spare(&Compiled { limits, ..observing() });
+        self.tables.write_spare(&Compiled { limits, ..observing() }, &self.tenants[0]);
         self.tables.flip();
     }
 }

@@ -129,9 +129,9 @@ impl Tables {
         self.services().iter().map(|(_, service)| (name_str(&service.name).to_owned(), service.clock)).collect()
     }
 
-    /// The tenants in force, by name.
-    pub(super) fn tenants(&self) -> Tenants {
-        let base = self.in_force() * MAX_TENANTS;
+    /// The tenants of a generation, by name.
+    pub(super) fn tenants(&self, generation: u32) -> Tenants {
+        let base = generation * MAX_TENANTS;
         (1..MAX_TENANTS)
             .map(|number| (self.tenants.get(base + number), number as u16))
             .filter(|(name, _)| name[0] != 0)
@@ -144,14 +144,17 @@ impl Tables {
         name_str(&self.tenants.get(self.in_force() * MAX_TENANTS + u32::from(number) % MAX_TENANTS)).to_owned()
     }
 
-    /// Writes a policy into the generation that is not in force. No packet may be under that one any more.
-    pub(super) fn write_spare(&self, policy: &Compiled) {
+    /// Writes a policy into the generation that is not in force. No packet may be under that one any more. `tenants` are
+    /// those that it has already.
+    pub(super) fn write_spare(&self, policy: &Compiled, tenants: &Tenants) {
         let spare = 1 - self.in_force();
         self.policies.set(spare, &policy.policy);
         fill(&self.limits, spare * MAX_LIMITS, MAX_LIMITS, policy.limits.iter().map(|(n, r)| (u32::from(*n), *r)));
         fill(&self.services, spare * MAX_SERVICES, MAX_SERVICES, (1..).zip(policy.services.iter().copied()));
-        let tenants = policy.tenants.iter().map(|(name, &number)| (u32::from(number), name_bytes(name)));
-        fill(&self.tenants, spare * MAX_TENANTS, MAX_TENANTS, tenants);
+        if !std::ptr::eq(tenants, &raw const *policy.tenants) {
+            let tenants = policy.tenants.iter().map(|(name, &number)| (u32::from(number), name_bytes(name)));
+            fill(&self.tenants, spare * MAX_TENANTS, MAX_TENANTS, tenants);
+        }
         fill(&self.candidates, spare * MAX_CANDIDATES, MAX_CANDIDATES, (1..).zip(policy.candidates.iter().copied()));
         let mut words = vec![0u64; PORT_WORDS as usize];
         for &(slot, list) in &policy.ports {

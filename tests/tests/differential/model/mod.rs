@@ -120,7 +120,7 @@ impl Model {
             limits,
             known: program.document.sources.known.iter().map(|prefix| prefix.net()).collect(),
             document: program.document.clone(),
-            tenants: compiled.tenants.clone(),
+            tenants: (*compiled.tenants).clone(),
             buckets: buckets.into_iter().map(Slots::holding).collect(),
             aggregates,
             leases: program.leases()?,

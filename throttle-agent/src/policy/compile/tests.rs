@@ -122,7 +122,7 @@ fn the_most_specific_destination_is_asked_first() {
     };
     let services =
         vec![service("any", None), service("wide", Some("10.0.0.0/8")), service("narrow", Some("10.1.0.0/16"))];
-    let compiled = compile(&Document { services, ..Document::default() }, 1, &empty(0)).unwrap();
+    let compiled = compile(&Document { services: services.into(), ..Document::default() }, 1, &empty(0)).unwrap();
     assert_eq!(compiled.candidates, [[3, 2, 1, NONE, NONE, NONE, NONE, NONE]]);
     assert_eq!(compiled.ports, [(port_slot(2, 0), 1)]);
 }
@@ -181,7 +181,7 @@ fn a_limit_that_goes_by_another_clock_is_a_new_region() {
         .collect();
     let of = |name: Option<&str>, held: &Layout| {
         let limit = Limit { service: name.map(str::to_owned), ..limit("l", 30) };
-        compile(&Document { services: services.clone(), ..with(vec![limit]) }, 1, held).unwrap()
+        compile(&Document { services: services.clone().into(), ..with(vec![limit]) }, 1, held).unwrap()
     };
     let before = of(Some("a"), &empty(1_000));
     let held = after(&before, 1_000);
