@@ -42,6 +42,7 @@ impl Datapath {
     pub fn layout(&self) -> Layout {
         Layout {
             sets: self.tables.control().sets,
+            cpus: self.tables.cpus(),
             limits: self.limits(),
             tenants: Arc::clone(&self.tenants[self.tables.in_force() as usize]),
             clocks: self.clocks(),

@@ -15,6 +15,7 @@ use aya::{
 };
 use throttle_common::{
     hash::Secret,
+    lease,
     records::{Control, LAYOUT, maps},
 };
 
@@ -160,11 +161,13 @@ impl Datapath {
         let btf = Btf::from_sys_fs().ok();
         let (debug, test_clock) = (u8::from(options.debug), u8::from(options.test_clock));
         let told = Told::read();
+        let cpus = aya::util::nr_cpus().map_err(|(file, error)| anyhow::anyhow!("read {file}: {error}"))?;
         let mut loader = EbpfLoader::new();
         loader
             .btf(btf.as_ref())
             .map_max_entries(maps::BUCKETS, options.table_sets)
             .map_max_entries(maps::AGGREGATES, options.table_sets)
+            .map_max_entries(maps::LEASES, lease::SLOTS * cpus as u32)
             .override_global("DEBUG", &debug, true)
             .override_global("TEST_CLOCK_ON", &test_clock, true);
         told.tell(&mut loader);

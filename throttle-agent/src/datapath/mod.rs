@@ -23,6 +23,7 @@ pub mod explain;
 mod foreign;
 mod grace;
 mod interfaces;
+mod leases;
 mod load;
 mod mapped;
 mod migrate;

@@ -80,10 +80,8 @@ pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
     let next_by_name: HashMap<&[u8; NAME], &Limit> = next.iter().map(|(_, limit)| (&limit.name, limit)).collect();
     for old in held {
         let new = next_by_name.get(&old.record.name).copied();
-        for family in FAMILIES {
-            let region = *old.record.region(family);
+        for (family, region) in old.record.regions() {
             match new.filter(|new| keeps(&old.record, new, family)) {
-                _ if region.sets == 0 => {}
                 // Connections stay open, however few are allowed from now on.
                 Some(new) if new.is_concurrency() => {}
                 Some(new) if new.price != old.record.price || new.depth < old.record.depth => {
@@ -170,6 +168,8 @@ pub(super) fn check(policy: &Compiled, sets: u32) -> Result<()> {
         ensure!(limit.price.mantissa > 0 && limit.depth <= MAX_DEPTH, "limit {name}: its price or depth is impossible");
         let windows = limit.window == 0 || (limit.depth..=MAX_DEPTH).contains(&limit.window);
         ensure!(windows && (!limit.is_sliding() || limit.window != 0), "limit {name}: its window is impossible");
+        let leased = !limit.is_leased() || (limit.is_shared() && limit.window == 0 && limit.batch <= limit.depth);
+        ensure!(leased, "limit {name}: its buckets cannot be taken ahead");
         for (family, bits) in [(Family::V4, 32), (Family::V6, 128)] {
             let region = limit.region(family);
             if region.sets == 0 {

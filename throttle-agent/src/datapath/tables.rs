@@ -12,8 +12,9 @@ use aya::{
 };
 use throttle_common::{
     gcra::Ticks,
+    lease,
     records::{
-        CANDIDATES, Control, HealthClock, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME,
+        CANDIDATES, Control, HealthClock, Lease, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME,
         PORT_WORDS, Policy, Service, Slot, SourceMaps, maps, name_bytes, name_str, port_place,
     },
     services::Directory,
@@ -35,6 +36,7 @@ pub(super) struct Tables {
     pub(super) clocks: MappedArray<HealthClock>,
     pub(super) buckets: MappedArray<[Slot; WAYS]>,
     pub(super) aggregates: MappedArray<Ticks>,
+    pub(super) leases: MappedArray<Lease>,
 }
 
 /// A map of the loaded object, by a descriptor of our own: the object keeps its own, which programs that are loaded
@@ -61,6 +63,7 @@ impl Tables {
             clocks: MappedArray::new(&map(ebpf, maps::CLOCKS)?)?,
             buckets: MappedArray::new(&map(ebpf, maps::BUCKETS)?)?,
             aggregates: MappedArray::new(&map(ebpf, maps::AGGREGATES)?)?,
+            leases: MappedArray::new(&map(ebpf, maps::LEASES)?)?,
         })
     }
 
@@ -75,7 +78,17 @@ impl Tables {
 
     /// The generation in force: 0 or 1.
     pub(super) fn in_force(&self) -> u32 {
-        self.control_word(std::mem::offset_of!(Control, generation)).load(Ordering::Relaxed) & 1
+        self.epoch() & 1
+    }
+
+    /// How many policies have been in force: see [`lease::Holding`].
+    pub(super) fn epoch(&self) -> u32 {
+        self.control_word(std::mem::offset_of!(Control, generation)).load(Ordering::Relaxed)
+    }
+
+    /// The CPUs that have places for leases.
+    pub(super) fn cpus(&self) -> u32 {
+        self.leases.len() / lease::SLOTS
     }
 
     /// The policy in force.
@@ -158,7 +171,7 @@ impl Tables {
 
     /// Puts the other generation in force, with one store: no packet sees half a policy.
     pub(super) fn flip(&self) {
-        let next = 1 - self.in_force();
+        let next = self.epoch().wrapping_add(1);
         self.control_word(std::mem::offset_of!(Control, generation)).store(next, Ordering::Release);
     }
 

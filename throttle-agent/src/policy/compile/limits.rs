@@ -1,6 +1,9 @@
 //! Limits: their numbers, their prices and their parts of the table.
 
-use super::terms::{guaranteed, is_windowed, terms};
+use super::{
+    leases::batch,
+    terms::{guaranteed, is_windowed, terms},
+};
 use crate::policy::{
     claims::Claims,
     document::{Document, Limit, Mode, Service},
@@ -68,8 +71,15 @@ pub(super) fn limits(document: &Document, held: &Layout, clocks: &Clocks) -> Res
             (shared, shared)
         };
         let overridden = u8::from(!document.limits[index].overrides.is_empty());
-        let kind =
-            records::Limit { number, guarantee: is_guarantee.into(), overridden, clock, ..record(&limit, terms) };
+        let batch = if is_guarantee { 0 } else { batch(document, index, terms, held.cpus) };
+        let kind = records::Limit {
+            number,
+            batch,
+            guarantee: is_guarantee.into(),
+            overridden,
+            clock,
+            ..record(&limit, terms)
+        };
         compiled.push(Numbered { index, record: records::Limit { v4, v6, ..kind } });
     }
     found.extend(table.shortage().map(|fault| fault.at("limit")));
@@ -82,6 +92,7 @@ fn record(limit: &Limit, Terms { price, depth }: Terms) -> records::Limit {
         price,
         depth,
         window,
+        batch: 0,
         v4: Region::default(),
         v6: Region::default(),
         unit: limit.unit as u8,

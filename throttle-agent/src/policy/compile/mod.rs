@@ -3,6 +3,7 @@
 //! Pure: the same document and layout give the same records, and a document that cannot be compiled changes nothing.
 
 mod clocks;
+mod leases;
 mod limits;
 mod services;
 mod tenants;
