@@ -13,6 +13,7 @@ use throttle_common::records::name_str;
 fn layout(compiled: &Compiled) -> Layout {
     Layout {
         sets: 1 << 16,
+        cpus: 2,
         limits: compiled.limits.iter().map(|&(number, record)| HeldLimit { number, record }).collect(),
         tenants: Arc::clone(&compiled.tenants),
         clocks: compiled.services.iter().map(|it| (name_str(&it.name).to_owned(), it.clock)).collect(),
