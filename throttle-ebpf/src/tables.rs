@@ -1,8 +1,8 @@
 //! All maps, and the policy in force.
 //!
-//! What a map holds, who writes it and who reads it stands here; the records are in `throttle_common::records`. No map
-//! evicts: a bucket is given up only when it is full again (see `throttle_common::table`), a connection when it closes,
-//! everything else is written by the agent alone.
+//! What a map holds, who writes it and who reads it stands here; the records are in `throttle_common::records`. No bucket
+//! and no connection is evicted: the one is given up only when it is full again (see `throttle_common::table`), the other
+//! when it closes. What may be forgotten says so.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},

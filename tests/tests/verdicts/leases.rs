@@ -1,11 +1,12 @@
 //! What CPUs take ahead of a bucket that all share.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use std::net::Ipv4Addr;
 use throttle_agent::datapath::explain::{self, Weighed};
 use throttle_common::{
     gcra::{self, Ticks},
     packet::protocol,
+    speed::Speed,
 };
 use throttle_tests::{
     frames::Frame,
@@ -114,5 +115,43 @@ fn a_limit_that_comes_back_or_changes_its_rate_begins_without_a_lease() -> Resul
     program.apply(&HOST.replace("10/s", "20/s"))?;
     program.lease(BATCH)?;
     assert_eq!(admitted(&program, 0, 1_000)?, 70);
+    Ok(())
+}
+
+#[test]
+fn who_takes_the_place_of_anothers_lease_gets_no_more_by_it() -> Result<()> {
+    needs_root!();
+    let limit = |name: &str, per: &str, burst: u32| {
+        format!("[[limit]]\nname = \"{name}\"\nunit = \"packets\"\nrate = \"10/s\"\nburst = {burst}\nper = \"{per}\"\n")
+    };
+    // The lease of the first tenant of the limit with the number 0 lies where that of the number 7 does.
+    let between: String = (1..7).map(|n| limit(&format!("l{n}"), "service", 100) + "service = \"other\"\n").collect();
+    let policy = format!(
+        "mode = \"enforce\"\n[[tenant]]\nname = \"t\"\nsources = [\"192.0.2.0/24\"]\n\
+         [[service]]\nname = \"other\"\nprotocol = \"tcp\"\nports = [80]\n\
+         [[service]]\nname = \"slow\"\nprotocol = \"udp\"\nports = [9]\n{}{between}{}service = \"slow\"\n",
+        limit("tenant", "tenant", 100),
+        limit("service", "service", 1_000),
+    );
+    let mut program = Program::timed(&policy)?;
+    // From now on the service's clock is behind.
+    let half = Speed::of_parts(Speed::ONE.parts() / 2).context("half the speed")?;
+    program.datapath.publish_speed(program.datapath.clocks()["slow"], half, None)?;
+    program.wait(100 * SECOND)?;
+    machine::pin_to(0)?;
+    let frame = |source, port| Frame::from(source).to("203.0.113.1").udp(40_000, port).bytes();
+    let passes = |program: &Program, frame: &[u8]| Ok::<_, anyhow::Error>(program.act(frame)? == action::PASS);
+    let alone = frame("192.0.2.1", 10);
+    for _ in 0..50 {
+        ensure!(passes(&program, &alone)?);
+    }
+    program.lease(BATCH)?;
+    ensure!(passes(&program, &frame("198.51.100.1", 9))?, "the service's limit has the lease");
+    ensure!(passes(&program, &frame("192.0.2.1", 9))?, "the tenant's takes its place");
+    let mut rest = 0;
+    for _ in 0..1_000 {
+        rest += usize::from(passes(&program, &alone)?);
+    }
+    assert_eq!(50 + 1 + rest, 100);
     Ok(())
 }

@@ -45,9 +45,11 @@ impl Control {
     /// Puts a policy in force with its sources, after [`Control::compile`]; on an error the policy and the sources from
     /// before are.
     pub(super) fn enforce(&mut self, document: &Document, compiled: &Compiled) -> Result<(), Problem> {
-        let has_sources = !self.stale && self.known().is_some_and(|known| state_the_same(known, document));
-        let wanted = (!has_sources).then(|| self.entries(document, &compiled.tenants));
-        self.in_step = false;
+        let sources_stand =
+            !self.stale && !self.datapath.owes() && self.known().is_some_and(|known| state_the_same(known, document));
+        let wanted = (!sources_stand).then(|| self.entries(document, &compiled.tenants));
+        // Until all is written.
+        (self.in_step, self.stale) = (false, true);
         let written = match &wanted {
             None => self.datapath.apply(compiled),
             Some(wanted) => self.datapath.switch(compiled, wanted),
@@ -73,8 +75,9 @@ impl Control {
             }
             // A limit that stays may still need another place, because its service has changed.
             if let Ok(stone) = self.compile(&smaller, revision) {
-                self.in_step = false;
-                self.datapath.apply(&stone).map_err(|error| kernel(&error))?;
+                (self.in_step, self.stale) = (false, true);
+                let wanted = self.entries(&smaller, &stone.tenants);
+                self.datapath.switch(&stone, &wanted).map_err(|error| kernel(&error))?;
             }
             compiled = self.compile(document, revision);
         }

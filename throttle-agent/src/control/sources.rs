@@ -136,6 +136,7 @@ impl Control {
     /// is as before.
     pub(super) fn write_sources(&mut self) -> Result<(), Problem> {
         let wanted = self.entries(self.in_force(), &self.datapath.layout().tenants);
+        self.stale = true;
         self.datapath.set_sources(&wanted).map_err(|error| kernel(&error))?;
         self.stale = false;
         Ok(())

@@ -142,13 +142,14 @@ impl Datapath {
     }
 
     /// After an agent died within [`Datapath::apply`]: waits for what may still be under the spare generation, clears
-    /// what belongs to no limit, and lets no bucket owe more than its limit allows.
+    /// what belongs to no limit, lets no bucket owe more than its limit allows, and has packets find their sources anew.
     pub(super) fn recover(&self) -> Result<()> {
         self.grace.wait().context("cannot wait for the packets under an old policy")?;
         for (first, count) in regions::unused(&self.limits(), self.tables.control().sets) {
             clear(&self.tables, first, count)?;
         }
         self.bound_debts();
+        self.sources.announce(&self.tables);
         Ok(())
     }
 
@@ -157,8 +158,9 @@ impl Datapath {
         self.overrides.of_limit(self.tables.in_force(), limit.number).map(|(_, terms)| terms.depth).max()
     }
 
-    /// Lets no bucket owe more than its limit allows; what was admitted beyond that within guarantees is forgiven. To be called now and then: the clock of buckets wraps after 2.28
-    /// years, and for two days before that what was not charged since the boot would look like a debt.
+    /// Lets no bucket owe more than its limit allows; what was admitted beyond that within guarantees is forgiven. To be
+    /// called now and then: the clock of buckets wraps after 2.28 years, and for two days before that what was not charged
+    /// since the boot would look like a debt.
     pub fn bound_debts(&self) {
         let buckets = self.limits().into_iter().map(|held| held.record).filter(|limit| !limit.is_concurrency());
         for limit in buckets {

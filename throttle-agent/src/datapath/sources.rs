@@ -103,6 +103,11 @@ impl Sources {
         self.maps.iter().zip(count(wanted.keys())).all(|(map, count)| count <= map.room)
     }
 
+    /// Says which maps have entries; what packets have found before is stale.
+    pub(super) fn announce(&self, tables: &Tables) {
+        tables.set_sources(bits(count(self.held.keys())));
+    }
+
     fn read(&self) -> io::Result<Entries> {
         let mut entries = Entries::new();
         for map in &self.maps {
@@ -127,7 +132,7 @@ impl Sources {
         if let Err(error) = self.write(&difference) {
             let back = self.read().and_then(|now| self.write(&self::difference(&now, &self.held)));
             self.held = self.read().context("cannot read what is left of the sources")?;
-            tables.set_sources(bits(count(self.held.keys())));
+            self.announce(tables);
             let state = if back.is_ok() { "nothing has changed" } else { "some entries were written and stay" };
             return Err(anyhow::Error::new(error).context(format!("cannot write the sources' entries; {state}")));
         }
@@ -170,9 +175,10 @@ impl Datapath {
     /// No packet meets a state that neither the old nor the new entries would give it, unless they do not fit the maps
     /// side by side. On an error the old entries are put back.
     pub fn set_sources(&mut self, wanted: &Entries) -> Result<SourceDelta> {
+        let delta = self.sources.set(wanted, &self.tables)?;
         // Whoever says what is to be takes over from what was to be.
         self.owed.sources = None;
-        self.sources.set(wanted, &self.tables)
+        Ok(delta)
     }
 }
 

@@ -26,9 +26,11 @@ impl Datapath {
     /// The same, with somebody who looks between the steps.
     pub fn switch_in_steps(&mut self, policy: &Compiled, wanted: &Entries, mut look: impl FnMut(&Self)) -> Result<()> {
         if self.sources.held() == wanted {
-            return self.apply(policy);
+            self.apply(policy)?;
+            self.owed.sources = None;
+            return Ok(());
         }
-        let before = self.sources.held().clone();
+        let before = self.owed.sources.clone().unwrap_or_else(|| self.sources.held().clone());
         let both = between(&before, wanted, self.tables.in_force());
         if self.sources.fit(&both) {
             self.set_sources(&both)?;

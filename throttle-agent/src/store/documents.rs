@@ -2,7 +2,7 @@
 //!
 //! A document of many blocks takes tens of milliseconds to write, and a command changes one line of it. So where it is
 //! large, a revision holds what changed ([`Patch`]), until these changes come to as much as the whole that they follow:
-//! then the next is whole again. Of each revision there is one of the two, and before those that are kept as many as the
+//! or are [`MOST`]: then the next is whole again. Of each revision there is one of the two, and before those that are kept as many as the
 //! first of them needs. A file in which all are whole is one that earlier versions read.
 
 use super::{error::StoreError, file, record};
@@ -17,6 +17,9 @@ const PATCHES: TableDefinition<u64, &[u8]> = TableDefinition::new(PATCH_NAME);
 /// A smaller document is always written whole, in less than a millisecond.
 const LARGE: u64 = 64 << 10;
 
+/// Changes that may follow a whole document: who reads the last goes through all of them.
+const MOST: u64 = 64;
+
 /// The last revision, by which the next is told; the empty one before the first.
 #[derive(Default)]
 pub(super) struct Last {
@@ -26,7 +29,9 @@ pub(super) struct Last {
     pub(super) bytes: u64,
     /// Bytes of the whole that it is, or follows.
     whole: u64,
-    /// Bytes of the changes since.
+    /// The changes since.
+    changes: u64,
+    /// Bytes of these.
     patched: u64,
     /// Bytes of all revisions that are kept.
     pub(super) kept: u64,
@@ -42,24 +47,25 @@ pub(super) fn prepare(transaction: &WriteTransaction) -> Result<(), StoreError> 
 pub(super) fn append(transaction: &WriteTransaction, before: &Last, document: &Document) -> Result<Last, StoreError> {
     let revision = before.revision + 1;
     let key = revision.to_be_bytes();
-    let next = |bytes, whole, patched| {
+    let next = |bytes, whole, changes, patched| {
         let (document, kept) = (document.clone(), before.kept + bytes);
-        Last { revision, document, bytes, whole, patched, kept }
+        Last { revision, document, bytes, whole, changes, patched, kept }
     };
-    let patch = if before.whole >= LARGE { Patch::between(&before.document, document) } else { None };
+    let may_change = before.whole >= LARGE && before.changes < MOST;
+    let patch = if may_change { Patch::between(&before.document, document) } else { None };
     if let Some(patch) = patch {
         let sealed = record::seal(PATCH_NAME, &key, &patch);
         let bytes = sealed.len() as u64;
         if before.patched + bytes <= before.whole {
             file::mark_patched(transaction)?;
             transaction.open_table(PATCHES)?.insert(revision, sealed.as_slice())?;
-            return Ok(next(bytes, before.whole, before.patched + bytes));
+            return Ok(next(bytes, before.whole, before.changes + 1, before.patched + bytes));
         }
     }
     let sealed = record::seal(WHOLE_NAME, &key, document);
     transaction.open_table(WHOLES)?.insert(revision, sealed.as_slice())?;
     let bytes = sealed.len() as u64;
-    Ok(next(bytes, bytes, 0))
+    Ok(next(bytes, bytes, 0, 0))
 }
 
 /// Takes the last document back.
@@ -149,13 +155,14 @@ fn follow(
     let Some(sealed) = wholes.get(base)? else { return Ok(None) };
     let document: Document = record::open(WHOLE_NAME, &base.to_be_bytes(), sealed.value())?;
     let bytes = sealed.value().len() as u64;
-    let mut last = Last { revision, document, bytes, whole: bytes, patched: 0, kept: 0 };
+    let mut last = Last { revision, document, bytes, whole: bytes, changes: 0, patched: 0, kept: 0 };
     for number in base + 1..=revision {
         let sealed = patches.map_or(Ok(None), |patches| patches.get(number))?;
         let Some(sealed) = sealed else { return Ok(None) };
         let patch: Patch = record::open(PATCH_NAME, &number.to_be_bytes(), sealed.value())?;
         last.document = patch.apply(last.document);
         last.bytes = sealed.value().len() as u64;
+        last.changes += 1;
         last.patched += last.bytes;
     }
     Ok(Some(last))

@@ -21,7 +21,7 @@ pub struct Control {
     pub secret: Secret,
     /// How many policies have been put in force; the lowest bit says which of the two is.
     pub generation: u32,
-    /// Which source maps have entries: a set of [`super::SourceMaps`] bits.
+    /// Which source maps have entries, and how often entries have changed: see [`super::SourceMaps`].
     pub sources: u32,
     /// Sets in the table of buckets.
     pub sets: u32,

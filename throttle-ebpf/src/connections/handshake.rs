@@ -64,8 +64,8 @@ pub extern "C" fn completes(ctx: *mut xdp_md) -> u32 {
     u32::from(completes)
 }
 
-/// 1 where the SYN in the scratch space was sent before: the kernel has the request that it left behind. Whoever waits for
-/// a SYN-ACK asks for nothing more by asking again.
+/// 1 where the handshake of the packet in the scratch space is under way: the kernel has the request that a SYN left behind.
+/// Whoever sends that again asks for nothing more, and whoever resets it never asked, or asks no more.
 ///
 /// A global function likewise.
 #[inline(never)]

@@ -140,7 +140,7 @@ fn weigh(entering: &Entering, limit: &Limit) -> Option<Reason> {
     if begun.is_none() { Some(Reason::ConnectionLimit) } else { None }
 }
 
-/// Notes that the source asks for a connection, or resets the handshake of one. After [`TRIES`] lost races it is not noted:
+/// Notes that the source asks for a connection, or resets the handshake of one: that says nothing of others. After [`TRIES`] lost races it is not noted:
 /// the completed handshake decides.
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -152,6 +152,9 @@ pub extern "C" fn note_handshake(number: u32) -> u32 {
     let asking = entering.asking(limit, home.key);
     let now = entering.connection.since;
     if matches!(entering.step, Step::Forsakes) {
+        if limit.is_shared() {
+            return 0;
+        }
         change(asking, |cell| Some(asking.forsake(cell, now)));
     } else {
         // What is open was weighed; here it is as if nothing were.

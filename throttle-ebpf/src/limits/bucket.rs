@@ -29,16 +29,12 @@ pub fn settle<const PACE: u8>(limit: &Limit, question: &Question, charge: &mut C
     }
 }
 
-/// Makes the charge of a plain limit, once; `false` where the bucket has changed since, or a lease is to be taken.
+/// Makes the charge of a plain limit, once; `false` where the bucket has changed since.
 #[inline(always)]
 pub fn settle_at_once(charge: &mut Charge) -> bool {
     if charge.kind == Charge::LEASED {
         lease::spend(charge);
         return true;
-    }
-    if charge.kind == Charge::LEASING {
-        // The long way is where leases are taken.
-        return false;
     }
     let Some(seen) = seen(charge) else { return true };
     let way = Maps.set(charge.place).and_then(|set| attempt(&set, &charge.request(), seen));

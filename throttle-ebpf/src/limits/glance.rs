@@ -4,7 +4,7 @@
 //! [`super::several`] goes the long way.
 
 use throttle_common::{
-    limits::{Charge, Glance, glance},
+    limits::{Glance, glance},
     records::{PACKET_LIMITS, SCOPE_LIMITS, Scope},
 };
 
@@ -18,7 +18,7 @@ use crate::{
     tables::{Scratch, scratch},
 };
 
-/// Applies the limits of a service to the packet in the scratch space, and answers as [`super::several`] does, or
+/// Applies the limits of a service to the packet in the scratch space, and answers as [`super::several::judge`] does, or
 /// [`ELSEWHERE`].
 #[inline(always)]
 pub fn judge(service: u32) -> u32 {
@@ -56,15 +56,12 @@ extern "C" fn glance_at(index: u32, number: u32) -> u32 {
     };
     let charge = &mut charges[index as usize % SCOPE_LIMITS];
     let Some(limit) = find(*generation, number) else { return ELSEWHERE };
-    charge.clear();
     if limit.is_leased() && lease::look(*epoch, limit, question, &mut Clock::at(*now), charge) {
         return ADMITTED;
     }
     match glance(limit, question, &Maps, &mut Clock::at(*now), charge) {
-        Glance::Room if limit.is_leased() && charge.kind == Charge::HELD => {
-            charge.kind = Charge::LEASING;
-            ADMITTED
-        }
+        // The long way is where leases are taken.
+        Glance::Room if limit.is_leased() && lease::is_due(*epoch, limit, question, charge) => ELSEWHERE,
         Glance::Nothing | Glance::Room => ADMITTED,
         Glance::Exceeded if limit.observe == 0 => {
             let outcome = refuse(*generation, limit, number, charge, question);

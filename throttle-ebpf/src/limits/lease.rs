@@ -29,22 +29,42 @@ fn at(place: u32) -> Option<&'static mut Lease> {
 /// Looks whether this CPU's lease is enough for the packet, and notes in `charge` what that would take.
 #[inline(always)]
 pub fn look(epoch: u32, limit: &Limit, question: &Question, clock: &mut Clock, charge: &mut Charge) -> bool {
+    charge.clear();
     let Some(units) = question.units(limit) else { return false };
     let holding = Holding::of(epoch, limit, question.tenant());
     charge.place = place(holding);
     let Some(lease) = at(charge.place).filter(|lease| lease.holding == holding.word()) else { return false };
     charge.cost = limit.price.cost(units);
     let Some(next) = lease.after(clock.reads(limit.clock), charge.cost) else { return false };
+    charge.key = holding.word();
     charge.aim(Charge::LEASED, 0, next);
     true
 }
 
-/// Charges a packet to the lease that was enough when it was looked at; nobody else has touched it since.
+/// The lease that a packet is charged to, unless another limit of the packet has taken its place since: then its span was
+/// paid, and nobody has the rest of it.
+#[inline(always)]
+fn charged(charge: &Charge) -> Option<&'static mut Lease> {
+    at(charge.place).filter(|lease| lease.holding == charge.key)
+}
+
+/// Charges a packet to the lease that was enough when it was looked at.
 #[inline(always)]
 pub fn spend(charge: &Charge) {
-    if let Some(lease) = at(charge.place) {
+    if let Some(lease) = charged(charge) {
         lease.next = charge.seen;
     }
+}
+
+/// Whether this CPU should take another lease from the bucket that was weighed, which has room for that.
+#[inline(always)]
+pub fn is_due(epoch: u32, limit: &Limit, question: &Question, charge: &Charge) -> bool {
+    let holding = Holding::of(epoch, limit, question.tenant());
+    charge.kind == Charge::HELD
+        && at(place(holding)).is_some_and(|lease| {
+            holding.may_replace(lease, charge.now)
+                && lease::has_room(&charge.request(), charge.seen, (lease, holding), limit.batch)
+        })
 }
 
 /// Takes another lease from the bucket that was weighed, with the packet's charge. `false` where there is none to be had:
@@ -58,7 +78,7 @@ pub fn renew(epoch: u32, limit: &Limit, question: &Question, charge: &mut Charge
     let request = question.request(charge, limit);
     let Some((renewed, cost)) = lease::renew(&set, &request, seen, (lease, holding), limit.batch) else { return false };
     *lease = renewed;
-    (charge.place, charge.cost) = (place, cost);
+    (charge.key, charge.place, charge.cost) = (holding.word(), place, cost);
     charge.aim(Charge::LEASED, 0, renewed.next);
     true
 }
@@ -66,7 +86,7 @@ pub fn renew(epoch: u32, limit: &Limit, question: &Question, charge: &mut Charge
 /// Takes a charge back. What the packet had of an earlier lease is lost, which is less than its cost.
 #[inline(always)]
 pub fn take_back(charge: &Charge) {
-    if let Some(lease) = at(charge.place) {
+    if let Some(lease) = charged(charge) {
         lease.next = lease.next.wrapping_sub(charge.cost);
     }
 }

@@ -7,19 +7,18 @@
 mod bucket;
 mod glance;
 mod lease;
+mod several;
 
 use aya_ebpf::programs::XdpContext;
 use throttle_common::{
-    guarantees::Guaranteed,
-    limits::{self, Charge, FLOWING, Question, SLIDING, STEPPING, outcome, overflow, seek, weigh_at},
+    limits::{Charge, FLOWING, Question, outcome, weigh_at},
     packet::Packet,
     records::{Limit, LimitTally, MAX_LIMITS, MAX_SERVICES, NONE, SCOPE_LIMITS, Scope, SourceEntry, Tally},
-    table::{Check, Commit},
     words::{Outcome, Reason},
 };
 
+use self::bucket::settle;
 pub use self::bucket::{MapSet, Maps};
-use self::bucket::{settle, settle_shared, settle_sliding, take_back};
 use crate::{
     account::count,
     clock::Clock,
@@ -55,7 +54,7 @@ pub fn judge(
 }
 
 /// Applies what the limits say, one function after the other and not within the other: the stack has no room for all.
-/// Answers as [`several`] does.
+/// Answers as [`several::judge`] does.
 #[inline(always)]
 fn all(ctx: &XdpContext, service: u32, scope: &Scope) -> u32 {
     let crowded = if scope.concurrent == 0 { ADMITTED } else { connections::admit(ctx.ctx, service) };
@@ -67,7 +66,7 @@ fn all(ctx: &XdpContext, service: u32, scope: &Scope) -> u32 {
         answer = glance::judge(service);
     }
     if answer == ELSEWHERE {
-        answer = several(service, crowded);
+        answer = several::judge(service, crowded);
     }
     if scope.concurrent != 0 {
         connections::conclude(service, u32::from(answer & STOP == 0));
@@ -83,6 +82,9 @@ fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, 
     let Some(limit) = find(generation, u32::from(number)) else { return true };
     let mut charge = Charge::NOTHING;
     let refusal = if limit.is_leased() {
+        if question.units(limit).is_none() || question.home(limit).is_none() {
+            return true;
+        }
         if !lease::look(in_force.epoch, limit, question, clock, &mut charge) {
             return false;
         }
@@ -103,69 +105,6 @@ fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, 
         None => {}
     }
     true
-}
-
-/// Weighs every limit of a service (or, for [`NONE`], of the host), then charges them in the same order, then counts.
-/// `crowded` is what the limits on open connections have said.
-/// Gives the answer of the limit that names the verdict, and in its upper half that limit's number.
-///
-/// A limit that only observes takes no part in the charging when it would have refused, and the packet goes on; the
-/// first such limit names the verdict. A global function like [`ask`].
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn several(service: u32, crowded: u32) -> u32 {
-    let Some(Scratch { pending, .. }) = scratch() else { return ADMITTED };
-    let Some(scope) = scope(pending.generation, service) else { return ADMITTED };
-    let mut first = crowded;
-    for phase in [WEIGH, SETTLE] {
-        for index in 0..SCOPE_LIMITS as u32 {
-            if index >= u32::from(scope.count) {
-                break;
-            }
-            let number = u32::from(scope.limits[index as usize]);
-            let mut answer = if phase == SETTLE { charge(index, number) } else { ask(index, number) };
-            if answer == ELSEWHERE {
-                answer = if phase == SETTLE { charge_sliding(index, number) } else { ask_sliding(index, number) };
-            }
-            if answer == ELSEWHERE {
-                answer = share_sliding(phase | index, number);
-            }
-            if answer & STOP != 0 {
-                spare(service, phase | index);
-                return answer | number << 16;
-            }
-            if first == ADMITTED && answer != ADMITTED {
-                first = answer | number << 16;
-            }
-        }
-    }
-    for index in 0..SCOPE_LIMITS as u32 {
-        if index >= u32::from(scope.count) {
-            break;
-        }
-        conclude(index, u32::from(scope.limits[index as usize]));
-    }
-    first
-}
-
-/// Counts as spared who was asked before the limit at an index refused: those before it, and in the second round also
-/// those behind it, uncharged. A global function, because beside [`several`] the stack has no room for it: Linux 6.1 counts
-/// each function's part of the stack in steps of 32 bytes, and has 512 for all that call each other.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn spare(service: u32, refusal: u32) -> u32 {
-    let Some(Scratch { pending, .. }) = scratch() else { return 0 };
-    let Some(scope) = scope(pending.generation, service) else { return 0 };
-    let (phase, index) = (refusal & SETTLE, refusal & (SETTLE - 1));
-    let asked = if phase == SETTLE { u32::from(scope.count) } else { index };
-    for spared in 0..SCOPE_LIMITS as u32 {
-        if spared >= asked {
-            break;
-        }
-        let charged = if spared < index { phase } else { WEIGH };
-        conclude(SPARE | charged | spared, u32::from(scope.limits[spared as usize]));
-    }
-    0
 }
 
 /// The limits of a service, or of the host.
@@ -193,11 +132,9 @@ pub struct Pending {
     pub charges: [Charge; SCOPE_LIMITS],
 }
 
-// What `ask` and `conclude` are told, besides the place of the limit in its scope.
-const WEIGH: u32 = 0;
-const SETTLE: u32 = 0x10;
+/// The limits are those before an index that refused.
 const SPARE: u32 = 0x20;
-// What `ask` answers.
+// What the functions of limits answer.
 pub const ADMITTED: u32 = 0;
 const REFUSED: u32 = 1;
 const OBSERVED: u32 = 4;
@@ -207,144 +144,6 @@ pub const STOP: u32 = 16;
 const REASON: u32 = 8;
 /// Nothing was done: it is for another function.
 const ELSEWHERE: u32 = 64;
-
-/// Weighs one limit of several: the one at `index` in its scope.
-///
-/// A global function, which the verifier checks once and by itself; a static one it would follow anew on every path
-/// that leads here, and the paths of eight limits multiply beyond its bounds. Such a function takes plain numbers only.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn ask(index: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, now, generation, epoch, charges }, .. }) = scratch() else {
-        return ADMITTED;
-    };
-    let charge = &mut charges[index as usize % SCOPE_LIMITS];
-    let Some(limit) = find(*generation, number) else { return ADMITTED };
-    if limit.is_sliding() {
-        return ELSEWHERE;
-    }
-    charge.clear();
-    if limit.is_leased() && lease::look(*epoch, limit, question, &mut Clock::at(*now), charge) {
-        return ADMITTED;
-    }
-    let refusal = weigh_at::<STEPPING, _, _>(limit, question, &Maps, &mut Clock::at(*now), charge);
-    answer(refusal, limit, *generation, number, charge, question)
-}
-
-/// Weighs one whose windows slide. Global functions of their own, because with [`ask`] and [`charge`], and with each other,
-/// they would need more of the stack than is left.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn ask_sliding(index: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, now, generation, charges, .. }, .. }) = scratch() else {
-        return ADMITTED;
-    };
-    let charge = &mut charges[index as usize % SCOPE_LIMITS];
-    let Some(limit) = find(*generation, number) else { return ADMITTED };
-    charge.clear();
-    match seek::<SLIDING, _, _>(limit, question, &Maps, &mut Clock::at(*now), charge) {
-        Some(Check::Full) => ELSEWHERE,
-        Some(Check::Exceeded) => exceeded(index, number),
-        _ => ADMITTED,
-    }
-}
-
-/// Counts that a source has used up what a limit whose windows slide allows.
-#[inline(always)]
-fn exceeded(index: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, generation, charges, .. }, .. }) = scratch() else {
-        return ADMITTED;
-    };
-    let Some(limit) = find(*generation, number) else { return ADMITTED };
-    let charge = &mut charges[index as usize % SCOPE_LIMITS];
-    let refusal = limits::exceeded(limit, question, charge);
-    answer(refusal, limit, *generation, number, charge, question)
-}
-
-/// Charges one limit of several, which was weighed. A global function like [`ask`], and not the same one: together they
-/// would need more of the stack than is left.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn charge(index: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, generation, epoch, charges, .. }, .. }) = scratch() else {
-        return ADMITTED;
-    };
-    if index == 0 {
-        // What it is within a guarantee of, the charges say anew: others may have been faster.
-        question.guaranteed = Guaranteed::NOT;
-    }
-    let charge = &mut charges[index as usize % SCOPE_LIMITS];
-    let Some(limit) = find(*generation, number) else { return ADMITTED };
-    if limit.is_sliding() {
-        return ELSEWHERE;
-    }
-    if charge.kind == Charge::LEASED {
-        lease::spend(charge);
-        return ADMITTED;
-    }
-    if limit.is_leased() && lease::renew(*epoch, limit, question, charge) {
-        return ADMITTED;
-    }
-    let refusal = settle::<STEPPING>(limit, question, charge);
-    answer(refusal, limit, *generation, number, charge, question)
-}
-
-/// Charges one whose windows slide, where its source has a slot.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn charge_sliding(index: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, generation, charges, .. }, .. }) = scratch() else {
-        return ADMITTED;
-    };
-    let charge = &mut charges[index as usize % SCOPE_LIMITS];
-    let Some(limit) = find(*generation, number) else { return ADMITTED };
-    match settle_sliding(limit, question, charge) {
-        Some(Commit::Full) => ELSEWHERE,
-        Some(Commit::Exceeded) => exceeded(index, number),
-        _ => ADMITTED,
-    }
-}
-
-/// Weighs or charges one whose windows slide, where its source has no slot.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn share_sliding(step: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, generation, charges, .. }, .. }) = scratch() else {
-        return ADMITTED;
-    };
-    let charge = &mut charges[step as usize % SCOPE_LIMITS];
-    let Some(limit) = find(*generation, number) else { return ADMITTED };
-    let refusal = if step & SETTLE == 0 {
-        overflow::<SLIDING, _>(limit, question, &Maps, charge)
-    } else {
-        settle_shared::<SLIDING>(limit, question, charge)
-    };
-    answer(refusal, limit, *generation, number, charge, question)
-}
-
-/// Counts a refusal, and says it in a number. What a guarantee says is noted: it refuses nothing.
-#[inline(always)]
-fn answer(
-    refusal: Option<Reason>,
-    limit: &Limit,
-    generation: u32,
-    number: u32,
-    charge: &mut Charge,
-    question: &mut Question,
-) -> u32 {
-    if limit.is_guarantee() {
-        if refusal.is_some() {
-            charge.clear();
-        } else if charge.asked() {
-            question.guaranteed.note(limit);
-        }
-        return ADMITTED;
-    }
-    let Some(reason) = refusal else { return ADMITTED };
-    let outcome = refuse(generation, limit, number, charge, question);
-    charge.clear();
-    refused(reason, outcome) | if limit.observe == 0 { STOP } else { 0 }
-}
 
 /// A refusal as a number.
 #[inline(always)]
@@ -356,22 +155,6 @@ pub fn refused(reason: Reason, outcome: Outcome) -> u32 {
             Outcome::Reject => REJECTED,
             _ => 0,
         }
-}
-
-/// Counts one limit of several as having admitted, or as spared because another refused. A global function, as above.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn conclude(step: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, charges, .. }, .. }) = scratch() else { return 0 };
-    let charge = &charges[step as usize % SCOPE_LIMITS];
-    if charge.asked() {
-        let spare = step & SPARE != 0;
-        if spare && step & SETTLE != 0 {
-            take_back(charge);
-        }
-        tally(number, charge, question, |tally| if spare { &mut tally.spared } else { &mut tally.admitted });
-    }
-    0
 }
 
 #[inline(always)]
