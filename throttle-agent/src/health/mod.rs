@@ -1,12 +1,19 @@
 //! What decides how far limits move with the health of what they protect: pure, from what was seen and `now` to a verdict.
 //!
-//! [`breaker`] keeps new connections from a backend that fails, and tries it again by itself (in the words of [`circuit`]).
+//! [`suspicion`] says how suspicious a silence is, [`detector`] whether a backend lives (in the words of [`life`]), [`watch`]
+//! which of a service are ejected and when the fault is our own, [`flapping`] who comes and goes too often. [`breaker`] keeps
+//! new connections from a backend that fails, and tries it again by itself (in the words of [`circuit`]).
 //!
 //! Instants and spans are [`Nanos`] of CLOCK_MONOTONIC, dice are arguments, and nothing here reads a socket or a clock: what
 //! is seen comes in, what is to be done goes out, each change with its reason.
 
 pub mod breaker;
 pub mod circuit;
+pub mod detector;
+pub mod flapping;
+pub mod life;
+pub mod suspicion;
+pub mod watch;
 
 /// An instant on CLOCK_MONOTONIC, or a span of it, in nanoseconds.
 pub type Nanos = u64;
