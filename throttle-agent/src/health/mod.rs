@@ -2,16 +2,20 @@
 //!
 //! [`suspicion`] says how suspicious a silence is, [`detector`] whether a backend lives (in the words of [`life`]), [`watch`]
 //! which of a service are ejected and when the fault is our own, [`flapping`] who comes and goes too often. [`breaker`] keeps
-//! new connections from a backend that fails, and tries it again by itself (in the words of [`circuit`]).
+//! new connections from a backend that fails, and tries it again by itself (in the words of [`circuit`]). [`controller`]
+//! makes a window and a clock's speed of what a service shows ([`signals`]), against what is usual ([`baseline`]).
 //!
 //! Instants and spans are [`Nanos`] of CLOCK_MONOTONIC, dice are arguments, and nothing here reads a socket or a clock: what
 //! is seen comes in, what is to be done goes out, each change with its reason.
 
+pub mod baseline;
 pub mod breaker;
 pub mod circuit;
+pub mod controller;
 pub mod detector;
 pub mod flapping;
 pub mod life;
+pub mod signals;
 pub mod suspicion;
 pub mod watch;
 
