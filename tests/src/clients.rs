@@ -59,6 +59,9 @@ pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket.into())
 }
 
+/// The port that the web server listens on.
+pub const HTTP: u16 = 80;
+
 /// A real nginx, with the one page that it serves at any path.
 #[derive(Debug)]
 pub struct Server {
@@ -67,8 +70,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it on a host; it listens on port 80 of both families when this returns.
+    /// Starts it on a host; it listens on port [`HTTP`] of both families when this returns.
     pub fn on(host: &Namespace) -> Result<Self> {
+        Self::start(host, host.command("nginx"))
+    }
+
+    /// The same, ahead of ordinary processes: no latency is the time for which it waits for a compiler.
+    pub fn ahead_on(host: &Namespace) -> Result<Self> {
+        let mut command = host.command("chrt");
+        command.args(["--fifo", "2", "nginx"]);
+        Self::start(host, command)
+    }
+
+    fn start(host: &Namespace, mut command: Command) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("throttle-tests-nginx-").tempdir()?;
         let root = directory.path().display();
         let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -78,16 +92,15 @@ impl Server {
             "daemon off; pid {root}/pid; error_log {root}/error.log; worker_processes 1; user root;\n\
              events {{ worker_connections 4096; }}\n\
              http {{ access_log off; {paths}\n\
-             server {{ listen 80 backlog=4096; listen [::]:80 backlog=4096; return 200 'hello\\n'; }} }}\n"
+             server {{ listen {HTTP} backlog=4096; listen [::]:{HTTP} backlog=4096; return 200 'hello\\n'; }} }}\n"
         );
         let file = directory.path().join("nginx.conf");
         fs::write(&file, configuration)?;
-        let mut command = host.command("nginx");
         command.arg("-c").arg(&file).arg("-e").arg(directory.path().join("error.log")).arg("-p").arg(directory.path());
         let nginx = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let mut server = Self { nginx: nginx.context("start nginx; is it installed?")?, _directory: directory };
         let start = Instant::now();
-        let listens = || host.enter(|| TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], 80))).is_ok());
+        let listens = || host.enter(|| TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], HTTP))).is_ok());
         while !listens()? {
             if let Some(status) = server.nginx.try_wait()? {
                 anyhow::bail!("nginx ended, {status}");
@@ -122,7 +135,7 @@ pub enum Ending {
 
 /// Fetches the page over a new connection with curl, from one of the host's addresses.
 pub fn fetch(host: &Namespace, from: IpAddr, server: IpAddr, patience: Duration) -> Result<Ending> {
-    let url = format!("http://{}/", SocketAddr::new(server, 80));
+    let url = format!("http://{}/", SocketAddr::new(server, HTTP));
     let mut curl = host.command("curl");
     curl.args(["--silent", "--output", "/dev/null", "--noproxy", "*", "--interface", &from.to_string()]);
     curl.args(["--connect-timeout", &patience.as_secs_f64().to_string(), &url]).env_remove("http_proxy");
@@ -158,7 +171,7 @@ pub fn wrk_within(
     connections: u32,
     patience: Duration,
 ) -> Result<Requests> {
-    let url = format!("http://{}/", SocketAddr::new(server, 80));
+    let url = format!("http://{}/", SocketAddr::new(server, HTTP));
     let mut wrk = host.command("wrk");
     wrk.args(["--threads", "1", "--header", "Connection: close", "--timeout", &format!("{}s", patience.as_secs())]);
     wrk.args(["--connections", &connections.to_string(), "--duration", &format!("{}s", span.as_secs()), &url]);

@@ -4,13 +4,15 @@
 //! with what [`kernel`] has, [`program`] holds the kernel program on its own with a clock that the test sets, [`set`]
 //! is one set of its table in user space, [`agent`] runs the real binary, [`attached`] asks the program that it
 //! attached, [`rebuild`] makes another build of it,
-//! [`previous`] builds the one before its layout, [`denied`] has the kernel refuse it a call, [`paced`] is a client that asks at a constant
-//! rate, and [`clients`] are real servers and clients. Everything that these make is undone when it is dropped.
-//! [`simulator`] needs no kernel: it runs the agent's pure code on health.
+//! [`previous`] builds the one before its layout, [`denied`] has the kernel refuse it a call, [`paced`] is a client that
+//! asks at a constant rate, [`clients`] are real servers and clients, and [`bulkheads`] are two neighbours of which one
+//! floods. Everything that these make is undone when it is dropped. [`simulator`] needs no kernel: it
+//! runs the agent's pure code on health.
 
 pub mod agent;
 pub mod attached;
 mod binary;
+pub mod bulkheads;
 pub mod clients;
 pub mod denied;
 pub mod frames;

@@ -28,7 +28,7 @@ pub fn alone() -> Result<File> {
 }
 
 /// Puts this thread ahead of ordinary ones, whatever session they belong to. What it starts is ordinary again.
-fn go_first(priority: i32) -> Result<()> {
+pub fn go_first(priority: i32) -> Result<()> {
     schedule(libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, priority)
 }
 

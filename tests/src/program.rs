@@ -16,7 +16,7 @@ use throttle_agent::{
 };
 use throttle_common::{
     gcra::Ticks,
-    records::{self, Control, Limit, LimitTally, Slot, SourceEntry, Tally, maps},
+    records::{self, Control, Lease, Limit, LimitTally, Slot, SourceEntry, Tally, maps},
     table::WAYS,
     words::{Outcome, Reason},
 };
@@ -98,6 +98,17 @@ impl Program {
         self.datapath.switch(&self.compiled, &entries)
     }
 
+    /// Has each CPU take so many units ahead of every bucket that sources share and whose clock flows, 0 for none: also of
+    /// those that are charged so seldom, or hold so little, that no policy does.
+    pub fn lease(&mut self, units: u32) -> Result<()> {
+        let limits = self.compiled.limits.iter_mut().map(|(_, limit)| limit);
+        for limit in limits.filter(|it| it.is_shared() && it.window == 0 && !it.is_concurrency()) {
+            limit.batch = u64::from(units) * limit.price.cost(1);
+        }
+        let entries = sources::resolve(sources::stated(&self.document, &self.compiled.tenants));
+        self.datapath.switch(&self.compiled, &entries)
+    }
+
     /// Replaces what is said of sources.
     pub fn set_sources(&mut self, statements: impl IntoIterator<Item = (IpNet, Standing)>) -> Result<()> {
         let entries: BTreeMap<IpNet, SourceEntry> = sources::resolve(statements.into_iter());
@@ -161,6 +172,12 @@ impl Program {
         let buckets = (0..sets).map(|set| Ok(buckets.get(&set, 0)?.0));
         let aggregates = (0..sets).map(|set| Ok(aggregates.get(&set, 0)?));
         Ok((buckets.collect::<Result<_>>()?, aggregates.collect::<Result<_>>()?))
+    }
+
+    /// What the CPUs have taken ahead, the first one's leases first.
+    pub fn leases(&self) -> Result<Vec<Lease>> {
+        let leases = self.map::<Lease>(maps::LEASES)?;
+        (0..leases.len()).map(|place| Ok(leases.get(&place, 0)?)).collect()
     }
 
     /// One set of the table.

@@ -21,6 +21,9 @@ pub const FAR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x98, 1];
 /// The near interface's MAC address.
 pub const NEAR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x98, 2];
 
+/// Queues of the cable at each end.
+const QUEUES: usize = 2;
+
 /// A near host, a far host and the cable.
 #[derive(Debug)]
 pub struct Wire {
@@ -41,18 +44,28 @@ impl Wire {
 
     /// Lays it without addresses: neither end says a word of its own, and every frame on it is the test's.
     pub fn silent() -> Result<Self> {
+        Self::silent_with(QUEUES)
+    }
+
+    /// The same with so many queues at each end: of one, packets of all CPUs meet in it.
+    pub fn silent_with(queues: usize) -> Result<Self> {
         let wire = Self { near: Namespace::new("near")?, far: Namespace::new("far")? };
         for host in [&wire.near, &wire.far] {
             host.enter(|| std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"))?
                 .context("switch IPv6 off in a namespace")?;
         }
-        wire.connect()?;
+        wire.connect_with(queues)?;
         Ok(wire)
     }
 
     /// Lays the cable between the two hosts.
     pub fn connect(&self) -> Result<()> {
-        let queues = ["numtxqueues", "2", "numrxqueues", "2"];
+        self.connect_with(QUEUES)
+    }
+
+    fn connect_with(&self, queues: usize) -> Result<()> {
+        let queues = queues.to_string();
+        let queues = ["numtxqueues", &queues, "numrxqueues", &queues];
         machine::run(
             Command::new("ip")
                 .args(["link", "add", NEAR, "netns", self.near.name()])

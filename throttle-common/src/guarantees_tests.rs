@@ -19,6 +19,7 @@ fn limit(per_second: u64, burst: u64) -> Limit {
         price,
         depth: price.depth(burst).unwrap(),
         window: 0,
+        batch: 0,
         v4: Region::default(),
         v6: Region::default(),
         unit: Unit::Packets as u8,

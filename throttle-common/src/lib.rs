@@ -19,7 +19,8 @@
 //!   under every limit on connections that are open at once ([`connections`]). Where this host only forwards it, its
 //!   packets say what no socket does ([`forwarded`]).
 //! - **health clock**: the clock of a service's limits, or of the host's; where what they protect is unwell it runs at a
-//!   **speed** below that of real time, for a **lease** ([`health_clock`], [`speed`]).
+//!   **speed** below that of real time, until its lease ends ([`health_clock`], [`speed`]).
+//! - **lease**: what one CPU has taken of a fast bucket that all share, for its next packets ([`lease`]).
 //! - **region**: the part of the table of buckets that belongs to one limit and address family.
 //! - **proven source**: a source that is known not to be spoofed; one way of every set is kept for such.
 //! - **aggregate**: the /24 or /48 whose bucket serves the sources that found no place in a region.
@@ -40,6 +41,7 @@ pub mod guarantees;
 pub mod handshakes;
 pub mod hash;
 pub mod health_clock;
+pub mod lease;
 pub mod limits;
 pub mod packet;
 pub mod proven;

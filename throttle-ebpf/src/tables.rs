@@ -12,11 +12,11 @@ use aya_ebpf::{
 use throttle_common::{
     forwarded,
     gcra::Ticks,
-    handshakes,
+    handshakes, lease,
     packet::Packet,
     proven::Line,
     records::{
-        CANDIDATES, Connection, Control, Ends, Event, GENERATIONS, HealthClock, Limit, LimitTally, Losses,
+        CANDIDATES, Connection, Control, Ends, Event, GENERATIONS, HealthClock, Lease, Limit, LimitTally, Losses,
         MAX_CANDIDATES, MAX_CLOCKS, MAX_CONNECTIONS, MAX_LIMITS, MAX_OVERRIDES, MAX_SERVICES, MAX_TENANTS, NAME,
         PORT_WORDS, PROVEN_LINES, Policy, REASON_TALLIES as REASON_TALLY_COUNT, SEEN_SOURCES as SEEN_SOURCES_, Seen,
         Service, Slot, SourceEntry, Tally, Terms,
@@ -69,6 +69,11 @@ pub static BUCKETS: Array<[Slot; WAYS], DEFAULT_SETS, MMAPABLE> = Array::new();
 /// The buckets of aggregates, one for each set. Written likewise.
 #[btf_map]
 pub static AGGREGATES: Array<Ticks, DEFAULT_SETS, MMAPABLE> = Array::new();
+
+/// What each CPU has taken ahead of buckets that all share, by [`lease::Holding::slot`]. Written by packets on that CPU alone,
+/// read by the agent.
+#[btf_map]
+pub static LEASES: Array<Lease, { lease::SLOTS as usize }, MMAPABLE> = Array::new();
 
 /// Who completed a handshake lately. Written where one completes, read where a region has no room for a source.
 #[btf_map]
@@ -150,6 +155,8 @@ pub struct InForce {
     pub policy: &'static Policy,
     /// 0 or 1, read once.
     pub generation: u32,
+    /// How many policies have been in force.
+    pub epoch: u32,
 }
 
 impl InForce {
@@ -158,8 +165,9 @@ impl InForce {
     pub fn read() -> Option<Self> {
         let control = CONTROL.get(0)?;
         // SAFETY: a reference into the map is valid and aligned; the agent may store to it at any time.
-        let generation = unsafe { (&raw const control.generation).read_volatile() } & 1;
-        Some(Self { control, policy: POLICIES.get(generation)?, generation })
+        let epoch = unsafe { (&raw const control.generation).read_volatile() };
+        let generation = epoch & 1;
+        Some(Self { control, policy: POLICIES.get(generation)?, generation, epoch })
     }
 }
 

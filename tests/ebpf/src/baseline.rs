@@ -69,6 +69,15 @@ fn drop(_: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
+/// The least that stops a flood: drops what its sources send, and passes the rest.
+#[xdp]
+fn drop_flood(ctx: XdpContext) -> u32 {
+    match (SPREAD.get(0), read(&ctx)) {
+        (Some(spread), Ok(packet)) if spread.is_flood(packet.source.low) => xdp_action::XDP_DROP,
+        _ => xdp_action::XDP_PASS,
+    }
+}
+
 /// What every limiter must do at least: read the packet and the clock.
 #[xdp]
 fn parse_clock(ctx: XdpContext) -> u32 {

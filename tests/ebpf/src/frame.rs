@@ -1,4 +1,4 @@
-//! Writing another source address into an untagged IPv4 or IPv6 frame.
+//! Writing another source address, or another port, into an untagged IPv4 or IPv6 frame.
 
 use aya_ebpf::programs::XdpContext;
 
@@ -37,6 +37,18 @@ pub(crate) fn set_source(ctx: &XdpContext, source: u64) -> Option<()> {
             set_half(ip, SOURCE_V6 + 6, half_of(0));
         }
     }
+    Some(())
+}
+
+/// Writes the destination port behind an IPv4 header without options; transport checksums are not kept right.
+#[inline(always)]
+pub(crate) fn set_port(ctx: &XdpContext, port: u16) -> Option<()> {
+    let ports = ctx.data() + ETHERNET + 20;
+    if ports + 4 > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the two ports were just checked; each is aligned to two bytes.
+    unsafe { set_half(ports, 2, port) };
     Some(())
 }
 

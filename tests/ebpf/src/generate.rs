@@ -57,6 +57,7 @@ fn draw(ctx: &XdpContext) -> Option<u32> {
     }
     if due(&mut sent.next_honest, order.honest_interval, order.catch_up, sent.now) {
         frame::set_source(ctx, order.honest_after(sent.honest))?;
+        set_port(ctx, order.honest_port)?;
         sent.honest += 1;
         sent.last = sent.now;
         return Some(xdp_action::XDP_TX);
@@ -64,11 +65,18 @@ fn draw(ctx: &XdpContext) -> Option<u32> {
     if due(&mut sent.next_flood, order.flood_interval, order.catch_up, sent.now) {
         sent.state = xorshift(sent.state);
         frame::set_source(ctx, order.flood_of(sent.state))?;
+        set_port(ctx, order.flood_port)?;
         sent.flood += 1;
         sent.last = sent.now;
         return Some(xdp_action::XDP_TX);
     }
     Some(xdp_action::XDP_DROP)
+}
+
+/// Writes the port that a frame goes to, if it is not the one that it names.
+#[inline(always)]
+fn set_port(ctx: &XdpContext, port: u32) -> Option<()> {
+    if port == 0 { Some(()) } else { frame::set_port(ctx, port as u16) }
 }
 
 /// Whether a stream's next frame is due, and if so when the one after it will be.

@@ -1,7 +1,8 @@
 //! The kernel programs that throttle is tested with and compared to.
 //!
-//! `vary`, `enter`, `drop`, `parse_clock`, `lru_hash`, `note` and `turn` belong to the benchmark, `generate`, `pass` and `count` to
-//! tests with traffic, `dawdle` to those of policies that change. All share `throttle_common`, so that they see a packet as throttle does.
+//! `vary`, `enter`, `drop`, `drop_flood`, `parse_clock`, `lru_hash`, `note` and `turn` belong to the benchmark, `generate`,
+//! `pass` and `count` to tests with traffic, `dawdle` to those of policies that change. All share `throttle_common`, so that
+//! they see a packet as throttle does.
 #![no_std]
 #![no_main]
 

@@ -16,6 +16,11 @@ pub struct Order {
     pub turns: u64,
     /// Nanoseconds between frames of the honest sources together, or [`NEVER`].
     pub honest_interval: u64,
+    /// The ports that frames of the flood and of the honest sources go to, in IPv4 without options; 0 where all go to the
+    /// one that the frame names.
+    pub flood_port: u32,
+    /// See above.
+    pub honest_port: u32,
     /// The clock is read once in so many frames: a power of two.
     pub clock_every: u64,
     /// How late a stream may catch up, in nanoseconds: its rate holds over that long a preemption, its spacing does not.
@@ -36,6 +41,8 @@ impl Order {
         honest: 0,
         turns: 0,
         honest_interval: NEVER,
+        flood_port: 0,
+        honest_port: 0,
         clock_every: 1,
         catch_up: 1_000_000,
         begin: 0,
@@ -46,6 +53,12 @@ impl Order {
     #[inline(always)]
     pub const fn is_honest(&self, source: u64) -> bool {
         source & !self.turns == self.honest
+    }
+
+    /// Whether this may be a source of the flood.
+    #[inline(always)]
+    pub const fn is_flood(&self, source: u64) -> bool {
+        source & !self.random == self.flood && !self.is_honest(source)
     }
 
     /// The honest source whose turn it is after so many frames of theirs.

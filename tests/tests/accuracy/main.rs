@@ -1,28 +1,32 @@
-//! What a limit admits is what it promises: rate x time + burst, by the real clock, on one CPU and on two, offered up to
-//! ten times as much. The figures are printed.
+//! What a limit admits is what it promises: by the real clock, on one CPU and on two, offered several times as much; and
+//! by a clock that the test sets, for every level, algorithm and unit. The figures are printed.
 
+mod by_the_clock;
+mod levels;
 mod on_a_wire;
 mod races;
 mod test_runs;
 
 use anyhow::{Result, ensure};
-use throttle_tests::{frames::Frame, machine, program::SECOND, say};
+use levels::{ALGORITHMS, Algorithm, LEVELS, Limit, Unit};
+use throttle_tests::{machine, program::SECOND, say};
 
 const SOURCE: [u8; 4] = [198, 51, 100, 7];
 const RATES: [u64; 4] = [10, 1_000, 100_000, 1_000_000];
 /// Bytes of a frame where a limit counts bytes.
 const LENGTH: u64 = 1_000;
-/// How long each rate is offered.
-const SPAN: u64 = 3 * SECOND;
 /// What a bucket holds at the limit's rate, which is how long a sender may be kept from sending without loss.
 const HELD: u64 = SECOND / 5;
 
-/// A limit under test, in frames.
+/// A limit under test, and how frames come.
 #[derive(Clone, Copy)]
 struct Offer {
-    rate: u64,
-    bytes: bool,
+    limit: Limit,
     cpus: usize,
+    /// Queues of the wire: where they are fewer than the CPUs that send, packets of all meet in one.
+    queues: usize,
+    /// For how long.
+    span: u64,
 }
 
 /// What became of an offer.
@@ -36,33 +40,48 @@ struct Measured {
 }
 
 impl Offer {
-    fn all() -> impl Iterator<Item = Self> {
-        let cpus = 1..=machine::cpus().min(2);
-        cpus.flat_map(|cpus| {
-            RATES.into_iter().flat_map(move |rate| [false, true].map(|bytes| Self { rate, bytes, cpus }))
+    /// One source, at every rate.
+    fn rates() -> impl Iterator<Item = Self> {
+        Self::cpus_and_queues().filter(|[cpus, queues]| cpus <= queues).flat_map(|[cpus, queues]| {
+            RATES.into_iter().flat_map(move |rate| {
+                // Of ten a second there must be some.
+                let span = if rate < 100 { 3 } else { 1 } * SECOND;
+                [Unit::Packets, Unit::Bytes].map(|unit| {
+                    let limit = Limit { level: &LEVELS[0], algorithm: Algorithm::TokenBucket, unit, rate };
+                    Self { limit, cpus, queues, span }
+                })
+            })
         })
     }
 
-    fn burst(self) -> u64 {
-        self.rate * HELD / SECOND
+    /// Every level, and of one level every algorithm.
+    fn levels() -> impl Iterator<Item = Self> {
+        let (unit, span) = (Unit::Packets, SECOND / 2);
+        let levels =
+            LEVELS.iter().map(move |level| Limit { level, algorithm: Algorithm::TokenBucket, unit, rate: 200_000 });
+        let algorithms = ALGORITHMS[1..].iter().map(move |&algorithm| {
+            // A leaky bucket is due the next packet that comes once it is empty, which must then be near.
+            let rate = if algorithm == Algorithm::LeakyBucket { 1_000 } else { 100_000 };
+            Limit { level: &LEVELS[2], algorithm, unit, rate }
+        });
+        let limits: Vec<_> = levels.chain(algorithms).collect();
+        Self::cpus_and_queues().flat_map(move |[cpus, queues]| {
+            let offer = move |limit: Limit| {
+                let span = if limit.algorithm.counts_windows() { 2 * SECOND } else { span };
+                Self { limit, cpus, queues, span }
+            };
+            limits.clone().into_iter().map(offer)
+        })
+    }
+
+    /// One CPU; two whose packets meet in one queue; two with a queue each.
+    fn cpus_and_queues() -> impl Iterator<Item = [usize; 2]> {
+        [[1, 2], [2, 1], [2, 2]].into_iter().filter(|[cpus, _]| *cpus <= machine::cpus())
     }
 
     /// The CPUs to send from, the last ones: the first is everybody's.
     fn cpus(self) -> std::ops::Range<usize> {
         machine::cpus() - self.cpus..machine::cpus()
-    }
-
-    fn policy(self) -> String {
-        let (unit, rate, burst) = if self.bytes {
-            ("bytes", format!("{}B/s", self.rate * LENGTH), format!("\"{}B\"", self.burst() * LENGTH))
-        } else {
-            ("packets", format!("{}/s", self.rate), self.burst().to_string())
-        };
-        format!("mode = \"enforce\"\n[[limit]]\nname = \"l\"\nunit = \"{unit}\"\nrate = \"{rate}\"\nburst = {burst}\n")
-    }
-
-    fn frame(self) -> Vec<u8> {
-        Frame::v4(SOURCE).length(if self.bytes { LENGTH as usize } else { 60 }).bytes()
     }
 
     /// Measures until no sender was kept from sending for so long that its bucket ran over, and compares what was
@@ -83,14 +102,17 @@ impl Offer {
     /// Whether what was admitted is all that was due; an error where it is more.
     fn compare(self, how: &str, measured: &Measured) -> Result<bool> {
         let Measured { offered, admitted, window, .. } = *measured;
-        let [least, most] = window.map(|nanos| self.burst() as f64 + self.rate as f64 * nanos as f64 / SECOND as f64);
+        let Limit { level, algorithm, unit, rate } = self.limit;
+        let [least, most] = window.map(|nanos| self.limit.due(nanos as f64));
         say!(
-            "{how}, {} CPU{}: {:>7} {}/s offered {:>4.1}x: admitted {admitted} of {most:.1} ({:+.3} %)",
+            "{how}, {} CPU{}, {}: {}, {}: {rate} {}/s offered {:.1}x: admitted {admitted} of {most:.1} ({:+.3} %)",
             self.cpus,
-            if self.cpus == 1 { " " } else { "s" },
-            self.rate,
-            if self.bytes { "kB    " } else { "packets" },
-            offered as f64 / (self.rate as f64 * window[1] as f64 / SECOND as f64),
+            if self.cpus == 1 { "" } else { "s" },
+            if self.queues < self.cpus { "one queue" } else { "spread" },
+            level.name,
+            algorithm.name(),
+            if unit == Unit::Bytes { "kB" } else { unit.name() },
+            offered as f64 / (rate as f64 * window[1] as f64 / SECOND as f64),
             (admitted as f64 / most - 1.0) * 100.0,
         );
         ensure!(offered as f64 > most, "only {offered} frames were offered: too few to tell");

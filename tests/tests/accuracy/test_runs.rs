@@ -1,6 +1,6 @@
 //! Offered ten times over, through `BPF_PROG_TEST_RUN`.
 
-use crate::{Measured, Offer, SPAN};
+use crate::{Measured, Offer};
 use anyhow::{Context, Result};
 use std::{sync::Barrier, thread, time::Duration};
 use throttle_agent::datapath::Mode;
@@ -18,7 +18,7 @@ fn ten_times_the_rate_admits_the_rate() -> Result<()> {
     let mut program = Program::live("")?;
     // A program that is attached somewhere is called directly, and a test run need not arrange for that each time.
     wire.far.enter(|| program.datapath.attach(FAR, Mode::Native))??;
-    for offer in Offer::all() {
+    for offer in Offer::rates() {
         offer.weigh("test run", |offer| measure(&mut program, offer))?;
     }
     Ok(())
@@ -26,7 +26,7 @@ fn ten_times_the_rate_admits_the_rate() -> Result<()> {
 
 /// Makes the offer to a limit whose buckets are full.
 fn measure(program: &mut Program, offer: Offer) -> Result<Measured> {
-    program.apply(&offer.policy())?;
+    program.apply(&offer.limit.policy())?;
     let before = program.limit("l")?;
     let Sent { first, last, pause } = run(program, offer)?;
     let after = program.limit("l")?;
@@ -46,7 +46,7 @@ struct Sent {
 
 /// Offers ten times the rate, each CPU its share.
 fn run(program: &Program, offer: Offer) -> Result<Sent> {
-    let frame = offer.frame();
+    let frame = offer.limit.frame();
     let barrier = Barrier::new(offer.cpus);
     let sent = thread::scope(|scope| {
         let senders: Vec<_> = offer
@@ -56,7 +56,7 @@ fn run(program: &Program, offer: Offer) -> Result<Sent> {
                 scope.spawn(move || -> Result<Sent> {
                     machine::seize(cpu)?;
                     barrier.wait();
-                    pace(offer.rate * 10 / offer.cpus as u64, |frames| {
+                    pace(offer.limit.rate * 10 / offer.cpus as u64, offer.span, |frames| {
                         program.datapath.test_run(frame, frames).map(drop)
                     })
                 })
@@ -72,8 +72,8 @@ fn run(program: &Program, offer: Offer) -> Result<Sent> {
     sent.into_iter().reduce(together).context("a sender ran")
 }
 
-/// Calls `send` with as many frames as are due, for [`SPAN`].
-fn pace(per_second: u64, mut send: impl FnMut(u32) -> Result<()>) -> Result<Sent> {
+/// Calls `send` with as many frames as are due, for so many nanoseconds.
+fn pace(per_second: u64, span: u64, mut send: impl FnMut(u32) -> Result<()>) -> Result<Sent> {
     let start = machine::monotonic();
     // What is due beyond this is given up, so that a pace that cannot be kept does not turn into ever longer runs.
     let most = (per_second / 50).max(1);
@@ -82,7 +82,7 @@ fn pace(per_second: u64, mut send: impl FnMut(u32) -> Result<()>) -> Result<Sent
     loop {
         let elapsed = machine::monotonic() - start;
         // The window ends with a run of one frame, which says most exactly when.
-        let over = elapsed > SPAN;
+        let over = elapsed > span;
         let due =
             if over { 1 } else { (u128::from(per_second) * u128::from(elapsed) / 1_000_000_000) as u64 + 1 - done };
         if due == 0 {

@@ -21,7 +21,7 @@ use throttle_common::{
 };
 use throttle_tests::{
     frames::{Dice, Frame, malformed},
-    needs_root,
+    machine, needs_root,
     program::{Program, SECOND, action},
     say,
 };
@@ -44,6 +44,8 @@ struct Arrival {
     length: usize,
     /// At which the host's clock is to run from now on, in 4096ths.
     speed: Option<u64>,
+    /// Which of two CPUs judges it, where there are as many.
+    cpu: bool,
 }
 
 impl Arrival {
@@ -63,14 +65,17 @@ fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
     let after = prop_oneof![Just(0), 1..1_000u64, 1_000..SECOND / 50, SECOND / 50..SECOND];
     // Speeds that hold until their lease ends, or another follows.
     let speed = prop::option::weighted(0.05, 1..=16u64);
-    let arrival = (after, 0..40u8, any::<bool>(), any::<bool>(), 74..1500usize, speed);
-    let arrival = arrival.prop_map(|(after, source, v6, opens, length, speed)| Arrival {
+    // Each CPU now and then, for a few packets in a row.
+    let cpu = prop::bool::weighted(0.3);
+    let arrival = (after, 0..40u8, any::<bool>(), any::<bool>(), 74..1500usize, speed, cpu);
+    let arrival = arrival.prop_map(|(after, source, v6, opens, length, speed, cpu)| Arrival {
         after,
         source,
         v6,
         opens,
         length,
         speed,
+        cpu,
     });
     prop::collection::vec(arrival, 1..800)
 }
@@ -82,10 +87,12 @@ fn the_kernel_decides_and_remembers_as_the_shared_arithmetic_does() -> Result<()
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut frames = 0;
-    for policy in policies::policies() {
+    for (policy, leased) in policies::policies() {
         let config = Config { cases: 80, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-        let program = std::cell::RefCell::new(Program::timed(&policy)?);
+        let mut program = Program::timed(&policy)?;
+        leased.map_or(Ok(()), |units| program.lease(units))?;
+        let program = std::cell::RefCell::new(program);
         let judged = std::cell::Cell::new(0);
         runner
             .run(&arrivals(), |arrivals| {
@@ -113,7 +120,9 @@ fn agree(program: &mut Program, arrivals: &[Arrival]) -> Result<()> {
             program.datapath.publish_speed(HOST_CLOCK, speed, None)?;
         }
         let frame = arrival.frame();
-        let (reason, outcome) = model.judge(program.now(), &frame);
+        let cpu = usize::from(arrival.cpu) % machine::cpus();
+        machine::pin_to(cpu)?;
+        let (reason, outcome) = model.judge(program.now(), cpu as u32, &frame);
         let told = if outcome == Outcome::Drop { action::DROP } else { action::PASS };
         let act = program.act(&frame)?;
         anyhow::ensure!(act == told, "frame {number}: the kernel says {act}, the model {outcome:?} {reason:?}");

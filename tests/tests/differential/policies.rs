@@ -3,10 +3,77 @@
 //! Small regions, so that sources meet in sets; every unit and every rule; limits that observe among those that refuse;
 //! guarantees under parents of every kind, and overrides of both.
 
-/// All of them.
-pub(crate) fn policies() -> Vec<String> {
-    PLAIN.into_iter().map(str::to_owned).chain(GUARANTEED.iter().map(guaranteed)).collect()
+/// All of them, each with what CPUs take ahead: units of every bucket that sources share, where they do.
+pub(crate) fn policies() -> Vec<(String, Option<u32>)> {
+    let charged = PLAIN.into_iter().map(str::to_owned).chain(GUARANTEED.iter().map(guaranteed));
+    let leased = LEASED.into_iter().map(|(policy, units)| (policy.to_owned(), Some(units)));
+    charged.map(|policy| (policy, None)).chain(leased).collect()
 }
+
+/// Limits that sources share, alone and beside others, and units of a batch.
+const LEASED: [(&str, u32); 3] = [
+    (
+        r#"
+mode = "enforce"
+[[limit]]
+name = "s"
+unit = "packets"
+rate = "20/s"
+burst = 12
+per = "host"
+"#,
+        3,
+    ),
+    (
+        r#"
+mode = "enforce"
+[[limit]]
+name = "t"
+unit = "packets"
+rate = "9/s"
+burst = 4
+sources = 12
+[[limit]]
+name = "u"
+unit = "bytes"
+rate = "20000B/s"
+burst = "20000B"
+per = "host"
+"#,
+        2_000,
+    ),
+    (
+        r#"
+mode = "enforce"
+[[tenant]]
+name = "acme"
+sources = ["192.0.0.0/28", "2001:db8::/62"]
+[[tenant]]
+name = "globex"
+sources = ["192.0.1.0/24", "2001:db8:0:8::/61"]
+[[limit]]
+name = "v"
+unit = "packets"
+rate = "15/s"
+burst = 9
+per = "tenant"
+[[limit]]
+name = "w"
+unit = "connections"
+rate = "10/s"
+burst = 8
+per = "host"
+mode = "observe"
+[[limit]]
+name = "x"
+unit = "packets"
+rate = "25/s"
+burst = 20
+per = "host"
+"#,
+        4,
+    ),
+];
 
 /// Limits without guarantees.
 const PLAIN: [&str; 8] = [

@@ -4,6 +4,7 @@
 //!
 //! Each flood lasts ten seconds, or `THROTTLE_TESTS_FLOOD_SECONDS`.
 
+mod bulkheads;
 mod expectation;
 mod handshakes;
 mod views;

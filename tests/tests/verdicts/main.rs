@@ -2,6 +2,7 @@
 
 mod answers;
 mod guarantees;
+mod leases;
 mod limits;
 mod scopes;
 mod shapes;

@@ -14,6 +14,7 @@ use super::{routes, stream, wire};
     paths(
         routes::entries::status,
         routes::entries::limits,
+        routes::entries::limit,
         routes::entries::set_limit,
         routes::entries::delete_limit,
         routes::entries::services,

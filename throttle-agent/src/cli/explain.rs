@@ -344,7 +344,11 @@ fn in_window(limit: &LimitWalk, window: &WindowWalk, whose: &str) -> String {
 }
 
 fn room(limit: &LimitWalk) -> String {
-    format!("{} of {}", amount(limit, limit.room), amount(limit, limit.burst))
+    let room = format!("{} of {}", amount(limit, limit.room), amount(limit, limit.burst));
+    match limit.leased {
+        None | Some(0) => room,
+        Some(leased) => format!("{room} and for {} that CPUs have taken ahead", amount(limit, leased)),
+    }
 }
 
 fn amount(limit: &LimitWalk, units: u64) -> String {

@@ -21,6 +21,7 @@ fn limit(name: &str, room: u64, refusal: bool) -> LimitWalk {
         source: "203.0.113.7/32".parse().unwrap(),
         guarantee: None,
         overridden_for: None,
+        leased: None,
         shared_by: None,
         aggregate: "203.0.113.0/24".parse().unwrap(),
         bucket: "own".to_owned(),
@@ -89,6 +90,15 @@ fn what_passes_says_which_limit_is_nearest() {
         first,
         "203.0.113.7: the next TCP connection to web (port 443) passes; limit last has room for 7 of 100"
     );
+}
+
+#[test]
+fn what_cpus_have_taken_ahead_is_told_beside_the_room() {
+    let mut explanation = explanation();
+    explanation.walks[0].limits = vec![LimitWalk { leased: Some(12), ..limit("packets", 60, false) }];
+    let page = render(&explanation, Paint::PLAIN);
+    let expected = "room for 60 of 100 and for 12 that CPUs have taken ahead, it is full again in 2 s";
+    assert!(page.contains(expected), "{page}");
 }
 
 #[test]

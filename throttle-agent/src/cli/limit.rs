@@ -2,11 +2,10 @@
 
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use throttle_agent::{
-    api::wire::{Envelope, LimitRequest, Limits, paths},
+    api::wire::{Envelope, LimitRequest, LimitView, Limits, ProblemKind, paths},
     policy::{
         Guarantee, Lengths, Limit, Mode,
         units::{Quantity, Rate},
-        word::one_of,
     },
 };
 use throttle_common::{
@@ -132,8 +131,11 @@ impl LimitCommand {
         match self {
             Self::Set(set) => {
                 let client = context.client()?;
-                let held = client.get(paths::LIMITS)?.parse::<Envelope<Limits>>()?.body.limits;
-                let held = held.into_iter().map(|view| view.limit).find(|limit| limit.name == set.name);
+                let held = match client.get(&under(paths::LIMITS, &set.name)) {
+                    Ok(answer) => Some(answer.parse::<Envelope<LimitView>>()?.body.limit),
+                    Err(Failure::Refused { problem, .. }) if problem.kind == ProblemKind::NotFound => None,
+                    Err(failure) => return Err(failure),
+                };
                 let request = LimitRequest { limit: set.edit(held)?, write: set.writing.wire() };
                 writing::tell(context, &client.put(&under(paths::LIMITS, &set.name), &request)?)
             }
@@ -151,17 +153,11 @@ impl LimitCommand {
                 output::data(&render(&limits, context.output.paint))
             }
             Self::Show { name } => {
-                let answer = context.client()?.get(paths::LIMITS)?;
-                let Envelope { schema_version, body } = answer.parse::<Envelope<Limits>>()?;
-                let names: Vec<_> = body.limits.iter().map(|view| view.limit.name.as_str()).collect();
-                let Some(view) = body.limits.iter().find(|view| view.limit.name == name) else {
-                    let remedy = if names.is_empty() { "there are none".to_owned() } else { one_of(&name, &names) };
-                    return Err(Failure::Failed(anyhow::anyhow!("there is no limit `{name}`; {remedy}")));
-                };
+                let answer = context.client()?.get(&under(paths::LIMITS, &name))?;
                 if context.output.json {
-                    return output::json(&Envelope { schema_version, body: view });
+                    return output::data(&answer.text());
                 }
-                output::data(&describe(view))
+                output::data(&describe(&answer.parse::<Envelope<LimitView>>()?.body))
             }
             Self::Delete { name, writing } => {
                 let path = query(&under(paths::LIMITS, &name), &writing.wire())?;

@@ -2,11 +2,10 @@
 
 use clap::{Args, builder::NonEmptyStringValueParser};
 use throttle_agent::{
-    api::wire::{Envelope, LimitRequest, Limits, paths},
+    api::wire::{Envelope, LimitRequest, LimitView, paths},
     policy::{
         Guarantee, Limit, Override, Prefix,
         units::{Quantity, Rate},
-        word::one_of,
     },
 };
 use throttle_common::connections;
@@ -57,14 +56,10 @@ impl Overriding {
     /// Writes the limit with it.
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
-        let held = client.get(paths::LIMITS)?.parse::<Envelope<Limits>>()?.body.limits;
-        let names: Vec<_> = held.iter().map(|view| view.limit.name.as_str()).collect();
-        let Some(view) = held.iter().find(|view| view.limit.name == self.name) else {
-            let remedy = if names.is_empty() { "there are none".to_owned() } else { one_of(&self.name, &names) };
-            return Err(Failure::Failed(anyhow::anyhow!("there is no limit `{}`; {remedy}", self.name)));
-        };
-        let request = LimitRequest { limit: self.edit(view.limit.clone())?, write: self.writing.wire() };
-        writing::tell(context, &client.put(&under(paths::LIMITS, &self.name), &request)?)
+        let path = under(paths::LIMITS, &self.name);
+        let held = client.get(&path)?.parse::<Envelope<LimitView>>()?.body.limit;
+        let request = LimitRequest { limit: self.edit(held)?, write: self.writing.wire() };
+        writing::tell(context, &client.put(&path, &request)?)
     }
 
     /// The limit with the override that the flags make of the one that is there.

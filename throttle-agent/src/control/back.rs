@@ -87,7 +87,7 @@ impl Control {
             return Err(Problem::new(ProblemKind::Conflict, "no policy waits for a confirmation"));
         };
         let (document, revision) = (self.document_of(back_to)?, from + 1);
-        let warnings = self.new_warnings(&document)?;
+        let warnings = policy::new_warnings(self.in_force(), &document);
         let changes = policy::diff(self.in_force(), &document);
         let dangers = self.dangers(&document, write);
         let severed = self.severed(&document, write)?;

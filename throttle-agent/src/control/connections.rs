@@ -19,6 +19,8 @@ const RECOUNT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Counting {
     next: Instant,
+    /// Whether nothing is written down, and nothing will be as long as no limit counts: then there is nothing to mend.
+    at_rest: bool,
     drift: Drift,
     recount: Recount,
     next_recount: Instant,
@@ -28,7 +30,14 @@ pub(super) struct Counting {
 impl Counting {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { next: now, drift: Drift::default(), recount: Recount::default(), next_recount: now, lost: 0 }
+        Self {
+            next: now,
+            at_rest: false,
+            drift: Drift::default(),
+            recount: Recount::default(),
+            next_recount: now,
+            lost: 0,
+        }
     }
 
     /// All that was mended since the start.
@@ -46,12 +55,20 @@ impl Control {
     /// Mends the count, where a limit needs one and it is time.
     pub(super) fn count_when_due(&mut self, now: Instant) {
         if now >= self.counting.next {
-            self.count_connections();
+            let mended = self.count_connections();
+            // A packet that was under another policy when this one came has long had its verdict.
+            self.counting.at_rest = mended && !self.counts();
         }
     }
 
-    /// Mends the count now: also when the policy has changed, because it may count what is open already.
-    pub(super) fn count_connections(&mut self) {
+    /// Mends the count now: also when the policy has changed, because it may count what is open already. Says whether it
+    /// could.
+    pub(super) fn count_connections(&mut self) -> bool {
+        if self.counting.at_rest && !self.counts() {
+            self.counting.next = Instant::now() + PERIOD;
+            return true;
+        }
+        self.counting.at_rest = false;
         let before = cpu_time();
         let mended = self.datapath.reconcile_connections().and_then(|drift| self.recount_when_due().map(|()| drift));
         // By what it takes of a CPU: on a busy host it waits long for one, and would else mend the less, the busier it is.
@@ -68,12 +85,19 @@ impl Control {
             }
             Err(error) => Err(format!("open connections cannot be held against the sockets: {error:#}")),
         };
+        let mended = note.is_ok();
         self.faults.note("connections", note);
+        mended
+    }
+
+    /// Whether a limit of the policy in force counts open connections.
+    fn counts(&self) -> bool {
+        self.datapath.policy().counts_connections != 0
     }
 
     /// Looks for places that no connection holds: now and then, and sooner where there may be some.
     fn recount_when_due(&mut self) -> Result<()> {
-        let counts = self.datapath.policy().counts_connections != 0;
+        let counts = self.counts();
         let Counting { recount, next_recount, lost, .. } = &mut self.counting;
         if !counts || (Instant::now() < *next_recount && !recount.is_in_doubt()) {
             return Ok(());

@@ -8,7 +8,7 @@ use super::{Control, kernel, refused};
 use crate::{
     api::wire::Problem,
     events::Names,
-    policy::{self, Document, Mode},
+    policy::{self, Compiled, Document, Mode, sources::state_the_same},
 };
 
 impl Control {
@@ -32,12 +32,28 @@ impl Control {
         self.kept.is_none() && self.head().revision == self.revision
     }
 
-    /// Compiles a policy and puts it in force with its sources; on an error the policy and the sources from before are.
-    pub(super) fn enforce(&mut self, document: &Document, revision: u64) -> Result<(), Problem> {
-        let compiled = policy::compile(document, revision, &self.datapath.layout()).map_err(refused)?;
-        let wanted = self.entries(document, &compiled.tenants);
-        self.datapath.switch(&compiled, &wanted).map_err(|error| kernel(&error))?;
-        self.stale = false;
+    /// The policy in force, where the kernel has all that this agent makes of it.
+    fn known(&self) -> Option<&Document> {
+        self.in_step.then(|| self.in_force())
+    }
+
+    /// Compiles a policy for the kernel as it is. Refuses one that is wrong, or has no room beside what is in force.
+    pub(super) fn compile(&self, document: &Document, revision: u64) -> Result<Compiled, Problem> {
+        policy::compile_after(self.known(), document, revision, &self.datapath.layout()).map_err(refused)
+    }
+
+    /// Puts a policy in force with its sources, after [`Control::compile`]; on an error the policy and the sources from
+    /// before are.
+    pub(super) fn enforce(&mut self, document: &Document, compiled: &Compiled) -> Result<(), Problem> {
+        let has_sources = !self.stale && self.known().is_some_and(|known| state_the_same(known, document));
+        let wanted = (!has_sources).then(|| self.entries(document, &compiled.tenants));
+        self.in_step = false;
+        let written = match &wanted {
+            None => self.datapath.apply(compiled),
+            Some(wanted) => self.datapath.switch(compiled, wanted),
+        };
+        written.map_err(|error| kernel(&error))?;
+        (self.in_step, self.stale) = (true, false);
         // Before another policy can give away the places of limits that have gone.
         self.count_connections();
         self.kept = None;
@@ -50,17 +66,19 @@ impl Control {
     /// The same for a policy that was in force once and must be so again. What is in force may lie where it needs room:
     /// then as many limits as necessary go first, and with them what they remember of sources.
     pub(super) fn enforce_again(&mut self, document: &Document, revision: u64) -> Result<(), Problem> {
-        let fits = |control: &Self| policy::compile(document, revision, &control.datapath.layout()).is_ok();
+        let mut compiled = self.compile(document, revision);
         for smaller in stepping_stones(self.in_force(), document) {
-            if fits(self) {
+            if compiled.is_ok() {
                 break;
             }
             // A limit that stays may still need another place, because its service has changed.
-            if let Ok(compiled) = policy::compile(&smaller, revision, &self.datapath.layout()) {
-                self.datapath.apply(&compiled).map_err(|error| kernel(&error))?;
+            if let Ok(stone) = self.compile(&smaller, revision) {
+                self.in_step = false;
+                self.datapath.apply(&stone).map_err(|error| kernel(&error))?;
             }
+            compiled = self.compile(document, revision);
         }
-        self.enforce(document, revision)
+        self.enforce(document, &compiled?)
     }
 
     pub(super) fn publish_names(&self) {

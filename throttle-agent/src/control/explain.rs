@@ -286,6 +286,7 @@ fn limit_walk(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
         }
         .to_owned(),
         room: units(record, record.depth.saturating_sub(*debt)),
+        leased: record.is_leased().then(|| units(record, it.leased)),
         debt_seconds: 0.0,
         refusal: it.refusal.map(|reason| reason.name().to_owned()),
         passes_at: None,

@@ -73,7 +73,10 @@ pub struct Control {
     blocks: Blocks,
     /// The speeds of health clocks that were set by hand.
     speeds: Vec<SetSpeed>,
-    /// Whether the kernel's sources have to be written anew.
+    /// Whether the kernel has all that this agent makes of the policy in force, so that a part of it that another policy
+    /// has too is known to be right, and to be there.
+    in_step: bool,
+    /// Whether the kernel's sources have to be written anew: what is stated beside the policy has changed.
     stale: bool,
     /// When the table was looked over; adopting it did so.
     swept: Instant,
@@ -134,6 +137,7 @@ impl Control {
             waiting: None,
             blocks: BTreeMap::new(),
             speeds: Vec::new(),
+            in_step: false,
             stale: false,
             swept: Instant::now(),
             counting: Counting::new(),
@@ -180,7 +184,6 @@ impl Control {
         match (self.store.current().context("read the policy of the store")?, seed) {
             (Some(held), _) => (self.document, self.revision) = (held.document, held.info.revision),
             (None, Some(document)) => {
-                policy::check(&document)?;
                 policy::compile(&document, 1, &self.datapath.layout())?;
                 self.revision = self.store.append(&document, AGENT, "the policy given at the start", now)?;
                 self.document = document;
@@ -207,7 +210,8 @@ impl Control {
             return Ok(());
         }
         let (document, revision) = (self.document.clone(), self.revision);
-        if let Err(problem) = self.enforce(&document, revision) {
+        let compiled = self.compile(&document, revision);
+        if let Err(problem) = compiled.and_then(|compiled| self.enforce(&document, &compiled)) {
             let held = self.head().revision;
             self.note_kept();
             let fault = format!("revision {revision} is not in force, the kernel keeps {held}: {problem}");

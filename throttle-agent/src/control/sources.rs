@@ -123,6 +123,7 @@ impl Control {
             }
             _ => None,
         };
+        self.stale |= self.sessions.allows() != before;
         let done = act(self);
         if done.is_err() && self.sessions.allows() != before {
             let restored = self.sessions.replace(before);

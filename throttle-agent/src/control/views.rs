@@ -1,5 +1,7 @@
 //! What the agent shows of itself.
 
+use std::collections::HashMap;
+
 use throttle_common::{
     connections,
     packet::Family,
@@ -12,10 +14,11 @@ use super::{Control, explain::units, kernel, speeds::ratio, stored};
 use crate::{
     api::wire::{
         Attachment, CheckReport, Connections, DiffReport, Forecast, GuaranteeView, History, LimitForecast, LimitView,
-        LossCounts, PolicyView, Problem, ReasonCount, RegionLoad, RevisionView, Status, Table, Tallies, Tally,
+        LossCounts, PolicyView, Problem, ProblemKind, ReasonCount, RegionLoad, RevisionView, Status, Table, Tallies,
+        Tally,
     },
     datapath::{self, Standing, Use, XdpMode},
-    policy::{self, Diagnostic, Document, HeldLimit, Mode},
+    policy::{self, Diagnostic, Document, HeldLimit, Mode, word::one_of},
     store::RevisionInfo,
 };
 
@@ -77,36 +80,45 @@ impl Control {
     /// The limits of the policy that the kernel holds too, each with what the kernel holds.
     pub(super) fn held_limits(&self) -> Vec<(&policy::Limit, HeldLimit)> {
         let held = self.datapath.limits();
-        let of = |limit: &policy::Limit| {
-            held.iter().find(|held| records::name_str(&held.record.name) == limit.name).cloned()
-        };
+        let held: HashMap<&str, &HeldLimit> =
+            held.iter().map(|held| (records::name_str(&held.record.name), held)).collect();
+        let of = |limit: &policy::Limit| held.get(limit.name.as_str()).copied().cloned();
         self.in_force().limits.iter().filter_map(|limit| Some((limit, of(limit)?))).collect()
     }
 
     /// Every limit that is in force.
     pub fn limits(&self) -> Result<Vec<LimitView>, Problem> {
-        self.held_limits()
-            .into_iter()
-            .map(|(limit, held)| {
-                let tally = self.datapath.limit_tally(held.number).map_err(|error| kernel(&error))?;
-                let occupancy = self.datapath.occupancy(&held.record);
-                Ok(LimitView {
-                    reserved: reserved(limit, &held.record),
-                    guarantee: self.guarantee(limit)?,
-                    limit: limit.clone(),
-                    open: held.record.is_concurrency().then(|| self.datapath.open_connections(&held.record)),
-                    burst: limit.burst_units(),
-                    speed: speed_of(&self.datapath, &held.record),
-                    number: held.number,
-                    tallies: tallies(&tally),
-                    regions: regions(
-                        &held.record,
-                        [occupancy.v4, occupancy.v6],
-                        speed_of(&self.datapath, &held.record),
-                    ),
-                })
-            })
-            .collect()
+        self.held_limits().into_iter().map(|(limit, held)| self.limit_view(limit, &held)).collect()
+    }
+
+    /// One limit that is in force.
+    pub fn limit(&self, name: &str) -> Result<LimitView, Problem> {
+        let limits = &self.in_force().limits;
+        let stated = limits.iter().find(|limit| limit.name == name);
+        let held = self.datapath.limits().into_iter().find(|held| records::name_str(&held.record.name) == name);
+        let (Some(limit), Some(held)) = (stated, held) else {
+            let names: Vec<_> = limits.iter().map(|limit| limit.name.as_str()).collect();
+            let remedy = if names.is_empty() { "there are none".to_owned() } else { one_of(name, &names) };
+            return Err(Problem::new(ProblemKind::NotFound, format!("there is no limit `{name}`; {remedy}")));
+        };
+        self.limit_view(limit, &held)
+    }
+
+    fn limit_view(&self, limit: &policy::Limit, held: &HeldLimit) -> Result<LimitView, Problem> {
+        let tally = self.datapath.limit_tally(held.number).map_err(|error| kernel(&error))?;
+        let occupancy = self.datapath.occupancy(&held.record);
+        let speed = speed_of(&self.datapath, &held.record);
+        Ok(LimitView {
+            reserved: reserved(limit, &held.record),
+            guarantee: self.guarantee(limit)?,
+            limit: limit.clone(),
+            open: held.record.is_concurrency().then(|| self.datapath.open_connections(&held.record)),
+            burst: limit.burst_units(),
+            speed,
+            number: held.number,
+            tallies: tallies(&tally),
+            regions: regions(&held.record, [occupancy.v4, occupancy.v6], speed),
+        })
     }
 
     /// What a limit guarantees, by the limit beside it that the kernel holds.

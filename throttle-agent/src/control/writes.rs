@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{Control, Waiting, refused, session::Session, stored};
 use crate::{
     api::wire::{Problem, ProblemKind, Write, Written},
-    policy::{self, Diagnostic, Diagnostics, Document, edit::EditError},
+    policy::{self, Diagnostics, Document, edit::EditError},
     store::Pending,
 };
 
@@ -69,7 +69,7 @@ impl Control {
         write: &Write,
         author: &Author,
     ) -> Result<Written, Problem> {
-        let document = change(&self.document).map_err(unedited)?;
+        let document = change(&self.document).map_err(|error| unedited(&error))?;
         self.put(document, write, author, author.message(write))
     }
 
@@ -81,17 +81,18 @@ impl Control {
         message: &str,
     ) -> Result<Written, Problem> {
         let window = window(write)?;
-        let warnings = self.new_warnings(&document)?;
+        // Before anything is written: a policy that is wrong or does not fit changes nothing.
+        let compiled = self.compile(&document, self.revision + 1)?;
+        let warnings = policy::new_warnings(self.in_force(), &document);
         let changes = policy::diff(self.in_force(), &document);
         let dangers = self.dangers(&document, write);
         let severed = self.severed(&document, write)?;
         if changes.is_empty() && self.revision > 0 && self.is_in_force() && window.is_none() {
             return self.unchanged(dangers, write, author);
         }
-        // Compiled before anything is written, so that a policy that does not fit changes nothing.
-        policy::compile(&document, self.revision + 1, &self.datapath.layout()).map_err(refused)?;
         let (revision, pending) = self.store_revision(&document, window, author, message)?;
-        let enforced = self.protecting(&dangers, write, author, |control| control.enforce(&document, revision));
+        let compiled = compiled.as_revision(revision);
+        let enforced = self.protecting(&dangers, write, author, |control| control.enforce(&document, &compiled));
         let session_allow = match enforced {
             Ok(((), allow)) => allow,
             Err(problem) => return Err(self.withdraw(revision, problem)),
@@ -108,15 +109,6 @@ impl Control {
             pending: self.pending(),
             session_allow,
         })
-    }
-
-    /// What a policy is warned of and the one in force is not: who changes one thing is not told of all others again.
-    pub(super) fn new_warnings(&self, document: &Document) -> Result<Vec<String>, Problem> {
-        let texts = |document| Ok(policy::check(document)?.iter().map(Diagnostic::text).collect());
-        let mut warnings: Vec<String> = texts(document).map_err(refused)?;
-        let known: Vec<String> = texts(self.in_force()).unwrap_or_default();
-        warnings.retain(|warning| !known.contains(warning));
-        Ok(warnings)
     }
 
     /// Appends a revision, for good or until it is confirmed within a window.
@@ -196,9 +188,8 @@ fn window(write: &Write) -> Result<Option<Duration>, Problem> {
     }
 }
 
-fn unedited(error: EditError) -> Problem {
+fn unedited(error: &EditError) -> Problem {
     match error {
-        EditError::Wrong(diagnostics) => refused(diagnostics),
         EditError::InUse { .. } => Problem::new(ProblemKind::Conflict, error.to_string()),
         EditError::Unknown { .. } | EditError::NotListed { .. } => {
             Problem::new(ProblemKind::NotFound, error.to_string())

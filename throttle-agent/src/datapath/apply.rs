@@ -13,7 +13,10 @@
 //! every bucket to what its limit can owe ([`Datapath::recover`]): a source then waits no longer, and gains no more,
 //! than one burst.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use anyhow::{Context, Result};
 use throttle_common::{
@@ -39,8 +42,9 @@ impl Datapath {
     pub fn layout(&self) -> Layout {
         Layout {
             sets: self.tables.control().sets,
+            cpus: self.tables.cpus(),
             limits: self.limits(),
-            tenants: self.tables.tenants(),
+            tenants: Arc::clone(&self.tenants[self.tables.in_force() as usize]),
             clocks: self.clocks(),
         }
     }
@@ -76,7 +80,9 @@ impl Datapath {
             self.tallies.reset_limit(number)?;
         }
         self.begin_clocks(policy.services.iter().map(|service| service.clock));
-        self.tables.write_spare(policy);
+        let spare = 1 - self.tables.in_force() as usize;
+        self.tables.write_spare(policy, &self.tenants[spare]);
+        self.tenants[spare] = Arc::clone(&policy.tenants);
         self.tables.flip();
         self.forget_clocks();
         for repriced in &plan.repriced {

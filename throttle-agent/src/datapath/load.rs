@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::Weak,
+    sync::{Arc, Weak},
 };
 
 use anyhow::{Context, Result};
@@ -15,6 +15,7 @@ use aya::{
 };
 use throttle_common::{
     hash::Secret,
+    lease,
     records::{Control, LAYOUT, maps},
 };
 
@@ -160,11 +161,13 @@ impl Datapath {
         let btf = Btf::from_sys_fs().ok();
         let (debug, test_clock) = (u8::from(options.debug), u8::from(options.test_clock));
         let told = Told::read();
+        let cpus = aya::util::nr_cpus().map_err(|(file, error)| anyhow::anyhow!("read {file}: {error}"))?;
         let mut loader = EbpfLoader::new();
         loader
             .btf(btf.as_ref())
             .map_max_entries(maps::BUCKETS, options.table_sets)
             .map_max_entries(maps::AGGREGATES, options.table_sets)
+            .map_max_entries(maps::LEASES, lease::SLOTS * cpus as u32)
             .override_global("DEBUG", &debug, true)
             .override_global("TEST_CLOCK_ON", &test_clock, true);
         told.tell(&mut loader);
@@ -180,10 +183,12 @@ impl Datapath {
             Ok(map) if options.test_clock => Some(Array::try_from(Map::Array(map))?),
             _ => None,
         };
+        let tables = Tables::new(&ebpf)?;
         Ok(Self {
             undo: Undo::nothing(pins.root().to_owned()),
             pins,
-            tables: Tables::new(&ebpf)?,
+            tenants: [0, 1].map(|generation| Arc::new(tables.tenants(generation))),
+            tables,
             tallies: Tallies::new(&ebpf)?,
             sources: Sources::new(&ebpf)?,
             speeds: Speeds::default(),
@@ -211,7 +216,7 @@ impl Datapath {
         let control = Control { layout: LAYOUT, secret, generation: 1, sets, ..Control::default() };
         self.tables.set_control(&control);
         let limits = held.into_iter().map(|held| (held.number, held.record)).collect();
-        self.tables.write_spare(&Compiled { limits, ..observing() });
+        self.tables.write_spare(&Compiled { limits, ..observing() }, &self.tenants[0]);
         self.tables.flip();
     }
 }

@@ -23,6 +23,7 @@ pub mod explain;
 mod foreign;
 mod grace;
 mod interfaces;
+mod leases;
 mod load;
 mod mapped;
 mod migrate;
@@ -47,7 +48,10 @@ mod tallies;
 mod undo;
 mod watch;
 
-use std::{collections::BTreeMap, sync::Weak};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
 
 use aya::{
     Ebpf,
@@ -77,6 +81,10 @@ pub use self::{
     watch::Watch,
 };
 
+use throttle_common::records::GENERATIONS;
+
+use crate::policy::Tenants;
+
 /// The kernel programs, as an ELF object for bpfel-unknown-none.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("THROTTLE_OBJECT"));
 
@@ -97,6 +105,8 @@ pub struct Datapath {
     sources: Sources,
     speeds: Speeds,
     overrides: overrides::Overrides,
+    /// The tenants of each generation, as the kernel has them.
+    tenants: [Arc<Tenants>; GENERATIONS as usize],
     grace: Grace,
     /// What every interface that is ours was asked for, present or not.
     asked: BTreeMap<String, Mode>,

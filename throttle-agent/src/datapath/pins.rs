@@ -39,7 +39,7 @@ pub(super) const MOUNT_POINT: &str = "/sys/fs/bpf";
 const MAGIC: i64 = 0xcafe_4a11;
 
 /// The maps that outlive the agent.
-pub(super) const PINNED: [&str; 26] = [
+pub(super) const PINNED: [&str; 27] = [
     maps::CONTROL,
     maps::POLICIES,
     maps::LIMITS,
@@ -51,6 +51,7 @@ pub(super) const PINNED: [&str; 26] = [
     maps::CLOCKS,
     maps::BUCKETS,
     maps::AGGREGATES,
+    maps::LEASES,
     maps::PROVEN,
     maps::CONNECTIONS,
     maps::HANDSHAKES,

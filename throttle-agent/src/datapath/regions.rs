@@ -3,13 +3,15 @@
 //! Pure: the limits in force and the limits to be come in, a [`Plan`] goes out. A region stays when a limit of the same
 //! name keeps it with the same unit and prefixes; then the buckets in it stay too.
 
+use std::collections::{HashMap, HashSet};
+
 use anyhow::{Result, bail, ensure};
 use throttle_common::{
     gcra::{MAX_DEPTH, Price, Ticks},
     packet::Family,
     records::{
-        Limit, MAX_CANDIDATES, MAX_CLOCKS, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NONE, PORT_WORDS, PORTS_IN_WORD,
-        Region, SCOPE_LIMITS, name_str,
+        Limit, MAX_CANDIDATES, MAX_CLOCKS, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME, NONE, PORT_WORDS,
+        PORTS_IN_WORD, Region, SCOPE_LIMITS, name_str,
     },
 };
 
@@ -74,12 +76,12 @@ pub(super) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 /// Compares what is with what is to be. Nothing new may lie where something goes: packets still use that.
 pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
     let mut plan = Plan::default();
+    let by_name: HashMap<&[u8; NAME], &HeldLimit> = held.iter().map(|old| (&old.record.name, old)).collect();
+    let next_by_name: HashMap<&[u8; NAME], &Limit> = next.iter().map(|(_, limit)| (&limit.name, limit)).collect();
     for old in held {
-        let new = next.iter().map(|(_, limit)| limit).find(|limit| limit.name == old.record.name);
-        for family in FAMILIES {
-            let region = *old.record.region(family);
+        let new = next_by_name.get(&old.record.name).copied();
+        for (family, region) in old.record.regions() {
             match new.filter(|new| keeps(&old.record, new, family)) {
-                _ if region.sets == 0 => {}
                 // Connections stay open, however few are allowed from now on.
                 Some(new) if new.is_concurrency() => {}
                 Some(new) if new.price != old.record.price || new.depth < old.record.depth => {
@@ -91,13 +93,13 @@ pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
         }
     }
     for (number, new) in next {
-        let old = held.iter().find(|old| old.record.name == new.name).map(|old| &old.record);
-        let fresh = FAMILIES.into_iter().filter(|&family| !old.is_some_and(|old| keeps(old, new, family)));
+        let old = by_name.get(&new.name);
+        let fresh = FAMILIES.into_iter().filter(|&family| !old.is_some_and(|old| keeps(&old.record, new, family)));
         for region in fresh.map(|family| new.region(family)) {
             let free = !plan.freed.iter().any(|freed| overlap(freed, region));
             ensure!(free, "limit {}: its region is one that packets still use", name_str(&new.name));
         }
-        if !held.iter().any(|old| old.number == *number && old.record.name == new.name) {
+        if old.is_none_or(|old| old.number != *number) {
             plan.renamed.push(*number);
         }
     }
@@ -147,21 +149,27 @@ pub(super) fn check(policy: &Compiled, sets: u32) -> Result<()> {
     ensure!(policy.candidates.len() < MAX_CANDIDATES as usize, "more than {} lists of services", MAX_CANDIDATES - 1);
     let ports = PORT_WORDS * PORTS_IN_WORD;
     ensure!(policy.ports.iter().all(|&(slot, _)| slot < ports), "a port beyond the last");
+    let mut numbers = HashSet::new();
+    for (number, limit) in &policy.limits {
+        let name = name_str(&limit.name);
+        ensure!(u32::from(*number) < MAX_LIMITS, "limit {name}: its number {number} is beyond the last");
+        ensure!(numbers.insert(*number), "limit {name}: its number is taken");
+    }
     let scopes = policy.services.iter().map(|service| &service.scope).chain([&policy.policy.scope]);
     for scope in scopes {
         let count = usize::from(scope.count) + usize::from(scope.concurrent);
         ensure!(count <= SCOPE_LIMITS, "{count} limits for one packet, more than {SCOPE_LIMITS}");
-        let known = |number: &u16| policy.limits.iter().any(|(known, _)| known == number);
-        ensure!(scope.limits[..count].iter().all(known), "a limit that does not exist");
+        let known = scope.limits[..count].iter().all(|number| numbers.contains(number));
+        ensure!(known, "a limit that does not exist");
     }
     let mut taken: Vec<(Region, &str)> = Vec::new();
-    for (place, (number, limit)) in policy.limits.iter().enumerate() {
+    for (_, limit) in &policy.limits {
         let name = name_str(&limit.name);
-        ensure!(u32::from(*number) < MAX_LIMITS, "limit {name}: its number {number} is beyond the last");
-        ensure!(policy.limits[..place].iter().all(|(other, _)| other != number), "limit {name}: its number is taken");
         ensure!(limit.price.mantissa > 0 && limit.depth <= MAX_DEPTH, "limit {name}: its price or depth is impossible");
         let windows = limit.window == 0 || (limit.depth..=MAX_DEPTH).contains(&limit.window);
         ensure!(windows && (!limit.is_sliding() || limit.window != 0), "limit {name}: its window is impossible");
+        let leased = !limit.is_leased() || (limit.is_shared() && limit.window == 0 && limit.batch <= limit.depth);
+        ensure!(leased, "limit {name}: its buckets cannot be taken ahead");
         for (family, bits) in [(Family::V4, 32), (Family::V6, 128)] {
             let region = limit.region(family);
             if region.sets == 0 {
@@ -176,15 +184,18 @@ pub(super) fn check(policy: &Compiled, sets: u32) -> Result<()> {
             );
             let end = region.base.checked_add(region.extent());
             ensure!(end.is_some_and(|end| end <= sets), "limit {name}: its region is beyond the table of {sets} sets");
-            if let Some((_, other)) = taken.iter().find(|(other, _)| overlap(other, region))
-                && !(shared && *other == name)
-            {
-                bail!("limit {name}: its region is also that of limit {other}");
+            // The one bucket of all serves both families.
+            if !(shared && family == Family::V6) {
+                taken.push((*region, name));
             }
-            taken.push((*region, name));
         }
     }
-    Ok(())
+    taken.sort_unstable_by_key(|(region, _)| region.base);
+    let mut neighbours = taken.iter().zip(taken.iter().skip(1));
+    match neighbours.find(|((one, _), (other, _))| overlap(one, other)) {
+        Some(((_, other), (_, name))) => bail!("limit {name}: its region is also that of limit {other}"),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

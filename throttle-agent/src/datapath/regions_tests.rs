@@ -12,6 +12,7 @@ fn limit(name: &str, per_second: u64, base: u32) -> Limit {
         price,
         depth: price.depth(per_second).unwrap(),
         window: 0,
+        batch: 0,
         v4: region(base, 10),
         v6: Region::default(),
         unit: 0,
@@ -98,6 +99,16 @@ fn a_bucket_goes_on_owing_as_many_units() {
     let scale = plan.repriced[0].scale;
     assert_eq!(scale.debt(old.price.cost(1) * 5), new.price.cost(1) * 5);
     assert_eq!(scale.debt(0), 0);
+}
+
+#[test]
+fn what_sources_share_is_expressed_anew_once_whatever_their_families() {
+    let shared = |rate| {
+        let limit = limit("a", rate, 0);
+        Limit { v6: limit.v4, per: throttle_common::words::Per::Host as u8, ..limit }
+    };
+    assert_eq!(plan(&[held(0, shared(1_000))], &[(0, shared(10))]).unwrap().repriced.len(), 1);
+    assert_eq!(plan(&[held(0, shared(1_000))], &[]).unwrap().freed.len(), 1);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! `throttle_common::speed`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::atomic::{Ordering, fence},
     time::Duration,
 };
@@ -113,9 +113,8 @@ impl Datapath {
     /// Before a policy is put in force: the clocks of services that it adds begin anew, at real time. No packet reads them,
     /// and no bucket that is kept is theirs.
     pub(super) fn begin_clocks(&mut self, next: impl Iterator<Item = u16>) {
-        let held = self.tables.clocks_of_services();
-        let fresh = next.filter(|clock| *clock != HOST_CLOCK && !held.values().any(|held| held == clock));
-        for clock in fresh {
+        let held: BTreeSet<u16> = self.tables.clocks_of_services().into_values().collect();
+        for clock in next.filter(|clock| *clock != HOST_CLOCK && !held.contains(clock)) {
             self.speeds.0.remove(&clock);
             // The sequence number comes first: without one the rest means nothing.
             self.tables.clocks.words(clock.into()).iter().for_each(|word| word.store(0, Ordering::SeqCst));
@@ -124,8 +123,11 @@ impl Datapath {
 
     /// After a policy is put in force: the speeds of clocks that are nobody's any more are renewed no longer.
     pub(super) fn forget_clocks(&mut self) {
-        let held = self.tables.clocks_of_services();
-        self.speeds.0.retain(|clock, _| *clock == HOST_CLOCK || held.values().any(|held| held == clock));
+        if self.speeds.0.is_empty() {
+            return;
+        }
+        let held: BTreeSet<u16> = self.tables.clocks_of_services().into_values().collect();
+        self.speeds.0.retain(|clock, _| *clock == HOST_CLOCK || held.contains(clock));
     }
 
     /// The timeline that a clock follows, as the kernel has it. Only this process writes it, so that it is whole.

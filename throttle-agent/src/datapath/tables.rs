@@ -12,8 +12,9 @@ use aya::{
 };
 use throttle_common::{
     gcra::Ticks,
+    lease,
     records::{
-        CANDIDATES, Control, HealthClock, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME,
+        CANDIDATES, Control, HealthClock, Lease, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME,
         PORT_WORDS, Policy, Service, Slot, SourceMaps, maps, name_bytes, name_str, port_place,
     },
     services::Directory,
@@ -35,6 +36,7 @@ pub(super) struct Tables {
     pub(super) clocks: MappedArray<HealthClock>,
     pub(super) buckets: MappedArray<[Slot; WAYS]>,
     pub(super) aggregates: MappedArray<Ticks>,
+    pub(super) leases: MappedArray<Lease>,
 }
 
 /// A map of the loaded object, by a descriptor of our own: the object keeps its own, which programs that are loaded
@@ -61,6 +63,7 @@ impl Tables {
             clocks: MappedArray::new(&map(ebpf, maps::CLOCKS)?)?,
             buckets: MappedArray::new(&map(ebpf, maps::BUCKETS)?)?,
             aggregates: MappedArray::new(&map(ebpf, maps::AGGREGATES)?)?,
+            leases: MappedArray::new(&map(ebpf, maps::LEASES)?)?,
         })
     }
 
@@ -75,7 +78,17 @@ impl Tables {
 
     /// The generation in force: 0 or 1.
     pub(super) fn in_force(&self) -> u32 {
-        self.control_word(std::mem::offset_of!(Control, generation)).load(Ordering::Relaxed) & 1
+        self.epoch() & 1
+    }
+
+    /// How many policies have been in force: see [`lease::Holding`].
+    pub(super) fn epoch(&self) -> u32 {
+        self.control_word(std::mem::offset_of!(Control, generation)).load(Ordering::Relaxed)
+    }
+
+    /// The CPUs that have places for leases.
+    pub(super) fn cpus(&self) -> u32 {
+        self.leases.len() / lease::SLOTS
     }
 
     /// The policy in force.
@@ -116,9 +129,9 @@ impl Tables {
         self.services().iter().map(|(_, service)| (name_str(&service.name).to_owned(), service.clock)).collect()
     }
 
-    /// The tenants in force, by name.
-    pub(super) fn tenants(&self) -> Tenants {
-        let base = self.in_force() * MAX_TENANTS;
+    /// The tenants of a generation, by name.
+    pub(super) fn tenants(&self, generation: u32) -> Tenants {
+        let base = generation * MAX_TENANTS;
         (1..MAX_TENANTS)
             .map(|number| (self.tenants.get(base + number), number as u16))
             .filter(|(name, _)| name[0] != 0)
@@ -131,14 +144,17 @@ impl Tables {
         name_str(&self.tenants.get(self.in_force() * MAX_TENANTS + u32::from(number) % MAX_TENANTS)).to_owned()
     }
 
-    /// Writes a policy into the generation that is not in force. No packet may be under that one any more.
-    pub(super) fn write_spare(&self, policy: &Compiled) {
+    /// Writes a policy into the generation that is not in force. No packet may be under that one any more. `tenants` are
+    /// those that it has already.
+    pub(super) fn write_spare(&self, policy: &Compiled, tenants: &Tenants) {
         let spare = 1 - self.in_force();
         self.policies.set(spare, &policy.policy);
         fill(&self.limits, spare * MAX_LIMITS, MAX_LIMITS, policy.limits.iter().map(|(n, r)| (u32::from(*n), *r)));
         fill(&self.services, spare * MAX_SERVICES, MAX_SERVICES, (1..).zip(policy.services.iter().copied()));
-        let tenants = policy.tenants.iter().map(|(name, &number)| (u32::from(number), name_bytes(name)));
-        fill(&self.tenants, spare * MAX_TENANTS, MAX_TENANTS, tenants);
+        if !std::ptr::eq(tenants, &raw const *policy.tenants) {
+            let tenants = policy.tenants.iter().map(|(name, &number)| (u32::from(number), name_bytes(name)));
+            fill(&self.tenants, spare * MAX_TENANTS, MAX_TENANTS, tenants);
+        }
         fill(&self.candidates, spare * MAX_CANDIDATES, MAX_CANDIDATES, (1..).zip(policy.candidates.iter().copied()));
         let mut words = vec![0u64; PORT_WORDS as usize];
         for &(slot, list) in &policy.ports {
@@ -155,7 +171,7 @@ impl Tables {
 
     /// Puts the other generation in force, with one store: no packet sees half a policy.
     pub(super) fn flip(&self) {
-        let next = 1 - self.in_force();
+        let next = self.epoch().wrapping_add(1);
         self.control_word(std::mem::offset_of!(Control, generation)).store(next, Ordering::Release);
     }
 

@@ -55,7 +55,7 @@ impl<'d> Classes<'d> {
         let named: HashSet<&str> =
             overridden.iter().flat_map(|(_, limit)| limit.by_tenant().map(|(tenant, _)| tenant)).collect();
         let mut said: BTreeMap<IpNet, Said<'_>> = BTreeMap::new();
-        for tenant in &document.tenants {
+        for tenant in document.tenants.iter() {
             let name = named.get(tenant.name.as_str()).copied();
             for prefix in &tenant.sources {
                 let said = said.entry(prefix.net()).or_default();

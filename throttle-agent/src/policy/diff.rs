@@ -2,6 +2,8 @@
 
 use super::{
     document::{Document, Limit, Sources},
+    keyed::{Keyed, differing},
+    shared::Shared,
     units::Rate,
 };
 use serde::{Deserialize, Serialize};
@@ -55,23 +57,38 @@ pub fn diff(old: &Document, new: &Document) -> Vec<Change> {
     let mut changes = Vec::new();
     for kind in keys(&old, &new) {
         let at = Place { kind, name: None };
-        match (old.get(kind), new.get(kind)) {
-            (Some(Value::Array(old)), Some(Value::Array(new))) => entries(at, old, new, &mut changes),
-            (old, new) => at.compare("", old, new, &mut changes),
+        let (old, new) = (old.get(kind), new.get(kind));
+        // An empty list may be left out.
+        let list = |part: Option<&Value>| part.and_then(Value::as_array).cloned();
+        match (list(old), list(new)) {
+            (None, None) => at.compare("", old, new, &mut changes),
+            (old, new) => entries(at, &old.unwrap_or_default(), &new.unwrap_or_default(), &mut changes),
         }
     }
     changes
 }
 
-/// A document without those of its lists that another has just so: they may be long, and do not differ.
+/// A document without those entries of its lists that another has just so: they may be very many, and do not differ.
 fn without_what_is_alike(document: &Document, other: &Document) -> Document {
-    let same = document.sources == other.sources;
+    fn unlike<T: Keyed>(list: &Shared<Vec<T>>, other: &Shared<Vec<T>>) -> Shared<Vec<T>> {
+        if list == other { Shared::default() } else { differing(list, other).into() }
+    }
+    let (own, others) = (&document.sources, &other.sources);
+    let sources = if own == others {
+        Sources::default()
+    } else {
+        Sources {
+            allow: differing(&own.allow, &others.allow),
+            known: differing(&own.known, &others.known),
+            block: differing(&own.block, &others.block),
+        }
+    };
     Document {
-        sources: if same { Sources::default() } else { document.sources.clone() },
-        tenants: if document.tenants == other.tenants { Vec::new() } else { document.tenants.clone() },
-        services: if document.services == other.services { Vec::new() } else { document.services.clone() },
+        sources: sources.into(),
+        tenants: unlike(&document.tenants, &other.tenants),
+        services: unlike(&document.services, &other.services),
+        limits: differing(&document.limits, &other.limits),
         mode: document.mode,
-        limits: document.limits.clone(),
         shapes: document.shapes.clone(),
         answers: document.answers,
         events: document.events,
@@ -241,6 +258,13 @@ mod tests {
         assert_eq!(changes("", limit), [r#"+ limit "few": rate 5/s, unit packets"#]);
         let coarse = format!("{limit}mode = \"observe\"\nprefix = {{ ipv6 = 56 }}\n");
         assert_eq!(changes("", &coarse), [r#"+ limit "few": mode observe, prefix (ipv6 56), rate 5/s, unit packets"#]);
+    }
+
+    #[test]
+    fn the_first_and_the_last_of_a_list_come_and_go_as_others_do() {
+        let tenant = "[[tenant]]\nname = \"acme\"\nsources = [\"192.0.2.0/24\"]\n";
+        assert_eq!(changes("", tenant), [r#"+ tenant "acme": sources (192.0.2.0/24)"#]);
+        assert_eq!(changes(tenant, ""), [r#"- tenant "acme": sources (192.0.2.0/24)"#]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
     overrides::Override,
     ports::PortRange,
     prefix::Prefix,
+    shared::Shared,
     units::{Quantity, Rate, Span},
     word::{self, Word, written_by_name},
 };
@@ -26,16 +27,19 @@ pub struct Document {
     pub mode: Mode,
     /// What this host offers. Up to 1023.
     #[serde(default, rename = "service")]
-    pub services: Vec<Service>,
+    #[schema(value_type = Vec<Service>)]
+    pub services: Shared<Vec<Service>>,
     /// For whom it does it: groups of sources that share limits. Up to 16383.
-    #[serde(default, rename = "tenant", skip_serializing_if = "Vec::is_empty")]
-    pub tenants: Vec<Tenant>,
+    #[serde(default, rename = "tenant", skip_serializing_if = "no_tenants")]
+    #[schema(value_type = Vec<Tenant>)]
+    pub tenants: Shared<Vec<Tenant>>,
     /// What sources and tenants may do, and what the host and its services take from all. Up to 1024.
     #[serde(default, rename = "limit")]
     pub limits: Vec<Limit>,
     /// Sources with a standing of their own.
     #[serde(default)]
-    pub sources: Sources,
+    #[schema(value_type = Sources)]
+    pub sources: Shared<Sources>,
     /// The fate of frames that cannot be judged by addresses and ports, by the name of their shape. Where this is
     /// silent, ARP and unknown ethertypes pass and the rest drops.
     #[serde(default, serialize_with = "fates")]
@@ -368,6 +372,10 @@ impl Word for Protocol {
 }
 
 written_by_name!(Mode, Protocol);
+
+fn no_tenants(tenants: &Shared<Vec<Tenant>>) -> bool {
+    tenants.is_empty()
+}
 
 fn fates<S: serde::Serializer>(fates: &BTreeMap<Reason, Fate>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(fates.iter().map(|(shape, fate)| (shape.name(), fate.name())))

@@ -1,9 +1,8 @@
-//! The changes that single commands make: a document in, the changed document out, or why not.
+//! The changes that single commands make: a document in, the changed document out, or why not. Whether what it says then is
+//! right is not asked here: [`super::compile()`] refuses what is not.
 
 use super::{
-    check::refuse,
     document::{Document, Limit, Mode, Service, Tenant},
-    fault::Diagnostics,
     prefix::Prefix,
     word::one_of,
 };
@@ -49,9 +48,6 @@ pub enum EditError {
         /// The first prefix that is not in it.
         prefix: Prefix,
     },
-    /// The changed document would be wrong.
-    #[error("{0}")]
-    Wrong(#[from] Diagnostics),
 }
 
 /// Sets whether the host enforces.
@@ -60,24 +56,24 @@ pub fn set_mode(document: &Document, mode: Mode) -> Document {
 }
 
 /// Adds a limit, or replaces the one of the same name.
-pub fn set_limit(document: &Document, limit: Limit) -> Result<Document, EditError> {
+pub fn set_limit(document: &Document, limit: Limit) -> Document {
     let mut changed = document.clone();
     put(&mut changed.limits, limit, |limit| &limit.name);
-    checked(changed)
+    changed
 }
 
 /// Removes a limit.
 pub fn delete_limit(document: &Document, name: &str) -> Result<Document, EditError> {
     let mut changed = document.clone();
     take("limit", &mut changed.limits, name, |limit| &limit.name)?;
-    checked(changed)
+    Ok(changed)
 }
 
 /// Adds a service, or replaces the one of the same name.
-pub fn set_service(document: &Document, service: Service) -> Result<Document, EditError> {
+pub fn set_service(document: &Document, service: Service) -> Document {
     let mut changed = document.clone();
     put(&mut changed.services, service, |service| &service.name);
-    checked(changed)
+    changed
 }
 
 /// Removes a service that no limit uses.
@@ -89,30 +85,30 @@ pub fn delete_service(document: &Document, name: &str) -> Result<Document, EditE
     if !limits.is_empty() {
         return Err(EditError::InUse { service: name.to_owned(), limits });
     }
-    checked(changed)
+    Ok(changed)
 }
 
 /// Adds a tenant, or replaces the one of the same name.
-pub fn set_tenant(document: &Document, tenant: Tenant) -> Result<Document, EditError> {
+pub fn set_tenant(document: &Document, tenant: Tenant) -> Document {
     let mut changed = document.clone();
     put(&mut changed.tenants, tenant, |tenant| &tenant.name);
-    checked(changed)
+    changed
 }
 
 /// Removes a tenant; its sources are nobody's from then on.
 pub fn delete_tenant(document: &Document, name: &str) -> Result<Document, EditError> {
     let mut changed = document.clone();
     take("tenant", &mut changed.tenants, name, |tenant| &tenant.name)?;
-    checked(changed)
+    Ok(changed)
 }
 
 /// Adds sources to a list; those that are in it already stay.
-pub fn add_sources(document: &Document, list: List, prefixes: &[Prefix]) -> Result<Document, EditError> {
+pub fn add_sources(document: &Document, list: List, prefixes: &[Prefix]) -> Document {
     let mut changed = document.clone();
     let members = list.of(&mut changed);
     let mut seen: HashSet<Prefix> = members.iter().copied().collect();
     members.extend(prefixes.iter().filter(|&&prefix| seen.insert(prefix)));
-    checked(changed)
+    changed
 }
 
 /// Removes sources from a list, all of which must be in it.
@@ -125,7 +121,7 @@ pub fn remove_sources(document: &Document, list: List, prefixes: &[Prefix]) -> R
     }
     let gone: HashSet<Prefix> = prefixes.iter().copied().collect();
     members.retain(|prefix| !gone.contains(prefix));
-    checked(changed)
+    Ok(changed)
 }
 
 impl List {
@@ -145,11 +141,6 @@ impl List {
             Self::Block => "block",
         }
     }
-}
-
-fn checked(document: Document) -> Result<Document, EditError> {
-    refuse(&document)?;
-    Ok(document)
 }
 
 fn put<T>(entries: &mut Vec<T>, entry: T, name: impl Fn(&T) -> &String) {
@@ -177,7 +168,7 @@ fn take<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{parse, tests::EXAMPLE};
+    use crate::policy::{check, parse, tests::EXAMPLE};
 
     fn example() -> Document {
         parse(EXAMPLE).unwrap()
@@ -190,14 +181,14 @@ mod tests {
     #[test]
     fn a_limit_that_is_set_again_replaces_itself() {
         let limit = Limit { sources: 3, ..example().limits[0].clone() };
-        let changed = set_limit(&example(), limit.clone()).unwrap();
+        let changed = set_limit(&example(), limit.clone());
         assert_eq!((changed.limits.len(), &changed.limits[0]), (example().limits.len(), &limit));
     }
 
     #[test]
     fn a_wrong_limit_is_refused_like_a_wrong_file() {
         let limit = Limit { service: Some("wbe".into()), ..example().limits[0].clone() };
-        let error = set_limit(&example(), limit).unwrap_err().to_string();
+        let error = check(&set_limit(&example(), limit)).unwrap_err().to_string();
         assert_eq!(error, "limit \"new-connections\": service: there is no service `wbe`; did you mean `web`?");
     }
 
@@ -219,14 +210,14 @@ mod tests {
 
     #[test]
     fn sources_come_and_go_and_never_twice() {
-        let added = add_sources(&example(), List::Known, &[prefix("10.0.0.1"), prefix("10.0.0.1")]).unwrap();
+        let added = add_sources(&example(), List::Known, &[prefix("10.0.0.1"), prefix("10.0.0.1")]);
         assert_eq!(added.sources.known.len(), example().sources.known.len() + 1);
         assert_eq!(remove_sources(&added, List::Known, &[prefix("10.0.0.1")]).unwrap(), example());
     }
 
     #[test]
     fn nobody_is_allowed_and_blocked_by_two_commands() {
-        let error = add_sources(&example(), List::Block, &example().sources.allow).unwrap_err();
+        let error = check(&add_sources(&example(), List::Block, &example().sources.allow)).unwrap_err();
         assert!(error.to_string().contains("is blocked here and trusted in sources.allow"));
     }
 }

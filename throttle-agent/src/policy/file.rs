@@ -29,7 +29,7 @@ pub fn parse_with_warnings(text: &str) -> Result<(Document, Vec<Warning>), Diagn
     problems.append(&mut tree.problems);
     let document = document.unwrap_or_default();
     let of_value = |diagnostic| Problem { diagnostic, of_key: false };
-    problems.extend(check::faults(&document, &unread).into_iter().map(of_value));
+    problems.extend(check::faults(&document, &unread, check::Parts::ALL).into_iter().map(of_value));
     let in_file = |problems: Vec<Problem>| {
         let mut placed: Vec<_> = problems.into_iter().map(|problem| lines.place(&tree, problem)).collect();
         read::name_entries(&mut placed, &value);

@@ -1,6 +1,6 @@
 //! What policy compiles from and to: what the kernel holds, and what it shall hold.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use throttle_common::records;
 
 /// What the kernel holds now.
@@ -8,10 +8,12 @@ use throttle_common::records;
 pub struct Layout {
     /// Sets of the table of buckets.
     pub sets: u32,
+    /// CPUs that judge packets; 0 where that is not known, and then every packet is charged by itself.
+    pub cpus: u32,
     /// The limits of the policy in force.
     pub limits: Vec<HeldLimit>,
     /// Its tenants.
-    pub tenants: Tenants,
+    pub tenants: Arc<Tenants>,
     /// Its services' health clocks.
     pub clocks: Clocks,
 }
@@ -44,11 +46,19 @@ pub struct Compiled {
     /// What some have of them instead.
     pub overridden: Overridden,
     /// Tenants by number.
-    pub tenants: Tenants,
+    pub tenants: Arc<Tenants>,
     /// Services; the number of each is its index + 1.
     pub services: Vec<records::Service>,
     /// Lists of service numbers, padded with [`records::NONE`]; the number of each is its index + 1.
     pub candidates: Vec<[u16; records::CANDIDATES]>,
     /// [`records::port_slot`]s with the number of their list.
     pub ports: Vec<(u32, u16)>,
+}
+
+impl Compiled {
+    /// The same as another revision.
+    #[must_use]
+    pub fn as_revision(self, revision: u64) -> Self {
+        Self { policy: records::Policy { revision, ..self.policy }, ..self }
+    }
 }

@@ -7,6 +7,7 @@
 //! - [`compile()`]: from document to [`throttle_common::records`], with numbers and regions that stay.
 //! - [`sources`]: what addresses and prefixes amount to together.
 //! - [`diff()`] and [`mod@forecast`]: what a change changes, and which flood a limit withstands.
+//! - [`Patch`]: what makes one document of the one before.
 //! - [`edit`]: the changes that single commands make.
 
 mod check;
@@ -21,18 +22,21 @@ mod fault;
 mod file;
 pub mod forecast;
 mod guarantee;
+mod keyed;
 mod layout;
 mod overrides;
+mod patch;
 mod ports;
 mod prefix;
 mod read;
+mod shared;
 pub mod sources;
 mod text;
 pub mod units;
 pub mod word;
 
-pub use check::check;
-pub use compile::compile;
+pub use check::{check, new_warnings};
+pub use compile::{compile, compile_after};
 pub use diff::{Change, diff};
 pub use document::{Answers, Document, Events, Lengths, Limit, Mode, Protocol, Service, Sources, Tenant};
 pub use fault::{Diagnostic, Diagnostics, Fault, Warning};
@@ -40,10 +44,16 @@ pub use file::{parse, parse_with_warnings, text, to_toml};
 pub use guarantee::Guarantee;
 pub use layout::{Clocks, Compiled, HeldLimit, Layout, Overridden, Tenants};
 pub use overrides::Override;
+pub use patch::Patch;
 pub use ports::PortRange;
 pub use prefix::Prefix;
+pub use shared::Shared;
 pub use word::Word;
 
+#[cfg(test)]
+mod after_tests;
+#[cfg(test)]
+mod arbitrary;
 #[cfg(test)]
 mod page_tests;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What statements about addresses and prefixes amount to together.
 
-use super::{Document, Tenants, classes::Classes};
+use super::{Document, Prefix, Tenants, classes::Classes};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use throttle_common::records::{GENERATIONS, NONE, SourceEntry, SourceFlags};
@@ -42,6 +42,18 @@ pub fn stated<'d>(document: &'d Document, tenants: &Tenants) -> impl Iterator<It
     let listed = lists.into_iter().flat_map(|(list, standing)| list.iter().map(move |prefix| (prefix.net(), standing)));
     let classes = Classes::of(document).prefixes.into_iter().map(|(net, class)| (net, Standing::Class(class)));
     listed.chain(of_tenants).chain(classes)
+}
+
+/// Whether two documents state the same of sources.
+pub fn state_the_same(one: &Document, other: &Document) -> bool {
+    fn whose(document: &Document) -> impl Iterator<Item = (usize, usize, &Option<String>, &Vec<Prefix>)> {
+        let limits = document.limits.iter().enumerate();
+        limits.flat_map(|(index, limit)| {
+            let overrides = limit.overrides.iter().enumerate();
+            overrides.map(move |(place, terms)| (index, place, &terms.tenant, &terms.sources))
+        })
+    }
+    one.sources == other.sources && one.tenants == other.tenants && whose(one).eq(whose(other))
 }
 
 /// Merges statements so that the longest match alone says everything: each entry carries what covers it, the flags of

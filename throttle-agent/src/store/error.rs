@@ -21,7 +21,8 @@ pub enum StoreError {
     },
     /// Nothing was touched: the file belongs to another version of the throttle.
     #[error(
-        "the store has format {found}, this version reads format {}; run the version that wrote it",
+        "the store has format {found}, this version reads formats {} and {}; run the version that wrote it",
+        super::record::WHOLE_FORMAT,
         super::record::FORMAT
     )]
     OtherFormat {

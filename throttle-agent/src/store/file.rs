@@ -3,7 +3,8 @@
 use super::{blocks, error::StoreError, record, revisions, speeds};
 use crate::run::private::private_file;
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, backends::FileBackend,
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction,
+    backends::FileBackend,
 };
 use std::{
     any::Any,
@@ -132,7 +133,7 @@ fn records(database: &Database) -> Result<(), StoreError> {
         Ok(state) => {
             if let Some(sealed) = state.get(FORMAT_KEY)? {
                 let found: u64 = record::open("state", FORMAT_KEY.as_bytes(), sealed.value())?;
-                if found != record::FORMAT {
+                if ![record::WHOLE_FORMAT, record::FORMAT].contains(&found) {
                     return Err(StoreError::OtherFormat { found });
                 }
             }
@@ -153,7 +154,7 @@ fn prepare(database: &Database) -> Result<bool, StoreError> {
         let mut state = transaction.open_table(STATE)?;
         let new = state.get(FORMAT_KEY)?.is_none();
         if new {
-            let sealed = record::seal("state", FORMAT_KEY.as_bytes(), &record::FORMAT);
+            let sealed = record::seal("state", FORMAT_KEY.as_bytes(), &record::WHOLE_FORMAT);
             state.insert(FORMAT_KEY, sealed.as_slice())?;
             revisions::prepare(&transaction)?;
             blocks::prepare(&transaction)?;
@@ -166,6 +167,13 @@ fn prepare(database: &Database) -> Result<bool, StoreError> {
         transaction.abort()?;
     }
     Ok(new)
+}
+
+/// Notes that not all documents are whole any more, so that no version takes the file for another's that knows only such.
+pub(super) fn mark_patched(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    let sealed = record::seal("state", FORMAT_KEY.as_bytes(), &record::FORMAT);
+    transaction.open_table(STATE)?.insert(FORMAT_KEY, sealed.as_slice())?;
+    Ok(())
 }
 
 /// Gives a file the first name that is free: `store.redb.bad-1` and so on.

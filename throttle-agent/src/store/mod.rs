@@ -9,6 +9,7 @@
 //! Calls block on the disk; the agent makes them from threads that may.
 
 mod blocks;
+mod documents;
 mod error;
 mod file;
 mod pending;
@@ -23,6 +24,7 @@ pub use pending::{Moment, Pending};
 pub use revisions::{KEPT, KEPT_BYTES, Revision, RevisionInfo};
 pub use speeds::SetSpeed;
 
+use documents::Last;
 use redb::{Database, ReadTransaction, WriteTransaction};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -34,7 +36,20 @@ use std::{
 pub struct Store {
     path: PathBuf,
     /// None after an error of the disk until the file could be opened and checked again.
-    database: Mutex<Option<Database>>,
+    open: Mutex<Option<Open>>,
+}
+
+/// An open file.
+struct Open {
+    database: Database,
+    /// Its last document, by which the next is told. None until it is needed.
+    last: Option<Last>,
+}
+
+impl From<Database> for Open {
+    fn from(database: Database) -> Self {
+        Self { database, last: None }
+    }
 }
 
 impl Store {
@@ -42,44 +57,63 @@ impl Store {
     /// empty one takes its place; the notes say so.
     pub fn open(path: &Path) -> Result<(Self, Vec<Note>), StoreError> {
         let (database, notes) = file::open(path)?;
-        Ok((Self { path: path.to_owned(), database: Mutex::new(Some(database)) }, notes))
+        Ok((Self { path: path.to_owned(), open: Mutex::new(Some(database.into())) }, notes))
     }
 
     fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.guarded(|database| work(&redb::ReadableDatabase::begin_read(database)?))
+        self.guarded(|open| work(&redb::ReadableDatabase::begin_read(&open.database)?))
     }
 
     /// Makes one change, durable when this returns; on an error of `work` nothing changed.
     fn write<T>(&self, work: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.guarded(|database| {
-            let mut transaction = database.begin_write()?;
-            // One phase trusts a checksum to tell a torn commit from a whole one.
-            transaction.set_two_phase_commit(true);
-            let done = work(&transaction)?;
-            transaction.commit()?;
+        self.guarded(|open| committed(&open.database, work))
+    }
+
+    /// The same for a change that may be of the last document, which `work` keeps up to date.
+    fn write_last<T>(
+        &self,
+        work: impl FnOnce(&WriteTransaction, &mut Option<Last>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.guarded(|open| {
+            // Where it comes to nothing, what it said of the last document does too: the file knows.
+            let mut last = open.last.take();
+            let done = committed(&open.database, |transaction| work(transaction, &mut last))?;
+            open.last = last;
             Ok(done)
         })
     }
 
     /// Works on the database. After an error of the disk redb fails every further write until it is opened again, so
     /// it is closed, and opened and checked anew for this call's successor.
-    fn guarded<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut place = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let database = match place.take() {
-            Some(database) => database,
-            None => file::open_checked(&self.path)?.0,
+    fn guarded<T>(&self, work: impl FnOnce(&mut Open) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut place = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = match place.take() {
+            Some(open) => open,
+            None => file::open_checked(&self.path)?.0.into(),
         };
-        let result = catch_unwind(AssertUnwindSafe(|| work(&database)))
+        let result = catch_unwind(AssertUnwindSafe(|| work(&mut open)))
             .unwrap_or_else(|panic| Err(StoreError::Failed { cause: file::panic_text(panic.as_ref()) }));
         if let Err(StoreError::Failed { .. }) = result {
             // Dropping writes as well, and may fail in the same way.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
-            *place = file::open_checked(&self.path).ok().map(|(database, _)| database);
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(open)));
+            *place = file::open_checked(&self.path).ok().map(|(database, _)| database.into());
         } else {
-            *place = Some(database);
+            *place = Some(open);
         }
         result
     }
+}
+
+fn committed<T>(
+    database: &Database,
+    work: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let mut transaction = database.begin_write()?;
+    // One phase trusts a checksum to tell a torn commit from a whole one.
+    transaction.set_two_phase_commit(true);
+    let done = work(&transaction)?;
+    transaction.commit()?;
+    Ok(done)
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 /// The version of all tables and records.
-pub(super) const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 3;
+/// The one before, which a file has as long as all its documents are whole.
+pub(super) const WHOLE_FORMAT: u64 = 2;
 
 const DIGEST: usize = 32;
 /// Of a record of a few bytes: one flipped file in 2^64 goes unnoticed.

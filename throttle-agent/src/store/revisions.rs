@@ -1,6 +1,12 @@
 //! The revisions of the policy: the last one is in force, and may wait for a confirmation.
 
-use super::{Moment, Pending, Store, error::StoreError, file::STATE, record};
+use super::{
+    Moment, Pending, Store,
+    documents::{self, Last},
+    error::StoreError,
+    file::STATE,
+    record,
+};
 use crate::policy::Document;
 use jiff::Timestamp;
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
@@ -8,10 +14,8 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 const INFO_NAME: &str = "revisions";
-const DOCUMENT_NAME: &str = "documents";
 /// Apart from the documents, so that the history is quick to list.
 const INFOS: TableDefinition<u64, &[u8]> = TableDefinition::new(INFO_NAME);
-const DOCUMENTS: TableDefinition<u64, &[u8]> = TableDefinition::new(DOCUMENT_NAME);
 const PENDING_KEY: &str = "pending";
 
 /// How many revisions are kept.
@@ -30,7 +34,7 @@ pub struct RevisionInfo {
     pub message: String,
     /// When.
     pub at: Timestamp,
-    /// How large its document is in the store.
+    /// How much its document takes in the store, where that may be only what it changes.
     pub bytes: u64,
 }
 
@@ -72,9 +76,9 @@ impl Store {
 
     /// Puts a policy in force for good, and gives its number. Refused while another waits for its confirmation.
     pub fn append(&self, document: &Document, author: &str, message: &str, at: Timestamp) -> Result<u64, StoreError> {
-        self.write(|transaction| {
+        self.write_last(|transaction, held| {
             no_pending(transaction)?;
-            append(transaction, document, author, message, at)
+            append(transaction, held, document, author, message, at)
         })
     }
 
@@ -89,10 +93,10 @@ impl Store {
         since: Moment,
         window: Duration,
     ) -> Result<Pending, StoreError> {
-        self.write(|transaction| {
+        self.write_last(|transaction, held| {
             no_pending(transaction)?;
             let back_to = last(&transaction.open_table(INFOS)?)?;
-            let revision = append(transaction, document, author, message, at)?;
+            let revision = append(transaction, held, document, author, message, at)?;
             let pending = Pending { revision, back_to, since, window };
             let sealed = record::seal("state", PENDING_KEY.as_bytes(), &pending);
             transaction.open_table(STATE)?.insert(PENDING_KEY, sealed.as_slice())?;
@@ -119,13 +123,14 @@ impl Store {
 
     /// Takes the last revision back, as if it had never been: for one that could not be put in force.
     pub fn withdraw(&self, revision: u64) -> Result<(), StoreError> {
-        self.write(|transaction| {
+        self.write_last(|transaction, held| {
+            *held = None;
             let mut infos = transaction.open_table(INFOS)?;
             if revision == 0 || last(&infos)? != revision {
                 return Err(StoreError::NoRevision(revision));
             }
             infos.remove(revision)?;
-            transaction.open_table(DOCUMENTS)?.remove(revision)?;
+            documents::withdraw(transaction, revision)?;
             let mut state = transaction.open_table(STATE)?;
             if pending(&state)?.is_some_and(|pending| pending.revision == revision) {
                 state.remove(PENDING_KEY)?;
@@ -137,78 +142,88 @@ impl Store {
     /// Notes that the document from before the waiting revision is in force again, as a revision of its own: the one
     /// after that which waited. None where nothing waits.
     pub fn go_back(&self, author: &str, at: Timestamp) -> Result<Option<u64>, StoreError> {
-        self.write(|transaction| {
+        self.write_last(|transaction, held| {
             let Some(Pending { revision, back_to, .. }) = pending(&transaction.open_table(STATE)?)? else {
                 return Ok(None);
             };
             let document = match back_to {
                 0 => Document::default(),
-                number => document(&transaction.open_table(DOCUMENTS)?, number)?,
+                number => documents::of(transaction, number)?,
             };
             transaction.open_table(STATE)?.remove(PENDING_KEY)?;
             let message = format!("back to revision {back_to}: {revision} was not confirmed");
-            append(transaction, &document, author, &message, at).map(Some)
+            append(transaction, held, &document, author, &message, at).map(Some)
         })
     }
 }
 
 pub(super) fn prepare(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.open_table(INFOS)?;
-    transaction.open_table(DOCUMENTS)?;
-    Ok(())
+    documents::prepare(transaction)
 }
 
 /// Checks every record, and that the tables agree with each other.
 pub(super) fn verify(transaction: &ReadTransaction) -> Result<(), StoreError> {
-    let (infos, documents) = (transaction.open_table(INFOS)?, transaction.open_table(DOCUMENTS)?);
+    let infos = transaction.open_table(INFOS)?;
     for entry in infos.iter()? {
         let (key, sealed) = entry?;
-        let key = key.value();
-        record::verify(INFO_NAME, &key.to_be_bytes(), sealed.value())?;
-        document(&documents, key)?;
+        record::verify(INFO_NAME, &key.value().to_be_bytes(), sealed.value())?;
     }
-    if infos.len()? != documents.len()? {
+    let (first, last) = (infos.first()?.map_or(0, |(first, _)| first.value()), last(&infos)?);
+    if last != 0 && infos.len()? != last - first + 1 {
         return Err(StoreError::Damaged { record: "the list of revisions".to_owned() });
     }
+    documents::verify(transaction, first, last)?;
     pending(&transaction.open_table(STATE)?).map(|_| ())
 }
 
+/// Writes a revision; `held` is the last one, where it is known.
 fn append(
     transaction: &WriteTransaction,
+    held: &mut Option<Last>,
     document: &Document,
     author: &str,
     message: &str,
     at: Timestamp,
 ) -> Result<u64, StoreError> {
     let mut infos = transaction.open_table(INFOS)?;
-    let mut documents = transaction.open_table(DOCUMENTS)?;
-    let revision = last(&infos)? + 1;
-    let key = revision.to_be_bytes();
-    let sealed = record::seal(DOCUMENT_NAME, &key, document);
-    let bytes = sealed.len() as u64;
+    let number = last(&infos)?;
+    let before = match held.take() {
+        Some(held) if held.revision == number => held,
+        _ => Last::read(transaction, number, kept(&infos)?)?,
+    };
+    let mut last = documents::append(transaction, &before, document)?;
+    let (revision, bytes) = (last.revision, last.bytes);
     let info = RevisionInfo { revision, author: author.to_owned(), message: message.to_owned(), at, bytes };
-    infos.insert(revision, record::seal(INFO_NAME, &key, &info).as_slice())?;
-    documents.insert(revision, sealed.as_slice())?;
-    for oldest in surplus(&infos)? {
-        infos.remove(oldest)?;
-        documents.remove(oldest)?;
+    infos.insert(revision, record::seal(INFO_NAME, &revision.to_be_bytes(), &info).as_slice())?;
+    while let Some(oldest) = surplus(&infos, last.kept)? {
+        infos.remove(oldest.revision)?;
+        last.kept -= oldest.bytes;
+        documents::forget_before(transaction, oldest.revision + 1)?;
     }
+    *held = Some(last);
     Ok(revision)
 }
 
-/// The oldest revisions, which are too many or too large to be kept.
-fn surplus(infos: &impl ReadableTable<u64, &'static [u8]>) -> Result<Vec<u64>, StoreError> {
-    let (mut kept, mut bytes, mut surplus) = (0, 0, Vec::new());
-    for entry in infos.iter()?.rev() {
+/// The oldest revision, where there are too many to be kept, or too large ones: `kept` is what all of them take.
+fn surplus(infos: &impl ReadableTable<u64, &'static [u8]>, kept: u64) -> Result<Option<RevisionInfo>, StoreError> {
+    let count = infos.len()?;
+    if count <= KEPT && (kept <= KEPT_BYTES || count <= 2) {
+        return Ok(None);
+    }
+    let oldest = infos.first()?;
+    oldest.map(|(key, sealed)| record::open(INFO_NAME, &key.value().to_be_bytes(), sealed.value())).transpose()
+}
+
+/// What all revisions take.
+fn kept(infos: &impl ReadableTable<u64, &'static [u8]>) -> Result<u64, StoreError> {
+    let mut kept = 0;
+    for entry in infos.iter()? {
         let (key, sealed) = entry?;
         let info: RevisionInfo = record::open(INFO_NAME, &key.value().to_be_bytes(), sealed.value())?;
-        kept += 1;
-        bytes += info.bytes;
-        if kept > KEPT || (bytes > KEPT_BYTES && kept > 2) {
-            surplus.push(info.revision);
-        }
+        kept += info.bytes;
     }
-    Ok(surplus)
+    Ok(kept)
 }
 
 /// The number of the last revision, 0 before the first.
@@ -220,12 +235,7 @@ fn read(transaction: &ReadTransaction, number: u64) -> Result<Revision, StoreErr
     let infos = transaction.open_table(INFOS)?;
     let sealed = infos.get(number)?.ok_or(StoreError::NoRevision(number))?;
     let info = record::open(INFO_NAME, &number.to_be_bytes(), sealed.value())?;
-    Ok(Revision { info, document: document(&transaction.open_table(DOCUMENTS)?, number)? })
-}
-
-fn document(documents: &impl ReadableTable<u64, &'static [u8]>, number: u64) -> Result<Document, StoreError> {
-    let sealed = documents.get(number)?.ok_or(StoreError::NoRevision(number))?;
-    record::open(DOCUMENT_NAME, &number.to_be_bytes(), sealed.value())
+    Ok(Revision { info, document: documents::read(transaction, number)? })
 }
 
 fn pending(state: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Option<Pending>, StoreError> {

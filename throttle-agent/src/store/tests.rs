@@ -8,6 +8,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
@@ -77,15 +78,115 @@ fn the_oldest_revisions_go_when_there_are_too_many() {
 #[test]
 fn large_documents_are_not_kept_by_the_thousand() {
     let (_directory, path, store) = fresh();
-    let prefixes = (0..300_000u32).map(|number| std::net::IpAddr::from(Ipv4Addr::from(number)).into()).collect();
-    let large = Document { sources: policy::Sources { block: prefixes, ..Default::default() }, ..Document::default() };
-    for _ in 0..20 {
-        store.append(&large, "root", "", at(1)).unwrap();
+    // None has anything of the one before, so that each is whole.
+    for number in 0..20 {
+        store.append(&blocking(number * 300_000..(number + 1) * 300_000), "root", "", at(1)).unwrap();
     }
     let revisions = store.revisions().unwrap();
     assert!((10..20).contains(&revisions.len()), "{}", revisions.len());
     assert!(revisions.iter().map(|info| info.bytes).sum::<u64>() <= KEPT_BYTES);
     println!("the file has {} MiB", fs::metadata(path).unwrap().len() >> 20);
+}
+
+/// A document that blocks these addresses.
+fn blocking(addresses: std::ops::Range<u32>) -> Document {
+    let block = addresses.map(|number| std::net::IpAddr::from(Ipv4Addr::from(number)).into()).collect();
+    Document { sources: policy::Sources { block, ..Default::default() }.into(), ..Document::default() }
+}
+
+/// A large document, of which `number` is all that differs.
+fn large(number: u64) -> Document {
+    static BLOCKING: LazyLock<Document> = LazyLock::new(|| blocking(0..20_000));
+    let limit =
+        policy::Limit::new("one", throttle_common::words::Unit::Packets, policy::units::Rate::per_second(number));
+    policy::edit::set_limit(&BLOCKING, limit)
+}
+
+#[test]
+fn of_a_large_document_only_what_changes_is_written() {
+    let (_directory, path, store) = fresh();
+    for number in 1..=50 {
+        store.append(&large(number), "root", "", at(1)).unwrap();
+    }
+    let bytes: Vec<_> = store.revisions().unwrap().iter().map(|info| info.bytes).collect();
+    assert!(bytes[..49].iter().all(|&bytes| bytes < 2_000) && bytes[49] > 200_000, "{bytes:?}");
+    drop(store);
+    let (store, notes) = Store::open(&path).unwrap();
+    assert_eq!(notes, []);
+    for number in (1..=50).rev() {
+        assert_eq!(store.revision(number).unwrap().document, large(number));
+    }
+    assert_eq!(store.current().unwrap().unwrap().document, large(50));
+}
+
+#[test]
+fn what_revisions_are_made_of_outlives_the_revision_that_it_was() {
+    let (_directory, path, store) = fresh();
+    for number in 1..=KEPT + 20 {
+        store.append(&large(number), "root", "", at(1)).unwrap();
+    }
+    drop(store);
+    let (store, notes) = Store::open(&path).unwrap();
+    assert_eq!((notes, store.revisions().unwrap().len() as u64), (vec![], KEPT));
+    assert!(matches!(store.revision(20), Err(StoreError::NoRevision(20))));
+    for number in [21, 500, KEPT + 20] {
+        assert_eq!(store.revision(number).unwrap().document, large(number));
+    }
+}
+
+#[test]
+fn changes_never_come_to_more_than_the_whole_that_they_follow() {
+    let (_directory, path, store) = fresh();
+    // A fifth of it each time, so that every sixth is whole.
+    let mut wholes = 0;
+    for number in 0..30u32 {
+        store.append(&blocking(number * 4_000..number * 4_000 + 20_000), "root", "", at(1)).unwrap();
+        wholes += u32::from(store.revisions().unwrap()[0].bytes > 200_000);
+    }
+    assert!((4..=10).contains(&wholes), "{wholes}");
+    drop(store);
+    let (store, notes) = Store::open(&path).unwrap();
+    assert_eq!(notes, []);
+    for number in 0..30u32 {
+        let held = store.revision(u64::from(number) + 1).unwrap().document;
+        assert_eq!(held, blocking(number * 4_000..number * 4_000 + 20_000));
+    }
+}
+
+#[test]
+fn what_is_withdrawn_or_goes_back_is_followed_by_what_was_there_before() {
+    let (_directory, path, store) = fresh();
+    store.append(&large(1), "root", "", at(1)).unwrap();
+    store.append(&large(2), "root", "", at(1)).unwrap();
+    store.withdraw(2).unwrap();
+    store.append(&large(3), "root", "", at(1)).unwrap();
+    store.append_pending(&Document::default(), "root", "", at(2), since(), MINUTE).unwrap();
+    assert_eq!(store.go_back("throttle", at(60)).unwrap(), Some(4));
+    store.append(&large(5), "root", "", at(61)).unwrap();
+    drop(store);
+    let (store, notes) = Store::open(&path).unwrap();
+    assert_eq!(notes, []);
+    let documents: Vec<_> = (1..=5).map(|number| store.revision(number).unwrap().document).collect();
+    assert_eq!(documents, [large(1), large(3), Document::default(), large(3), large(5)]);
+}
+
+#[test]
+fn small_documents_are_written_as_earlier_versions_read_them() {
+    let (_directory, path, store) = fresh();
+    let format = |path: &Path| {
+        let database = redb::ReadOnlyDatabase::open(path).unwrap();
+        let transaction = redb::ReadableDatabase::begin_read(&database).unwrap();
+        let state = transaction.open_table(file::STATE).unwrap();
+        let sealed = state.get("format").unwrap().unwrap();
+        record::open::<u64>("state", b"format", sealed.value()).unwrap()
+    };
+    (1..=3).for_each(|number| _ = store.append(&document(number), "root", "", at(1)).unwrap());
+    drop(store);
+    assert_eq!(format(&path), record::WHOLE_FORMAT);
+    let (store, _) = Store::open(&path).unwrap();
+    (1..=3).for_each(|number| _ = store.append(&large(number), "root", "", at(1)).unwrap());
+    drop(store);
+    assert_eq!(format(&path), record::FORMAT);
 }
 
 #[test]

@@ -43,6 +43,11 @@ impl Charge {
     pub const FREE: u32 = 3;
     /// The aggregate's bucket, which had room when it was read.
     pub const AGGREGATE: u32 = 4;
+    /// This CPU's lease of the bucket, which is at that place ([`crate::lease`]). What was seen is where the piece after this
+    /// packet's begins.
+    pub const LEASED: u32 = 5;
+    /// As [`Charge::HELD`], where a lease is to be tried before.
+    pub const LEASING: u32 = 6;
 
     /// No charge.
     pub const NOTHING: Self = Self {

@@ -18,7 +18,7 @@ use crate::{
     proven::Claim,
     records::{Home, Limit, Terms, Whose},
     table::{Check, Look, WAYS, check},
-    words::{Action, Outcome, Overflow, Reason, Unit},
+    words::{Action, Outcome, Overflow, Reason},
 };
 
 /// When a packet is judged.
@@ -138,14 +138,12 @@ pub fn seek<const PACE: u8, T: Table, C: Clock>(
 /// it.
 #[inline(always)]
 fn begin(limit: &Limit, question: &Question, charge: &mut Charge) -> Option<u32> {
-    if limit.unit == Unit::Connections as u8 && !question.opens_connection {
-        return None;
-    }
+    let units = question.units(limit)?;
     let Home { key, set } = question.home(limit)?;
     (charge.key, charge.place, charge.words) = (key, set, set);
     // Who shares a bucket has it whoever else there is.
     charge.ways = if limit.is_shared() { WAYS as u32 } else { question.ways };
-    Some(if limit.unit == Unit::Bytes as u8 { question.length } else { 1 })
+    Some(units)
 }
 
 /// Reads the source's set.

@@ -10,7 +10,7 @@ mod policy;
 mod sources;
 
 pub use self::{account::*, connections::*, policy::*, sources::*};
-pub use crate::health_clock::HealthClock;
+pub use crate::{health_clock::HealthClock, lease::Lease};
 
 /// The version of everything in this module and of the set of maps. Pinned maps of an earlier version change over, where
 /// the agent has a description of it (`datapath::migrate`, which says what must stay as it is); others are refused.
@@ -77,6 +77,8 @@ pub mod maps {
     pub const BUCKETS: &str = "BUCKETS";
     /// `Array<Ticks, sets>`, mmapable: the aggregates' buckets, one for each set.
     pub const AGGREGATES: &str = "AGGREGATES";
+    /// `Array<Lease, lease::SLOTS * CPUs>`, mmapable: what each CPU has taken ahead of buckets.
+    pub const LEASES: &str = "LEASES";
     /// `Array<proven::Line, PROVEN_LINES>`, mmapable: who completed a handshake lately.
     pub const PROVEN: &str = "PROVEN";
     /// `Hash<Ends, Connection>`: the connections that hold places.
@@ -154,7 +156,8 @@ sized! {
     Policy: 152,
     Service: 136,
     Terms: 24,
-    Limit: 120,
+    Limit: 128,
+    Lease: 32,
     HealthClock: 256,
     Slot: 16,
     SourceEntry: 24,

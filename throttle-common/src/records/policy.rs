@@ -19,7 +19,7 @@ pub struct Control {
     pub layout: u64,
     /// The place of keys in their regions; drawn when the table is created, never changed.
     pub secret: Secret,
-    /// Which of the two policies is in force: 0 or 1.
+    /// How many policies have been put in force; the lowest bit says which of the two is.
     pub generation: u32,
     /// Which source maps have entries: a set of [`super::SourceMaps`] bits.
     pub sources: u32,
@@ -126,6 +126,9 @@ pub struct Limit {
     pub depth: Ticks,
     /// How long a window is; 0 where its clock flows, or stands still.
     pub window: Ticks,
+    /// How much of a bucket a CPU takes at once, of which it then charges its packets; 0 where each is charged by itself.
+    /// See [`crate::lease`].
+    pub batch: Ticks,
     /// Where IPv4 sources have their buckets. Where sources share them, both families' regions are the same.
     pub v4: Region,
     /// Where IPv6 sources have their buckets.
@@ -263,6 +266,12 @@ impl Limit {
     #[inline(always)]
     pub const fn is_guarantee(&self) -> bool {
         self.guarantee != 0
+    }
+
+    /// Whether CPUs take some of its buckets ahead.
+    #[inline(always)]
+    pub const fn is_leased(&self) -> bool {
+        self.batch != 0
     }
 
     /// Whether its buckets have two words.

@@ -9,6 +9,7 @@ use throttle_common::{
     words::Reason,
 };
 
+use super::lease;
 use crate::{
     atomic,
     tables::{AGGREGATES, BUCKETS, OVERRIDES, PROVEN},
@@ -28,9 +29,17 @@ pub fn settle<const PACE: u8>(limit: &Limit, question: &Question, charge: &mut C
     }
 }
 
-/// Makes the charge of a plain limit, once; `false` where the bucket has changed since.
+/// Makes the charge of a plain limit, once; `false` where the bucket has changed since, or a lease is to be taken.
 #[inline(always)]
 pub fn settle_at_once(charge: &mut Charge) -> bool {
+    if charge.kind == Charge::LEASED {
+        lease::spend(charge);
+        return true;
+    }
+    if charge.kind == Charge::LEASING {
+        // The long way is where leases are taken.
+        return false;
+    }
     let Some(seen) = seen(charge) else { return true };
     let way = Maps.set(charge.place).and_then(|set| attempt(&set, &charge.request(), seen));
     if let Some(way) = way {
@@ -66,7 +75,7 @@ fn give_up(limit: &Limit, question: &Question, settled: Commit, charge: &mut Cha
 
 /// What was seen of the source's set; `None` where the charge is no slot's.
 #[inline(always)]
-fn seen(charge: &Charge) -> Option<Check> {
+pub fn seen(charge: &Charge) -> Option<Check> {
     let way = charge.way as usize;
     match charge.kind {
         Charge::HELD => Some(Check::Held { way, seen: charge.seen }),
@@ -103,6 +112,7 @@ pub fn take_back(charge: &Charge) {
                 unsafe { atomic::subtract(cell, charge.cost) };
             }
         }
+        Charge::LEASED => lease::take_back(charge),
         _ => {}
     }
 }

@@ -1,17 +1,17 @@
-//! Several limits at a glance: all are plain, and there are buckets, or slots for them.
+//! Limits at a glance: all are plain, and there are leases that are enough, buckets, or slots for them.
 //!
 //! That is so of nearly every packet, and leaves little to do. Where it is not, nothing has been done, and
 //! [`super::several`] goes the long way.
 
 use throttle_common::{
-    limits::{Glance, glance},
+    limits::{Charge, Glance, glance},
     records::{PACKET_LIMITS, SCOPE_LIMITS, Scope},
 };
 
 use super::{
     ADMITTED, ELSEWHERE, Maps, Pending, SPARE, STOP,
     bucket::{settle_at_once, take_back},
-    find, refuse, refused, scope, tally,
+    find, lease, refuse, refused, scope, tally,
 };
 use crate::{
     clock::Clock,
@@ -51,12 +51,20 @@ extern "C" fn weigh(service: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn glance_at(index: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, now, generation, charges }, .. }) = scratch() else {
+    let Some(Scratch { pending: Pending { question, now, generation, epoch, charges }, .. }) = scratch() else {
         return ADMITTED;
     };
     let charge = &mut charges[index as usize % SCOPE_LIMITS];
     let Some(limit) = find(*generation, number) else { return ELSEWHERE };
+    charge.clear();
+    if limit.is_leased() && lease::look(*epoch, limit, question, &mut Clock::at(*now), charge) {
+        return ADMITTED;
+    }
     match glance(limit, question, &Maps, &mut Clock::at(*now), charge) {
+        Glance::Room if limit.is_leased() && charge.kind == Charge::HELD => {
+            charge.kind = Charge::LEASING;
+            ADMITTED
+        }
         Glance::Nothing | Glance::Room => ADMITTED,
         Glance::Exceeded if limit.observe == 0 => {
             let outcome = refuse(*generation, limit, number, charge, question);

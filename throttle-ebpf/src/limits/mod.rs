@@ -1,11 +1,12 @@
 //! The limits of a packet: all are weighed before any is charged, so that a refusal by one costs the others nothing.
 //!
 //! A packet with one limit keeps everything in registers ([`one`]); with several, what each is to be charged waits in
-//! the per-CPU scratch map ([`glance`], [`several`]). [`bucket`] is where a limit meets the table. Limits on open connections are
-//! asked first ([`crate::connections`]): what they refuse is charged to nobody.
+//! the per-CPU scratch map ([`glance`], [`several`]). [`bucket`] is where a limit meets the table, [`lease`] where it need
+//! not. Limits on open connections are asked first ([`crate::connections`]): what they refuse is charged to nobody.
 
 mod bucket;
 mod glance;
+mod lease;
 
 use aya_ebpf::programs::XdpContext;
 use throttle_common::{
@@ -40,12 +41,12 @@ pub fn judge(
     let mut verdict = Verdict::pass(Reason::Admitted);
     if scope.count + scope.concurrent > 0 {
         let question = Question::about(packet, length, entry, in_force.generation, in_force.control.secret);
-        if scope.count == 1 && scope.concurrent | scope.windows == 0 {
-            one(in_force, scope.limits[0], &question, clock, &mut verdict);
-        } else if let Some(Scratch { pending, .. }) = scratch() {
+        let alone = scope.count == 1 && scope.concurrent | scope.windows == 0;
+        let judged = alone && one(in_force, scope.limits[0], &question, clock, &mut verdict);
+        if !judged && let Some(Scratch { pending, .. }) = scratch() {
             pending.question = question;
             pending.now = clock.nanos();
-            pending.generation = in_force.generation;
+            (pending.generation, pending.epoch) = (in_force.generation, in_force.epoch);
             verdict = verdict_of(all(ctx, u32::from(service), scope));
         }
     }
@@ -53,7 +54,7 @@ pub fn judge(
     verdict
 }
 
-/// Applies what several limits say, one function after the other and not within the other: the stack has no room for all.
+/// Applies what the limits say, one function after the other and not within the other: the stack has no room for all.
 /// Answers as [`several`] does.
 #[inline(always)]
 fn all(ctx: &XdpContext, service: u32, scope: &Scope) -> u32 {
@@ -74,14 +75,24 @@ fn all(ctx: &XdpContext, service: u32, scope: &Scope) -> u32 {
     answer
 }
 
+/// Judges a packet that has one limit; `false` where this CPU is to take of it ahead, or has taken too little: then nothing
+/// was done, and it is for [`all`].
 #[inline(always)]
-fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, verdict: &mut Verdict) {
+fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, verdict: &mut Verdict) -> bool {
     let generation = in_force.generation;
-    let Some(limit) = find(generation, u32::from(number)) else { return };
+    let Some(limit) = find(generation, u32::from(number)) else { return true };
     let mut charge = Charge::NOTHING;
-    let refusal = match weigh_at::<FLOWING, _, _>(limit, question, &Maps, clock, &mut charge) {
-        None => settle::<FLOWING>(limit, question, &mut charge),
-        refusal => refusal,
+    let refusal = if limit.is_leased() {
+        if !lease::look(in_force.epoch, limit, question, clock, &mut charge) {
+            return false;
+        }
+        lease::spend(&charge);
+        None
+    } else {
+        match weigh_at::<FLOWING, _, _>(limit, question, &Maps, clock, &mut charge) {
+            None => settle::<FLOWING>(limit, question, &mut charge),
+            refusal => refusal,
+        }
     };
     match refusal {
         Some(reason) => {
@@ -91,6 +102,7 @@ fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, 
         None if charge.asked() => tally(u32::from(number), &charge, question, |tally| &mut tally.admitted),
         None => {}
     }
+    true
 }
 
 /// Weighs every limit of a service (or, for [`NONE`], of the host), then charges them in the same order, then counts.
@@ -175,6 +187,8 @@ pub struct Pending {
     pub now: u64,
     /// The policy that it meets.
     pub generation: u32,
+    /// How many policies have been in force.
+    pub epoch: u32,
     /// What each is to be charged, as in its scope.
     pub charges: [Charge; SCOPE_LIMITS],
 }
@@ -201,7 +215,7 @@ const ELSEWHERE: u32 = 64;
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn ask(index: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, now, generation, charges }, .. }) = scratch() else {
+    let Some(Scratch { pending: Pending { question, now, generation, epoch, charges }, .. }) = scratch() else {
         return ADMITTED;
     };
     let charge = &mut charges[index as usize % SCOPE_LIMITS];
@@ -210,6 +224,9 @@ extern "C" fn ask(index: u32, number: u32) -> u32 {
         return ELSEWHERE;
     }
     charge.clear();
+    if limit.is_leased() && lease::look(*epoch, limit, question, &mut Clock::at(*now), charge) {
+        return ADMITTED;
+    }
     let refusal = weigh_at::<STEPPING, _, _>(limit, question, &Maps, &mut Clock::at(*now), charge);
     answer(refusal, limit, *generation, number, charge, question)
 }
@@ -219,7 +236,7 @@ extern "C" fn ask(index: u32, number: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn ask_sliding(index: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, now, generation, charges }, .. }) = scratch() else {
+    let Some(Scratch { pending: Pending { question, now, generation, charges, .. }, .. }) = scratch() else {
         return ADMITTED;
     };
     let charge = &mut charges[index as usize % SCOPE_LIMITS];
@@ -249,7 +266,7 @@ fn exceeded(index: u32, number: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn charge(index: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, generation, charges, .. }, .. }) = scratch() else {
+    let Some(Scratch { pending: Pending { question, generation, epoch, charges, .. }, .. }) = scratch() else {
         return ADMITTED;
     };
     if index == 0 {
@@ -260,6 +277,13 @@ extern "C" fn charge(index: u32, number: u32) -> u32 {
     let Some(limit) = find(*generation, number) else { return ADMITTED };
     if limit.is_sliding() {
         return ELSEWHERE;
+    }
+    if charge.kind == Charge::LEASED {
+        lease::spend(charge);
+        return ADMITTED;
+    }
+    if limit.is_leased() && lease::renew(*epoch, limit, question, charge) {
+        return ADMITTED;
     }
     let refusal = settle::<STEPPING>(limit, question, charge);
     answer(refusal, limit, *generation, number, charge, question)

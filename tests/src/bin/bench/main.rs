@@ -7,10 +7,11 @@
 //! connections to count. [`changes`]: from a command to its effect on the next packet.
 //! [`refusals`]: refused packets on a veth, with throttle, nftables and iptables. [`scaling`]: one CPU and two. [`state`]:
 //! memory, and 10^7 sources. [`curves`]: what each algorithm admits of the same bursts. [`web`]: nginx behind
-//! all this.
+//! all this. [`bulkheads`]: nginx beside a flood that is another's, and how soon a guarantee is lent and back.
 
 mod agent;
 mod beside;
+mod bulkheads;
 mod calls;
 mod changes;
 mod chart;
@@ -44,12 +45,13 @@ const USAGE: &str = "usage: bench [--short] [--into DIR] [PART]...: measures wha
 type Measure = fn(Effort) -> Result<Section>;
 
 /// What is measured, in this order.
-const PARTS: [(&str, Measure); 11] = [
+const PARTS: [(&str, Measure); 12] = [
     ("paths", paths::measure),
     ("packets", packets::measure),
     ("refusals", refusals::measure),
     ("scaling", scaling::measure),
     ("web", web::measure),
+    ("bulkheads", bulkheads::measure),
     ("state", state::measure),
     ("curves", curves::measure),
     ("handshakes", handshakes::measure),

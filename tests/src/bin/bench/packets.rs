@@ -22,7 +22,7 @@ const ROUNDS: usize = 9;
 const SLOTS: u32 = 1 << 20;
 
 /// Under which policy each of throttle's paths is measured.
-const PATHS: [(&str, &str); 6] = [
+const PATHS: [(&str, &str); 8] = [
     ("throttle: pass, no limits", "mode = \"enforce\"\n"),
     (
         "throttle: one limit, admitted",
@@ -42,13 +42,20 @@ const PATHS: [(&str, &str); 6] = [
         "throttle: the same, observed",
         "[[limit]]\nname = \"l\"\nunit = \"packets\"\nrate = \"1/h\"\nsources = 786432\noverflow = \"refuse\"\n",
     ),
+    ("throttle: one limit of the host, admitted", SHARED),
+    (WITHOUT_LEASES, SHARED),
 ];
+
+/// A limit that all share.
+const SHARED: &str = "mode = \"enforce\"\n[[limit]]\nname = \"l\"\nunit = \"packets\"\nper = \"host\"\nrate = \"100000000/s\"\nburst = 1000000\n";
+/// The path on which every packet is charged to the bucket by itself.
+const WITHOUT_LEASES: &str = "throttle: the same, without leases";
 
 /// Measures, and gives the table.
 pub(super) fn measure(effort: Effort) -> Result<Section> {
     super::seized(|| {
         let paths: Vec<_> =
-            PATHS.iter().map(|(name, policy)| Ok((*name, Program::live(policy)?))).collect::<Result<_>>()?;
+            PATHS.iter().map(|(name, policy)| Ok((*name, program(name, policy)?))).collect::<Result<_>>()?;
         let mut lanes = Lanes::new(Frame::v4([198, 51, 100, 7]).length(60).bytes(), SLOTS)?;
         let mut programs = Vec::new();
         for (name, program) in BASELINES {
@@ -59,9 +66,18 @@ pub(super) fn measure(effort: Effort) -> Result<Section> {
         }
         let rounds = effort.rounds(ROUNDS);
         let rows = lanes.run(&programs, rounds)?;
-        let (_, program) = paths.iter().find(|(name, _)| name.ends_with("admitted")).context("a path is missing")?;
+        let (_, program) =
+            paths.iter().find(|(name, _)| name.ends_with("one limit, admitted")).context("a path is missing")?;
         report(&rows, bytes_of_a_source(program)?, lanes.lru_memory()? as f64 / f64::from(SLOTS), rounds)
     })
+}
+
+fn program(name: &str, policy: &str) -> Result<Program> {
+    let mut program = Program::live(policy)?;
+    if name == WITHOUT_LEASES {
+        program.lease(0)?;
+    }
+    Ok(program)
 }
 
 /// Bytes of the table for each source that has room in it.

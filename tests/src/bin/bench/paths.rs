@@ -26,45 +26,63 @@ const ROUNDS: usize = 9;
 struct Path {
     name: &'static str,
     difference: Difference,
+    /// Whether CPUs take ahead of what sources share.
+    leased: bool,
     ends: (Reason, Outcome),
     goal: Option<f64>,
 }
 
 const SAME: Difference = Difference { allow_all: false, block_all: false, strict: None };
 
-const PATHS: [Path; 5] = [
+const PATHS: [Path; 6] = [
     Path {
         name: "allowed",
         difference: Difference { allow_all: true, ..SAME },
+        leased: true,
         ends: (Reason::Allowed, Outcome::Pass),
         goal: None,
     },
     Path {
         name: "blocked by prefix",
         difference: Difference { block_all: true, ..SAME },
+        leased: true,
         ends: (Reason::Blocked, Outcome::Drop),
         goal: None,
     },
     Path {
         name: "refused by the source's limit",
         difference: Difference { strict: Some(Level::Source), ..SAME },
+        leased: true,
         ends: (Reason::SourceLimit, Outcome::Drop),
         goal: Some(2.5),
     },
     Path {
         name: "refused by the host's, the last of four",
         difference: Difference { strict: Some(Level::Host), ..SAME },
+        leased: true,
         ends: (Reason::HostLimit, Outcome::Drop),
         goal: Some(3.5),
     },
-    Path { name: "admitted by all four", difference: SAME, ends: (Reason::Admitted, Outcome::Pass), goal: None },
+    Path {
+        name: "admitted by all four",
+        difference: SAME,
+        leased: true,
+        ends: (Reason::Admitted, Outcome::Pass),
+        goal: None,
+    },
+    Path {
+        name: "the same, without leases",
+        difference: SAME,
+        leased: false,
+        ends: (Reason::Admitted, Outcome::Pass),
+        goal: None,
+    },
 ];
 
 /// Measures, and gives the table.
 pub(super) fn measure(effort: Effort) -> Result<Section> {
     super::seized(|| {
-        let paths: Vec<_> =
-            PATHS.iter().map(|path| Program::live(&policies::full(path.difference))).collect::<Result<_>>()?;
+        let paths: Vec<_> = PATHS.iter().map(program).collect::<Result<_>>()?;
         let frame = Frame::v4([198, 51, 100, 7]).tcp(40_000, PORT, tcp::ACK).length(60).bytes();
         // The hot source has its place before others have taken all of them.
         for program in &paths {
@@ -86,6 +104,14 @@ pub(super) fn measure(effort: Effort) -> Result<Section> {
         }
         report(&rows, &calls, rounds)
     })
+}
+
+fn program(path: &Path) -> Result<Program> {
+    let mut program = Program::live(&policies::full(path.difference))?;
+    if !path.leased {
+        program.lease(0)?;
+    }
+    Ok(program)
 }
 
 /// A hot source's packets must all have taken the path, but for the one that its bucket holds.

@@ -25,13 +25,16 @@ pub(super) fn measure(effort: Effort) -> Result<Section> {
     let frame = Frame::v4([198, 51, 100, 7]).tcp(40_000, 80, tcp::ACK).length(60).bytes();
     let mut lanes = [Lanes::new(frame.clone(), 64)?, Lanes::new(frame, 64)?];
     let with = |rate| Program::live(&format!("mode = \"enforce\"\n{}", limit("host", "host", rate, "")));
-    let (generous, strict) = (with(GENEROUS)?, with(STRICT)?);
+    let (leased, mut direct, strict) = (with(GENEROUS)?, with(GENEROUS)?, with(STRICT)?);
+    ensure!(leased.limit_record("host")?.1.is_leased(), "the limit is one that CPUs take ahead of");
+    direct.lease(0)?;
     let programs = [
         ("bare XDP_DROP", lanes[0].baseline("drop")?),
-        ("one limit of the host, admitted", generous.datapath.program_fd()?.try_clone()?),
+        ("one limit of the host, admitted", leased.datapath.program_fd()?.try_clone()?),
+        ("the same, without leases", direct.datapath.program_fd()?.try_clone()?),
         ("one limit of the host, refused", strict.datapath.program_fd()?.try_clone()?),
     ];
-    let mut cells = [const { [const { Vec::new() }; 2] }; 3];
+    let mut cells = [const { [const { Vec::new() }; 2] }; 4];
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
         for ((_, program), [one, two]) in programs.iter().zip(&mut cells) {

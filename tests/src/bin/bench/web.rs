@@ -7,13 +7,13 @@ use super::{
     policies::{self, Difference, PORT},
     report::{Effort, Section},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 use throttle_tests::{
     agent::{Agent, Site},
-    clients::{Server, wrk},
-    paced::{latencies, percentile},
+    clients::{HTTP, Server, wrk},
+    paced::ask_at,
     wire::{FAR, FAR_V4, Wire},
 };
 
@@ -22,8 +22,6 @@ const SPAN: Duration = Duration::from_secs(5);
 const CONNECTIONS: u32 = 32;
 /// Well below what nginx can do here, so that a latency is no queue's.
 const PER_SECOND: u32 = 1_000;
-/// The port of nginx, in the place of the first service's.
-const HTTP: u16 = 80;
 
 /// What a round has measured: requests a second, and the latencies in microseconds below which half and 99 % lie.
 type Figures = [f64; 3];
@@ -38,6 +36,7 @@ pub(super) fn measure(effort: Effort) -> Result<Section> {
     let _bare: Ebpf = bare(&wires[0].far, "pass")?;
     let _agent: Agent = site.start(&["--interface", FAR])?;
     let policy = policies::full(Difference { allow_all: false, block_all: false, strict: None });
+    // nginx in the place of the first service.
     site.apply(&policy.replace(&format!("[{PORT}]"), &format!("[{HTTP}]")))?;
     let _servers = [Server::on(&wires[0].far)?, Server::on(&wires[1].far)?];
     let mut cells = [const { [const { Vec::new() }; 3] }; 2];
@@ -54,8 +53,9 @@ pub(super) fn measure(effort: Effort) -> Result<Section> {
 fn load(wire: &Wire, span: Duration) -> Result<Figures> {
     let server: SocketAddr = format!("{FAR_V4}:{HTTP}").parse()?;
     let each_second = wrk(&wire.near, server.ip(), span, CONNECTIONS)? as f64 / span.as_secs_f64();
-    let times = latencies(&wire.near, server, PER_SECOND, span)?;
-    let micros = |percent| percentile(&times, percent).as_secs_f64() * 1e6;
+    let answers = ask_at(&wire.near, server, PER_SECOND, span)?;
+    ensure!(answers.lost.is_empty(), "requests were not answered: {:?}", answers.lost);
+    let micros = |percent| answers.percentile(percent).as_secs_f64() * 1e6;
     Ok([each_second, micros(50), micros(99)])
 }
 

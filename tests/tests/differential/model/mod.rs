@@ -13,8 +13,9 @@ use throttle_agent::policy::{Document, Tenants};
 use throttle_common::{
     gcra::{self, MAX_DEPTH, Ticks},
     hash::Secret,
+    lease::{self, Holding},
     packet::{Family, Packet, parse_bytes},
-    records::{HOST_CLOCK, Home, Limit, LimitTally, NONE, Tally, Whose},
+    records::{HOST_CLOCK, Home, Lease, Limit, LimitTally, NONE, Tally, Whose},
     speed::{Speed, Timeline},
     table::{Check, Commit, OPEN_WAYS, Request, WAYS, check, commit},
     turns::Turns,
@@ -36,6 +37,9 @@ pub(crate) struct Model {
     tenants: Tenants,
     buckets: Vec<Slots>,
     aggregates: Vec<Ticks>,
+    leases: Vec<Lease>,
+    /// How many policies have been in force.
+    epoch: u32,
     /// What the host's clock reads.
     clock: Timeline,
     tallies: Tallies,
@@ -81,6 +85,20 @@ enum Charge {
         place: u32,
         next: Ticks,
     },
+    /// To the lease in a place, of which the next piece then begins later.
+    Lease {
+        place: usize,
+        next: Ticks,
+    },
+    /// To a slot, if there is no other lease to be had.
+    Leasing {
+        place: usize,
+        holding: Holding,
+        batch: Ticks,
+        set: u32,
+        request: Request,
+        seen: Check,
+    },
 }
 
 impl Model {
@@ -102,9 +120,11 @@ impl Model {
             limits,
             known: program.document.sources.known.iter().map(|prefix| prefix.net()).collect(),
             document: program.document.clone(),
-            tenants: compiled.tenants.clone(),
+            tenants: (*compiled.tenants).clone(),
             buckets: buckets.into_iter().map(Slots::holding).collect(),
             aggregates,
+            leases: program.leases()?,
+            epoch: program.control()?.generation,
             clock: program.datapath.followed(HOST_CLOCK),
             tallies: BTreeMap::new(),
         })
@@ -117,11 +137,11 @@ impl Model {
         next.is_some()
     }
 
-    /// Judges and charges a frame.
-    pub(crate) fn judge(&mut self, now: u64, frame: &[u8]) -> (Reason, Outcome) {
+    /// Judges and charges a frame on a CPU.
+    pub(crate) fn judge(&mut self, now: u64, cpu: u32, frame: &[u8]) -> (Reason, Outcome) {
         let length = frame.len() as u32;
         let (reason, outcome) = match parse_bytes(frame) {
-            Ok(packet) => self.limit(self.clock.at(now), &packet, length),
+            Ok(packet) => self.limit((self.clock.at(now), cpu), &packet, length),
             Err(shape) if shape.default_fate() == Fate::Pass => (shape, Outcome::Pass),
             Err(shape) => (shape, if self.observe { Outcome::Observe } else { Outcome::Drop }),
         };
@@ -129,31 +149,31 @@ impl Model {
         (reason, outcome)
     }
 
-    fn limit(&mut self, now: Ticks, packet: &Packet, length: u32) -> (Reason, Outcome) {
+    fn limit(&mut self, at: (Ticks, u32), packet: &Packet, length: u32) -> (Reason, Outcome) {
         let mut verdict = (Reason::Admitted, Outcome::Pass);
         let mut agreed = Vec::new();
         // In which units the packet is within a guarantee so far.
         let mut guaranteed = [false; 3];
-        for at in 0..self.limits.len() {
-            let limit = self.limits[at].limit;
-            match self.ask(at, now, packet, length, guaranteed) {
+        for index in 0..self.limits.len() {
+            let limit = self.limits[index].limit;
+            match self.ask(index, at, packet, length, guaranteed) {
                 Answer::Unasked => {}
                 Answer::No { .. } if limit.guarantee != 0 => {}
                 Answer::Yes { charge, .. } if limit.guarantee != 0 => {
                     guaranteed[usize::from(limit.unit)] = true;
-                    agreed.push((at, false, charge));
+                    agreed.push((index, false, charge));
                 }
-                Answer::Yes { overflowed, charge } => agreed.push((at, overflowed, charge)),
+                Answer::Yes { overflowed, charge } => agreed.push((index, overflowed, charge)),
                 Answer::No { overflowed, reason } => {
-                    let Judge { limit, tally, .. } = &mut self.limits[at];
+                    let Judge { limit, tally, .. } = &mut self.limits[index];
                     let observes = self.observe || limit.observe != 0;
                     count_for(tally, overflowed, length, |tally| {
                         if observes { &mut tally.observed } else { &mut tally.refused }
                     });
                     let outcome = if observes { Outcome::Observe } else { Outcome::Drop };
                     if limit.observe == 0 {
-                        for (at, overflowed, _) in agreed {
-                            count_for(&mut self.limits[at].tally, overflowed, length, |tally| &mut tally.spared);
+                        for (index, overflowed, _) in agreed {
+                            count_for(&mut self.limits[index].tally, overflowed, length, |tally| &mut tally.spared);
                         }
                         return (reason, outcome);
                     }
@@ -163,7 +183,7 @@ impl Model {
                 }
             }
         }
-        for (at, overflowed, charge) in agreed {
+        for (index, overflowed, charge) in agreed {
             match charge {
                 Some(Charge::Slot { set, request, seen }) => {
                     let charged = commit(&self.buckets[set as usize], &request, seen);
@@ -174,15 +194,34 @@ impl Model {
                     assert!(matches!(charged, Commit::Charged(_)), "nobody else is at the table");
                 }
                 Some(Charge::Aggregate { place, next }) => self.aggregates[place as usize] = next,
+                Some(Charge::Lease { place, next }) => self.leases[place].next = next,
+                Some(Charge::Leasing { place, holding, batch, set, request, seen }) => {
+                    let (held, bucket) = (&self.leases[place], &self.buckets[set as usize]);
+                    if holding.may_replace(held, request.now)
+                        && let Some((renewed, _)) = lease::renew(bucket, &request, seen, (held, holding), batch)
+                    {
+                        self.leases[place] = renewed;
+                    } else {
+                        let charged = commit(bucket, &request, seen);
+                        assert!(matches!(charged, Commit::Charged(_)), "nobody else is at the table");
+                    }
+                }
                 None => {}
             }
-            count_for(&mut self.limits[at].tally, overflowed, length, |tally| &mut tally.admitted);
+            count_for(&mut self.limits[index].tally, overflowed, length, |tally| &mut tally.admitted);
         }
         verdict
     }
 
-    fn ask(&self, at: usize, now: Ticks, packet: &Packet, length: u32, guaranteed: [bool; 3]) -> Answer {
-        let limit = &self.limits[at].limit;
+    fn ask(
+        &self,
+        index: usize,
+        (now, cpu): (Ticks, u32),
+        packet: &Packet,
+        length: u32,
+        guaranteed: [bool; 3],
+    ) -> Answer {
+        let limit = &self.limits[index].limit;
         let region = limit.region(packet.family);
         if region.sets == 0 || (limit.unit == Unit::Connections as u8 && !packet.opens_connection()) {
             return Answer::Unasked;
@@ -192,6 +231,15 @@ impl Model {
         let Some(Home { key, set }) = limit.home(&whose, self.secret) else { return Answer::Unasked };
         let (price, own_depth) = self.terms(limit, packet);
         let cost = price.cost(if limit.unit == Unit::Bytes as u8 { length } else { 1 });
+        let holding = Holding::of(self.epoch, limit, tenant);
+        let place = holding.slot(cpu) as usize;
+        let held = self.leases[place];
+        if limit.batch != 0
+            && held.holding == holding.word()
+            && let Some(next) = held.after(now, cost)
+        {
+            return Answer::Yes { overflowed: false, charge: Some(Charge::Lease { place, next }) };
+        }
         let ways = if self.knows(packet) || limit.is_shared() { WAYS } else { OPEN_WAYS };
         let forced = guaranteed[usize::from(limit.unit)];
         let depth = match limit.window {
@@ -231,6 +279,10 @@ impl Model {
             seen if limit.is_sliding() => {
                 Answer::Yes { overflowed: false, charge: Some(Charge::Turns { sets, window, request, seen }) }
             }
+            seen if limit.batch != 0 => {
+                let charge = Charge::Leasing { place, holding, batch: limit.batch, set, request, seen };
+                Answer::Yes { overflowed: false, charge: Some(charge) }
+            }
             seen => Answer::Yes { overflowed: false, charge: Some(Charge::Slot { set, request, seen }) },
         }
     }
@@ -257,6 +309,9 @@ impl Model {
             ensure!(*kernel == mine, "set {number}: the kernel holds {kernel:?}, the model {mine:?}");
         }
         ensure!(aggregates == self.aggregates, "aggregates: {aggregates:?} in the kernel, {:?} here", self.aggregates);
+        for (place, (kernel, mine)) in program.leases()?.iter().zip(&self.leases).enumerate() {
+            ensure!(kernel == mine, "lease {place}: the kernel has {kernel:?}, the model {mine:?}");
+        }
         for Judge { number, tally, .. } in &self.limits {
             let kernel = program.datapath.limit_tally(*number)?;
             ensure!(kernel == *tally, "limit {number}: the kernel counts {kernel:?}, the model {tally:?}");

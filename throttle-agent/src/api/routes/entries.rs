@@ -8,8 +8,8 @@ use crate::{
         extract::{Answer, Asked, Named, Queried, answer},
         peer::Peer,
         wire::{
-            Envelope, LimitRequest, Limits, ModeRequest, Problem, ProblemKind, ServiceRequest, Services, Status,
-            TenantRequest, Tenants, Write, Written,
+            Envelope, LimitRequest, LimitView, Limits, ModeRequest, Problem, ProblemKind, ServiceRequest, Services,
+            Status, TenantRequest, Tenants, Write, Written,
         },
     },
     policy::edit,
@@ -27,6 +27,16 @@ pub(crate) async fn limits(State(api): State<Api>) -> Answer<Limits> {
     api.control.ask(|control| Ok(Limits { limits: control.limits()? })).await.map(answer)
 }
 
+/// One limit, its counts and its part of the table.
+#[utoipa::path(
+    get, path = "/v1/limits/{name}", tag = "limits", params(("name" = String, Path, description = "The limit's name")),
+    responses((status = 200, body = Envelope<LimitView>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn limit(State(api): State<Api>, Named(name): Named) -> Answer<LimitView> {
+    api.control.ask(move |control| control.limit(&name)).await.map(answer)
+}
+
 /// Sets a limit: creates it, or replaces the one with its name.
 #[utoipa::path(
     put, path = "/v1/limits/{name}", tag = "limits", params(("name" = String, Path, description = "The limit's name")),
@@ -42,7 +52,7 @@ pub(crate) async fn set_limit(
 ) -> Answer<Written> {
     same_name(&name, &request.limit.name)?;
     let act = format!("limit set {name}");
-    api.edit(&peer, &act, request.write, move |document| edit::set_limit(document, request.limit)).await
+    api.edit(&peer, &act, request.write, move |document| Ok(edit::set_limit(document, request.limit))).await
 }
 
 /// Deletes a limit; its buckets and counts go with it.
@@ -65,7 +75,7 @@ pub(crate) async fn delete_limit(
 /// Every service.
 #[utoipa::path(get, path = "/v1/services", tag = "services", responses((status = 200, body = Envelope<Services>)))]
 pub(crate) async fn services(State(api): State<Api>) -> Answer<Services> {
-    let services = api.control.ask(|control| Ok(control.in_force().services.clone())).await?;
+    let services = api.control.ask(|control| Ok(control.in_force().services.to_vec())).await?;
     Ok(answer(Services { services }))
 }
 
@@ -84,7 +94,7 @@ pub(crate) async fn set_service(
 ) -> Answer<Written> {
     same_name(&name, &request.service.name)?;
     let act = format!("service set {name}");
-    api.edit(&peer, &act, request.write, move |document| edit::set_service(document, request.service)).await
+    api.edit(&peer, &act, request.write, move |document| Ok(edit::set_service(document, request.service))).await
 }
 
 /// Deletes a service that no limit is for.
@@ -107,7 +117,7 @@ pub(crate) async fn delete_service(
 /// Every tenant.
 #[utoipa::path(get, path = "/v1/tenants", tag = "tenants", responses((status = 200, body = Envelope<Tenants>)))]
 pub(crate) async fn tenants(State(api): State<Api>) -> Answer<Tenants> {
-    let tenants = api.control.ask(|control| Ok(control.in_force().tenants.clone())).await?;
+    let tenants = api.control.ask(|control| Ok(control.in_force().tenants.to_vec())).await?;
     Ok(answer(Tenants { tenants }))
 }
 
@@ -126,7 +136,7 @@ pub(crate) async fn set_tenant(
 ) -> Answer<Written> {
     same_name(&name, &request.tenant.name)?;
     let act = format!("tenant set {name}");
-    api.edit(&peer, &act, request.write, move |document| edit::set_tenant(document, request.tenant)).await
+    api.edit(&peer, &act, request.write, move |document| Ok(edit::set_tenant(document, request.tenant))).await
 }
 
 /// Deletes a tenant; its sources are nobody's from then on.

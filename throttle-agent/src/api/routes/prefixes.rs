@@ -24,7 +24,7 @@ async fn show(api: &Api, of: fn(&Document) -> &Vec<Prefix>) -> Answer<Prefixes> 
 
 async fn add(api: &Api, peer: &Peer, list: List, request: PrefixesRequest) -> Answer<Written> {
     let (act, prefixes) = (format!("{} add", list.name()), masked(&request.prefixes));
-    api.edit(peer, &act, request.write, move |document| edit::add_sources(document, list, &prefixes)).await
+    api.edit(peer, &act, request.write, move |document| Ok(edit::add_sources(document, list, &prefixes))).await
 }
 
 async fn delete(api: &Api, peer: &Peer, list: List, request: PrefixesDelete) -> Answer<Written> {

@@ -223,6 +223,10 @@ pub struct LimitWalk {
     pub bucket: String,
     /// Units that this bucket has room for now.
     pub room: u64,
+    /// Units beside these that CPUs have taken ahead, each for the next packets that it judges; absent where they take none.
+    /// A packet that finds no room here may pass by them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leased: Option<u64>,
     /// How long until it is full again, in seconds; 0 where it counts connections.
     pub debt_seconds: f64,
     /// Why it refuses the packet, or would where it only observes.

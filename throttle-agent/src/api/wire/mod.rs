@@ -60,8 +60,8 @@ impl<T> Envelope<T> {
 pub mod paths {
     /// `GET` [`super::Status`].
     pub const STATUS: &str = "/v1/status";
-    /// `GET` [`super::Limits`]; `PUT` [`super::LimitRequest`] and `DELETE` (with [`super::Write`] as its query) at
-    /// `/v1/limits/{name}`.
+    /// `GET` [`super::Limits`]; `GET` [`super::LimitView`], `PUT` [`super::LimitRequest`] and `DELETE` (with
+    /// [`super::Write`] as its query) at `/v1/limits/{name}`.
     pub const LIMITS: &str = "/v1/limits";
     /// `GET` [`super::Services`]; `PUT` [`super::ServiceRequest`] and `DELETE` at `/v1/services/{name}`.
     pub const SERVICES: &str = "/v1/services";

@@ -24,6 +24,7 @@ fn limit(burst: u64, sources: u32) -> Limit {
         price,
         depth: price.depth(burst).unwrap(),
         window: 0,
+        batch: 0,
         v4: region,
         v6: empty,
         unit: Unit::Packets as u8,

@@ -72,6 +72,8 @@ pub struct Weighed {
     pub bucket: Bucket,
     /// What that bucket owes; 0 where it is full. In a window that slides, what the window before weighs counts too.
     pub debt: Ticks,
+    /// What of that is of packets that are still to come, because CPUs have taken it ahead.
+    pub leased: Ticks,
     /// When it is full again if nothing is charged, on the clock that the program reads; where windows count, when they
     /// have ended. Now where it counts open connections, which close when they do.
     pub full_at: u64,
@@ -193,8 +195,9 @@ impl Datapath {
             concurrent,
         };
         let tenant = (tenant != NONE).then(|| self.tables.tenant(tenant));
+        let leased = |it: Weighed| Weighed { leased: self.leased(&it.record, question.tenant()), ..it };
         Ok(Explained {
-            limits: copy.walk(now),
+            limits: copy.walk(now).into_iter().map(leased).collect(),
             verdict: copy.judge(now),
             passes_at: copy.passes_at(now),
             service,

@@ -18,7 +18,7 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
     let before = found.len();
     for (index, limit) in document.limits.iter().enumerate() {
         let path = |field: &str| format!("limit[{index}].{field}");
-        let read = |fields: &[&str]| fields.iter().all(|field| unread.spares(&path(field)));
+        let read = |fields: &[&str]| unread.is_empty() || fields.iter().all(|field| unread.spares(&path(field)));
         if read(&["guarantee", "guarantee-burst", "per", "unit", "rate", "concurrent", "algorithm", "burst"]) {
             of_one(limit, false, &mut |field, fault| found.push(fault.at(path(field))));
         }

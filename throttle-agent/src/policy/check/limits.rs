@@ -7,6 +7,7 @@ use crate::policy::{
     units::{Rate, Scale},
     word::{Word, one_of},
 };
+use std::collections::HashMap;
 use throttle_common::{
     connections,
     records::{CONNECTION_LIMITS, MAX_LIMITS, PACKET_LIMITS},
@@ -29,11 +30,14 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
         found.push(Fault::new(reason, format!("keep at most {MAX_LIMITS}")).at(path));
     }
     let path = |index: usize, field: &str| format!("limit[{index}].{field}");
+    // Of two of the same name, which are refused elsewhere, the first.
+    let named = document.services.iter().enumerate().rev();
+    let places: HashMap<&str, usize> = named.map(|(index, service)| (service.name.as_str(), index)).collect();
     for (index, limit) in document.limits.iter().enumerate() {
-        let read = |fields: &[&str]| fields.iter().all(|field| unread.spares(&path(index, field)));
+        let read = |fields: &[&str]| unread.is_empty() || fields.iter().all(|field| unread.spares(&path(index, field)));
         let mut wrong = |field: &str, fault: Fault| found.push(fault.at(path(index, field)));
         if read(&["service"]) {
-            service(document, limit, unread, read(&["unit"]), &mut wrong);
+            service(document, &places, limit, unread, read(&["unit"]), &mut wrong);
         }
         if read(&["unit", "rate", "concurrent", "per", "algorithm"]) {
             bounds(limit, read(&["burst"]), &mut wrong);
@@ -54,14 +58,21 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
     }
 }
 
-fn service(document: &Document, limit: &Limit, unread: &Unread, unit_read: bool, wrong: &mut impl FnMut(&str, Fault)) {
+fn service(
+    document: &Document,
+    places: &HashMap<&str, usize>,
+    limit: &Limit,
+    unread: &Unread,
+    unit_read: bool,
+    wrong: &mut impl FnMut(&str, Fault),
+) {
     let Some(name) = &limit.service else { return };
     let part = |index: usize, field: &str| unread.spares(&format!("service[{index}].{field}"));
     let unknown = || Fault::new(format!("there is no service `{name}`"), "");
-    match document.services.iter().position(|service| service.name == *name) {
+    match places.get(name.as_str()).copied() {
         // One whose name cannot be read may be the one.
         None if unread.holds("service") || !(0..document.services.len()).all(|index| part(index, "name")) => {}
-        None if document.services.is_empty() => {
+        None if places.is_empty() => {
             wrong("service", Fault { remedy: "add a [[service]] with that name".to_owned(), ..unknown() });
         }
         None => {
@@ -276,20 +287,21 @@ fn family(
 
 /// No packet may be asked about more limits than the kernel program looks at.
 fn scopes(document: &Document, found: &mut Vec<Diagnostic>) {
+    let concurrent = |limit: &Limit| usize::from(limit.concurrent.is_some());
+    let of_host = document.limits.iter().filter(|limit| limit.service.is_none());
+    let of_host = of_host.fold([0, 0], |[all, open], limit| [all + 1, open + concurrent(limit)]);
+    // How many limits a packet meets before the one at hand, and how many of these on open connections: those of the host,
+    // and those of its service.
+    let mut met: HashMap<Option<&str>, [usize; 2]> = HashMap::new();
     for (index, limit) in document.limits.iter().enumerate() {
-        let before = &document.limits[..index];
-        // How many limits of a kind a packet meets before this one: those of the host, and those of its service.
-        let rank = |of_kind: fn(&&Limit) -> bool| {
-            let of = |limits: &[Limit], service: Option<&String>| {
-                limits.iter().filter(of_kind).filter(|limit| limit.service.as_ref() == service).count()
-            };
-            let own = limit.service.as_ref();
-            of(before, own) + if own.is_some() { of(&document.limits, None) } else { 0 }
-        };
+        let own = limit.service.as_deref();
+        let counts = met.entry(own).or_insert(if own.is_some() { of_host } else { [0, 0] });
+        let [all, open] = *counts;
+        *counts = [all + 1, open + concurrent(limit)];
         let whose = limit.service.as_ref().map_or_else(|| "the host".to_owned(), |name| format!("`{name}`"));
-        let reason = if rank(|_| true) == PACKET_LIMITS {
+        let reason = if all == PACKET_LIMITS {
             format!("more than {PACKET_LIMITS} limits apply to a packet of {whose}")
-        } else if limit.concurrent.is_some() && rank(|limit| limit.concurrent.is_some()) == CONNECTION_LIMITS {
+        } else if limit.concurrent.is_some() && open == CONNECTION_LIMITS {
             format!("more than {CONNECTION_LIMITS} limits on open connections apply to one of {whose}")
         } else {
             continue;

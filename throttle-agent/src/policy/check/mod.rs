@@ -16,19 +16,51 @@ use super::{
     read::Unread,
     units::{Rate, Scale},
 };
+use std::collections::HashSet;
 
 pub(super) use warnings::warnings;
 
 /// Checks the meaning of a document that came as JSON or was edited.
 pub fn check(document: &Document) -> Result<Vec<Warning>, Diagnostics> {
-    refuse(document)?;
+    refuse(document, Parts::ALL)?;
     Ok(named(document, warnings(document)))
 }
 
-/// The same without a word on what is allowed.
-pub(super) fn refuse(document: &Document) -> Result<(), Diagnostics> {
-    let faults = faults(document, &Unread::default());
+/// What a document is warned of and the one before it is not, in words: who changes one thing is not told of all others
+/// again.
+pub fn new_warnings(before: &Document, after: &Document) -> Vec<String> {
+    let parts = Parts::differing(before, after);
+    let texts = |document| named(document, warnings::of_parts(document, parts)).into_iter().map(|it| it.text());
+    let known: HashSet<String> = texts(before).collect();
+    texts(after).filter(|warning| !known.contains(warning)).collect()
+}
+
+/// Refuses a document for what some of its parts say, by themselves or together with others.
+pub(super) fn refuse(document: &Document, parts: Parts) -> Result<(), Diagnostics> {
+    let faults = faults(document, &Unread::default(), parts);
     if faults.is_empty() { Ok(()) } else { Err(Diagnostics(named(document, faults))) }
+}
+
+/// The parts of a document of which there may be very much. What the others say is always looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Parts {
+    services: bool,
+    tenants: bool,
+    sources: bool,
+}
+
+impl Parts {
+    /// Everything.
+    pub(super) const ALL: Self = Self { services: true, tenants: true, sources: true };
+
+    /// What is not as it was in the document before.
+    pub(super) fn differing(before: &Document, after: &Document) -> Self {
+        Self {
+            services: before.services != after.services,
+            tenants: before.tenants != after.tenants,
+            sources: before.sources != after.sources,
+        }
+    }
 }
 
 fn named(document: &Document, mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
@@ -38,16 +70,28 @@ fn named(document: &Document, mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     found
 }
 
-/// What a document may not say, as far as it was read: nothing is said of what stands in for the rest.
-pub(super) fn faults(document: &Document, unread: &Unread) -> Vec<Diagnostic> {
+/// What some parts of a document may not say, as far as it was read: nothing is said of what stands in for the rest.
+pub(super) fn faults(document: &Document, unread: &Unread, parts: Parts) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    names::check(document, unread, &mut found);
-    services::check(document, unread, &mut found);
-    tenants::check(document, unread, &mut found);
+    if parts.services {
+        names::services(document, unread, &mut found);
+    }
+    if parts.tenants {
+        names::tenants(document, unread, &mut found);
+    }
+    names::limits(document, unread, &mut found);
+    if parts.services {
+        services::check(document, unread, &mut found);
+    }
+    if parts.tenants {
+        tenants::check(document, unread, &mut found);
+    }
     limits::check(document, unread, &mut found);
     overrides::check(document, unread, &mut found);
     guarantees::check(document, unread, &mut found);
-    sources::check(document, unread, &mut found);
+    if parts.sources {
+        sources::check(document, unread, &mut found);
+    }
     for (path, rate) in [("answers.rate", document.answers.rate), ("events.rate", document.events.rate)] {
         if unread.spares(path) {
             budget(path, rate, &mut found);

@@ -8,9 +8,15 @@ use crate::policy::{
 use std::collections::HashSet;
 use throttle_common::records::NAME;
 
-pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
+pub(super) fn services(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
     each("service", document.services.iter().map(|service| service.name.as_str()), unread, found);
+}
+
+pub(super) fn tenants(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
     each("tenant", document.tenants.iter().map(|tenant| tenant.name.as_str()), unread, found);
+}
+
+pub(super) fn limits(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
     each("limit", document.limits.iter().map(|limit| limit.name.as_str()), unread, found);
 }
 

@@ -18,6 +18,9 @@ use throttle_common::{
 };
 
 pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
+    if document.limits.iter().all(|limit| limit.overrides.is_empty()) {
+        return;
+    }
     let before = found.len();
     let tenants: HashSet<&str> = document.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
     for (index, limit) in document.limits.iter().enumerate() {
@@ -52,7 +55,7 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
             }
         }
     }
-    if found.len() == before && document.limits.iter().any(|limit| !limit.overrides.is_empty()) {
+    if found.len() == before {
         count(document, found);
     }
 }

@@ -1,6 +1,9 @@
 //! What is allowed, and probably not meant.
 
-use super::shadows::never_binds;
+use super::{
+    Parts,
+    shadows::{Scopes, never_binds},
+};
 use crate::policy::{
     document::{Document, Mode},
     fault::{Fault, Warning},
@@ -17,14 +20,20 @@ use throttle_common::words::{Algorithm, Fate, Reason, Unit};
 const JOINED_FRAMES: u64 = 64 << 10;
 
 pub(in crate::policy) fn warnings(document: &Document) -> Vec<Warning> {
+    of_parts(document, Parts::ALL)
+}
+
+/// The warnings of some parts of a document.
+pub(super) fn of_parts(document: &Document, parts: Parts) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut warn = |path: String, reason: String, remedy: &str| found.push(Fault::new(reason, remedy).at(path));
+    let scopes = Scopes::of(document);
     for (index, limit) in document.limits.iter().enumerate() {
         let path = |field: &str| format!("limit[{index}].{field}");
         if document.mode == Mode::Enforce && limit.mode == Mode::Observe {
             warn(path("mode"), "it only observes".to_owned(), "write mode = \"enforce\" to refuse");
         }
-        never_binds(document, index, &mut warn);
+        never_binds(document, &scopes, index, &mut warn);
         if limit.unit == Unit::Bytes && limit.burst_units() < JOINED_FRAMES {
             let (field, what) =
                 if limit.algorithm == Algorithm::TokenBucket { ("burst", "burst") } else { ("rate", "window") };
@@ -36,7 +45,9 @@ pub(in crate::policy) fn warnings(document: &Document) -> Vec<Warning> {
     edges(document, &mut warn);
     fragments(document, &mut warn);
     neighbours(document, &mut warn);
-    sources(document, &mut warn);
+    if parts.sources || parts.tenants {
+        sources(document, &mut warn);
+    }
     found
 }
 
@@ -59,11 +70,12 @@ fn edges(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
 
 /// Later fragments carry no ports, so that only the host's limits see them: who fragments slips around a service's.
 fn fragments(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
+    let of_host: HashSet<u8> =
+        document.limits.iter().filter(|limit| limit.service.is_none()).map(|limit| limit.unit as u8).collect();
     let mut told = HashSet::new();
     for (index, limit) in document.limits.iter().enumerate() {
         let Some(service) = &limit.service else { continue };
-        let covered = limit.unit == Unit::Connections
-            || document.limits.iter().any(|other| other.service.is_none() && other.unit == limit.unit);
+        let covered = limit.unit == Unit::Connections || of_host.contains(&(limit.unit as u8));
         if covered || !told.insert((service, limit.unit)) {
             continue;
         }

@@ -1,9 +1,12 @@
 //! Limits: their numbers, their prices and their parts of the table.
 
-use super::terms::{guaranteed, is_windowed, terms};
+use super::{
+    leases::batch,
+    terms::{guaranteed, is_windowed, terms},
+};
 use crate::policy::{
     claims::Claims,
-    document::{Document, Limit, Mode},
+    document::{Document, Limit, Mode, Service},
     fault::{Diagnostics, Fault},
     layout::{Clocks, HeldLimit, Layout},
     overrides::Override,
@@ -37,6 +40,8 @@ pub(super) fn limits(document: &Document, held: &Layout, clocks: &Clocks) -> Res
     let claims = Claims::of(document);
     let mut numbers = Numbers::of(held);
     let mut table = Table::of(held);
+    let services: HashMap<&str, &Service> =
+        document.services.iter().map(|service| (service.name.as_str(), service)).collect();
     let mut found = Vec::new();
     let mut compiled = Vec::with_capacity(document.limits.len());
     let guarantee = |limit: &Limit| limit.guarantees().then(|| limit.beside());
@@ -57,7 +62,7 @@ pub(super) fn limits(document: &Document, held: &Layout, clocks: &Clocks) -> Res
         };
         let clock = limit.service.as_ref().map_or(HOST_CLOCK, |service| clocks[service]);
         let mut region =
-            |family| table.region(document, &limit, family, before.filter(|held| held.record.goes_by(clock)));
+            |family| table.region(&services, &limit, family, before.filter(|held| held.record.goes_by(clock)));
         let (v4, v6) = if limit.per == Per::Source {
             (region(Family::V4), region(Family::V6))
         } else {
@@ -66,8 +71,15 @@ pub(super) fn limits(document: &Document, held: &Layout, clocks: &Clocks) -> Res
             (shared, shared)
         };
         let overridden = u8::from(!document.limits[index].overrides.is_empty());
-        let kind =
-            records::Limit { number, guarantee: is_guarantee.into(), overridden, clock, ..record(&limit, terms) };
+        let batch = if is_guarantee { 0 } else { batch(document, index, terms, held.cpus) };
+        let kind = records::Limit {
+            number,
+            batch,
+            guarantee: is_guarantee.into(),
+            overridden,
+            clock,
+            ..record(&limit, terms)
+        };
         compiled.push(Numbered { index, record: records::Limit { v4, v6, ..kind } });
     }
     found.extend(table.shortage().map(|fault| fault.at("limit")));
@@ -80,6 +92,7 @@ fn record(limit: &Limit, Terms { price, depth }: Terms) -> records::Limit {
         price,
         depth,
         window,
+        batch: 0,
         v4: Region::default(),
         v6: Region::default(),
         unit: limit.unit as u8,
@@ -156,9 +169,15 @@ impl Table {
 
     /// The limit's region for a family: the one that it has, the first range that is large enough, or none where the
     /// limit never meets that family.
-    fn region(&mut self, document: &Document, limit: &Limit, family: Family, before: Option<&HeldLimit>) -> Region {
+    fn region(
+        &mut self,
+        services: &HashMap<&str, &Service>,
+        limit: &Limit,
+        family: Family,
+        before: Option<&HeldLimit>,
+    ) -> Region {
         let shared = limit.per != Per::Source;
-        if !shared && !meets(document, limit, family) {
+        if !shared && !meets(services, limit, family) {
             return Region::default();
         }
         let (prefix, aggregate) = match family {
@@ -228,9 +247,8 @@ fn sets(sources: u32) -> u32 {
 }
 
 /// Whether packets of a family can come under the limit: not where its service is of one destination in the other.
-fn meets(document: &Document, limit: &Limit, family: Family) -> bool {
-    let service =
-        limit.service.as_ref().and_then(|name| document.services.iter().find(|service| service.name == *name));
+fn meets(services: &HashMap<&str, &Service>, limit: &Limit, family: Family) -> bool {
+    let service = limit.service.as_ref().and_then(|name| services.get(name.as_str()));
     match service.and_then(|service| service.destination).map(IpNet::from) {
         None => true,
         Some(IpNet::V4(_)) => family == Family::V4,

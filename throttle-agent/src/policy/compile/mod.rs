@@ -3,19 +3,22 @@
 //! Pure: the same document and layout give the same records, and a document that cannot be compiled changes nothing.
 
 mod clocks;
+mod leases;
 mod limits;
 mod services;
 mod tenants;
 mod terms;
 
 use super::{
-    check::refuse,
+    check::{Parts, refuse},
     classify,
     document::{Document, Mode},
     fault::Diagnostics,
     layout::{Compiled, Layout},
     units::Rate,
 };
+use services::Scopes;
+use std::sync::Arc;
 use throttle_common::{
     records::{Budget, FATES, Policy},
     words::{Reason, Unit},
@@ -27,18 +30,33 @@ use throttle_common::{
 /// what is remembered of sources outlives every other change. Numbers and regions of limits that go are not given to
 /// others here, because packets in flight still use them; the next compilation may.
 pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Compiled, Diagnostics> {
-    refuse(document)?;
+    compile_after(None, document, revision, held)
+}
+
+/// The same after a document that was compiled before, of which `held` is what came of it: those of its parts that are as
+/// they were are not looked at again.
+pub fn compile_after(
+    before: Option<&Document>,
+    document: &Document,
+    revision: u64,
+    held: &Layout,
+) -> Result<Compiled, Diagnostics> {
+    refuse(document, before.map_or(Parts::ALL, |before| Parts::differing(before, document)))?;
     let clocks = clocks::clocks(document, held);
     let limits = limits::limits(document, held, &clocks)?;
-    let tenants = tenants::tenants(document, held)?;
+    let tenants = match before {
+        Some(before) if before.tenants == document.tenants => Arc::clone(&held.tenants),
+        _ => Arc::new(tenants::tenants(document, held)?),
+    };
     let counts_connections = document.limits.iter().any(|limit| limit.concurrent.is_some());
     let forwards = document.services.iter().any(|service| service.forwarded);
     let (lists, _) = classify::lists(&document.services);
+    let scopes = Scopes::new(document, &limits);
     let policy = Policy {
         revision,
         answers: budget(document.answers.rate),
         events: budget(document.events.rate),
-        scope: services::scope(document, &limits, None),
+        scope: scopes.of(None),
         observe: u8::from(document.mode == Mode::Observe),
         has_services: u8::from(!document.services.is_empty()),
         fates: fates(document),
@@ -47,7 +65,7 @@ pub fn compile(document: &Document, revision: u64, held: &Layout) -> Result<Comp
         counts_forwarded: u8::from(counts_connections && forwards),
         padding: [0; 3],
     };
-    let services = services::services(document, &limits, &clocks);
+    let services = services::services(document, &scopes, &clocks);
     let overridden = terms::overridden(document, &limits);
     let limits = limits.into_iter().map(|limit| (limit.record.number, limit.record)).collect();
     Ok(Compiled { policy, limits, overridden, tenants, services, candidates: lists.lists, ports: lists.ports })

@@ -6,26 +6,44 @@ use crate::policy::{
     layout::Clocks,
 };
 use ipnet::IpNet;
+use std::collections::HashMap;
 use throttle_common::{
     packet::{Family, protocol},
     records::{self, Address, Scope, name_bytes},
     words::Per,
 };
 
-pub(super) fn services(document: &Document, limits: &[Numbered], clocks: &Clocks) -> Vec<records::Service> {
-    let scope = |name| scope(document, limits, Some(name));
+pub(super) fn services(document: &Document, scopes: &Scopes<'_>, clocks: &Clocks) -> Vec<records::Service> {
+    let scope = |name| scopes.of(Some(name));
     document.services.iter().map(|service| record(service, scope(&service.name), clocks[&service.name])).collect()
 }
 
-/// The host's limits and those of the service, the narrowest first. `limits` are the document's, in its order.
-pub(super) fn scope(document: &Document, limits: &[Numbered], service: Option<&str>) -> Scope {
-    let of = |wanted: Option<&str>| {
-        limits.iter().filter(move |limit| document.limits[limit.index].service.as_deref() == wanted).collect()
-    };
-    let mut applying: Vec<&Numbered> = of(None);
-    if service.is_some() {
-        applying.append(&mut of(service));
+/// The limits of each service, and those of the host, which are none's.
+pub(super) struct Scopes<'d> {
+    document: &'d Document,
+    /// In the order of the document.
+    limits: HashMap<Option<&'d str>, Vec<&'d Numbered>>,
+}
+
+impl<'d> Scopes<'d> {
+    /// `limits` are the document's, in its order.
+    pub(super) fn new(document: &'d Document, limits: &'d [Numbered]) -> Self {
+        let mut by_service = HashMap::<_, Vec<_>>::new();
+        for limit in limits {
+            by_service.entry(document.limits[limit.index].service.as_deref()).or_default().push(limit);
+        }
+        Self { document, limits: by_service }
     }
+
+    /// The host's limits and those of the service, the narrowest first.
+    pub(super) fn of(&self, service: Option<&str>) -> Scope {
+        let of = |service| self.limits.get(&service).map_or(&[][..], Vec::as_slice);
+        let own = if service.is_some() { of(service) } else { &[] };
+        scope(self.document, [of(None), own].concat())
+    }
+}
+
+fn scope(document: &Document, mut applying: Vec<&Numbered>) -> Scope {
     // A stable sort: from those of single sources to those that all share, so that the narrowest names the verdict; those
     // on open connections stand behind the others. Guarantees stand before all that are as wide: a tenant's part of a
     // service is narrower than its part of the host.

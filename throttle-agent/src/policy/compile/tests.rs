@@ -21,7 +21,7 @@ fn after(compiled: &Compiled, sets: u32) -> Layout {
     let limits = compiled.limits.iter().map(|&(number, record)| HeldLimit { number, record }).collect();
     let clock = |service: &records::Service| (name_str(&service.name).to_owned(), service.clock);
     let clocks = compiled.services.iter().map(clock).collect();
-    Layout { sets, limits, tenants: compiled.tenants.clone(), clocks }
+    Layout { sets, limits, tenants: compiled.tenants.clone(), clocks, ..Layout::default() }
 }
 
 fn limit(name: &str, sources: u32) -> Limit {
@@ -38,6 +38,39 @@ fn number(compiled: &Compiled, name: &str) -> u16 {
 
 fn record<'c>(compiled: &'c Compiled, name: &str) -> &'c records::Limit {
     &compiled.limits.iter().find(|(_, record)| name_str(&record.name) == name).unwrap().1
+}
+
+#[test]
+fn fast_limits_that_sources_share_are_taken_ahead_of() {
+    let batch = |limits: &str, cpus| {
+        let text = format!("[[tenant]]\nname = \"acme\"\nsources = [\"10.0.0.0/8\"]\n{limits}");
+        let compiled = compile(&parse(&text).unwrap(), 1, &Layout { cpus, ..empty(1 << 20) }).unwrap();
+        let limit = record(&compiled, "l");
+        limit.batch / limit.price.cost(1)
+    };
+    let limit = |unit: &str, rest: &str| format!("[[limit]]\nname = \"l\"\nunit = \"{unit}\"\n{rest}\n");
+    let packets = |rest: &str| batch(&limit("packets", rest), 2);
+    assert_eq!(packets("rate = \"1000000/s\"\nper = \"host\""), 50, "50 us of it");
+    assert_eq!(packets("rate = \"6000000/min\"\nper = \"tenant\""), 5, "100 000 a second");
+    assert_eq!(packets("rate = \"1000000/s\"\nburst = 2048\nper = \"host\""), 8, "a 128th for two CPUs");
+    assert_eq!(batch(&limit("packets", "rate = \"1000000/s\"\nper = \"host\""), 0), 0, "nobody knows of how many CPUs");
+    for slow in [
+        "rate = \"99999/s\"\nper = \"host\"",
+        "rate = \"1000000/s\"",
+        "rate = \"1000000/s\"\nburst = 1023\nper = \"host\"",
+        "rate = \"1000000/s\"\nalgorithm = \"leaky-bucket\"\nper = \"host\"",
+        "rate = \"1000000/s\"\nalgorithm = \"fixed-window\"\nper = \"host\"",
+        "rate = \"1000000/s\"\nper = \"tenant\"\nguarantee = \"10/s\"",
+        "rate = \"1000000/s\"\nper = \"tenant\"\n[[limit.override]]\ntenant = \"acme\"\nrate = \"5/s\"",
+    ] {
+        assert_eq!(packets(slow), 0, "{slow}");
+    }
+    // 100 000 frames of 512 bytes are 409.6 Mbit.
+    let bytes = |rate: &str| batch(&limit("bytes", &format!("rate = \"{rate}\"\nper = \"host\"")), 2);
+    assert_eq!((bytes("400Mbit/s"), bytes("800Mbit/s")), (0, 5_000));
+    let beside = "[[limit]]\nname = \"m\"\nunit = \"packets\"\nrate = \"9/s\"\nper = \"tenant\"\nguarantee = \"5/s\"\n";
+    let host = |unit: &str| limit(unit, "rate = \"1000000/s\"\nper = \"host\"") + beside;
+    assert_eq!((batch(&host("packets"), 2), batch(&host("connections"), 2)), (0, 50), "guarantees are of a unit");
 }
 
 #[test]
@@ -89,7 +122,7 @@ fn the_most_specific_destination_is_asked_first() {
     };
     let services =
         vec![service("any", None), service("wide", Some("10.0.0.0/8")), service("narrow", Some("10.1.0.0/16"))];
-    let compiled = compile(&Document { services, ..Document::default() }, 1, &empty(0)).unwrap();
+    let compiled = compile(&Document { services: services.into(), ..Document::default() }, 1, &empty(0)).unwrap();
     assert_eq!(compiled.candidates, [[3, 2, 1, NONE, NONE, NONE, NONE, NONE]]);
     assert_eq!(compiled.ports, [(port_slot(2, 0), 1)]);
 }
@@ -148,7 +181,7 @@ fn a_limit_that_goes_by_another_clock_is_a_new_region() {
         .collect();
     let of = |name: Option<&str>, held: &Layout| {
         let limit = Limit { service: name.map(str::to_owned), ..limit("l", 30) };
-        compile(&Document { services: services.clone(), ..with(vec![limit]) }, 1, held).unwrap()
+        compile(&Document { services: services.clone().into(), ..with(vec![limit]) }, 1, held).unwrap()
     };
     let before = of(Some("a"), &empty(1_000));
     let held = after(&before, 1_000);

@@ -34,6 +34,11 @@ pub(super) struct Problems {
 pub(super) struct Unread(BTreeSet<String>);
 
 impl Unread {
+    /// Whether everything was read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether this value is as its author wrote it: nothing in it, and nothing that it is in, is a stand-in.
     pub(super) fn spares(&self, path: &str) -> bool {
         self.0.is_empty() || !(self.0.contains(path) || self.holds_part_of(path) || self.holds_whole_of(path))

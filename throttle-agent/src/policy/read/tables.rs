@@ -18,10 +18,10 @@ impl Read for Document {
         let mut fields = Fields::of(value, path, problems)?;
         let document = Self {
             mode: fields.or("mode", Mode::default()),
-            services: fields.or("service", Vec::new()),
-            tenants: fields.or("tenant", Vec::new()),
+            services: fields.or("service", Vec::new()).into(),
+            tenants: fields.or("tenant", Vec::new()).into(),
             limits: fields.or("limit", Vec::new()),
-            sources: fields.or("sources", Sources::default()),
+            sources: fields.or("sources", Sources::default()).into(),
             shapes: fields.or("shapes", BTreeMap::new()),
             answers: fields.or("answers", Answers::default()),
             events: fields.or("events", Events::default()),
