@@ -20,9 +20,10 @@ fn run(watch: &mut Watch, now: &mut Nanos, time: Nanos, silent: &[usize]) -> Vec
         *now += PERIOD;
         for backend in 0..watch.backends().len() {
             let probed = watch.probe_is_due(*now, backend);
-            let sign = match silent.contains(&backend) {
-                false => Some(Sign::Beat { of: OF, sequence: *now }),
-                true => probed.then_some(Sign::Unanswered),
+            let sign = if silent.contains(&backend) {
+                probed.then_some(Sign::Unanswered)
+            } else {
+                Some(Sign::Beat { of: OF, sequence: *now })
             };
             changes.extend(sign.and_then(|sign| watch.sign(*now, backend, sign)));
         }
