@@ -6,7 +6,8 @@
 //! attached, [`rebuild`] makes another build of it,
 //! [`previous`] builds the one before its layout, [`denied`] has the kernel refuse it a call, [`paced`] is a client that
 //! asks at a constant rate, [`clients`] are real servers and clients, and [`bulkheads`] are two neighbours of which one
-//! floods. Everything that these make is undone when it is dropped.
+//! floods. Everything that these make is undone when it is dropped. [`simulator`] needs no kernel: it
+//! runs the agent's pure code on health.
 
 pub mod agent;
 pub mod attached;
@@ -25,6 +26,7 @@ pub mod previous;
 pub mod program;
 pub mod rebuild;
 pub mod set;
+pub mod simulator;
 pub mod wire;
 
 /// Prints a line past the test harness, which would otherwise keep the figures of a passing test to itself.

@@ -5,6 +5,7 @@ pub mod api;
 pub mod control;
 pub mod datapath;
 pub mod events;
+pub mod health;
 pub mod policy;
 pub mod run;
 pub mod store;

@@ -1,0 +1,197 @@
+//! A server of known capacity, clients that give up and try again, and a limit before it.
+
+use super::{
+    dice::Dice,
+    limits::{Limit, View},
+    scenario::{BACKOFF, CAPACITY, OBJECTIVE, Phase, RETRIES, TIMEOUT, WORKERS, Work},
+};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+};
+use throttle_agent::health::{Nanos, SECOND, controller::PERIOD, whole};
+
+/// What came of a phase.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Answers within the objective, of what the server could have given.
+    pub goodput: f64,
+    /// The 99th percentile of how long answered clients waited, in milliseconds.
+    pub p99: f64,
+    /// Good answers in each second.
+    pub seconds: Vec<f64>,
+}
+
+/// What is to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// The next new request.
+    Arrive,
+    /// A client tries, for the number's time.
+    Try(u32, u8),
+    /// A client gives up waiting.
+    GiveUp(u32, u8),
+    /// A worker has done it.
+    Done(Job),
+    /// The limit looks at what was.
+    Look,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Job {
+    client: u32,
+    attempt: u8,
+    admitted: Nanos,
+}
+
+/// Which attempt a client waits for; [`NONE`] when it has its answer or has given up.
+type Waits = u8;
+const NONE: Waits = u8::MAX;
+
+struct Run<'l> {
+    now: Nanos,
+    events: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
+    count: u64,
+    dice: Dice,
+    work: Work,
+    limit: &'l mut dyn Limit,
+    clients: Vec<Waits>,
+    queue: VecDeque<Job>,
+    busy: u32,
+    phase: Phase,
+    most_in_flight: u32,
+    completed: Vec<Nanos>,
+    good: u64,
+    good_at: Vec<Nanos>,
+    waits: Vec<Nanos>,
+}
+
+/// Runs the phases with a limit, by a seed.
+pub fn run(phases: &[Phase], work: Work, limit: &mut dyn Limit, seed: u64) -> Vec<Outcome> {
+    let mut run = Run {
+        now: 0,
+        events: BinaryHeap::new(),
+        count: 0,
+        dice: Dice::new(seed),
+        work,
+        limit,
+        clients: Vec::new(),
+        queue: VecDeque::new(),
+        busy: 0,
+        phase: phases[0],
+        most_in_flight: 0,
+        completed: Vec::new(),
+        good: 0,
+        good_at: Vec::new(),
+        waits: Vec::new(),
+    };
+    run.at(0, Event::Arrive);
+    run.at(PERIOD, Event::Look);
+    phases.iter().map(|phase| run.phase(*phase)).collect()
+}
+
+impl Run<'_> {
+    fn at(&mut self, at: Nanos, event: Event) {
+        self.count += 1;
+        self.events.push(Reverse((at, self.count, event)));
+    }
+
+    fn phase(&mut self, phase: Phase) -> Outcome {
+        self.phase = phase;
+        let begin = self.now;
+        let end = begin + phase.seconds * SECOND;
+        while let Some(Reverse((at, _, event))) = self.events.peek().copied().filter(|event| event.0.0 < end) {
+            self.events.pop();
+            self.now = at;
+            self.happen(event);
+        }
+        self.now = end;
+        let mut waits = std::mem::take(&mut self.waits);
+        waits.sort_unstable();
+        let p99 = waits.get(waits.len() * 99 / 100).map_or(0.0, |wait| *wait as f64 / 1e6);
+        let mut seconds = vec![0.0; phase.seconds as usize];
+        for at in self.good_at.drain(..) {
+            seconds[((at - begin) / SECOND) as usize] += 1.0;
+        }
+        let ideal = phase.load.min(phase.capacity) * CAPACITY * phase.seconds as f64;
+        Outcome { goodput: std::mem::take(&mut self.good) as f64 / ideal, p99, seconds }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrive => {
+                let gap = SECOND as f64 / (self.phase.load * CAPACITY);
+                let next = self.now + self.dice.exponential(whole(gap));
+                self.at(next, Event::Arrive);
+                self.clients.push(NONE);
+                self.try_again(self.clients.len() as u32 - 1, 0);
+            }
+            Event::Try(client, attempt) => self.try_again(client, attempt),
+            Event::GiveUp(client, attempt) => {
+                if self.clients[client as usize] == attempt {
+                    self.clients[client as usize] = NONE;
+                    self.fail(client, attempt);
+                }
+            }
+            Event::Done(job) => self.done(job),
+            Event::Look => {
+                let view = View {
+                    completed: &self.completed,
+                    in_flight: self.in_flight(),
+                    most_in_flight: self.most_in_flight,
+                };
+                self.limit.look(self.now, &view);
+                self.completed.clear();
+                self.most_in_flight = self.in_flight();
+                self.at(self.now + PERIOD, Event::Look);
+            }
+        }
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.busy + self.queue.len() as u32
+    }
+
+    fn try_again(&mut self, client: u32, attempt: u8) {
+        if !self.limit.admit(self.now, self.in_flight()) {
+            return self.fail(client, attempt);
+        }
+        self.clients[client as usize] = attempt;
+        self.at(self.now + TIMEOUT, Event::GiveUp(client, attempt));
+        self.queue.push_back(Job { client, attempt, admitted: self.now });
+        self.most_in_flight = self.most_in_flight.max(self.in_flight());
+        self.work();
+    }
+
+    /// An attempt was refused or took too long: there may be another.
+    fn fail(&mut self, client: u32, attempt: u8) {
+        if attempt < RETRIES {
+            self.at(self.now + (BACKOFF << attempt), Event::Try(client, attempt + 1));
+        }
+    }
+
+    fn work(&mut self) {
+        while self.busy < WORKERS
+            && let Some(job) = self.queue.pop_front()
+        {
+            self.busy += 1;
+            let time = self.work.draw(&mut self.dice) as f64 / self.phase.capacity;
+            self.at(self.now + whole(time), Event::Done(job));
+        }
+    }
+
+    fn done(&mut self, job: Job) {
+        self.busy -= 1;
+        let wait = self.now - job.admitted;
+        self.completed.push(wait);
+        if self.clients[job.client as usize] == job.attempt {
+            self.clients[job.client as usize] = NONE;
+            self.waits.push(wait);
+            if wait <= OBJECTIVE {
+                self.good += 1;
+                self.good_at.push(self.now);
+            }
+        }
+        self.work();
+    }
+}

@@ -1,0 +1,327 @@
+//! How much a service may be asked at once, and how fast its limits' clock runs: from what it shows, every [`PERIOD`].
+//!
+//! Latency drives the *window* W of what may be under way at once; the rate follows by itself. (A rate that follows latency
+//! integrates twice, and oscillates: a tenth to nine tenths of the goodput in simulation.) Above its target delay the window
+//! shrinks by Breakwater's law (OSDI 2020), below it grows while it is used. Where there is no latency, the next best signal
+//! stands in ([`Rung`]), and what comes out says which. The clock's speed m is only a guard: it keeps what every source may
+//! send from running far ahead of what the service delivers. Dry-run is the caller's: it shows this and writes nothing.
+
+use throttle_common::speed::Speed;
+
+use super::{
+    MILLISECOND, Nanos, SECOND,
+    baseline::{Baseline, Throughput},
+    signals::Signals,
+    whole,
+};
+
+#[cfg(test)]
+#[path = "controller_tests.rs"]
+mod tests;
+
+/// How often a service is looked at.
+pub const PERIOD: Nanos = 100 * MILLISECOND;
+/// How strongly the window shrinks: b of `1 - b (d - d_t)/d_t`. Breakwater has 0.02 each round trip.
+pub const SHRINKS: f64 = 0.3;
+/// The most that one step shrinks, whatever the delay (Breakwater).
+pub const SHRINKS_MOST: f64 = 0.5;
+/// How much the window grows in a period, where it is used: it doubles in 3.5 s.
+pub const GROWS: f64 = 0.02;
+/// What is left of the window after an overflow.
+pub const OVERFLOW_LEAVES: f64 = 0.7;
+/// The share of the objective that may be spent on waiting, and the least target.
+pub const TARGET_SHARE: f64 = 0.2;
+/// The least target delay.
+pub const LEAST_TARGET: Nanos = 5 * MILLISECOND;
+/// The window is at most so many times what Little's law asks for at the target (BBR's gain).
+pub const LITTLE_GAIN: f64 = 2.0;
+/// The rate that all sources together may ask for, above what was delivered at most.
+pub const RATE_GAIN: f64 = 1.25;
+/// Latencies before a median is believed; fewer are gathered for up to a second.
+pub const LEAST_SAMPLES: u32 = 10;
+/// How much the window grows each second where only heartbeats tell.
+pub const GROWS_BY_BEATS: f64 = 0.02;
+
+/// What policy says of a service.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Terms {
+    /// The latency that clients are promised, in nanoseconds: its fifth is the target of the delay.
+    pub objective: Nanos,
+    /// The least window; 2 or more, or one stuck request would stop a service.
+    pub least: u32,
+    /// The largest window.
+    pub most: u32,
+    /// The window where nothing is known.
+    pub fixed: u32,
+    /// What its limits admit in a second at full speed; where there is no such limit, the speed guards nothing.
+    pub rate: Option<f64>,
+}
+
+/// What the window follows, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rung {
+    /// The time to first byte.
+    Latency,
+    /// What is under way divided by what ends in a second (Little's law).
+    Little,
+    /// What waits to be accepted divided by what is accepted in a second.
+    Backlog,
+    /// Whether heartbeats are good: additive increase, multiplicative decrease.
+    Heartbeats,
+    /// Nothing: it is what policy says.
+    Static,
+}
+
+/// Why the window is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The delay is above its target: it shrinks.
+    Delay,
+    /// Something overflowed: it shrinks.
+    Overflow,
+    /// A heartbeat was bad: it shrinks.
+    BadBeat,
+    /// There is room, and use for more: it grows.
+    Room,
+    /// It is not used: it stays.
+    Unused,
+    /// What is known does not suffice to move it: it stays.
+    Unsure,
+    /// Nothing is known: it is what policy says.
+    NoSignal,
+}
+
+/// What a service may do from now on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adjustment {
+    /// What may be under way at once.
+    pub window: u32,
+    /// How fast its limits' clock runs.
+    pub speed: Speed,
+    /// Which signal decided.
+    pub rung: Rung,
+    /// Why.
+    pub cause: Cause,
+    /// How long requests wait beyond what is usual, in nanoseconds; nothing where no delay is known.
+    pub delay: Option<Nanos>,
+    /// How long they may.
+    pub target: Nanos,
+}
+
+/// The control of one service.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    terms: Terms,
+    window: f64,
+    rate_share: f64,
+    rung: Rung,
+    /// What is usual, for each rung that has a delay.
+    latency: Baseline,
+    little: Baseline,
+    throughput: Throughput,
+    flow_at: Nanos,
+    gathered: Gathered,
+    beat_at: Nanos,
+    /// For how long nothing has ended of what is under way.
+    stalled: Nanos,
+    /// What was accepted, where only the backlog tells.
+    accept_rate: Throughput,
+}
+
+/// Latencies that are too few to be believed yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gathered {
+    at: Nanos,
+    since: Option<Nanos>,
+    sum: f64,
+    samples: u32,
+    /// The last delay that was believed.
+    delay: Option<f64>,
+}
+
+/// A delay with what it is measured against, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+struct Delay {
+    beyond: f64,
+    usual: f64,
+    age: Nanos,
+}
+
+impl Controller {
+    /// One that knows nothing yet: what policy says.
+    pub fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            window: f64::from(terms.fixed),
+            rate_share: 1.0,
+            rung: Rung::Static,
+            latency: Baseline::default(),
+            little: Baseline::default(),
+            throughput: Throughput::default(),
+            flow_at: 0,
+            gathered: Gathered::default(),
+            beat_at: 0,
+            stalled: 0,
+            accept_rate: Throughput::default(),
+        }
+    }
+
+    /// Forgets what is usual, for a backend of another incarnation: the window begins at its least.
+    pub fn restart(&mut self) {
+        *self = Self { window: f64::from(self.terms.least), ..Self::new(self.terms) };
+    }
+
+    /// Takes what the last period showed, and says what holds for the next. `share` is what suspicion, slow start and the
+    /// operator leave, from 0 to 1.
+    pub fn step(&mut self, now: Nanos, signals: &Signals, share: f64) -> Adjustment {
+        let used = 2.0 * f64::from(signals.most_in_flight) >= self.window;
+        if let Some(flow) = signals.flow.filter(|flow| flow.at > self.flow_at && flow.fresh(now).is_some()) {
+            self.flow_at = flow.at;
+            self.throughput.add(now, flow.value.completed, used);
+        }
+        let target = self.target();
+        let (rung, delay) = self.look(now, signals);
+        self.rung = rung;
+        let cause = match (rung, delay) {
+            (Rung::Static, _) => {
+                self.window = f64::from(self.terms.fixed);
+                Cause::NoSignal
+            }
+            (Rung::Heartbeats, _) => self.follow_beats(now, signals, used),
+            _ if signals.overflow => {
+                self.window *= OVERFLOW_LEAVES;
+                Cause::Overflow
+            }
+            (_, Some(delay)) if delay.beyond > target => {
+                self.window *= shrunk(delay, target);
+                Cause::Delay
+            }
+            (_, Some(_)) if used => {
+                self.window += (GROWS * self.window).max(1.0);
+                Cause::Room
+            }
+            (_, Some(_)) => Cause::Unused,
+            (_, None) => Cause::Unsure,
+        };
+        self.bound(delay, target);
+        self.guard(rung, delay, target, used);
+        Adjustment {
+            window: whole(self.window) as u32,
+            speed: speed(self.rate_share.min(share)),
+            rung,
+            cause,
+            delay: delay.map(|delay| whole(delay.beyond)),
+            target: whole(target),
+        }
+    }
+
+    fn target(&self) -> f64 {
+        (TARGET_SHARE * self.terms.objective as f64).max(LEAST_TARGET as f64)
+    }
+
+    /// The best signal that there is, and the delay by it.
+    fn look(&mut self, now: Nanos, signals: &Signals) -> (Rung, Option<Delay>) {
+        let flow = signals.flow.and_then(|flow| flow.fresh(now));
+        // Silence is bad news: what is under way and does not end has waited for a period more.
+        let stuck = flow.is_some_and(|(flow, _)| flow.completed == 0 && flow.in_flight > 0);
+        self.stalled = if stuck { self.stalled + PERIOD } else { 0 };
+        if let Some((latency, age)) = signals.latency.and_then(|latency| latency.fresh(now)) {
+            let at = signals.latency.map_or(0, |latency| latency.at);
+            if at > self.gathered.at {
+                self.gathered.at = at;
+                self.gather(now, latency.median, latency.samples);
+            }
+            let usual = self.latency.value().unwrap_or_default();
+            let delay = self.gathered.delay.map(|delay| Delay { beyond: delay + self.stalled as f64, usual, age });
+            return (Rung::Latency, delay);
+        }
+        if let Some((flow, age)) = flow {
+            let per_second = self.throughput.per_second();
+            if self.throughput.peak().is_none() || per_second < 1.0 {
+                let stalled = self.stalled as f64;
+                return (Rung::Little, stuck.then_some(Delay { beyond: stalled, usual: 0.0, age }));
+            }
+            let time = f64::from(flow.in_flight) / per_second * SECOND as f64;
+            let usual = self.little.add(now, time.max(MILLISECOND as f64 / 10.0));
+            return (Rung::Little, Some(Delay { beyond: time - usual + self.stalled as f64, usual, age }));
+        }
+        if let Some((backlog, age)) = signals.backlog.and_then(|backlog| backlog.fresh(now)) {
+            self.accept_rate.add(now, backlog.accepted, true);
+            let per_second = self.accept_rate.per_second().max(1.0);
+            let beyond = f64::from(backlog.waiting) / per_second * SECOND as f64;
+            return (Rung::Backlog, Some(Delay { beyond, usual: 0.0, age }));
+        }
+        let beat = signals.bad_beat.and_then(|beat| beat.fresh(now));
+        (if beat.is_some() { Rung::Heartbeats } else { Rung::Static }, None)
+    }
+
+    /// Takes latencies, and believes them when there are enough or a second has passed.
+    fn gather(&mut self, now: Nanos, median: Nanos, samples: u32) {
+        if samples == 0 {
+            return;
+        }
+        let gathered = &mut self.gathered;
+        let since = *gathered.since.get_or_insert(now);
+        gathered.sum += median as f64 * f64::from(samples);
+        gathered.samples = gathered.samples.saturating_add(samples);
+        if gathered.samples >= LEAST_SAMPLES || now.saturating_sub(since) >= SECOND {
+            let median = gathered.sum / f64::from(gathered.samples);
+            let delay = Some(median - self.latency.add(now, median));
+            self.gathered = Gathered { at: gathered.at, delay, ..Gathered::default() };
+        }
+    }
+
+    fn follow_beats(&mut self, now: Nanos, signals: &Signals, used: bool) -> Cause {
+        let beat = signals.bad_beat.filter(|beat| beat.value && beat.at > self.beat_at);
+        if let Some(beat) = beat {
+            self.beat_at = beat.at.min(now);
+            self.window *= OVERFLOW_LEAVES;
+            Cause::BadBeat
+        } else if used {
+            self.window *= 1.0 + GROWS_BY_BEATS * PERIOD as f64 / SECOND as f64;
+            Cause::Room
+        } else {
+            Cause::Unused
+        }
+    }
+
+    /// Keeps the window within what policy allows, and within what Little's law makes of what is delivered at most.
+    fn bound(&mut self, delay: Option<Delay>, target: f64) {
+        let little = delay
+            .zip(self.throughput.peak())
+            .map(|(delay, peak)| LITTLE_GAIN * peak * (delay.usual + target) / SECOND as f64);
+        let most = f64::from(self.terms.most).min(little.unwrap_or(f64::INFINITY));
+        self.window = self.window.min(most).max(f64::from(self.terms.least));
+    }
+
+    /// How much of its rate all sources together may ask for: far more than is delivered only fills queues elsewhere.
+    fn guard(&mut self, rung: Rung, delay: Option<Delay>, target: f64, used: bool) {
+        let known = self.throughput.peak().zip(self.terms.rate).filter(|_| rung <= Rung::Little);
+        self.rate_share = match (known, delay) {
+            (Some((_, rate)), Some(delay)) if delay.beyond > 2.0 * target => self.throughput.per_second() / rate,
+            (Some((peak, rate)), _) if used => RATE_GAIN * peak / rate,
+            // Nobody is kept slow for an overload that is over.
+            _ => self.rate_share * (1.0 + GROWS),
+        }
+        .clamp(Speed::LEAST.parts() as f64 / Speed::ONE.parts() as f64, 1.0);
+    }
+}
+
+/// What one step leaves of the window: `1 - b (d - d_t)/d_t`.
+///
+/// The window of a busy service is proportional to its delay, so a step multiplies a small deviation by
+/// `1 - b (1 + base/d_t)`; with a signal that is k periods old it settles only where
+/// `b (1 + base/d_t) < 2 sin(pi / (2 (2k + 1)))`. Half of that bound is taken, and 0.3 at most. A step shrinks by a half at
+/// most, and so do all the steps together that are taken before the first can be seen to work.
+fn shrunk(delay: Delay, target: f64) -> f64 {
+    let periods = delay.age as f64 / PERIOD as f64;
+    let settles = (std::f64::consts::FRAC_PI_2 / (2.0 * periods + 1.0)).sin();
+    let gain = (settles / (1.0 + delay.usual / target)).min(SHRINKS);
+    (1.0 - gain * (delay.beyond - target) / target).max(SHRINKS_MOST.powf(1.0 / (1.0 + periods)))
+}
+
+/// The nearest speed that a clock can run at.
+fn speed(share: f64) -> Speed {
+    let parts = whole(share.clamp(0.0, 1.0) * Speed::ONE.parts() as f64);
+    Speed::of_parts(parts.max(Speed::LEAST.parts())).unwrap_or(Speed::ONE)
+}

@@ -1,0 +1,179 @@
+//! The laws of a verdict: by scripts, and by random histories.
+
+#![expect(clippy::float_cmp, reason = "bounds are reached exactly, and what is kept is kept bit by bit")]
+
+use super::*;
+use proptest::prelude::*;
+
+const START: Nanos = 1_000 * SECOND;
+const WELL: Leniency = Leniency { patience: 1, frozen: false };
+const FIRST: Incarnation = Incarnation { boot: 1, generation: 1 };
+
+/// A backend with what happens to it, tick by tick.
+struct Script {
+    detector: Detector,
+    now: Nanos,
+    sequence: u64,
+}
+
+impl Script {
+    fn new() -> Self {
+        let mut script = Self { detector: Detector::new(START, INTERVAL), now: START, sequence: 0 };
+        script.beat(FIRST);
+        script
+    }
+
+    fn beat(&mut self, of: Incarnation) -> Option<Change> {
+        self.sequence += 1;
+        self.detector.sign(self.now, Sign::Beat { of, sequence: self.sequence })
+    }
+
+    /// Nothing is heard for so long; `packets` says whether the kernel sees any. Gives what changes.
+    fn silence(&mut self, time: Nanos, packets: bool) -> Vec<(Level, Reason)> {
+        let mut changes = Vec::new();
+        let end = self.now + time;
+        while self.now < end {
+            self.now += CONFIRM_EVERY;
+            if packets {
+                self.detector.sign(self.now, Sign::Packet);
+            }
+            if self.detector.level() == Level::Suspect {
+                self.detector.sign(self.now, Sign::Unanswered);
+            }
+            changes.extend(self.detector.tick(self.now, WELL).map(|change| (change.to, change.reason)));
+        }
+        changes
+    }
+
+    /// It beats in time for so long.
+    fn life(&mut self, time: Nanos, of: Incarnation) -> Vec<(Level, Reason)> {
+        let mut changes = Vec::new();
+        for _ in 0..time / INTERVAL {
+            self.now += INTERVAL;
+            let (beat, tick) = (self.beat(of), self.detector.tick(self.now, WELL));
+            changes.extend([beat, tick].into_iter().flatten().map(|change| (change.to, change.reason)));
+        }
+        changes
+    }
+}
+
+#[test]
+fn is_suspect_after_three_intervals_and_dead_after_five_probes_more() {
+    let mut script = Script::new();
+    assert_eq!(script.silence(3 * INTERVAL, false), []);
+    assert_eq!(script.silence(CONFIRM_EVERY, false), [(Level::Suspect, Reason::Silence)]);
+    assert_eq!(script.detector.share(script.now), suspicion::LEAST_SHARE);
+    assert_eq!(script.silence(4 * CONFIRM_EVERY, false), []);
+    assert_eq!(script.silence(CONFIRM_EVERY, false), [(Level::Dead, Reason::Unconfirmed)]);
+    assert_eq!(script.detector.share(script.now), 0.0);
+}
+
+#[test]
+fn what_the_kernel_sees_keeps_it_from_death_until_it_hangs() {
+    let mut script = Script::new();
+    assert_eq!(
+        script.silence(HANGS_AFTER - 1, true),
+        [(Level::Suspect, Reason::Silence), (Level::Dead, Reason::Hangs)]
+    );
+    assert!(script.detector.since() >= START + HANGS_AFTER);
+}
+
+#[test]
+fn a_refused_connection_is_death_at_once_and_only_an_answer_speaks_against_it() {
+    let mut script = Script::new();
+    let change = script.detector.sign(script.now, Sign::Refused).unwrap();
+    assert_eq!((change.to, change.reason), (Level::Dead, Reason::Refused));
+    assert_eq!(script.life(10 * INTERVAL, FIRST), [], "whoever sends beats, the service refuses");
+    let change = script.detector.sign(script.now, Sign::Answered).unwrap();
+    assert_eq!((change.to, change.reason), (Level::Recovering, Reason::Heard));
+}
+
+#[test]
+fn beats_that_were_had_before_are_no_signs_of_life() {
+    let mut script = Script::new();
+    let second = Incarnation { generation: 2, ..FIRST };
+    let late = Sign::Beat { of: FIRST, sequence: 1_000 };
+    script.beat(second);
+    script.life(10 * INTERVAL, second);
+    let again = Sign::Beat { of: second, sequence: script.sequence };
+    let before = script.detector.clone();
+    for sign in [late, again] {
+        assert_eq!(script.detector.sign(script.now + INTERVAL, sign), None);
+        assert_eq!(script.detector, before, "{sign:?}");
+    }
+}
+
+#[test]
+fn a_new_incarnation_starts_slowly_and_a_short_outage_does_not() {
+    let mut script = Script::new();
+    let second = Incarnation { boot: 2, generation: 1 };
+    script.now += INTERVAL;
+    assert_eq!(script.beat(second).map(|it| (it.to, it.reason)), Some((Level::Recovering, Reason::Restarted)));
+    assert_eq!(script.detector.share(script.now), FIRST_SHARE);
+    assert_eq!(script.life(3 * INTERVAL, second), [(Level::Healthy, Reason::GoodInARow)]);
+    assert!((script.detector.share(script.now) - FIRST_SHARE).abs() < 1e-9);
+    script.life(SLOW_START / 2, second);
+    assert!((script.detector.share(script.now) - 0.55).abs() < 0.01);
+    script.life(SLOW_START / 2, second);
+    assert_eq!(script.detector.share(script.now), 1.0);
+
+    script.detector.sign(script.now, Sign::Refused);
+    script.detector.sign(script.now, Sign::Answered);
+    assert_eq!(script.life(3 * INTERVAL, second), [(Level::Healthy, Reason::GoodInARow)]);
+    assert_eq!(script.detector.share(script.now), 1.0, "it was away for less than a second");
+}
+
+#[test]
+fn who_dies_three_times_in_a_minute_is_held() {
+    let mut script = Script::new();
+    for death in 1..=3 {
+        script.silence(6 * INTERVAL, false);
+        assert_eq!(script.detector.level(), Level::Dead, "death {death}");
+        let changes = script.life(5 * INTERVAL, FIRST);
+        let held = changes.contains(&(Level::Held, Reason::Flaps));
+        assert_eq!(held, death == 3, "death {death}: {changes:?}");
+    }
+    let held_since = script.now;
+    let changes = script.life(100 * SECOND, FIRST);
+    assert_eq!(changes, [(Level::Recovering, Reason::HeldEnough), (Level::Healthy, Reason::GoodInARow)]);
+    assert!(script.detector.since() > held_since + 80 * SECOND, "three times 30 s");
+}
+
+fn signs() -> impl Strategy<Value = (Nanos, Option<Sign>, bool)> {
+    let beat = (1u128..3, 1u64..4, 0u64..50);
+    let beat =
+        beat.prop_map(|(boot, generation, sequence)| Sign::Beat { of: Incarnation { boot, generation }, sequence });
+    let others = prop_oneof![Just(Sign::Answered), Just(Sign::Packet), Just(Sign::Refused)];
+    let sign = prop_oneof![4 => Just(Some(Sign::Unanswered)), 1 => others.prop_map(Some), 1 => beat.prop_map(Some), 1 => Just(None)];
+    (1..300 * MILLISECOND, sign, prop::bool::weighted(0.2))
+}
+
+proptest! {
+    #[test]
+    fn nobody_dies_without_silence_and_failed_probes_or_a_refusal(signs in prop::collection::vec(signs(), 1..400)) {
+        let (mut detector, mut now) = (Detector::new(START, INTERVAL), START);
+        let (mut heard, mut seen, mut failed) = (START, START, 0);
+        for (pause, sign, frozen) in signs {
+            now += pause;
+            let before = detector.level();
+            let change = sign.and_then(|sign| detector.sign(now, sign));
+            match sign {
+                Some(Sign::Unanswered) => failed += 1,
+                Some(Sign::Answered) => (heard, seen, failed) = (now, now, 0),
+                Some(Sign::Packet | Sign::Refused) => seen = now,
+                Some(Sign::Beat { .. }) | None => {}
+            }
+            for change in [change, detector.tick(now, Leniency { patience: 1, frozen })].into_iter().flatten() {
+                if change.to == Level::Dead && before != Level::Held {
+                    match change.reason {
+                        Reason::Refused => prop_assert_eq!(sign, Some(Sign::Refused)),
+                        Reason::Unconfirmed => prop_assert!(failed >= CONFIRMATIONS && now - seen >= SIGN_OF_LIFE && !frozen),
+                        Reason::Hangs => prop_assert!(failed >= CONFIRMATIONS && now - heard >= HANGS_AFTER && !frozen),
+                        other => prop_assert!(false, "dead for {:?}", other),
+                    }
+                }
+            }
+            prop_assert!((0.0..=1.0).contains(&detector.share(now)));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The words for whether a backend lives: what is seen of it, what is held of it, and why that changes.
+
+/// A start of a backend: another boot of its host, or a higher generation within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incarnation {
+    /// The host's boot id.
+    pub boot: u128,
+    /// Counts starts of the backend within a boot.
+    pub generation: u64,
+}
+
+/// What was seen of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// A heartbeat, pushed or fetched.
+    Beat {
+        /// Whose.
+        of: Incarnation,
+        /// Grows with each beat of an incarnation.
+        sequence: u64,
+    },
+    /// The application answered a probe.
+    Answered,
+    /// A probe got no answer in time.
+    Unanswered,
+    /// The backend refused a connection, or its host says that it is unreachable.
+    Refused,
+    /// The kernel saw a packet of the backend's host, which says nothing of the application.
+    Packet,
+}
+
+/// What is held of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// It is well.
+    Healthy,
+    /// It is silent, and being probed.
+    Suspect,
+    /// It does not serve.
+    Dead,
+    /// It was dead or is new, and has not been well for long enough.
+    Recovering,
+    /// It is back, but has come and gone too often.
+    Held,
+}
+
+/// Why that changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Its beats stay away.
+    Silence,
+    /// Probes fail.
+    ProbesFailed,
+    /// It is heard of again.
+    Heard,
+    /// Neither its application nor its host gave a sign of life while it was probed.
+    Unconfirmed,
+    /// Its host lives, but its application says nothing.
+    Hangs,
+    /// It refused a connection.
+    Refused,
+    /// It is another incarnation.
+    Restarted,
+    /// It came and went too often.
+    Flaps,
+    /// It was held for long enough.
+    HeldEnough,
+    /// It was good several times in a row.
+    GoodInARow,
+}
+
+/// A change of what is held of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What was held.
+    pub from: Level,
+    /// What is held now.
+    pub to: Level,
+    /// Why.
+    pub reason: Reason,
+}

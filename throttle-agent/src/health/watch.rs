@@ -1,0 +1,163 @@
+//! All backends of a service, and whether the fault is the observer's own.
+//!
+//! An observer that was held up itself sees everybody silent: its own pause is no silence of theirs. Where a third falls
+//! silent within one interval the fault is likely between them and the observer, so verdicts wait. Each such doubt makes
+//! it more patient for a while, as Lifeguard's local health multiplier does. And never is more than half of a service
+//! ejected: who is left could not bear the load of the others, and an observer that sees more than half dead is rather cut
+//! off itself (Envoy's panic threshold).
+
+use super::{
+    MILLISECOND, Nanos,
+    detector::{Change, Detector, Leniency, Level, Reason, Sign},
+};
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;
+
+/// How often an observer looks, where it is to be as quick as it can: with a look every 100 ms the 99th percentile of
+/// simulated crashes is suspect after 708 ms and dead after 1 208 ms, a look's length beyond what was wanted.
+pub const LOOKS: Nanos = 50 * MILLISECOND;
+/// A tick that comes so many intervals late was held up.
+pub const LATE_INTERVALS: u64 = 2;
+/// One in so many that turns suspect within an interval is too many at once.
+pub const AT_ONCE: usize = 3;
+/// Fewer at once are no pattern.
+pub const LEAST_AT_ONCE: usize = 2;
+/// How many intervals verdicts wait when too many fell silent at once.
+pub const FREEZE_INTERVALS: u64 = 5;
+/// The highest score of doubt (memberlist's awareness maximum); patience is one more.
+pub const MOST_DOUBT: u64 = 8;
+/// After so many intervals without a doubt the score sinks by one.
+pub const CLEAN_INTERVALS: u64 = 5;
+
+/// A change of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// The backend's number.
+    pub backend: usize,
+    /// What changed.
+    pub change: Change,
+}
+
+/// The backends of a service.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    interval: Nanos,
+    backends: Vec<Detector>,
+    ejected: Vec<bool>,
+    due: Nanos,
+    period: Nanos,
+    doubt: u64,
+    clean_since: Nanos,
+    frozen_until: Nanos,
+    /// When backends turned suspect of silence, within the last interval.
+    suspected: Vec<Nanos>,
+}
+
+impl Watch {
+    /// So many backends that beat every `interval`, of an observer that ticks every `period`.
+    pub fn new(now: Nanos, backends: usize, interval: Nanos, period: Nanos) -> Self {
+        Self {
+            interval,
+            backends: vec![Detector::new(now, interval); backends],
+            ejected: vec![false; backends],
+            due: now + period,
+            period,
+            doubt: 0,
+            clean_since: now,
+            frozen_until: now,
+            suspected: Vec::new(),
+        }
+    }
+
+    /// What is known of each backend.
+    pub fn backends(&self) -> &[Detector] {
+        &self.backends
+    }
+
+    /// Whether a backend is kept from all load. A dead one that is not has as little as a suspect.
+    pub fn is_ejected(&self, backend: usize) -> bool {
+        self.ejected[backend]
+    }
+
+    /// The share of its load that a backend may have, from 0 for an ejected one to 1.
+    pub fn share(&self, backend: usize, now: Nanos) -> f64 {
+        let detector = &self.backends[backend];
+        match detector.level() {
+            _ if self.ejected[backend] => 0.0,
+            Level::Dead | Level::Held => super::suspicion::LEAST_SHARE,
+            // While the fault may be the observer's, silence is nobody's.
+            Level::Healthy | Level::Suspect if now < self.frozen_until => 1.0,
+            _ => detector.share(now),
+        }
+    }
+
+    /// How many times as long silence may be, from 1.
+    pub const fn patience(&self) -> u64 {
+        self.doubt + 1
+    }
+
+    /// Takes what was seen of a backend.
+    pub fn sign(&mut self, now: Nanos, backend: usize, sign: Sign) -> Option<Changed> {
+        let change = self.backends[backend].sign(now, sign)?;
+        self.eject();
+        Some(Changed { backend, change })
+    }
+
+    /// Looks at all of them: every period, after the signs that came meanwhile. `starved` says that the host kept the
+    /// observer from its CPU for more than half of the period (pressure stall information).
+    pub fn tick(&mut self, now: Nanos, starved: bool) -> Vec<Changed> {
+        let late = now.saturating_sub(self.due);
+        self.due = now + self.period;
+        if late > LATE_INTERVALS * self.interval || starved {
+            let pause = late.max(self.period);
+            self.backends.iter_mut().for_each(|backend| backend.excuse(now, pause));
+            self.doubt_ourselves(now);
+        }
+        if now.saturating_sub(self.clean_since) >= CLEAN_INTERVALS * self.interval {
+            self.doubt = self.doubt.saturating_sub(1);
+            self.clean_since = now;
+        }
+        let leniency = Leniency { patience: self.patience(), frozen: now < self.frozen_until };
+        let looks = self.backends.iter_mut().enumerate();
+        let changes: Vec<_> = looks
+            .filter_map(|(backend, detector)| detector.tick(now, leniency).map(|change| Changed { backend, change }))
+            .collect();
+        self.count_suspects(now, &changes);
+        self.eject();
+        changes
+    }
+
+    /// Whether a backend is to be probed now: see [`Detector::probe_is_due`].
+    pub fn probe_is_due(&mut self, now: Nanos, backend: usize) -> bool {
+        self.backends[backend].probe_is_due(now)
+    }
+
+    fn count_suspects(&mut self, now: Nanos, changes: &[Changed]) {
+        self.suspected.retain(|at| now.saturating_sub(*at) < self.interval);
+        let silent = changes.iter().filter(|it| it.change.to == Level::Suspect && it.change.reason == Reason::Silence);
+        self.suspected.extend(silent.map(|_| now));
+        let were_well = self.backends.iter().filter(|it| it.level() == Level::Healthy).count() + self.suspected.len();
+        if self.suspected.len() >= LEAST_AT_ONCE && self.suspected.len() * AT_ONCE > were_well {
+            self.suspected.clear();
+            self.frozen_until = now + FREEZE_INTERVALS * self.interval;
+            self.doubt_ourselves(now);
+        }
+    }
+
+    fn doubt_ourselves(&mut self, now: Nanos) {
+        self.doubt = (self.doubt + 1).min(MOST_DOUBT - 1);
+        self.clean_since = now;
+    }
+
+    /// Ejects the dead, the longest dead first, as far as half of all; who lives again is let in.
+    fn eject(&mut self) {
+        let is_out = |detector: &Detector| matches!(detector.level(), Level::Dead | Level::Held);
+        let mut dead: Vec<_> = (0..self.backends.len()).filter(|backend| is_out(&self.backends[*backend])).collect();
+        // Who is out stays out as long as it is dead, and does not change places with another.
+        dead.sort_by_key(|backend| (!self.ejected[*backend], self.backends[*backend].since(), *backend));
+        self.ejected.fill(false);
+        dead.into_iter().take(self.backends.len() / 2).for_each(|backend| self.ejected[backend] = true);
+    }
+}

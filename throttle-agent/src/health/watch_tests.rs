@@ -1,0 +1,96 @@
+//! The laws of looking at all backends of a service.
+
+#![expect(clippy::float_cmp, reason = "bounds are reached exactly, and what is kept is kept bit by bit")]
+
+use super::*;
+use crate::health::{
+    SECOND,
+    detector::{INTERVAL, Incarnation},
+};
+use proptest::prelude::*;
+
+const START: Nanos = 1_000 * SECOND;
+const PERIOD: Nanos = 100 * MILLISECOND;
+const OF: Incarnation = Incarnation { boot: 1, generation: 1 };
+
+/// Runs for so long, every backend beating but those that are `silent`, whose probes fail.
+fn run(watch: &mut Watch, now: &mut Nanos, time: Nanos, silent: &[usize]) -> Vec<Changed> {
+    let mut changes = Vec::new();
+    for _ in 0..time / PERIOD {
+        *now += PERIOD;
+        for backend in 0..watch.backends().len() {
+            let probed = watch.probe_is_due(*now, backend);
+            let sign = if silent.contains(&backend) {
+                probed.then_some(Sign::Unanswered)
+            } else {
+                Some(Sign::Beat { of: OF, sequence: *now })
+            };
+            changes.extend(sign.and_then(|sign| watch.sign(*now, backend, sign)));
+        }
+        changes.extend(watch.tick(*now, false));
+    }
+    changes
+}
+
+fn deaths(changes: &[Changed]) -> usize {
+    changes.iter().filter(|it| it.change.to == Level::Dead).count()
+}
+
+#[test]
+fn its_own_pause_is_nobodys_silence() {
+    let (mut watch, mut now) = (Watch::new(START, 10, INTERVAL, PERIOD), START);
+    run(&mut watch, &mut now, SECOND, &[]);
+    now += 3 * SECOND;
+    assert_eq!(watch.tick(now, false), [], "it looks before it reads what came meanwhile");
+    assert!((0..10).all(|backend| watch.share(backend, now) == 1.0));
+    assert_eq!(run(&mut watch, &mut now, SECOND, &[]), []);
+}
+
+#[test]
+fn doubts_itself_where_a_third_fall_silent_at_once_and_then_finds_them_dead_all_the_same() {
+    let (mut watch, mut now) = (Watch::new(START, 9, INTERVAL, PERIOD), START);
+    run(&mut watch, &mut now, SECOND, &[]);
+    let silent = [0, 1, 2, 3];
+    let soon = run(&mut watch, &mut now, 3 * SECOND / 2, &silent);
+    assert_eq!(deaths(&soon), 0);
+    assert!(watch.patience() > 1);
+    assert!(silent.iter().all(|backend| watch.share(*backend, now) == 1.0));
+    assert_eq!(deaths(&run(&mut watch, &mut now, 2 * SECOND, &silent)), 4);
+    run(&mut watch, &mut now, 10 * SECOND, &silent);
+    assert_eq!(watch.patience(), 1, "the doubt passes");
+}
+
+#[test]
+fn one_of_three_that_dies_is_ejected_without_a_doubt() {
+    let (mut watch, mut now) = (Watch::new(START, 3, INTERVAL, PERIOD), START);
+    let changes = run(&mut watch, &mut now, 2 * SECOND, &[1]);
+    assert_eq!((deaths(&changes), watch.patience()), (1, 1));
+    assert!(watch.is_ejected(1) && watch.share(1, now) == 0.0);
+}
+
+#[test]
+fn the_only_backend_is_never_ejected() {
+    let (mut watch, mut now) = (Watch::new(START, 1, INTERVAL, PERIOD), START);
+    assert_eq!(deaths(&run(&mut watch, &mut now, 2 * SECOND, &[0])), 1);
+    assert!(watch.share(0, now) > 0.0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn at_most_half_are_ejected_and_only_the_dead(
+        backends in 1usize..12, scenes in prop::collection::vec((prop::collection::vec(0usize..12, 0..12), 1u64..40), 1..8),
+    ) {
+        let (mut watch, mut now) = (Watch::new(START, backends, INTERVAL, PERIOD), START);
+        for (silent, periods) in scenes {
+            run(&mut watch, &mut now, periods * PERIOD, &silent);
+            let ejected: Vec<_> = (0..backends).filter(|backend| watch.is_ejected(*backend)).collect();
+            prop_assert!(ejected.len() <= backends / 2);
+            for backend in 0..backends {
+                let out = matches!(watch.backends()[backend].level(), Level::Dead | Level::Held);
+                prop_assert!(out || !watch.is_ejected(backend));
+                prop_assert_eq!(watch.share(backend, now) == 0.0, watch.is_ejected(backend));
+            }
+        }
+    }
+}
