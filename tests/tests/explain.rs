@@ -144,7 +144,7 @@ fn policy(dice: &mut Dice) -> String {
              mode = \"{mode}\"\nper = \"{shared}\"\n{guarantee}{overridden}",
         );
     }
-    for number in 0..dice.below(3) {
+    for number in 0..=dice.below(2) {
         let connections = pick(dice, &["2", "3", "5"]);
         _ = write!(
             text,
@@ -272,7 +272,7 @@ fn standings(program: &mut Program, dice: &mut Dice) -> Result<()> {
 fn open_connections(program: &Program, dice: &mut Dice) -> Result<()> {
     let secret = program.control()?.secret;
     for (_, limit) in program.compiled.limits.iter().filter(|(_, limit)| limit.is_concurrency()) {
-        for _ in 0..4 {
+        for _ in 0..12 {
             let packet = packet(source(dice), None, protocol::TCP, 0, true);
             let region = limit.region(packet.family);
             let key = region.key(packet.source, packet.family, secret);
