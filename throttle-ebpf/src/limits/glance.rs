@@ -34,18 +34,25 @@ pub fn judge(service: u32) -> u32 {
 extern "C" fn weigh(service: u32) -> u32 {
     let Some(Scratch { pending: Pending { generation, .. }, .. }) = scratch() else { return ADMITTED };
     let Some(scope) = scope(*generation, service) else { return ADMITTED };
+    let mut all = ADMITTED;
     for index in 0..PACKET_LIMITS as u32 {
         let Some(number) = number(scope, index) else { break };
         let answer = glance_at(index, number);
-        if answer != ADMITTED {
+        if answer == DUE {
+            // What refuses is said first, and nothing taken for it.
+            all = ELSEWHERE;
+        } else if answer != ADMITTED {
             if answer & STOP != 0 {
                 count(service, SPARE | index);
             }
             return answer;
         }
     }
-    ADMITTED
+    all
 }
+
+/// What [`glance_at`] answers where this CPU should take another lease: that is done on the long way.
+const DUE: u32 = 32;
 
 /// Weighs one.
 #[inline(never)]
@@ -60,8 +67,7 @@ extern "C" fn glance_at(index: u32, number: u32) -> u32 {
         return ADMITTED;
     }
     match glance(limit, question, &Maps, &mut Clock::at(*now), charge) {
-        // The long way is where leases are taken.
-        Glance::Room if limit.is_leased() && lease::is_due(*epoch, limit, question, charge) => ELSEWHERE,
+        Glance::Room if limit.is_leased() && lease::is_due(*epoch, limit, question, charge) => DUE,
         Glance::Nothing | Glance::Room => ADMITTED,
         Glance::Exceeded if limit.observe == 0 => {
             let outcome = refuse(*generation, limit, number, charge, question);
