@@ -2,13 +2,16 @@
 //!
 //! It is the agent's own [`Datapath`] and the agent's own compiler that a [`Program`] is made of; only the agent is absent.
 
-use crate::pins::Pins;
+use crate::{
+    pins::Pins,
+    wire::{FAR, Wire},
+};
 use anyhow::{Context, Result, anyhow, ensure};
 use aya::maps::{Array, Map, MapData};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use throttle_agent::{
-    datapath::{Datapath, Options},
+    datapath::{Datapath, Mode, Options},
     policy::{
         self, Compiled, Document,
         sources::{self, Standing},
@@ -89,6 +92,19 @@ impl Program {
         }
         program.apply(policy)?;
         Ok(program)
+    }
+
+    /// Loads it with the real clock, and attaches it to the far end of a wire.
+    pub fn on(wire: &Wire, policy: &str) -> Result<Self> {
+        let mut program = wire.far.enter(|| Self::live(policy))??;
+        program.attach(wire)?;
+        Ok(program)
+    }
+
+    /// Attaches it to the far end of a wire.
+    pub fn attach(&mut self, wire: &Wire) -> Result<()> {
+        wire.far.enter(|| self.datapath.attach(FAR, Mode::Native))?.context("attach throttle")?;
+        Ok(())
     }
 
     /// Puts another policy in force, with its sources.

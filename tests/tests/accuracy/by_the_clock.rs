@@ -11,14 +11,13 @@ use std::{
     },
     thread,
 };
-use throttle_agent::datapath::Mode;
 use throttle_common::{gcra, speed::Speed};
 use throttle_tests::{
     frames::Dice,
     machine, needs_root,
     program::{Program, SECOND},
     say,
-    wire::{FAR, Wire},
+    wire::Wire,
 };
 
 /// Frames a second.
@@ -50,7 +49,7 @@ fn every_level_admits_what_is_due_whichever_cpus_ask_and_however_fast_its_clock_
     let wire = Wire::silent()?;
     let mut program = Program::timed("")?;
     // A program that is attached somewhere is called directly, and a test run need not arrange for that each time.
-    wire.far.enter(|| program.datapath.attach(FAR, Mode::Native))??;
+    program.attach(&wire)?;
     let program = RwLock::new(program);
     let ways = if machine::cpus() > 1 { &[Cpus::One, Cpus::ByTurns, Cpus::Both][..] } else { &[Cpus::One] };
     let measured = thread::scope(|scope| scope.spawn(|| weigh(&program, ways)).join().expect("it does not panic"));

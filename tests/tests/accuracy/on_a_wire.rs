@@ -3,13 +3,12 @@
 use crate::{Measured, Offer, SOURCE, levels::Algorithm};
 use anyhow::{Context, Result, ensure};
 use std::{thread, time::Duration};
-use throttle_agent::datapath::Mode;
 use throttle_tests::{
     generator::{Flood, Sender},
     kernel::{NEVER, Order},
     machine, needs_root,
     program::{Program, SECOND},
-    wire::{FAR, Wire},
+    wire::Wire,
 };
 
 /// How many times over: of a leaky bucket so many that the next packet comes as soon as it is due.
@@ -39,7 +38,7 @@ fn weigh(offers: impl Iterator<Item = Offer>) -> Result<()> {
             before => {
                 drop(before);
                 let wire = Wire::silent_with(offer.queues)?;
-                wire.far.enter(|| program.datapath.attach(FAR, Mode::Native))??;
+                program.attach(&wire)?;
                 let sender = Sender::on(&wire)?;
                 (offer.queues, wire, sender)
             }

@@ -3,11 +3,10 @@
 use crate::{Measured, Offer};
 use anyhow::{Context, Result};
 use std::{sync::Barrier, thread, time::Duration};
-use throttle_agent::datapath::Mode;
 use throttle_tests::{
     machine, needs_root,
     program::{Program, SECOND},
-    wire::{FAR, Wire},
+    wire::Wire,
 };
 
 #[test]
@@ -17,7 +16,7 @@ fn ten_times_the_rate_admits_the_rate() -> Result<()> {
     let wire = Wire::silent()?;
     let mut program = Program::live("")?;
     // A program that is attached somewhere is called directly, and a test run need not arrange for that each time.
-    wire.far.enter(|| program.datapath.attach(FAR, Mode::Native))??;
+    program.attach(&wire)?;
     for offer in Offer::rates() {
         offer.weigh("test run", |offer| measure(&mut program, offer))?;
     }

@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result, ensure};
 use std::{net::SocketAddr, thread, time::Duration};
-use throttle_agent::datapath::Mode;
 use throttle_tests::{
     bulkheads::{BETWEEN, Between, HELD, Rates, frame},
     clients::{HTTP, Server},
@@ -12,7 +11,7 @@ use throttle_tests::{
     paced::ask_at,
     program::{Program, SECOND},
     say,
-    wire::{FAR, FAR_V4, Wire},
+    wire::{FAR_V4, Wire},
 };
 
 /// In connections a second; the host holds a fifth of a second too, which is how long its senders may pause.
@@ -51,7 +50,7 @@ fn settle(between: Between, cpus: usize) -> Result<()> {
 fn withstand(between: Between, cpus: usize) -> Result<bool> {
     let wire = Wire::silent()?;
     let mut program = Program::live(&between.policy(RATES))?;
-    wire.far.enter(|| program.datapath.attach(FAR, Mode::Native))??;
+    program.attach(&wire)?;
     let order = |steady| Order { catch_up: SECOND / HELD / 2, begin: NEVER, ..between.order(RATES, steady) };
     let counter = Counter::on(&wire, order(true))?;
     let sender = Sender::on(&wire)?;
@@ -102,7 +101,7 @@ fn a_web_server_answers_the_neighbour_every_request() -> Result<()> {
         let wire = Wire::new()?;
         let _server = Server::on(&wire.far)?;
         let mut program = Program::live(&between.policy(SERVED))?;
-        wire.far.enter(|| program.datapath.attach(FAR, Mode::Native))??;
+        program.attach(&wire)?;
         let sender = Sender::on(&wire)?;
         let flood = sender.start_steady(&wire.near, machine::cpus() - 1, &frame(), between.order(SERVED, false))?;
         let server = SocketAddr::new(FAR_V4.parse()?, HTTP);

@@ -17,7 +17,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use throttle_agent::{datapath::Mode, policy::forecast::forecast};
+use throttle_agent::policy::forecast::forecast;
 use throttle_common::{
     packet::Family,
     records::{Address, Limit, LimitTally},
@@ -29,7 +29,7 @@ use throttle_tests::{
     machine, needs_root,
     program::{Program, SECOND},
     say,
-    wire::{FAR, Wire},
+    wire::Wire,
 };
 
 /// A rate as policy writes it, and in nanoseconds between packets.
@@ -136,7 +136,7 @@ fn flood(family: Family, policy: &str, order: Order, frames: u64) -> Result<Seen
 /// Floods a program.
 fn flood_program(family: Family, (mut program, limit): (Program, Limit), order: Order, frames: u64) -> Result<Seen> {
     let wire = Wire::silent()?;
-    wire.far.enter(|| program.datapath.attach(FAR, Mode::Native))??;
+    program.attach(&wire)?;
     let counter = Counter::on(&wire, order)?;
     let sender = Sender::on(&wire)?;
     let running = sender.start_steady(&wire.near, cpu(), &frame(family), order)?;

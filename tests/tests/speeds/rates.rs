@@ -11,7 +11,6 @@ use std::{
     thread,
     time::Duration,
 };
-use throttle_agent::datapath::Mode;
 use throttle_common::{
     records::HOST_CLOCK,
     speed::{LEAD, Speed},
@@ -21,7 +20,7 @@ use throttle_tests::{
     machine, needs_root,
     program::{Program, SECOND},
     say,
-    wire::{FAR, Wire},
+    wire::Wire,
 };
 
 /// Speeds that follow each other, a tenth of a second each, and packets offered to each limit meanwhile in a second.
@@ -72,7 +71,7 @@ fn so_it_does_in_real_time_on_one_cpu_and_on_two() -> Result<()> {
         let wire = Wire::silent()?;
         let mut program = Program::live(&PROBE.replace("1000/s", "100000/s"))?;
         // A program that is attached somewhere is called directly, and a test run need not arrange for that each time.
-        wire.far.enter(|| program.datapath.attach(FAR, Mode::Native))??;
+        program.attach(&wire)?;
         let program = RwLock::new(program);
         let frame = Frame::v4([198, 51, 100, 7]).bytes();
         let over = AtomicBool::new(false);

@@ -76,7 +76,8 @@ pub struct Control {
     /// Whether the kernel has all that this agent makes of the policy in force, so that a part of it that another policy
     /// has too is known to be right, and to be there.
     in_step: bool,
-    /// Whether the kernel's sources have to be written anew: what is stated beside the policy has changed.
+    /// Whether the kernel's sources have to be written anew: what is stated beside the policy has changed, or not all could
+    /// be written.
     stale: bool,
     /// When the table was looked over; adopting it did so.
     swept: Instant,

@@ -58,6 +58,7 @@ use aya::{
     maps::MapData,
     programs::{ProgramFd, Xdp},
 };
+use throttle_common::records::GENERATIONS;
 
 use self::{
     apply::Owed, grace::Grace, migrate::Handover, pins::Pins, reconcile::Refused, sources::Sources, speeds::Speeds,
@@ -80,9 +81,6 @@ pub use self::{
     talkers::{Source, Talker, Talkers},
     watch::Watch,
 };
-
-use throttle_common::records::GENERATIONS;
-
 use crate::policy::Tenants;
 
 /// The kernel programs, as an ELF object for bpfel-unknown-none.

@@ -9,7 +9,7 @@ use throttle_common::{
 };
 
 use super::{
-    ADMITTED, ELSEWHERE, Maps, Pending, SPARE, STOP,
+    ADMITTED, DUE, ELSEWHERE, Maps, Pending, SPARE, STOP,
     bucket::{settle_at_once, take_back},
     find, lease, refuse, refused, scope, tally,
 };
@@ -50,9 +50,6 @@ extern "C" fn weigh(service: u32) -> u32 {
     }
     all
 }
-
-/// What [`glance_at`] answers where this CPU should take another lease: that is done on the long way.
-const DUE: u32 = 32;
 
 /// Weighs one.
 #[inline(never)]

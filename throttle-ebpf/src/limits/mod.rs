@@ -142,6 +142,8 @@ const REJECTED: u32 = 8;
 pub const STOP: u32 = 16;
 /// Above these, the number of the reason.
 const REASON: u32 = 8;
+/// There is room, and this CPU should take another lease: that is done on the long way.
+const DUE: u32 = 32;
 /// Nothing was done: it is for another function.
 const ELSEWHERE: u32 = 64;
 

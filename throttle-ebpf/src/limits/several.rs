@@ -25,7 +25,7 @@ use crate::{
 const WEIGH: u32 = 0;
 const SETTLE: u32 = 0x10;
 
-/// Weighs every limit of a service (or, for [`NONE`], of the host), then charges them in the same order, then counts.
+/// Weighs every limit of a service (or, for [`throttle_common::records::NONE`], of the host), then charges them in the same order, then counts.
 /// `crowded` is what the limits on open connections have said.
 /// Gives the answer of the limit that names the verdict, and in its upper half that limit's number.
 ///

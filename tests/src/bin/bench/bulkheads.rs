@@ -17,7 +17,6 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use throttle_agent::datapath::Mode;
 use throttle_tests::{
     bulkheads::{BETWEEN, Between, Rates, TIMES, frame},
     clients::{HTTP, Server},
@@ -122,7 +121,7 @@ impl Host {
     fn new(between: Between, throttled: bool) -> Result<Self> {
         let wire = Wire::new()?;
         let server = Server::ahead_on(&wire.far)?;
-        let program = if throttled { Some(throttle(&wire.far, &between.policy(SERVED))?) } else { None };
+        let program = if throttled { Some(Program::on(&wire, &between.policy(SERVED))?) } else { None };
         let bare = if throttled { None } else { Some(bare(&wire.far, between.order(SERVED, false))?) };
         Ok(Self { program, _bare: bare, _server: server, sender: Sender::on(&wire)?, wire })
     }
@@ -167,14 +166,6 @@ impl Host {
         };
         Ok(of(&self.wire.near)? + of(&self.wire.far)?)
     }
-}
-
-fn throttle(far: &Namespace, policy: &str) -> Result<Program> {
-    far.enter(|| {
-        let mut program = Program::live(policy)?;
-        program.datapath.attach(FAR, Mode::Native).context("attach throttle")?;
-        Ok(program)
-    })?
 }
 
 /// Puts the program on the far end that drops what the flood's sources send.
@@ -248,7 +239,7 @@ fn rates(moments: &[Moment], of: fn(&Received) -> u64) -> Vec<[f64; 2]> {
 /// Has B send and be silent by turns; gives also what it lost of what it sent.
 fn take_turns(between: Between, rounds: usize) -> Result<(Vec<Turn>, u64, u64)> {
     let wire = Wire::silent()?;
-    let _program = throttle(&wire.far, &between.policy(COUNTED))?;
+    let _program = Program::on(&wire, &between.policy(COUNTED))?;
     let orders = [false, true].map(|steady| between.order(COUNTED, steady));
     let counter = Counter::on(&wire, orders[0])?;
     let sender = Sender::on(&wire)?;

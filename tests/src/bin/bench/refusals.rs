@@ -11,16 +11,9 @@ use super::{
 use anyhow::{Context, Result};
 use aya::Ebpf;
 use std::{fmt::Write as _, thread, time::Duration};
-use throttle_agent::datapath::Mode;
 use throttle_common::packet::tcp;
 use throttle_tests::{
-    frames::Frame,
-    generator::Sender,
-    kernel::Order,
-    machine,
-    netns::Namespace,
-    program::Program,
-    wire::{FAR, Wire},
+    frames::Frame, generator::Sender, kernel::Order, machine, netns::Namespace, program::Program, wire::Wire,
 };
 
 const ROUNDS: usize = 7;
@@ -127,11 +120,11 @@ impl Host {
             Rival::Nobody => one_line = Some("drop"),
             Rival::One => {
                 let strict = limit("source", "source", STRICT, "sources = 786432\noverflow = \"refuse\"");
-                program = Some(throttle(far, &format!("mode = \"enforce\"\n{strict}"))?);
+                program = Some(Program::on(&wire, &format!("mode = \"enforce\"\n{strict}"))?);
             }
             Rival::Full => {
                 let difference = Difference { allow_all: false, block_all: false, strict: Some(Level::Host) };
-                program = Some(throttle(far, &policies::full(difference))?);
+                program = Some(Program::on(&wire, &policies::full(difference))?);
             }
             Rival::Nftables => {
                 nft(far, NFTABLES)?;
@@ -157,14 +150,6 @@ impl Host {
         let lost = self.wire.lost()? - lost;
         Ok((sent.last - sent.first) as f64 / (sent.flood - lost) as f64)
     }
-}
-
-fn throttle(far: &Namespace, policy: &str) -> Result<Program> {
-    far.enter(|| {
-        let mut program = Program::live(policy)?;
-        program.datapath.attach(FAR, Mode::Native).context("attach throttle")?;
-        Ok(program)
-    })?
 }
 
 const NFTABLES: &str = "table netdev rival {
