@@ -115,19 +115,6 @@ impl Holding {
     }
 }
 
-/// What a packet wants of the bucket beside what is left of its own lease, if that is the one in its place.
-#[inline(always)]
-const fn wanted(request: &Request, held: &Lease, holding: Holding) -> Ticks {
-    let left = if held.holding == holding.word() { held.left(request.now) } else { 0 };
-    request.cost.saturating_sub(left)
-}
-
-/// Whether the bucket that was `seen` has room for another lease as well: see [`renew`].
-#[inline(always)]
-pub const fn has_room(request: &Request, seen: Ticks, (held, holding): (&Lease, Holding), batch: Ticks) -> bool {
-    gcra::admit(seen, request.now, wanted(request, held, holding) + batch, request.depth).is_some()
-}
-
 /// Takes another lease for a packet that the one in its place is not enough for, and gives it with what of that is already
 /// the packet's.
 ///
@@ -144,11 +131,10 @@ pub fn renew<S: Set>(
 ) -> Option<(Lease, Ticks)> {
     // Who takes a slot over pays for itself alone: of CPUs that do so at once, each may have its own.
     let Check::Held { seen: tat, .. } = seen else { return None };
-    if !has_room(request, tat, (held, holding), batch) {
-        return None;
-    }
-    let wanted = wanted(request, held, holding);
+    let left = if held.holding == holding.word() { held.left(request.now) } else { 0 };
+    let wanted = request.cost.saturating_sub(left);
     let both = Request { cost: wanted + batch, ..*request };
+    gcra::admit(tat, both.now, both.cost, both.depth)?;
     attempt(set, &both, seen)?;
     let begin = both.now.wrapping_add(gcra::debt(tat, both.now));
     let (next, end) = (begin.wrapping_add(wanted), begin.wrapping_add(both.cost));

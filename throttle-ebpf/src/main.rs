@@ -101,7 +101,7 @@ const READABLE: u32 = FATES as u32;
 
 #[inline(always)]
 fn decide(ctx: &XdpContext, in_force: &InForce, packet: &Packet, length: u32, clock: &mut Clock) -> Verdict {
-    let entry = sources::look_up(in_force, packet);
+    let entry = sources::recall(in_force, packet);
     if entry.is_some_and(SourceEntry::allows) {
         return Verdict::pass(Reason::Allowed);
     }

@@ -1,6 +1,6 @@
 //! What policy says of a packet's source: allowed, blocked, known, whose tenant's.
 //!
-//! Hashes and tries take longer than all else that a packet meets. What was found is kept for the next packet of the same
+//! Hashes and tries take longer than all else that a packet meets. What was found is kept for the next packets of the same
 //! source, until an entry changes, of anybody.
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -14,35 +14,51 @@ use crate::{
     tables::{InForce, PREFIXES_V4, PREFIXES_V6, SEEN_SOURCES, SOURCES_V4, SOURCES_V6, scratch},
 };
 
-/// Looks the source up of the packet, which lies in the scratch space.
+/// Looks the source of a packet up.
 #[inline(always)]
 pub fn look_up(in_force: &InForce, packet: &Packet) -> Option<&'static SourceEntry> {
-    // SAFETY: a reference into the map is valid and aligned; the agent may store to it at any time.
-    let sources = unsafe { (&raw const in_force.control.sources).read_volatile() };
+    in_maps(said(in_force), packet)
+}
+
+/// The same of the packet that lies in the scratch space, where its source may be known. Only for the program that judges
+/// packets: nothing on its CPU comes between what it reads and what it writes.
+#[inline(always)]
+pub fn recall(in_force: &InForce, packet: &Packet) -> Option<&'static SourceEntry> {
+    let sources = said(in_force);
     if sources & SourceMaps::ALL == 0 {
         return None;
     }
     let seen = line(packet)?;
     if !seen.is_of(packet, sources) {
-        find(sources);
+        if !seen.meets() {
+            return in_maps(sources, packet);
+        }
+        keep(sources);
     }
     seen.entry()
+}
+
+/// Which maps have entries, and how often these have changed.
+#[inline(always)]
+fn said(in_force: &InForce) -> u32 {
+    // SAFETY: a reference into the map is valid and aligned; the agent may store to it at any time.
+    unsafe { (&raw const in_force.control.sources).read_volatile() }
 }
 
 /// The line of a packet's source.
 #[inline(always)]
 fn line(packet: &Packet) -> Option<&'static mut Seen> {
     let line = SEEN_SOURCES.get_ptr_mut(Seen::place(packet.source))?;
-    // SAFETY: this CPU's own element, and nothing interrupts this program.
+    // SAFETY: this CPU's own element, and nothing interrupts the program that judges packets.
     Some(unsafe { &mut *line })
 }
 
-/// Finds what the maps say of the source of the packet in the scratch space, and keeps it.
+/// Looks up the source of the packet in the scratch space, and keeps what is found.
 ///
 /// A global function, which the verifier checks once and by itself.
 #[inline(never)]
-#[unsafe(export_name = "find_source")]
-extern "C" fn find(sources: u32) -> u32 {
+#[unsafe(export_name = "keep_source")]
+extern "C" fn keep(sources: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let packet = &scratch.packet;
     let Some(seen) = line(packet) else { return 0 };

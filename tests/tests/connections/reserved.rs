@@ -8,6 +8,7 @@ use std::{
 };
 use throttle_agent::datapath::Drift;
 use throttle_tests::{
+    clients::connect_from,
     needs_root,
     wire::{FAR_V4, NEAR, NEAR_V4},
 };
@@ -109,4 +110,19 @@ fn connections_that_are_older_than_the_limit_have_the_guarantee_first() -> Resul
     eventually(&[5, 5], || Ok(["open-0", "open-1"].map(|name| server.host.open_under(name))))?;
     drop((open, more));
     eventually(&[0, 0], || Ok(["open-0", "open-1"].map(|name| server.host.open_under(name))))
+}
+
+#[test]
+fn a_connection_of_this_host_to_itself_is_its_own_tenants_whoever_sent_the_last_packet() -> Result<()> {
+    needs_root!();
+    let mut server = Server::new()?;
+    let tenants = format!(
+        "\n[[tenant]]\nname = \"acme\"\nsources = [\"{FAR_V4}\"]\n[[tenant]]\nname = \"globex\"\nsources = [\"{NEAR_V4}\"]\n"
+    );
+    server.host.put(&(super::policy(server.to.port(), &["per = \"tenant\"\nconcurrent = 4"]) + &tenants))?;
+    let counted = |server: &Server, expected| eventually(&expected, || Ok(server.host.open(0)));
+    let _others = server.connect(NEAR_V4)?;
+    counted(&server, 1)?;
+    let _own = server.host.wire.far.enter(|| connect_from(address(FAR_V4), server.to))??;
+    counted(&server, 2)
 }

@@ -17,7 +17,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use throttle_agent::policy::forecast::forecast;
+use throttle_agent::policy::forecast::{Load, forecast};
 use throttle_common::{
     packet::Family,
     records::{Address, Limit, LimitTally},
@@ -103,19 +103,42 @@ fn near(measured: f64, foretold: f64) -> bool {
     (measured - foretold).abs() <= 0.1 * foretold + 0.002
 }
 
+/// A flood at one instant.
+struct Sample {
+    /// On the monotonic clock, in nanoseconds.
+    time: u64,
+    /// Frames until then: judged, and without a place.
+    judged: u64,
+    overflowed: u64,
+    /// The share of busy slots.
+    occupancy: f64,
+}
+
+impl Sample {
+    fn of(program: &Program, limit: &Limit, family: Family) -> Result<Self> {
+        let (time, tally) = (machine::monotonic(), program.limit("l")?);
+        let occupancy = program.datapath.occupancy(limit);
+        let used = if family == Family::V4 { occupancy.v4 } else { occupancy.v6 };
+        let occupancy = used.busy as f64 / used.slots as f64;
+        Ok(Self { time, judged: judged(&tally), overflowed: tally.overflowed.packets, occupancy })
+    }
+
+    /// Frames per second since another.
+    fn pace_since(&self, before: &Self) -> f64 {
+        (self.judged - before.judged) as f64 * SECOND as f64 / (self.time - before.time) as f64
+    }
+}
+
 /// What was seen of a flood.
 struct Seen {
     sent: Sent,
     received: Received,
-    /// What the limit did in all, and in the second half alone.
+    /// What the limit did in all.
     whole: LimitTally,
-    late: LimitTally,
-    /// The share of busy slots in the second half.
-    occupancy: f64,
     /// The limit as the kernel had it.
     limit: Limit,
-    /// How many frames of the flood had come after how many nanoseconds.
-    pace: Vec<(u64, u64)>,
+    /// From the start to the end.
+    samples: Vec<Sample>,
 }
 
 impl Seen {
@@ -125,6 +148,38 @@ impl Seen {
 
     fn per_second(&self) -> f64 {
         self.sent.flood as f64 * SECOND as f64 / self.span() as f64
+    }
+
+    /// How many frames of the flood had come after how many nanoseconds. The samples count all frames.
+    fn pace(&self) -> Vec<(u64, u64)> {
+        let Sent { first, last, flood, .. } = self.sent;
+        let all = judged(&self.whole);
+        let of_the_flood = |frames: u64| (u128::from(frames) * u128::from(flood) / u128::from(all)) as u64;
+        let within = self.samples.iter().filter(|sample| first < sample.time && sample.time < last);
+        let within = within.map(|sample| (sample.time - first, of_the_flood(sample.judged)));
+        std::iter::once((0, 0)).chain(within).chain([(last - first, flood)]).collect()
+    }
+
+    /// The second half, as it was and as it was foretold for the pace of its frames: how many slots were busy between the
+    /// pauses, and how many frames of all found none. A frame keeps its slot busy for an interval in nanoseconds, so that is
+    /// how far back a pace counts.
+    fn late(&self, family: Family, interval: u64) -> Option<[Load; 2]> {
+        let (mut busy, mut frames, mut without) = ([vec![], vec![]], 0.0, [0.0; 2]);
+        for index in self.samples.len() / 2..self.samples.len() {
+            let (earlier, now) = (&self.samples[..index], &self.samples[index]);
+            let before = &earlier[index - 1];
+            let begin = earlier.iter().rfind(|sample| now.time - sample.time >= interval).unwrap_or(&earlier[0]);
+            let foretold = forecast(&self.limit, family, now.pace_since(begin))?;
+            let judged = (now.judged - before.judged) as f64;
+            frames += judged;
+            without[0] += (now.overflowed - before.overflowed) as f64;
+            without[1] += judged * foretold.overflow;
+            busy[0].push(now.occupancy);
+            busy[1].push(foretold.occupancy);
+        }
+        let [seen, foretold] = busy.map(median);
+        let load = |occupancy, without: f64| Load { occupancy, overflow: without / frames };
+        Some([load(seen, without[0]), load(foretold, without[1])])
     }
 }
 
@@ -141,21 +196,11 @@ fn flood_program(family: Family, (mut program, limit): (Program, Limit), order: 
     let sender = Sender::on(&wire)?;
     let running = sender.start_steady(&wire.near, cpu(), &frame(family), order)?;
     let step = Duration::from_secs(seconds()) / 2 / SAMPLES;
-    let mut pace = vec![(machine::monotonic(), judged(&program.limit("l")?))];
-    for _ in 0..SAMPLES {
+    let mut samples = vec![Sample::of(&program, &limit, family)?];
+    for _ in 0..2 * SAMPLES {
         thread::sleep(step);
-        pace.push((machine::monotonic(), judged(&program.limit("l")?)));
+        samples.push(Sample::of(&program, &limit, family)?);
     }
-    let middle = program.limit("l")?;
-    let mut samples = Vec::new();
-    for _ in 0..SAMPLES {
-        thread::sleep(step);
-        pace.push((machine::monotonic(), judged(&program.limit("l")?)));
-        let occupancy = program.datapath.occupancy(&limit);
-        let used = if family == Family::V4 { occupancy.v4 } else { occupancy.v6 };
-        samples.push(used.busy as f64 / used.slots as f64);
-    }
-    let end = program.limit("l")?;
     let patience = Instant::now();
     while judged(&program.limit("l")?) < frames {
         ensure!(patience.elapsed() < PATIENCE, "the generator is too slow: {:?}", program.limit("l")?);
@@ -163,17 +208,10 @@ fn flood_program(family: Family, (mut program, limit): (Program, Limit), order: 
     }
     let sent = running.stop()?;
     let whole = program.limit("l")?;
-    // Of all frames, as of those of the flood; and from the first frame to the last.
-    pace.retain(|&(time, _)| sent.first < time && time < sent.last);
-    pace.push((sent.last, judged(&whole)));
-    let pace = std::iter::once((0, 0)).chain(pace.into_iter().map(|(time, frames)| {
-        (time - sent.first, (u128::from(frames) * u128::from(sent.flood) / u128::from(judged(&whole))) as u64)
-    }));
-    let pace = pace.collect();
     ensure!(judged(&whole) == sent.flood + sent.honest, "{} frames were judged of {sent:?}", judged(&whole));
     let received = counter.received()?;
     ensure!(received.honest + received.other == whole.admitted.packets, "{received:?} came through of {whole:?}");
-    Ok(Seen { sent, received, whole, late: subtract(&end, &middle), occupancy: median(samples), limit, pace })
+    Ok(Seen { sent, received, whole, limit, samples })
 }
 
 /// A program in whose table no two honest sources share a set: a set keeps one place for a known source, not two.
@@ -201,14 +239,6 @@ fn judged(tally: &LimitTally) -> u64 {
     tally.admitted.packets + tally.refused.packets
 }
 
-fn subtract(after: &LimitTally, before: &LimitTally) -> LimitTally {
-    let mut difference = *after;
-    difference.admitted.packets -= before.admitted.packets;
-    difference.refused.packets -= before.refused.packets;
-    difference.overflowed.packets -= before.overflowed.packets;
-    difference
-}
-
 #[test]
 fn known_sources_lose_nothing_and_the_forecast_holds() -> Result<()> {
     needs_root!();
@@ -218,22 +248,22 @@ fn known_sources_lose_nothing_and_the_forecast_holds() -> Result<()> {
             let order = woven(family, interval);
             let known: Vec<_> = honest(&order).map(|source| prefix(family, source)).collect();
             let seen = flood(family, &policy(rate, &known), order, 0)?;
-            let overflow = seen.late.overflowed.packets as f64 / judged(&seen.late) as f64;
-            let foretold = forecast(&seen.limit, family, seen.per_second()).context("the limit has no region")?;
+            let [late, foretold] = seen.late(family, interval).context("the limit has no region")?;
             say!(
                 "{family:?} flood of {:.2} million/s at {rate}: known sources {} of {} through; occupancy {:.3} \
-                 (foretold {:.3}), overflow {overflow:.4} (foretold {:.4})",
+                 (foretold {:.3}), overflow {:.4} (foretold {:.4})",
                 seen.per_second() / 1e6,
                 seen.received.honest,
                 seen.sent.honest,
-                seen.occupancy,
+                late.occupancy,
                 foretold.occupancy,
+                late.overflow,
                 foretold.overflow,
             );
             ensure!(seen.sent.honest >= 2 * HONEST, "the honest sources sent too little to tell: {:?}", seen.sent);
             ensure!(seen.received.honest == seen.sent.honest, "known sources lost packets at {rate}");
-            ensure!(near(seen.occupancy, foretold.occupancy), "occupancy {} at {rate}", seen.occupancy);
-            ensure!(near(overflow, foretold.overflow), "overflow {overflow} at {rate}");
+            ensure!(near(late.occupancy, foretold.occupancy), "occupancy {} at {rate}", late.occupancy);
+            ensure!(near(late.overflow, foretold.overflow), "overflow {} at {rate}", late.overflow);
         }
     }
     Ok(())
@@ -248,7 +278,7 @@ fn unproven_sources_get_what_the_overflow_rule_promises() -> Result<()> {
             let order = woven(family, interval);
             let seen = flood(family, &policy(rate, &[]), order, 0)?;
             let interval = order.honest_interval * HONEST;
-            let assumed = Assumed { family, pace: &seen.pace, honest: HONEST, interval };
+            let assumed = Assumed { family, pace: &seen.pace(), honest: HONEST, interval };
             let (mean, deviation) = expect(&seen.limit, &assumed);
             let share = seen.received.honest as f64 / seen.sent.honest as f64;
             say!(

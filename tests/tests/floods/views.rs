@@ -3,11 +3,14 @@
 use crate::{RATES, SAMPLES, cpu, frame, median, near, seconds, woven};
 use anyhow::{Context, Result, ensure};
 use std::{process::Command, thread, time::Duration};
+use throttle_agent::api::wire::Tallies;
 use throttle_common::packet::Family;
 use throttle_tests::{
     agent::{Site, path},
     generator::{Counter, Sender},
-    machine, needs_root, say,
+    machine, needs_root,
+    program::SECOND,
+    say,
     wire::{FAR, Wire},
 };
 
@@ -26,28 +29,27 @@ fn status_and_metrics_show_what_policy_check_foretold() -> Result<()> {
     let sender = Sender::on(&wire)?;
     let running = sender.start_steady(&wire.near, cpu(), &frame(Family::V4), order)?;
     thread::sleep(Duration::from_secs(seconds()) / 2);
-    let before = (machine::monotonic(), site.limit("l")?);
-    let (mut in_status, mut in_metrics) = (Vec::new(), Vec::new());
+    let begin = site.limit("l")?.tallies;
+    let mut last = (machine::monotonic(), begin);
+    let (mut in_status, mut in_metrics, mut paces) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
         thread::sleep(Duration::from_secs(seconds()) / 2 / SAMPLES);
         let view = site.limit("l")?;
+        let now = (machine::monotonic(), view.tallies);
+        paces.push((judged(&now.1) - judged(&last.1)) as f64 * SECOND as f64 / (now.0 - last.0) as f64);
+        last = now;
         in_status.push(view.regions.iter().find(|it| it.family == "ipv4").context("no region for IPv4")?.occupancy);
         let metrics = metrics(&site)?;
         in_metrics.push(metrics("throttle_region_busy_slots")? / metrics("throttle_region_slots")?);
     }
-    let (in_status, in_metrics) = (median(in_status), median(in_metrics));
-    let after = (machine::monotonic(), site.limit("l")?);
+    let (in_status, in_metrics, pace) = (median(in_status), median(in_metrics), median(paces));
+    let end = last.1;
+    let overflow = (end.overflowed.packets - begin.overflowed.packets) as f64 / (judged(&end) - judged(&begin)) as f64;
     let overflowed = metrics(&site)?("throttle_limit_overflowed_packets_total")?;
     running.stop()?;
     ensure!(counter.received()?.other > 0, "the flood came through");
 
-    let judged =
-        |view: &throttle_agent::api::wire::LimitView| view.tallies.admitted.packets + view.tallies.refused.packets;
-    let packets = judged(&after.1) - judged(&before.1);
-    let per_second = packets * 1_000_000_000 / (after.0 - before.0);
-    let overflow = (after.1.tallies.overflowed.packets - before.1.tallies.overflowed.packets) as f64 / packets as f64;
-
-    let flood = per_second.to_string();
+    let flood = format!("{pace:.0}");
     let file = path(&site.file("policy.toml"));
     let foretold = site.json(&["policy", "check", &file, "--flood", &flood])?;
     let regions = foretold["flood"]["regions"].as_array().context("nothing is foretold")?;
@@ -57,11 +59,15 @@ fn status_and_metrics_show_what_policy_check_foretold() -> Result<()> {
     say!(
         "flood of {:.2} million/s at {rate}: occupancy {in_status:.3} in status, {in_metrics:.3} in metrics, {busy:.3} foretold; \
          overflow {overflow:.4}, {without:.4} foretold",
-        per_second as f64 / 1e6,
+        pace / 1e6,
     );
     ensure!(near(in_status, busy) && near(in_metrics, busy) && near(overflow, without), "they do not agree");
-    ensure!(overflowed >= after.1.tallies.overflowed.packets as f64, "the metrics lag behind");
+    ensure!(overflowed >= end.overflowed.packets as f64, "the metrics lag behind");
     Ok(())
+}
+
+fn judged(tallies: &Tallies) -> u64 {
+    tallies.admitted.packets + tallies.refused.packets
 }
 
 /// The metrics as they are now; gives the value of one for the limit, and for IPv4 where there are families.

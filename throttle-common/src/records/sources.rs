@@ -111,12 +111,17 @@ pub struct Seen {
     pub family: u8,
     /// 1 where there is an entry.
     pub found: u8,
+    /// Packets of other sources that came by since.
+    pub strangers: u8,
     /// Zero: a line of the CPU's cache is whole.
-    pub padding: [u8; 18],
+    pub padding: [u8; 17],
 }
 
 /// Lines of [`super::maps::SEEN_SOURCES`]: 128 KiB of each CPU.
 pub const SEEN_SOURCES: u32 = 1 << 11;
+
+/// Of so many packets whose source a line does not know, it gets to know one: see [`Seen::meets`].
+const STRANGERS: u8 = 16;
 
 impl Seen {
     /// The line of a packet's source. Multiply-shift is enough: sources that meet cost each other only time.
@@ -133,6 +138,14 @@ impl Seen {
             && self.source.low == packet.source.low
             && self.source.high == packet.source.high
             && self.family == packet.family as u8
+    }
+
+    /// Whether the line is to know the source of a packet that it does not know. Whoever comes often is soon known, and of a
+    /// flood from ever new sources few: to keep what is found costs half as much as to find it.
+    #[inline(always)]
+    pub fn meets(&mut self) -> bool {
+        self.strangers = (self.strangers + 1) % STRANGERS;
+        self.strangers == 0
     }
 
     /// What was found.

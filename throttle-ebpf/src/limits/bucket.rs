@@ -29,14 +29,10 @@ pub fn settle<const PACE: u8>(limit: &Limit, question: &Question, charge: &mut C
     }
 }
 
-/// Makes the charge of a plain limit, once; `false` where the bucket has changed since.
+/// Makes the charge of a plain limit, once; `false` where the bucket has changed since, or is no slot's.
 #[inline(always)]
 pub fn settle_at_once(charge: &mut Charge) -> bool {
-    if charge.kind == Charge::LEASED {
-        lease::spend(charge);
-        return true;
-    }
-    let Some(seen) = seen(charge) else { return true };
+    let Some(seen) = seen(charge) else { return false };
     let way = Maps.set(charge.place).and_then(|set| attempt(&set, &charge.request(), seen));
     if let Some(way) = way {
         charge.aim(Charge::HELD, way, 0);

@@ -1,60 +1,25 @@
-//! Limits at a glance: all are plain, and there are leases that are enough, buckets, or slots for them.
+//! A plain limit at a glance: there is a lease that is enough, a bucket, or a slot for one.
 //!
 //! That is so of nearly every packet, and leaves little to do. Where it is not, nothing has been done, and
 //! [`super::several`] goes the long way.
 
 use throttle_common::{
-    limits::{Glance, glance},
-    records::{PACKET_LIMITS, SCOPE_LIMITS, Scope},
+    limits::{Charge, Glance, glance},
+    records::{Limit, SCOPE_LIMITS},
 };
 
-use super::{
-    ADMITTED, DUE, ELSEWHERE, Maps, Pending, SPARE, STOP,
-    bucket::{settle_at_once, take_back},
-    find, lease, refuse, refused, scope, tally,
-};
+use super::{ADMITTED, ELSEWHERE, Maps, Pending, STOP, bucket::settle_at_once, find, lease, refuse, refused};
 use crate::{
     clock::Clock,
     tables::{Scratch, scratch},
 };
 
-/// Applies the limits of a service to the packet in the scratch space, and answers as [`super::several::judge`] does, or
-/// [`ELSEWHERE`].
-#[inline(always)]
-pub fn judge(service: u32) -> u32 {
-    let answer = weigh(service);
-    if answer == ADMITTED { settle(service) } else { answer }
-}
-
-/// Weighs every limit.
+/// Weighs a limit for the packet in the scratch space: the one at `index` in its scope. [`ELSEWHERE`] where that takes more.
 ///
-/// A global function, which the verifier checks once and by itself; so are the others.
+/// A global function, which the verifier checks once and by itself; so is [`settle`].
 #[inline(never)]
 #[unsafe(export_name = "weigh_at_a_glance")]
-extern "C" fn weigh(service: u32) -> u32 {
-    let Some(Scratch { pending: Pending { generation, .. }, .. }) = scratch() else { return ADMITTED };
-    let Some(scope) = scope(*generation, service) else { return ADMITTED };
-    let mut all = ADMITTED;
-    for index in 0..PACKET_LIMITS as u32 {
-        let Some(number) = number(scope, index) else { break };
-        let answer = glance_at(index, number);
-        if answer == DUE {
-            // What refuses is said first, and nothing taken for it.
-            all = ELSEWHERE;
-        } else if answer != ADMITTED {
-            if answer & STOP != 0 {
-                count(service, SPARE | index);
-            }
-            return answer;
-        }
-    }
-    all
-}
-
-/// Weighs one.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn glance_at(index: u32, number: u32) -> u32 {
+pub extern "C" fn weigh(index: u32, number: u32) -> u32 {
     let Some(Scratch { pending: Pending { question, now, generation, epoch, charges }, .. }) = scratch() else {
         return ADMITTED;
     };
@@ -64,71 +29,29 @@ extern "C" fn glance_at(index: u32, number: u32) -> u32 {
         return ADMITTED;
     }
     match glance(limit, question, &Maps, &mut Clock::at(*now), charge) {
-        Glance::Room if limit.is_leased() && lease::is_due(*epoch, limit, question, charge) => DUE,
         Glance::Nothing | Glance::Room => ADMITTED,
         Glance::Exceeded if limit.observe == 0 => {
             let outcome = refuse(*generation, limit, number, charge, question);
-            refused(limit.refusal(), outcome) | STOP | number << 16
+            charge.clear();
+            refused(limit.refusal(), outcome) | STOP
         }
         Glance::Exceeded | Glance::Elsewhere => ELSEWHERE,
     }
 }
 
-/// Charges them all, or none.
+/// Charges it. [`ELSEWHERE`] where its bucket has changed since, or a lease may be taken.
 #[inline(never)]
 #[unsafe(export_name = "settle_at_a_glance")]
-extern "C" fn settle(service: u32) -> u32 {
+pub extern "C" fn settle(index: u32, number: u32) -> u32 {
     let Some(Scratch { pending: Pending { generation, charges, .. }, .. }) = scratch() else { return ADMITTED };
-    let Some(scope) = scope(*generation, service) else { return ADMITTED };
-    for index in 0..PACKET_LIMITS as u32 {
-        if number(scope, index).is_none() {
-            break;
-        }
-        if !settle_at_once(&mut charges[index as usize]) {
-            take_back_before(index);
-            return ELSEWHERE;
-        }
+    let charge = &mut charges[index as usize % SCOPE_LIMITS];
+    if !charge.asked() {
+        return ADMITTED;
     }
-    count(service, PACKET_LIMITS as u32);
-    ADMITTED
-}
-
-/// Takes the charges of limits before an index back.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn take_back_before(end: u32) -> u32 {
-    let Some(Scratch { pending: Pending { charges, .. }, .. }) = scratch() else { return 0 };
-    for index in 0..PACKET_LIMITS as u32 {
-        if index >= end {
-            break;
-        }
-        take_back(&charges[index as usize]);
+    if charge.kind == Charge::LEASED {
+        lease::spend(charge);
+        return ADMITTED;
     }
-    0
-}
-
-/// Counts the limits before an index as having admitted, or as spared because that one refused.
-#[inline(never)]
-#[unsafe(export_name = "count_at_a_glance")]
-extern "C" fn count(service: u32, end: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, generation, charges, .. }, .. }) = scratch() else { return 0 };
-    let Some(scope) = scope(*generation, service) else { return 0 };
-    for index in 0..PACKET_LIMITS as u32 {
-        let Some(number) = number(scope, index) else { break };
-        if index >= end & (SPARE - 1) {
-            break;
-        }
-        let charge = &charges[index as usize];
-        if charge.asked() {
-            let spare = end & SPARE != 0;
-            tally(number, charge, question, |tally| if spare { &mut tally.spared } else { &mut tally.admitted });
-        }
-    }
-    0
-}
-
-/// The number of the limit on a rate at an index.
-#[inline(always)]
-fn number(scope: &Scope, index: u32) -> Option<u32> {
-    if index < u32::from(scope.count) { Some(u32::from(scope.limits[index as usize])) } else { None }
+    let leased = find(*generation, number).is_some_and(Limit::is_leased);
+    if !leased && settle_at_once(charge) { ADMITTED } else { ELSEWHERE }
 }

@@ -56,17 +56,6 @@ pub fn spend(charge: &Charge) {
     }
 }
 
-/// Whether this CPU should take another lease from the bucket that was weighed, which has room for that.
-#[inline(always)]
-pub fn is_due(epoch: u32, limit: &Limit, question: &Question, charge: &Charge) -> bool {
-    let holding = Holding::of(epoch, limit, question.tenant());
-    charge.kind == Charge::HELD
-        && at(place(holding)).is_some_and(|lease| {
-            holding.may_replace(lease, charge.now)
-                && lease::has_room(&charge.request(), charge.seen, (lease, holding), limit.batch)
-        })
-}
-
 /// Takes another lease from the bucket that was weighed, with the packet's charge. `false` where there is none to be had:
 /// then nothing was charged, and the packet is to be charged by itself.
 #[inline(always)]

@@ -61,13 +61,7 @@ fn all(ctx: &XdpContext, service: u32, scope: &Scope) -> u32 {
     if crowded & STOP != 0 {
         return crowded;
     }
-    let mut answer = ELSEWHERE;
-    if scope.plain != 0 && crowded == ADMITTED {
-        answer = glance::judge(service);
-    }
-    if answer == ELSEWHERE {
-        answer = several::judge(service, crowded);
-    }
+    let answer = several::judge(service, crowded);
     if scope.concurrent != 0 {
         connections::conclude(service, u32::from(answer & STOP == 0));
     }
@@ -132,8 +126,6 @@ pub struct Pending {
     pub charges: [Charge; SCOPE_LIMITS],
 }
 
-/// The limits are those before an index that refused.
-const SPARE: u32 = 0x20;
 // What the functions of limits answer.
 pub const ADMITTED: u32 = 0;
 const REFUSED: u32 = 1;
@@ -142,8 +134,6 @@ const REJECTED: u32 = 8;
 pub const STOP: u32 = 16;
 /// Above these, the number of the reason.
 const REASON: u32 = 8;
-/// There is room, and this CPU should take another lease: that is done on the long way.
-const DUE: u32 = 32;
 /// Nothing was done: it is for another function.
 const ELSEWHERE: u32 = 64;
 

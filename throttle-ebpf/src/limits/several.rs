@@ -1,32 +1,35 @@
-//! Several limits the long way: windows, guarantees, overrides, overflow, leases to be taken.
+//! Several limits: all are weighed before any is charged, each at a glance ([`glance`]) where that is enough.
 //!
-//! All are weighed before any is charged, in functions that the verifier checks one by one; what each is to be charged
-//! waits in the scratch space.
+//! Windows, guarantees, overrides, overflow and leases to be taken go the long way, in functions that the verifier checks
+//! one by one. What each is to be charged waits in the scratch space.
 
 use throttle_common::{
     guarantees::Guaranteed,
     limits::{self, Charge, Question, SLIDING, STEPPING, overflow, seek, weigh_at},
-    records::{Limit, SCOPE_LIMITS},
+    records::{Limit, SCOPE_LIMITS, Scope},
     table::{Check, Commit},
     words::Reason,
 };
 
 use super::{
-    ADMITTED, ELSEWHERE, Maps, Pending, SPARE, STOP,
+    ADMITTED, ELSEWHERE, Maps, Pending, STOP,
     bucket::{settle, settle_shared, settle_sliding, take_back},
-    find, lease, refuse, refused, scope, tally,
+    find, glance, lease, refuse, refused, scope, tally,
 };
 use crate::{
     clock::Clock,
     tables::{Scratch, scratch},
 };
 
-// What `ask` and `conclude` are told, besides the place of the limit in its scope.
+// The rounds, beside the place of a limit in its scope.
 const WEIGH: u32 = 0;
 const SETTLE: u32 = 0x10;
+// How `count` counts, beside the place at which it ends.
+const ALL: u32 = SCOPE_LIMITS as u32;
+const SPARE: u32 = 0x20;
 
-/// Weighs every limit of a service (or, for [`throttle_common::records::NONE`], of the host), then charges them in the same order, then counts.
-/// `crowded` is what the limits on open connections have said.
+/// Weighs every limit of a service (or, for [`throttle_common::records::NONE`], of the host), then charges them in the same
+/// order, then counts. `crowded` is what the limits on open connections have said.
 /// Gives the answer of the limit that names the verdict, and in its upper half that limit's number.
 ///
 /// A limit that only observes takes no part in the charging when it would have refused, and the packet goes on; the
@@ -37,21 +40,24 @@ pub extern "C" fn judge(service: u32, crowded: u32) -> u32 {
     let Some(Scratch { pending, .. }) = scratch() else { return ADMITTED };
     let Some(scope) = scope(pending.generation, service) else { return ADMITTED };
     let mut first = crowded;
-    for phase in [WEIGH, SETTLE] {
+    for round in [WEIGH, SETTLE] {
         for index in 0..SCOPE_LIMITS as u32 {
-            if index >= u32::from(scope.count) {
-                break;
-            }
-            let number = u32::from(scope.limits[index as usize]);
-            let mut answer = if phase == SETTLE { charge(index, number) } else { ask(index, number) };
-            if answer == ELSEWHERE {
-                answer = if phase == SETTLE { charge_sliding(index, number) } else { ask_sliding(index, number) };
+            let Some(number) = number(scope, index) else { break };
+            let mut answer = ELSEWHERE;
+            if scope.plain != 0 {
+                answer = if round == SETTLE { glance::settle(index, number) } else { glance::weigh(index, number) };
             }
             if answer == ELSEWHERE {
-                answer = share_sliding(phase | index, number);
+                answer = if round == SETTLE { charge(index, number) } else { ask(index, number) };
+            }
+            if answer == ELSEWHERE {
+                answer = if round == SETTLE { charge_sliding(index, number) } else { ask_sliding(index, number) };
+            }
+            if answer == ELSEWHERE {
+                answer = share_sliding(round | index, number);
             }
             if answer & STOP != 0 {
-                spare(service, phase | index);
+                spare(service, round | index);
                 return answer | number << 16;
             }
             if first == ADMITTED && answer != ADMITTED {
@@ -59,12 +65,7 @@ pub extern "C" fn judge(service: u32, crowded: u32) -> u32 {
             }
         }
     }
-    for index in 0..SCOPE_LIMITS as u32 {
-        if index >= u32::from(scope.count) {
-            break;
-        }
-        conclude(index, u32::from(scope.limits[index as usize]));
-    }
+    count(service, ALL);
     first
 }
 
@@ -74,18 +75,44 @@ pub extern "C" fn judge(service: u32, crowded: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn spare(service: u32, refusal: u32) -> u32 {
-    let Some(Scratch { pending, .. }) = scratch() else { return 0 };
-    let Some(scope) = scope(pending.generation, service) else { return 0 };
-    let (phase, index) = (refusal & SETTLE, refusal & (SETTLE - 1));
-    let asked = if phase == SETTLE { u32::from(scope.count) } else { index };
-    for spared in 0..SCOPE_LIMITS as u32 {
-        if spared >= asked {
+    let Some(Scratch { pending: Pending { charges, .. }, .. }) = scratch() else { return 0 };
+    let (round, index) = (refusal & SETTLE, refusal & (SETTLE - 1));
+    if round == WEIGH {
+        return count(service, SPARE | index);
+    }
+    for before in 0..SCOPE_LIMITS as u32 {
+        if before >= index {
             break;
         }
-        let charged = if spared < index { phase } else { WEIGH };
-        conclude(SPARE | charged | spared, u32::from(scope.limits[spared as usize]));
+        take_back(&charges[before as usize]);
+    }
+    count(service, SPARE | ALL)
+}
+
+/// Counts the limits before an index that were asked as having admitted, or as spared because another refused.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn count(service: u32, end: u32) -> u32 {
+    let Some(Scratch { pending: Pending { question, generation, charges, .. }, .. }) = scratch() else { return 0 };
+    let Some(scope) = scope(*generation, service) else { return 0 };
+    for index in 0..SCOPE_LIMITS as u32 {
+        let Some(number) = number(scope, index) else { break };
+        if index >= end & (SPARE - 1) {
+            break;
+        }
+        let charge = &charges[index as usize];
+        if charge.asked() {
+            let spare = end & SPARE != 0;
+            tally(number, charge, question, |tally| if spare { &mut tally.spared } else { &mut tally.admitted });
+        }
     }
     0
+}
+
+/// The number of the limit on a rate at an index.
+#[inline(always)]
+fn number(scope: &Scope, index: u32) -> Option<u32> {
+    if index < u32::from(scope.count) { Some(u32::from(scope.limits[index as usize])) } else { None }
 }
 
 /// Weighs one limit of several: the one at `index` in its scope.
@@ -224,20 +251,4 @@ fn answer(
     let outcome = refuse(generation, limit, number, charge, question);
     charge.clear();
     refused(reason, outcome) | if limit.observe == 0 { STOP } else { 0 }
-}
-
-/// Counts one limit of several as having admitted, or as spared because another refused. A global function, as above.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn conclude(step: u32, number: u32) -> u32 {
-    let Some(Scratch { pending: Pending { question, charges, .. }, .. }) = scratch() else { return 0 };
-    let charge = &charges[step as usize % SCOPE_LIMITS];
-    if charge.asked() {
-        let spare = step & SPARE != 0;
-        if spare && step & SETTLE != 0 {
-            take_back(charge);
-        }
-        tally(number, charge, question, |tally| if spare { &mut tally.spared } else { &mut tally.admitted });
-    }
-    0
 }
