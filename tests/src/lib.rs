@@ -6,13 +6,15 @@
 //! attached, [`rebuild`] makes another build of it,
 //! [`previous`] builds the one before its layout, [`denied`] has the kernel refuse it a call, [`paced`] is a client that
 //! asks at a constant rate, [`clients`] are real servers and clients, and [`bulkheads`] are two neighbours of which one
-//! floods. Everything that these make is undone when it is dropped. [`simulator`] needs no kernel: it
+//! floods. [`policies`] are those that are measured, [`paths`] what becomes of packets under the full one, and [`calls`]
+//! counts the helpers that they call on their way. Everything that these make is undone when it is dropped. [`simulator`] needs no kernel: it
 //! runs the agent's pure code on health.
 
 pub mod agent;
 pub mod attached;
 mod binary;
 pub mod bulkheads;
+pub mod calls;
 pub mod clients;
 pub mod denied;
 pub mod frames;
@@ -21,7 +23,9 @@ pub mod kernel;
 pub mod machine;
 pub mod netns;
 pub mod paced;
+pub mod paths;
 pub mod pins;
+pub mod policies;
 pub mod previous;
 pub mod program;
 pub mod rebuild;

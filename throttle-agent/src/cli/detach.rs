@@ -6,13 +6,10 @@ use clap::Args;
 use serde::Serialize;
 use throttle_agent::{
     api::wire::{Envelope, paths},
-    datapath::{Detached, claim, detach_all, detach_interface},
+    datapath::{Detached, LINGER, claim, detach_all, detach_interface},
 };
 
 use super::{Context, Pins, failure::Failure, output};
-
-/// How long an agent that was killed may take to let go of its pins.
-const LINGER: Duration = Duration::from_secs(3);
 
 /// What to detach.
 #[derive(Debug, Args)]

@@ -2,19 +2,24 @@
 
 use std::{
     fs,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags},
+    io::Errno,
+};
 
 /// What becomes of pins that only this mount namespace sees, and the remedy.
 pub const PRIVATE_PINS: &str = "its pins lie in a BPF file system that only its own mount namespace sees (as under `ip \
      netns exec`), and go with it; choose a --pin-dir in one that the host has mounted, e.g. by `mount -t bpf bpf DIR`";
 
+/// How long an agent that was killed may keep its locks: until the kernel has put it away.
+pub const LINGER: Duration = Duration::from_secs(3);
 /// How often a lock is asked for.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -24,34 +29,34 @@ pub struct Claim {
     _lock: Option<OwnedFd>,
 }
 
-/// Keeps agents away from a pin directory. An agent that was killed has it until the kernel has put it away, so this
-/// waits for a while; `None` where an agent uses it still.
+/// Keeps agents away from a pin directory. `None` where an agent uses it still after that time.
 pub fn claim(root: &Path, patience: Duration) -> Result<Option<Claim>> {
-    let start = Instant::now();
-    loop {
-        if !root.try_exists().with_context(|| format!("cannot read {}", root.display()))? {
-            return Ok(Some(Claim { _lock: None }));
-        }
-        if let Some(lock) = try_lock(root)? {
-            return Ok(Some(Claim { _lock: Some(lock) }));
-        }
-        if start.elapsed() >= patience {
-            return Ok(None);
-        }
-        sleep(LOOK);
+    if !root.try_exists().with_context(|| format!("cannot read {}", root.display()))? {
+        return Ok(Some(Claim { _lock: None }));
     }
+    Ok(lock_directory(root, patience)?.map(|lock| Claim { _lock: Some(lock) }))
 }
 
-/// Locks a directory, unless somebody else has.
-pub(super) fn try_lock(root: &Path) -> Result<Option<OwnedFd>> {
+/// Locks a directory, unless somebody else has it locked still after that time.
+pub(super) fn lock_directory(root: &Path, patience: Duration) -> Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(root, flags, Mode::empty()).with_context(|| {
         format!("cannot open the pin directory {}; run this as root or as the agent's user", root.display())
     })?;
-    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(directory)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot lock {}", root.display())),
+    let locked = lock(&directory, patience).with_context(|| format!("cannot lock {}", root.display()))?;
+    Ok(locked.then_some(directory))
+}
+
+/// Locks an open file, which the kernel undoes however the process ends. `false` where somebody else has it locked still
+/// after that time.
+pub fn lock(file: &impl AsFd, patience: Duration) -> rustix::io::Result<bool> {
+    let start = Instant::now();
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if start.elapsed() < patience => sleep(LOOK),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            result => return result.map(|()| true),
+        }
     }
 }
 
@@ -87,7 +92,7 @@ mod tests {
     #[test]
     fn a_claim_waits_for_an_agent_that_ends_and_not_for_one_that_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let agent = try_lock(dir.path()).unwrap().unwrap();
+        let agent = lock_directory(dir.path(), Duration::ZERO).unwrap().unwrap();
         assert!(claim(dir.path(), Duration::from_millis(50)).unwrap().is_none());
         std::thread::scope(|scope| {
             let claimed = scope.spawn(|| claim(dir.path(), Duration::from_secs(20)).unwrap());

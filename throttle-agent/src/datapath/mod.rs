@@ -66,7 +66,7 @@ use self::{
 };
 pub use self::{
     attach::{Attachment, Mode, Standing, XdpMode},
-    claim::{Claim, PRIVATE_PINS, claim},
+    claim::{Claim, LINGER, PRIVATE_PINS, claim, lock},
     connections::{Drift, Held},
     events::Events,
     interfaces::{Interface, interfaces},

@@ -27,7 +27,7 @@ use throttle_common::records::maps;
 
 use super::{
     OpenError, bpf,
-    claim::{outlives_this_process, try_lock},
+    claim::{LINGER, lock_directory, outlives_this_process},
     egress::{unsee, unsee_all},
     rename::{open_link, pin_of},
     sockets::unwatch,
@@ -84,7 +84,9 @@ impl Pins {
             let shown = root.display();
             format!("cannot make the pin directory {shown}; as root: install -d -o USER -m 700 {shown}")
         })?;
-        let Some(lock) = try_lock(root)? else { return Err(OpenError::InUse { pin_dir: root.to_owned() }) };
+        let Some(lock) = lock_directory(root, LINGER)? else {
+            return Err(OpenError::InUse { pin_dir: root.to_owned() });
+        };
         let lasting = outlives_this_process(root);
         let pins = Self { root: root.to_owned(), lasting, _lock: lock };
         create(&links(root)).context("cannot make the directory of links")?;

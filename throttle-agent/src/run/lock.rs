@@ -4,20 +4,13 @@ use std::{
     fs::{self, File, OpenOptions},
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    thread::sleep,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
-use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 
 use super::private::private_directory;
-
-/// An agent that was killed holds its locks until the kernel has put it away, so whoever comes next waits so long.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How often it asks.
-const LOOK: Duration = Duration::from_millis(20);
+use crate::datapath::{LINGER, lock};
 
 /// Keeps a second agent away from a path while it lives; the kernel lets go of it however the process ends.
 #[derive(Debug)]
@@ -33,19 +26,14 @@ impl Lock {
     }
 
     fn take(file: File, path: &Path) -> anyhow::Result<Self> {
-        let start = Instant::now();
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self { _file: file }),
-                Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < PATIENCE => sleep(LOOK),
-                Err(rustix::io::Errno::WOULDBLOCK) => bail!(
-                    "{} is in use by another agent; stop it (`systemctl stop throttle`), or give this one directories and \
-                     a socket of its own (--state-dir, --pin-dir, --socket)",
-                    path.display()
-                ),
-                Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
-            }
+        if !lock(&file, LINGER).with_context(|| format!("lock {}", path.display()))? {
+            bail!(
+                "{} is in use by another agent; stop it (`systemctl stop throttle`), or give this one directories and a \
+                 socket of its own (--state-dir, --pin-dir, --socket)",
+                path.display()
+            );
         }
+        Ok(Self { _file: file })
     }
 }
 

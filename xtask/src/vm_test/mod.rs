@@ -35,7 +35,7 @@ use crate::{process, setup};
 /// The oldest kernel that the throttle is for; older ones must be refused by the agent itself, in these words.
 const FLOOR: ([u32; 2], &str) = ([6, 1], "Linux 6.1 or newer");
 /// The suites that need no more than a kernel: no web server, no clients, no measured speed.
-const SUITES: [&str; 6] = ["harness", "verdicts", "differential", "observe", "lifecycle", "connections"];
+const SUITES: [&str; 7] = ["harness", "verdicts", "calls", "differential", "observe", "lifecycle", "connections"];
 
 /// What `vm-test` is told.
 #[derive(clap::Args)]

@@ -37,13 +37,22 @@ pub(super) struct Row {
     pub(super) notes: Vec<String>,
     /// What tests skipped themselves, as they say it.
     pub(super) skipped: Vec<String>,
+    /// The tables that tests print, line by line.
+    pub(super) tables: Vec<String>,
 }
 
 impl Row {
     /// Of a kernel that was not booted.
     pub(super) fn skipped(kernel: String, why: &anyhow::Error) -> Self {
         let notes = vec![format!("{why:#}")];
-        Self { kernel, verdict: Verdict::Skipped, tests: "none".to_owned(), notes, skipped: Vec::new() }
+        Self {
+            kernel,
+            verdict: Verdict::Skipped,
+            tests: "none".to_owned(),
+            notes,
+            skipped: Vec::new(),
+            tables: Vec::new(),
+        }
     }
 
     /// What was not tested, as every test says it.
@@ -53,7 +62,7 @@ impl Row {
     }
 }
 
-/// Prints it, and what was skipped.
+/// Prints it, what was skipped, and the tables of tests.
 pub(super) fn print(rows: &[Row]) {
     println!("\n| kernel | result | tests | what failed, what is missing |\n|---|---|---|---|");
     for Row { kernel, verdict, tests, notes, .. } in rows {
@@ -66,5 +75,8 @@ pub(super) fn print(rows: &[Row]) {
     }
     if skips.is_empty() {
         println!("  nothing");
+    }
+    for Row { kernel, tables, .. } in rows.iter().filter(|row| !row.tables.is_empty()) {
+        println!("\n{kernel}:\n\n{}", tables.join("\n"));
     }
 }

@@ -47,12 +47,13 @@ impl Transcript {
         if !self.lines.iter().any(|line| line.starts_with(&booted)) {
             faults.push("it did not come as far as the tests".to_owned());
         }
-        let mut total = Report::default();
+        let (mut total, mut tables) = (Report::default(), Vec::new());
         for step in steps {
             match self.between(&step.name) {
                 Ok((said, code)) => {
                     for line in said {
                         total.read(line);
+                        tables.extend(line.starts_with('|').then(|| line.clone()));
                     }
                     faults.extend(fault_of(step, said, code));
                 }
@@ -69,7 +70,7 @@ impl Transcript {
             (true, false) => Verdict::Refused,
         };
         faults.extend(self.lacking());
-        Row { kernel, verdict, tests: counts(&total), notes: faults, skipped: total.skipped }
+        Row { kernel, verdict, tests: counts(&total), notes: faults, skipped: total.skipped, tables }
     }
 
     /// What is wrong with how the machine ended.
@@ -161,6 +162,7 @@ vm-test: end doctor 0
 vm-test: begin verdicts
 test a ... ok
 test b ... skipped b: no VLAN
+| a | b |
 test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.0s
 vm-test: end verdicts 0
 vm-test: over
@@ -188,6 +190,7 @@ vm-test: over
         assert_eq!((row.verdict, row.tests.as_str()), (Verdict::Passed, "2 passed, 1 skipped"), "{row:?}");
         assert_eq!(row.notes, ["kernel has no frames of several buffers"]);
         assert_eq!(row.skipped, ["b: no VLAN"]);
+        assert_eq!(row.tables, ["| a | b |"]);
     }
 
     #[test]

@@ -7,7 +7,6 @@
 
 use super::{
     chart, median,
-    policies::{self, GENEROUS, STRICT, limit},
     report::{Effort, Section},
 };
 use anyhow::{Context, Result, ensure};
@@ -24,6 +23,7 @@ use throttle_tests::{
     agent::{Site, path},
     attached::Attached,
     frames::Frame,
+    policies::{self, GENEROUS, STRICT, limit},
     program::action,
     wire::{FAR, Wire},
 };

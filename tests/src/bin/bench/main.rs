@@ -12,7 +12,6 @@
 mod agent;
 mod beside;
 mod bulkheads;
-mod calls;
 mod changes;
 mod chart;
 mod curves;
@@ -20,7 +19,6 @@ mod handshakes;
 mod lanes;
 mod packets;
 mod paths;
-mod policies;
 mod refusals;
 mod report;
 mod scaling;

@@ -5,7 +5,6 @@
 use super::{
     beside::{bare, nft},
     chart, median,
-    policies::{self, Difference, Level, PORT, STRICT, limit},
     report::{Effort, Section},
 };
 use anyhow::{Context, Result};
@@ -13,7 +12,14 @@ use aya::Ebpf;
 use std::{fmt::Write as _, thread, time::Duration};
 use throttle_common::packet::tcp;
 use throttle_tests::{
-    frames::Frame, generator::Sender, kernel::Order, machine, netns::Namespace, program::Program, wire::Wire,
+    frames::Frame,
+    generator::Sender,
+    kernel::Order,
+    machine,
+    netns::Namespace,
+    policies::{self, Difference, Level, PORT, STRICT, limit},
+    program::Program,
+    wire::Wire,
 };
 
 const ROUNDS: usize = 7;

@@ -5,14 +5,18 @@ use super::{
     chart,
     lanes::Lanes,
     median,
-    policies::{GENEROUS, STRICT, limit},
     report::{Effort, Section},
 };
 use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
 use std::{fmt::Write as _, sync::Barrier, thread};
 use throttle_common::packet::tcp;
-use throttle_tests::{frames::Frame, machine, program::Program};
+use throttle_tests::{
+    frames::Frame,
+    machine,
+    policies::{GENEROUS, STRICT, limit},
+    program::Program,
+};
 
 const ROUNDS: usize = 9;
 /// Enough that the runs on two CPUs are under way at once nearly all of the time.

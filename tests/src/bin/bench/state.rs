@@ -4,7 +4,6 @@
 use super::{
     lanes::{Lanes, memory_of},
     median,
-    policies::limit,
     report::{Effort, Section},
 };
 use anyhow::{Context, Result};
@@ -13,7 +12,7 @@ use throttle_common::{
     records::{GENERATIONS, MAX_LIMITS, NAME, maps},
     table::{OPEN_WAYS, WAYS},
 };
-use throttle_tests::{frames::Frame, program::Program};
+use throttle_tests::{frames::Frame, policies::limit, program::Program};
 
 const ROUNDS: usize = 9;
 const PACKETS: u32 = 1 << 20;

@@ -4,7 +4,6 @@
 use super::{
     beside::bare,
     chart, median,
-    policies::{self, Difference, PORT},
     report::{Effort, Section},
 };
 use anyhow::{Context, Result, ensure};
@@ -14,6 +13,7 @@ use throttle_tests::{
     agent::{Agent, Site},
     clients::{HTTP, Server, wrk},
     paced::ask_at,
+    policies::{self, Difference, PORT},
     wire::{FAR, FAR_V4, Wire},
 };
 

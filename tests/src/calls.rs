@@ -9,7 +9,8 @@ use std::{
     process::Command,
 };
 use tempfile::TempDir;
-use throttle_tests::machine;
+
+use crate::machine;
 
 /// Where tracefs is mounted, if it is.
 const TRACING: &str = "/sys/kernel/tracing";
@@ -17,14 +18,14 @@ const TRACING: &str = "/sys/kernel/tracing";
 const CANDIDATES: &str = "bpf_*\n*_map_*_elem\n*htab*elem*\ntrie_*\n";
 
 /// The tracer, until it is dropped.
-pub(super) struct Tracer {
+pub struct Tracer {
     instance: PathBuf,
     _mount: Option<Mount>,
 }
 
 impl Tracer {
     /// Makes an instance of it.
-    pub(super) fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let mounted = Path::new(TRACING).join("instances").is_dir();
         let mount = if mounted { None } else { Some(Mount::new()?) };
         let root = mount.as_ref().map_or(Path::new(TRACING), |mount| mount.0.path());
@@ -34,7 +35,7 @@ impl Tracer {
     }
 
     /// How often each helper is called by kernel programs in what `run` does on this thread.
-    pub(super) fn calls(&self, run: impl FnOnce() -> Result<()>) -> Result<Vec<(String, u32)>> {
+    pub fn calls(&self, run: impl FnOnce() -> Result<()>) -> Result<Vec<(String, u32)>> {
         self.write("set_ftrace_filter", CANDIDATES)?;
         self.write("set_ftrace_pid", &rustix::thread::gettid().as_raw_nonzero().to_string())?;
         self.write("current_tracer", "function")?;
@@ -84,7 +85,7 @@ struct Mount(TempDir);
 
 impl Mount {
     fn new() -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("throttle-bench-").tempdir()?;
+        let directory = tempfile::Builder::new().prefix("throttle-tests-").tempdir()?;
         machine::run(Command::new("mount").args(["-t", "tracefs", "tracefs"]).arg(directory.path()))
             .context("the kernel has no tracefs")?;
         Ok(Self(directory))

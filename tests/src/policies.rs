@@ -1,4 +1,4 @@
-//! The policies that are measured.
+//! The policies that are measured: the full one, and its parts.
 
 use std::{fmt::Write as _, net::Ipv4Addr};
 
@@ -7,31 +7,34 @@ const BLOCKS: u32 = 1_000;
 const TENANTS: u32 = 100;
 const SERVICES: u16 = 10;
 /// The TCP port of its first service; the others follow. The measured packets are for this one.
-pub(super) const PORT: u16 = 8_000;
-/// Faster than any packets come here, and slower than any.
-pub(super) const GENEROUS: &str = "rate = \"100000000/s\"\nburst = 1000000";
-pub(super) const STRICT: &str = "rate = \"1/h\"";
+pub const PORT: u16 = 8_000;
+/// Faster than any packets come here.
+pub const GENEROUS: &str = "rate = \"100000000/s\"\nburst = 1000000";
+/// Slower than any.
+pub const STRICT: &str = "rate = \"1/h\"";
 
 /// What is different from one path to the next.
 #[derive(Clone, Copy)]
-pub(super) struct Difference {
+pub struct Difference {
     /// Whether every source is allowed.
-    pub(super) allow_all: bool,
+    pub allow_all: bool,
     /// Whether every source is blocked.
-    pub(super) block_all: bool,
+    pub block_all: bool,
     /// Whose limit admits hardly anything.
-    pub(super) strict: Option<Level>,
+    pub strict: Option<Level>,
 }
 
 /// Whose limit.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Level {
+pub enum Level {
+    /// That of each source.
     Source,
+    /// That of the host.
     Host,
 }
 
 /// 1 000 blocks, 100 tenants to whom all IPv4 addresses belong, 10 services, and limits on four levels.
-pub(super) fn full(difference: Difference) -> String {
+pub fn full(difference: Difference) -> String {
     let rate = |level| if difference.strict == Some(level) { STRICT } else { GENEROUS };
     let mut text = "mode = \"enforce\"\n".to_owned();
     let overflow = "overflow = \"refuse\"\nsources = 786432";
@@ -54,7 +57,7 @@ pub(super) fn full(difference: Difference) -> String {
 }
 
 /// So many blocks out of 11.0.0.0/8 and what follows, three addresses to one network of 256.
-pub(super) fn blocks(count: u32) -> String {
+pub fn blocks(count: u32) -> String {
     let mut text = String::new();
     for number in 0..count {
         // Writing to a string cannot fail.
@@ -64,21 +67,21 @@ pub(super) fn blocks(count: u32) -> String {
 }
 
 /// A source that is blocked by one of them.
-pub(super) fn blocked(number: u32) -> Ipv4Addr {
+pub fn blocked(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits((11 << 24) + (number << 8))
 }
 
 /// One limit of packets.
-pub(super) fn limit(name: &str, per: &str, rate: &str, rest: &str) -> String {
+pub fn limit(name: &str, per: &str, rate: &str, rest: &str) -> String {
     format!("[[limit]]\nname = \"{name}\"\nunit = \"packets\"\nper = \"{per}\"\n{rate}\n{rest}\n")
 }
 
 /// The service of a number, at a TCP port.
-pub(super) fn service(number: u32, port: u32) -> String {
+pub fn service(number: u32, port: u32) -> String {
     format!("[[service]]\nname = \"service-{number}\"\nprotocol = \"tcp\"\nports = [{port}]\n")
 }
 
 /// The tenant of a number, with its sources in quotation marks.
-pub(super) fn tenant(number: u32, sources: &str) -> String {
+pub fn tenant(number: u32, sources: &str) -> String {
     format!("[[tenant]]\nname = \"tenant-{number}\"\nsources = [{sources}]\n")
 }
