@@ -28,14 +28,29 @@ pub fn recall(in_force: &InForce, packet: &Packet) -> Option<&'static SourceEntr
     if sources & SourceMaps::ALL == 0 {
         return None;
     }
-    let seen = line(packet)?;
+    match made_known(in_force, packet) {
+        Some(seen) => seen.entry(),
+        None => in_maps(sources, packet),
+    }
+}
+
+/// What this CPU knows of the packet's source, where it knows it.
+#[inline(always)]
+pub fn known(in_force: &InForce, packet: &Packet) -> Option<&'static mut Seen> {
+    line(packet).filter(|seen| seen.is_of(packet, said(in_force)))
+}
+
+/// The same of the packet in the scratch space, where its source may get to be known.
+#[inline(always)]
+pub fn made_known(in_force: &InForce, packet: &Packet) -> Option<&'static mut Seen> {
+    let (seen, sources) = (line(packet)?, said(in_force));
     if !seen.is_of(packet, sources) {
         if !seen.meets() {
-            return in_maps(sources, packet);
+            return None;
         }
         keep(sources);
     }
-    seen.entry()
+    Some(seen)
 }
 
 /// Which maps have entries, and how often these have changed.
@@ -68,7 +83,7 @@ extern "C" fn keep(sources: u32) -> u32 {
     let found = in_maps(sources, packet);
     (seen.source.high, seen.source.low) = (packet.source.high, packet.source.low);
     seen.family = packet.family as u8;
-    seen.found = u8::from(found.is_some());
+    (seen.found, seen.refusal.some) = (u8::from(found.is_some()), 0);
     if let Some(entry) = found {
         seen.entry = *entry;
     }

@@ -165,9 +165,14 @@ impl InForce {
     pub fn read() -> Option<Self> {
         let control = CONTROL.get(0)?;
         // SAFETY: a reference into the map is valid and aligned; the agent may store to it at any time.
-        let epoch = unsafe { (&raw const control.generation).read_volatile() };
+        Self::of(unsafe { (&raw const control.generation).read_volatile() })
+    }
+
+    /// That of an epoch which was read before.
+    #[inline(always)]
+    pub fn of(epoch: u32) -> Option<Self> {
         let generation = epoch & 1;
-        Some(Self { control, policy: POLICIES.get(generation)?, generation, epoch })
+        Some(Self { control: CONTROL.get(0)?, policy: POLICIES.get(generation)?, generation, epoch })
     }
 }
 

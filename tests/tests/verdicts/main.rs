@@ -4,6 +4,7 @@ mod answers;
 mod guarantees;
 mod leases;
 mod limits;
+mod refusals;
 mod scopes;
 mod shapes;
 mod sources;

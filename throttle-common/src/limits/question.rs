@@ -10,7 +10,6 @@ use crate::{
     records::{Home, Limit, NONE, PROVEN_LINES, Region, SourceEntry, Terms, Whose, override_key},
     table::{OPEN_WAYS, Request, WAYS},
     turns::Turns,
-    words::Unit,
 };
 
 /// What a packet asks of each of its limits. Plain words, because it may wait in a map.
@@ -71,10 +70,7 @@ impl Question {
     /// How many units of a limit the packet is; `None` where the limit does not count it.
     #[inline(always)]
     pub fn units(&self, limit: &Limit) -> Option<u32> {
-        if limit.unit == Unit::Connections as u8 && !self.opens_connection {
-            return None;
-        }
-        Some(if limit.unit == Unit::Bytes as u8 { self.length } else { 1 })
+        limit.units(self.length, self.opens_connection)
     }
 
     /// Where a limit keeps the bucket that the packet is charged to; `None` where it has nothing to do with it.

@@ -8,7 +8,7 @@ use crate::{
     packet::Family,
     table::WAYS,
     windows::{self, Sliding},
-    words::{Algorithm, Per, Reason},
+    words::{Algorithm, Per, Reason, Unit},
 };
 
 /// What every packet reads first. One element.
@@ -309,6 +309,15 @@ impl Limit {
     #[inline(always)]
     pub const fn sliding(&self, now: Ticks) -> Sliding {
         Sliding::at(now, self.window, self.window_shift)
+    }
+
+    /// How many units of it a packet of `length` bytes is; `None` where it does not count the packet.
+    #[inline(always)]
+    pub const fn units(&self, length: u32, opens_connection: bool) -> Option<u32> {
+        if self.unit == Unit::Connections as u8 && !opens_connection {
+            return None;
+        }
+        Some(if self.unit == Unit::Bytes as u8 { length } else { 1 })
     }
 
     /// Where the bucket of a source lies: its key and its set. `None` where the limit does not touch its family, or its

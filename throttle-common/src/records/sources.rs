@@ -1,7 +1,7 @@
 //! What policy says of sources, outside of the generations: allows, blocks, the known, and whose tenant's they are.
 
 use super::GENERATIONS;
-use crate::packet::Packet;
+use crate::{gcra::Ticks, packet::Packet};
 
 /// What [`super::Control::sources`] says: in these bits, which maps have entries, and above them a number that grows
 /// whenever an entry changes, so that what was found before is found anew (see [`Seen`]).
@@ -113,8 +113,50 @@ pub struct Seen {
     pub found: u8,
     /// Packets of other sources that came by since.
     pub strangers: u8,
-    /// Zero: a line of the CPU's cache is whole.
-    pub padding: [u8; 17],
+    /// Zero.
+    pub padding: u8,
+    /// What it was refused last. With this a line of the CPU's cache is whole.
+    pub refusal: Refusal,
+}
+
+const _: () = assert!(size_of::<Seen>() == 64);
+
+/// A refusal of a source by the first limit of a service, which is plain and has a bucket of its own for each source.
+///
+/// That bucket has room for a cost from `edge + cost` on, and no earlier: charges move the edge on. (One that is taken back
+/// on another CPU moves it back; the source then waits for as long as that charge cost, at the most.)
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// Where the bucket's depth reaches back to from what it owes, on the limit's clock.
+    pub edge: Ticks,
+    /// How many policies had been in force.
+    pub epoch: u32,
+    /// The number of the service, [`super::NONE`] for none.
+    pub service: u16,
+    /// 1 where there is one.
+    pub some: u16,
+}
+
+impl Refusal {
+    /// That by a bucket.
+    #[inline(always)]
+    pub const fn by(tat: Ticks, depth: Ticks, epoch: u32, service: u16) -> Self {
+        Self { edge: tat.wrapping_sub(depth), epoch, service, some: 1 }
+    }
+
+    /// Whether it is one of packets for a service, under a policy.
+    #[inline(always)]
+    pub const fn is_of(&self, epoch: u32, service: u16) -> bool {
+        self.some != 0 && self.epoch == epoch && self.service == service
+    }
+
+    /// Whether it still holds for a packet of that cost, when the limit's clock reads `now`: no charge ever moves the edge
+    /// beyond now.
+    #[inline(always)]
+    pub const fn holds(&self, now: Ticks, cost: Ticks) -> bool {
+        now.wrapping_sub(self.edge) < cost
+    }
 }
 
 /// Lines of [`super::maps::SEEN_SOURCES`]: 128 KiB of each CPU.

@@ -31,7 +31,7 @@ pub extern "C" fn weigh(index: u32, number: u32) -> u32 {
     match glance(limit, question, &Maps, &mut Clock::at(*now), charge) {
         Glance::Nothing | Glance::Room => ADMITTED,
         Glance::Exceeded if limit.observe == 0 => {
-            let outcome = refuse(*generation, limit, number, charge, question);
+            let outcome = refuse(*generation, limit, number, (charge.overflowed(), question.length));
             charge.clear();
             refused(limit.refusal(), outcome) | STOP
         }

@@ -1,12 +1,14 @@
 //! The limits of a packet: all are weighed before any is charged, so that a refusal by one costs the others nothing.
 //!
 //! A packet with one limit keeps everything in registers ([`one`]); with several, what each is to be charged waits in
-//! the per-CPU scratch map ([`glance`], [`several`]). [`bucket`] is where a limit meets the table, [`lease`] where it need
+//! the per-CPU scratch map ([`glance`], [`several`]). Whose first limit refuses is refused at once as long as that limit would
+//! ([`refusal`]). [`bucket`] is where a limit meets the table, [`lease`] where it need
 //! not. Limits on open connections are asked first ([`crate::connections`]): what they refuse is charged to nobody.
 
 mod bucket;
 mod glance;
 mod lease;
+mod refusal;
 mod several;
 
 use aya_ebpf::programs::XdpContext;
@@ -39,6 +41,9 @@ pub fn judge(
 ) -> Verdict {
     let mut verdict = Verdict::pass(Reason::Admitted);
     if scope.count + scope.concurrent > 0 {
+        if let Some(refused) = refusal::known(in_force, (service, scope), (packet, length), clock) {
+            return refused;
+        }
         let question = Question::about(packet, length, entry, in_force.generation, in_force.control.secret);
         let alone = scope.count == 1 && scope.concurrent | scope.windows == 0;
         let judged = alone && one(in_force, scope.limits[0], &question, clock, &mut verdict);
@@ -47,6 +52,9 @@ pub fn judge(
             pending.now = clock.nanos();
             (pending.generation, pending.epoch) = (in_force.generation, in_force.epoch);
             verdict = verdict_of(all(ctx, u32::from(service), scope));
+        }
+        if refusal::is_worth_knowing(&verdict, scope) {
+            refusal::remember(in_force.epoch, service.into(), verdict.limit.into());
         }
     }
     verdict.service = service;
@@ -92,10 +100,10 @@ fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, 
     };
     match refusal {
         Some(reason) => {
-            let outcome = refuse(generation, limit, u32::from(number), &charge, question);
+            let outcome = refuse(generation, limit, u32::from(number), (charge.overflowed(), question.length));
             *verdict = Verdict { outcome, limit: number, ..Verdict::pass(reason) };
         }
-        None if charge.asked() => tally(u32::from(number), &charge, question, |tally| &mut tally.admitted),
+        None if charge.asked() => tally(u32::from(number), (charge.overflowed(), question.length), |tally| &mut tally.admitted),
         None => {}
     }
     true
@@ -176,20 +184,21 @@ pub fn find(generation: u32, number: u32) -> Option<&'static Limit> {
 
 /// Counts a refusal and says what becomes of it.
 #[inline(always)]
-fn refuse(generation: u32, limit: &Limit, number: u32, charge: &Charge, question: &Question) -> Outcome {
+fn refuse(generation: u32, limit: &Limit, number: u32, frame: (bool, u32)) -> Outcome {
     let observed = limit.observe != 0 || POLICIES.get(generation).is_some_and(|policy| policy.observe != 0);
-    tally(number, charge, question, |tally| if observed { &mut tally.observed } else { &mut tally.refused });
+    tally(number, frame, |tally| if observed { &mut tally.observed } else { &mut tally.refused });
     outcome(limit, observed)
 }
 
+/// Counts a frame: whether its source has found no place, and its bytes.
 #[inline(always)]
-fn tally(number: u32, charge: &Charge, question: &Question, of: impl FnOnce(&mut LimitTally) -> &mut Tally) {
+fn tally(number: u32, (overflowed, length): (bool, u32), of: impl FnOnce(&mut LimitTally) -> &mut Tally) {
     if let Some(tally) = LIMIT_TALLIES.get_ptr_mut(number) {
         // SAFETY: this CPU's own element, and nothing interrupts this program.
         let tally = unsafe { &mut *tally };
-        if charge.overflowed() {
-            count(&mut tally.overflowed, question.length);
+        if overflowed {
+            count(&mut tally.overflowed, length);
         }
-        count(of(tally), question.length);
+        count(of(tally), length);
     }
 }

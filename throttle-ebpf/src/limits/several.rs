@@ -103,7 +103,7 @@ extern "C" fn count(service: u32, end: u32) -> u32 {
         let charge = &charges[index as usize];
         if charge.asked() {
             let spare = end & SPARE != 0;
-            tally(number, charge, question, |tally| if spare { &mut tally.spared } else { &mut tally.admitted });
+            tally(number, (charge.overflowed(), question.length), |tally| if spare { &mut tally.spared } else { &mut tally.admitted });
         }
     }
     0
@@ -248,7 +248,7 @@ fn answer(
         return ADMITTED;
     }
     let Some(reason) = refusal else { return ADMITTED };
-    let outcome = refuse(generation, limit, number, charge, question);
+    let outcome = refuse(generation, limit, number, (charge.overflowed(), question.length));
     charge.clear();
     refused(reason, outcome) | if limit.observe == 0 { STOP } else { 0 }
 }
