@@ -156,7 +156,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = Lock::directory(dir.path()).unwrap();
         let gone = std::thread::spawn(move || {
-            sleep(LOOK * 3);
+            std::thread::sleep(std::time::Duration::from_millis(60));
             drop(first);
         });
         Lock::directory(dir.path()).unwrap();
