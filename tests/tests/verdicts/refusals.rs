@@ -140,3 +140,31 @@ fn what_is_remembered_of_a_source_is_no_other_policys_and_no_other_familys() -> 
     ensure!(passing(&program, &v4)?, "without a limit");
     Ok(())
 }
+
+#[test]
+fn a_limit_that_observes_keeps_nothing_from_those_behind_it() -> Result<()> {
+    const OFTEN: usize = 40;
+    const OBSERVED: &str = r#"
+mode = "enforce"
+[[limit]]
+name = "first"
+unit = "packets"
+rate = "1/h"
+mode = "observe"
+[[limit]]
+name = "second"
+unit = "packets"
+rate = "1000/h"
+"#;
+    needs_root!();
+    machine::pin_to(0)?;
+    let program = Program::timed(OBSERVED)?;
+    let frame = Frame::from("192.0.2.1").bytes();
+    for _ in 0..OFTEN {
+        ensure!(program.judge(&frame)?.outcome != Outcome::Drop, "nothing is refused yet");
+    }
+    let (first, second) = (program.limit("first")?, program.limit("second")?);
+    assert_eq!((first.admitted.packets, first.observed.packets), (1, OFTEN as u64 - 1));
+    assert_eq!((second.admitted.packets, second.refused.packets), (OFTEN as u64, 0));
+    Ok(())
+}

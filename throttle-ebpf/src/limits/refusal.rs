@@ -61,6 +61,10 @@ pub extern "C" fn remember(epoch: u32, service: u32, number: u32) -> u32 {
     let (Some(seen), Some(limit)) = (sources::made_known(&in_force, packet), find(in_force.generation, number)) else {
         return 0;
     };
+    if limit.observe != 0 {
+        // It keeps nothing from the limits behind it.
+        return 0;
+    }
     let whose = Whose { source: packet.source, family: packet.family, tenant: NONE };
     let Some(Home { key, set }) = limit.home(&whose, in_force.control.secret) else { return 0 };
     let Some(set) = Maps.set(set) else { return 0 };
