@@ -17,6 +17,8 @@ mod transcript;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -75,16 +77,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let packages = apt.kernel_packages()?;
 
-    let mut rows = Vec::new();
-    for series in &args.kernel {
-        let row = match kernels::fetch(series, &apt, &packages, &folder.join("kernels")) {
-            Ok(kernel) => machines.test(&kernel, series)?,
-            Err(error) => Row::skipped(format!("series {series}"), &error),
-        };
-        process::ensure_wanted()?;
-        rows.push(row);
-    }
-    summarise(&rows)
+    let kernels: Vec<_> = args
+        .kernel
+        .iter()
+        .map(|series| (series, kernels::fetch(series, &apt, &packages, &folder.join("kernels"))))
+        .collect();
+    summarise(&machines.test_all(&kernels)?)
 }
 
 /// What all machines share.
@@ -115,6 +113,33 @@ impl<'a> Machines<'a> {
         Ok(Self { folder, suites, told: &args.told, common, patience: Duration::from_secs(args.timeout) })
     }
 
+    /// Boots as many kernels at once as there are processors, which each machine has one of; the rows are as the kernels.
+    fn test_all(&self, kernels: &[(&Series, Result<Kernel>)]) -> Result<Vec<Row>> {
+        let queue = Mutex::new(kernels.iter().enumerate());
+        let work = || {
+            let mut rows = Vec::new();
+            loop {
+                let next = queue.lock().expect("no worker panics").next();
+                let Some((place, (series, kernel))) = next else { return Ok(rows) };
+                process::ensure_wanted()?;
+                let row = match kernel {
+                    Ok(kernel) => self.test(kernel, series)?,
+                    Err(error) => Row::skipped(format!("series {series}"), error),
+                };
+                rows.push((place, row));
+            }
+        };
+        let processors = thread::available_parallelism().map_or(1, usize::from).min(kernels.len());
+        let rows = thread::scope(|scope| {
+            let workers: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
+            let rows = workers.into_iter().map(|worker| worker.join().expect("no worker panics"));
+            rows.collect::<Result<Vec<_>>>()
+        })?;
+        let mut rows: Vec<_> = rows.into_iter().flatten().collect();
+        rows.sort_by_key(|(place, _)| *place);
+        Ok(rows.into_iter().map(|(_, row)| row).collect())
+    }
+
     /// Boots a kernel and judges it.
     fn test(&self, kernel: &Kernel, series: &Series) -> Result<Row> {
         let steps = if series.is_before(FLOOR.0) { refusals() } else { tests(self.suites, self.told) };
@@ -129,7 +154,13 @@ impl<'a> Machines<'a> {
         let start = Instant::now();
         let transcript = qemu::boot(&kernel.image()?, &initramfs, &log, self.patience)?;
         let row = transcript.judge(kernel.name(), kernel.release(), &steps);
-        eprintln!("    {} in {}: {}", row.verdict, process::seconds(start.elapsed()), row.tests);
+        eprintln!(
+            "    Linux {}: {} in {}: {}",
+            kernel.name(),
+            row.verdict,
+            process::seconds(start.elapsed()),
+            row.tests
+        );
         Ok(row)
     }
 }
