@@ -26,7 +26,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup::root("run", "to attach to the host's interfaces")?;
     setup::kernel_toolchain()?;
     workspace::build_agent()?;
-    let mut agent = Command::new(workspace::agent());
+    let throttle = workspace::agent();
+    eprintln!(
+        "In a second terminal, as root: alias throttle={0}\nCtrl-C ends the agent; what is in force stays in force until \
+         `throttle detach`.",
+        throttle.display()
+    );
+    let mut agent = Command::new(throttle);
     agent.arg("run");
     for interface in &args.interfaces {
         agent.args(["--interface", interface]);
@@ -92,6 +98,8 @@ In a second terminal, as root:
 
     throttle limit set few --service web --unit connections --rate 1/min --burst 2 --action reject
     client sh -c 'for i in 1 2 3; do curl -s --interface {last} http://{v4}/ || echo refused at once; done'
+    throttle limit delete few
+    throttle limit delete per-source
     throttle limit set open --service web --concurrent 4 --action reject
     client wrk -c 16 -d 5 http://{v4}/     # four connections at once, the others refused
     throttle status

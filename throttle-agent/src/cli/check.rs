@@ -18,7 +18,7 @@ use throttle_common::{
 };
 
 use super::{
-    Context,
+    Context, DEFAULT_SETS,
     failure::Failure,
     output::{self, Paint},
     policy::{REFUSED, Source},
@@ -41,7 +41,7 @@ pub(crate) struct Check {
     #[arg(long, value_name = "RATE", value_parser = flood, allow_hyphen_values = true)]
     flood: Option<f64>,
     /// Sets of the table of buckets, as `throttle run --table-sets` has them
-    #[arg(long, value_name = "N", default_value_t = 1 << 20)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SETS)]
     table_sets: u32,
 }
 

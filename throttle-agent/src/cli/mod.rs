@@ -68,6 +68,9 @@ pub(crate) struct Global {
     pub(crate) color: Color,
 }
 
+/// Sets of the table of buckets, where nobody asks for another number.
+const DEFAULT_SETS: u32 = 1 << 20;
+
 /// Where the agent pins, for those commands that look there.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Pins {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, ValueEnum};
 use throttle_agent::{agent, datapath, policy::Diagnostics};
 
-use super::{Context, Pins, failure::Failure, policy};
+use super::{Context, DEFAULT_SETS, Pins, failure::Failure, policy};
 
 /// How to run.
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Sets of the table of buckets, 72 bytes each, with room for three sources and a proven one
-    #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SETS, value_parser = clap::value_parser!(u32).range(1..))]
     table_sets: u32,
     /// The group that may use the socket beside root, by name or number
     #[arg(long, value_name = "GROUP")]

@@ -9,10 +9,10 @@ use throttle_agent::{
     agent,
     api::wire::{Build, Envelope, paths},
     datapath::forecast::{Fate, Forecast, Plan, Replacement, forecast},
-    policy,
+    policy::{self, Layout},
 };
 
-use super::{Context, Pins, failure::Failure, output, output::Paint};
+use super::{Context, DEFAULT_SETS, Pins, failure::Failure, output, output::Paint};
 
 /// What to look at.
 #[derive(Debug, Args)]
@@ -60,9 +60,11 @@ enum Policy {
 }
 
 impl Policy {
-    fn of(view: Option<&Value>) -> Self {
+    /// For a table of so many sets.
+    fn of(view: Option<&Value>, sets: u32) -> Self {
         let Some(toml) = view.and_then(|view| view["toml"].as_str()) else { return Self::Unknown };
-        match policy::parse(toml) {
+        let layout = Layout { sets, ..Layout::default() };
+        match policy::parse(toml).and_then(|document| policy::compile(&document, 1, &layout)) {
             Ok(_) => Self::Accepted,
             Err(faults) => Self::Refused(faults.to_string()),
         }
@@ -100,8 +102,8 @@ impl Upgrade {
         let client = context.client()?;
         let ask = |path| client.get(path).and_then(|answer| answer.parse::<Value>()).ok();
         let running = ask(paths::STATUS).and_then(|status| serde_json::from_value(status["build"].clone()).ok());
-        let policy = Policy::of(ask(paths::POLICY).as_ref());
         let mut forecast = forecast(&self.pins.pin_dir)?;
+        let policy = Policy::of(ask(paths::POLICY).as_ref(), forecast.table_sets.unwrap_or(DEFAULT_SETS));
         forecast.plan = where_it_runs(with_policy(forecast.plan, &policy), running.as_ref(), &self.pins.pin_dir);
         let report = Report { running, this: agent::build(), policy, forecast };
         if context.output.json {
@@ -124,7 +126,7 @@ fn render(report: &Report, paint: Paint) -> String {
     if let Plan::Refuse { remedy, .. } = &forecast.plan {
         line("", &format!("-> {remedy}"));
     }
-    if let Some(sets) = forecast.table_sets.filter(|&sets| sets != 1 << 20) {
+    if let Some(sets) = forecast.table_sets.filter(|&sets| sets != DEFAULT_SETS) {
         line("", &format!("-> the table has {sets} sets: keep --table-sets {sets}"));
     }
     line(
@@ -179,9 +181,13 @@ fn plan(plan: &Plan, paint: Paint) -> String {
 }
 
 fn interface(it: &Replacement) -> String {
-    let mode = it.mode.map_or_else(|| "not in this network namespace".to_owned(), |mode| format!("{mode} mode"));
+    let mode = it.mode.map_or_else(|| "in another network namespace".to_owned(), |mode| format!("{mode} mode"));
     let tag = it.program_tag.as_ref().map_or_else(String::new, |tag| format!(", program {tag}"));
-    let how = if it.in_place { "replaced in place, no packet in between" } else { "its interface is gone" };
+    let how = match (it.in_place, it.mode) {
+        (false, _) => "its interface is gone",
+        (true, Some(_)) => "replaced in place, no packet in between",
+        (true, None) => "replaced in place by an agent that is started there, no packet in between",
+    };
     format!("{}: {mode}{tag}: {how}", it.interface)
 }
 
@@ -191,7 +197,7 @@ fn sockets(forecast: &Forecast, paint: Paint) -> String {
             format!("{}: {why}; completed handshakes would prove nobody", paint.warning("cannot be watched"))
         }
         (None, true) => "watched: the new program is attached beside the old one, which then goes".to_owned(),
-        (None, false) => "not watched yet: a program is attached".to_owned(),
+        (None, false) => "not watched yet: a program is attached at the next start".to_owned(),
     }
 }
 
@@ -247,9 +253,12 @@ lost        events: 3 unread
     #[test]
     fn a_policy_that_this_build_refuses_stands_in_the_way_of_a_change_of_layout_alone() {
         let view = |toml: &str| Some(serde_json::json!({ "toml": toml }));
-        assert_eq!(Policy::of(view("mode = \"observe\"").as_ref()), Policy::Accepted);
-        assert_eq!(Policy::of(None), Policy::Unknown);
-        let refused = Policy::of(view("mood = \"observe\"").as_ref());
+        let of = |toml: &str| Policy::of(view(toml).as_ref(), 4096);
+        assert_eq!(of("mode = \"observe\""), Policy::Accepted);
+        assert_eq!(Policy::of(None, 4096), Policy::Unknown);
+        let large = of("[[limit]]\nname = \"l\"\nunit = \"packets\"\nrate = \"1/s\"\nsources = 1000000\n");
+        assert!(matches!(&large, Policy::Refused(why) if why.contains("sources")), "{large:?}");
+        let refused = of("mood = \"observe\"");
         assert!(matches!(&refused, Policy::Refused(why) if why.contains("mood")), "{refused:?}");
         assert!(matches!(with_policy(Plan::Migrate { from: 2 }, &refused), Plan::Refuse { .. }));
         assert_eq!(with_policy(Plan::Adopt, &refused), Plan::Adopt);

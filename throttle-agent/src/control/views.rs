@@ -362,14 +362,21 @@ fn regions(record: &records::Limit, uses: [Use; 2], speed: f64) -> Vec<RegionLoa
     families.into_iter().zip(uses).filter_map(of).collect()
 }
 
+/// What makes a slot of a region busy.
+pub(super) const fn in_use(is_concurrency: bool) -> &'static str {
+    if is_concurrency { "slots count open connections" } else { "buckets are in debt" }
+}
+
 fn crowded(view: &LimitView) -> impl Iterator<Item = String> {
-    view.regions.iter().filter(|region| region.occupancy >= CROWDED).map(|region| {
+    let is_concurrency = view.limit.concurrent.is_some();
+    let or = if is_concurrency { "" } else { ", or shorten what a packet costs (rate)" };
+    view.regions.iter().filter(|region| region.occupancy >= CROWDED).map(move |region| {
         format!(
-            "limit `{}`: {:.0} % of its {} buckets are in debt, above {:.0} % new sources find no place; \
-             raise `sources`, or shorten what a packet costs (rate)",
+            "limit `{}`: {:.0} % of its {} {}, above {:.0} % new sources find no place; raise `sources`{or}",
             view.limit.name,
             region.occupancy * 100.0,
             region.family,
+            in_use(is_concurrency),
             CROWDED * 100.0,
         )
     })

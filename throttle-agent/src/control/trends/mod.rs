@@ -24,7 +24,10 @@ use self::{
     carriers::Carriers,
     hour::{HOUR, Hour},
 };
-use super::{explain::unit_price, views::CROWDED};
+use super::{
+    explain::unit_price,
+    views::{CROWDED, in_use},
+};
 use crate::datapath::Talkers;
 
 /// How long between two looks: they read the tables of all limits, which takes some 20 ms where they are large.
@@ -240,13 +243,16 @@ impl Trend {
             let slots = f64::from(region.sets) * WAYS as f64;
             let rest = seconds_until(CROWDED * slots, slots, grown)?;
             // What one packet or one burst owes is gone after the burst's time: a stream of new sources grows no longer.
-            let lasts = self.record.depth as f64 / (1e9 * TICKS_PER_NANO as f64);
+            // What is open lasts as long as somebody wants it to.
+            let seconds = self.record.depth as f64 / (1e9 * TICKS_PER_NANO as f64);
+            let lasts = if self.record.is_concurrency() { f64::INFINITY } else { seconds };
             (rest <= AHEAD && rest <= lasts).then(|| {
                 format!(
-                    "limit `{}`: {:.0} % of its {family} buckets are in debt, and more with every look; at this pace new \
-                     sources find no place in {rest:.0} s. Raise `sources`, or look with `throttle top` who they are",
+                    "limit `{}`: {:.0} % of its {family} {}, and more with every look; at this pace new sources find no place \
+                     in {rest:.0} s. Raise `sources`, or look with `throttle top` who they are",
                     self.name(),
                     grown.back().map_or(0.0, |(_, busy)| *busy as f64 / slots * 100.0),
+                    in_use(self.record.is_concurrency()),
                 )
             })
         })

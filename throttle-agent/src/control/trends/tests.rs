@@ -180,6 +180,15 @@ fn concurrent(connections: u32, per: Per) -> Limit {
 }
 
 #[test]
+fn a_region_of_open_connections_that_grows_is_told_however_few_a_source_may_have() {
+    let mut watched = Watched::new(concurrent(2, Per::Source));
+    let warnings = [310, 330, 350, 370].map(|busy| watched.look(10, 0, &[], busy));
+    assert!(warnings[..3].iter().all(Vec::is_empty), "three looks are too few");
+    let begin = "limit `web`: 37 % of its ipv4 slots count open connections, and more with every look";
+    assert!(warnings[3].len() == 1 && warnings[3][0].starts_with(begin), "{warnings:?}");
+}
+
+#[test]
 fn few_sources_that_hold_most_connections_and_are_refused_are_named() {
     let mut watched = Watched { open: 101, ..Watched::new(concurrent(50, Per::Source)) };
     let owe = [(0x0a00_0001, 1.0), (0x0a00_0002, 1.0)];
