@@ -16,10 +16,10 @@ use throttle_tests::{
 };
 
 /// A small disk for what the agent keeps, while this lives.
-struct Disk(PathBuf);
+pub(super) struct Disk(PathBuf);
 
 impl Disk {
-    fn mount(place: PathBuf) -> Result<Self> {
+    pub(super) fn mount(place: PathBuf) -> Result<Self> {
         fs::create_dir(&place)?;
         machine::run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(&place))?;
         Ok(Self(place))
@@ -30,7 +30,7 @@ impl Disk {
     }
 
     /// Leaves no room.
-    fn fill(&self) -> Result<()> {
+    pub(super) fn fill(&self) -> Result<()> {
         let mut ballast = File::create(self.ballast())?;
         let full = loop {
             if let Err(error) = ballast.write_all(&[1; 4096]) {
@@ -41,7 +41,7 @@ impl Disk {
         Ok(())
     }
 
-    fn empty(&self) -> Result<()> {
+    pub(super) fn empty(&self) -> Result<()> {
         Ok(fs::remove_file(self.ballast())?)
     }
 }

@@ -6,6 +6,7 @@ mod crashes;
 mod endings;
 mod kills;
 mod policies;
+mod unstored;
 mod upgrades;
 mod web;
 

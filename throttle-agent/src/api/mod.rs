@@ -64,7 +64,10 @@ impl Api {
         let small = Router::new()
             .route(paths::STATUS, get(entries::status))
             .route(paths::LIMITS, get(entries::limits))
-            .route("/v1/limits/{name}", get(entries::limit).put(entries::set_limit).delete(entries::delete_limit))
+            .route(
+                "/v1/limits/{name}",
+                get(entries::limit).put(entries::set_limit).patch(entries::change_limit).delete(entries::delete_limit),
+            )
             .route(paths::SERVICES, get(entries::services))
             .route("/v1/services/{name}", put(entries::set_service).delete(entries::delete_service))
             .route(paths::TENANTS, get(entries::tenants))

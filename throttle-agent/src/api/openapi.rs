@@ -16,6 +16,7 @@ use super::{routes, stream, wire};
         routes::entries::limits,
         routes::entries::limit,
         routes::entries::set_limit,
+        routes::entries::change_limit,
         routes::entries::delete_limit,
         routes::entries::services,
         routes::entries::set_service,

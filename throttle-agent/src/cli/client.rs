@@ -80,6 +80,11 @@ impl Client {
         self.request(Method::PUT, path, Some(json(body)?), None)
     }
 
+    /// Changes what is named.
+    pub(crate) fn patch(&self, path: &str, body: &impl Serialize) -> Result<Answer, Failure> {
+        self.request(Method::PATCH, path, Some(json(body)?), None)
+    }
+
     /// Adds, or asks for an act.
     pub(crate) fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Failure> {
         self.request(Method::POST, path, Some(json(body)?), None)

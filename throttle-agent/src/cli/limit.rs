@@ -2,9 +2,9 @@
 
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use throttle_agent::{
-    api::wire::{Envelope, LimitRequest, LimitView, Limits, ProblemKind, paths},
+    api::wire::{Envelope, LimitPatch, LimitView, Limits, paths},
     policy::{
-        Guarantee, Lengths, Limit, Mode,
+        Guarantee, LimitChange, Mode,
         units::{Quantity, Rate},
     },
 };
@@ -130,14 +130,8 @@ impl LimitCommand {
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
         match self {
             Self::Set(set) => {
-                let client = context.client()?;
-                let held = match client.get(&under(paths::LIMITS, &set.name)) {
-                    Ok(answer) => Some(answer.parse::<Envelope<LimitView>>()?.body.limit),
-                    Err(Failure::Refused { problem, .. }) if problem.kind == ProblemKind::NotFound => None,
-                    Err(failure) => return Err(failure),
-                };
-                let request = LimitRequest { limit: set.edit(held)?, write: set.writing.wire() };
-                writing::tell(context, &client.put(&under(paths::LIMITS, &set.name), &request)?)
+                let request = LimitPatch { change: set.change(), write: set.writing.wire() };
+                writing::tell(context, &context.client()?.patch(&under(paths::LIMITS, &set.name), &request)?)
             }
             Self::Override(overriding) => overriding.obey(context),
             Self::List => {
@@ -168,59 +162,26 @@ impl LimitCommand {
 }
 
 impl Set {
-    /// The limit that the flags make of the one that is there.
-    fn edit(&self, held: Option<Limit>) -> Result<Limit, Failure> {
-        let mut limit = match (held, self.unit, self.rate, self.concurrent) {
-            (Some(held), ..) => held,
-            (None, Some(unit), Some(rate), _) => Limit::new(&self.name, unit, rate),
-            (None, _, _, Some(connections)) => Limit::concurrent(&self.name, connections),
-            (None, ..) => {
-                let name = &self.name;
-                let example = format!("throttle limit set {name} --unit packets --rate 1000/s");
-                return Err(Failure::Usage(format!(
-                    "there is no limit `{name}` yet, and a new one needs --unit with --rate or --concurrent; e.g. \
-                     `{example}`"
-                )));
-            }
-        };
-        if self.rate.is_some() {
-            (limit.rate, limit.concurrent) = (self.rate, None);
-            if limit.algorithm == Algorithm::Concurrency {
-                limit.algorithm = Algorithm::TokenBucket;
-            }
+    /// What the flags say.
+    fn change(&self) -> LimitChange {
+        LimitChange {
+            unit: self.unit,
+            rate: self.rate,
+            concurrent: self.concurrent,
+            algorithm: self.algorithm,
+            per: self.per,
+            burst: self.burst,
+            guarantee: self.guarantee,
+            guarantee_burst: self.guarantee_burst,
+            no_guarantee: self.no_guarantee,
+            service: self.service.clone(),
+            action: self.action,
+            mode: self.mode(),
+            overflow: self.overflow,
+            prefix_v4: self.prefix_v4,
+            prefix_v6: self.prefix_v6,
+            sources: self.sources,
         }
-        if self.concurrent.is_some() {
-            (limit.unit, limit.rate, limit.burst, limit.concurrent) = (Unit::Connections, None, None, self.concurrent);
-            limit.algorithm = Algorithm::Concurrency;
-        }
-        if let Some(algorithm) = self.algorithm {
-            // Only a token bucket has a burst.
-            limit.burst = limit.burst.filter(|_| algorithm == Algorithm::TokenBucket);
-            limit.algorithm = algorithm;
-        }
-        if self.unit.is_some_and(|unit| unit != limit.unit) && self.rate.is_none() {
-            return Err(Failure::Usage(
-                "--unit without --rate: a rate of another unit means nothing; name both".into(),
-            ));
-        }
-        if self.unit.is_some_and(|unit| unit != limit.unit) {
-            // A burst in the old unit means nothing in the new one.
-            limit.burst = None;
-        }
-        replace(&mut limit.unit, self.unit);
-        replace(&mut limit.per, self.per);
-        replace(&mut limit.action, self.action);
-        replace(&mut limit.overflow, self.overflow);
-        replace(&mut limit.sources, self.sources);
-        replace(&mut limit.mode, self.mode());
-        replace(&mut limit.prefix.ipv4, self.prefix_v4);
-        replace(&mut limit.prefix.ipv6, self.prefix_v6);
-        limit.aggregate = shorter(limit.aggregate, limit.prefix);
-        limit.burst = self.burst.or(limit.burst);
-        limit.guarantee = self.guarantee.or(limit.guarantee).filter(|_| !self.no_guarantee);
-        limit.guarantee_burst = self.guarantee_burst.or(limit.guarantee_burst).filter(|_| !self.no_guarantee);
-        limit.service = self.service.clone().or(limit.service);
-        Ok(limit)
     }
 
     fn mode(&self) -> Option<Mode> {
@@ -230,20 +191,6 @@ impl Set {
             _ => None,
         }
     }
-}
-
-fn replace<T>(field: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *field = value;
-    }
-}
-
-/// Aggregates that are larger than the sources, so that --prefix-v4 24 needs no second flag: 8 and 16 bits less.
-fn shorter(aggregate: Lengths, prefix: Lengths) -> Lengths {
-    let fit = |aggregate: u8, prefix: u8, step: u8| {
-        if aggregate < prefix { aggregate } else { prefix.saturating_sub(step).max(1) }
-    };
-    Lengths { ipv4: fit(aggregate.ipv4, prefix.ipv4, 8), ipv6: fit(aggregate.ipv6, prefix.ipv6, 16) }
 }
 
 #[cfg(test)]

@@ -1,51 +1,18 @@
 use super::{super::output::Paint, *};
 use throttle_agent::{
     api::wire::{Forecast, GuaranteeView, LimitView, RegionLoad, Tallies, Tally},
-    policy::Override,
+    policy::{Limit, Override},
 };
-
-fn set() -> Set {
-    Set { name: "web".to_owned(), ..Set::default() }
-}
 
 fn rate(text: &str) -> Rate {
     text.parse().unwrap()
 }
 
 #[test]
-fn a_new_limit_needs_a_unit_and_a_rate() {
-    assert!(matches!(set().edit(None), Err(Failure::Usage(text)) if text.contains("--rate or --concurrent")));
-    let full = Set { unit: Some(Unit::Packets), rate: Some(rate("10/s")), observe: true, ..set() };
-    let expected = Limit { mode: Mode::Observe, ..Limit::new("web", Unit::Packets, rate("10/s")) };
-    assert_eq!(full.edit(None).unwrap(), expected);
-}
-
-#[test]
-fn what_no_flag_names_stays() {
-    let held = Limit {
-        service: Some("http".to_owned()),
-        burst: Some(Quantity::bare(7)),
-        mode: Mode::Observe,
-        ..Limit::new("web", Unit::Connections, rate("50/min"))
-    };
-    let edited = Set { rate: Some(rate("60/min")), enforce: true, ..set() }.edit(Some(held.clone())).unwrap();
-    assert_eq!(edited, Limit { rate: Some(rate("60/min")), mode: Mode::Enforce, ..held });
-}
-
-#[test]
-fn another_unit_needs_another_rate_and_forgets_the_burst() {
-    let held = Limit { burst: Some(Quantity::bare(7)), ..Limit::new("web", Unit::Packets, rate("10/s")) };
-    let unit = Set { unit: Some(Unit::Bytes), ..set() };
-    assert!(matches!(unit.edit(Some(held.clone())), Err(Failure::Usage(_))));
-    let both = Set { unit: Some(Unit::Bytes), rate: Some(rate("1MB/s")), ..set() };
-    assert_eq!(both.edit(Some(held)).unwrap().burst, None);
-}
-
-#[test]
-fn the_aggregate_stays_larger_than_the_source() {
-    let held = Limit::new("web", Unit::Packets, rate("10/s"));
-    let edited = Set { prefix_v4: Some(24), prefix_v6: Some(48), ..set() }.edit(Some(held)).unwrap();
-    assert_eq!(edited.aggregate, Lengths { ipv4: 16, ipv6: 32 });
+fn flags_say_what_is_changed_and_nothing_else() {
+    let set = Set { name: "web".to_owned(), rate: Some(rate("60/min")), enforce: true, ..Set::default() };
+    let expected = LimitChange { rate: Some(rate("60/min")), mode: Some(Mode::Enforce), ..LimitChange::default() };
+    assert_eq!(set.change(), expected);
 }
 
 #[test]

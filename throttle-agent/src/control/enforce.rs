@@ -33,7 +33,7 @@ impl Control {
     }
 
     /// The policy in force, where the kernel has all that this agent makes of it.
-    fn known(&self) -> Option<&Document> {
+    pub(super) fn known(&self) -> Option<&Document> {
         self.in_step.then(|| self.in_force())
     }
 

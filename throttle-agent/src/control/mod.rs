@@ -2,8 +2,9 @@
 //!
 //! Requests come in through [`Handle`], one after the other; each is done wholly or not at all. A policy is checked and
 //! compiled before anything is written, then stored, then put in force; where the kernel refuses, the store takes it
-//! back. A crash between the two is mended at the next start, which puts what is stored in force again. Going back goes
-//! the other way round: in force first, then stored, because until it is stored it is tried again. Time comes in through
+//! back. A crash between the two is mended at the next start, which puts what is stored in force again. What changes no more
+//! than how much limits allow need not wait for the disk: it is in force first, then stored. Going back goes
+//! that way round too: in force first, then stored, because until it is stored it is tried again. Time comes in through
 //! [`Control::tick`]: blocks and sessions end, and what nobody confirmed goes back.
 
 mod back;

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::{Control, Waiting, refused, session::Session, stored};
 use crate::{
-    api::wire::{Problem, ProblemKind, Write, Written},
-    policy::{self, Diagnostics, Document, edit::EditError},
+    api::wire::{Problem, ProblemKind, SessionAllow, Write, Written},
+    policy::{self, Compiled, Diagnostics, Document, edit::EditError, sources::state_the_same},
     store::Pending,
 };
 
@@ -90,13 +90,13 @@ impl Control {
         if changes.is_empty() && self.revision > 0 && self.is_in_force() && window.is_none() {
             return self.unchanged(dangers, write, author);
         }
-        let (revision, pending) = self.store_revision(&document, window, author, message)?;
-        let compiled = compiled.as_revision(revision);
-        let enforced = self.protecting(&dangers, write, author, |control| control.enforce(&document, &compiled));
-        let session_allow = match enforced {
-            Ok(((), allow)) => allow,
-            Err(problem) => return Err(self.withdraw(revision, problem)),
+        let enforcing = Enforcing { document, compiled, dangers, write, author };
+        let (revision, pending, session_allow) = if window.is_none() && self.may_go_first(&enforcing) {
+            self.enforce_and_store(&enforcing, message)?
+        } else {
+            self.store_and_enforce(&enforcing, window, message)?
         };
+        let Enforcing { document, dangers, .. } = enforcing;
         (self.document, self.revision) = (document, revision);
         self.waiting = pending.map(Waiting::new);
         self.faults.note("store", Ok(()));
@@ -109,6 +109,45 @@ impl Control {
             pending: self.pending(),
             session_allow,
         })
+    }
+
+    /// Whether a policy may be in force before it is stored: nobody waits for the disk then, and nothing is lost where it is
+    /// full.
+    fn may_go_first(&self, Enforcing { document, compiled, .. }: &Enforcing<'_>) -> bool {
+        self.waiting.is_none()
+            && self.is_in_force()
+            && self.known().is_some_and(|known| state_the_same(known, document))
+            && self.datapath.only_reprices(compiled)
+    }
+
+    fn enforce_and_store(
+        &mut self,
+        enforcing: &Enforcing<'_>,
+        message: &str,
+    ) -> Result<(u64, Option<Pending>, Option<SessionAllow>), Problem> {
+        let Enforcing { document, compiled, dangers, write, author } = enforcing;
+        let ((), allow) = self.protecting(dangers, write, author, |control| control.enforce(document, compiled))?;
+        match self.store_revision(document, None, author, message) {
+            Ok((revision, pending)) => {
+                debug_assert_eq!(revision, compiled.policy.revision, "nobody else writes to the store");
+                Ok((revision, pending, allow))
+            }
+            Err(problem) => Err(self.take_back(document, problem)),
+        }
+    }
+
+    fn store_and_enforce(
+        &mut self,
+        Enforcing { document, compiled, dangers, write, author }: &Enforcing<'_>,
+        window: Option<Duration>,
+        message: &str,
+    ) -> Result<(u64, Option<Pending>, Option<SessionAllow>), Problem> {
+        let (revision, pending) = self.store_revision(document, window, author, message)?;
+        let compiled = compiled.clone().as_revision(revision);
+        match self.protecting(dangers, write, author, |control| control.enforce(document, &compiled)) {
+            Ok(((), allow)) => Ok((revision, pending, allow)),
+            Err(problem) => Err(self.withdraw(revision, problem)),
+        }
     }
 
     /// Appends a revision, for good or until it is confirmed within a window.
@@ -165,6 +204,19 @@ impl Control {
         }
     }
 
+    /// Puts the store's policy in force again, because the one that is could not be stored, and says why it could not.
+    fn take_back(&mut self, unstored: &Document, mut problem: Problem) -> Problem {
+        self.kept = Some(unstored.clone());
+        let (document, revision) = (self.document.clone(), self.revision);
+        let again = self.compile(&document, revision).and_then(|compiled| self.enforce(&document, &compiled));
+        if let Err(error) = again {
+            let fault = format!("it is in force all the same, because revision {revision} cannot be: {error}");
+            problem.detail = format!("{}; {fault}", problem.detail);
+            self.faults.note("policy", Err(fault));
+        }
+        problem
+    }
+
     /// Takes a revision back that could not be put in force, and says why it could not.
     fn withdraw(&mut self, revision: u64, mut problem: Problem) -> Problem {
         if let Err(error) = self.store.withdraw(revision) {
@@ -174,6 +226,16 @@ impl Control {
         }
         problem
     }
+}
+
+/// A policy that is to be put in force.
+struct Enforcing<'w> {
+    document: Document,
+    compiled: Compiled,
+    /// What it would do to the session that it is written from.
+    dangers: Vec<String>,
+    write: &'w Write,
+    author: &'w Author,
 }
 
 /// For how long what is written waits for its confirmation.
@@ -190,6 +252,7 @@ fn window(write: &Write) -> Result<Option<Duration>, Problem> {
 
 fn unedited(error: &EditError) -> Problem {
     match error {
+        EditError::Wrong(diagnostic) => refused(Diagnostics(vec![diagnostic.clone()])),
         EditError::InUse { .. } => Problem::new(ProblemKind::Conflict, error.to_string()),
         EditError::Unknown { .. } | EditError::NotListed { .. } => {
             Problem::new(ProblemKind::NotFound, error.to_string())

@@ -13,9 +13,12 @@
 //! every bucket to what its limit can owe ([`Datapath::recover`]): a source then waits no longer, and gains no more,
 //! than one burst.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use anyhow::{Context, Result};
@@ -67,6 +70,23 @@ impl Datapath {
     /// The services in force, by number, as the kernel has them.
     pub fn services(&self) -> Vec<(u16, Service)> {
         self.tables.services()
+    }
+
+    /// Whether a policy differs from the one in force in nothing but how much its limits allow. Then going back to that one
+    /// is a change of the same kind, by which no bucket is lost.
+    pub fn only_reprices(&self, policy: &Compiled) -> bool {
+        let held: HashMap<u16, Limit> = self.limits().into_iter().map(|held| (held.number, held.record)).collect();
+        let only_repriced = |(number, next): &(u16, Limit)| {
+            let repriced = |held: &Limit| Limit { price: next.price, depth: next.depth, batch: next.batch, ..*held };
+            held.get(number).is_some_and(|held| repriced(held) == *next)
+        };
+        let in_force = self.policy();
+        in_force == Policy { revision: in_force.revision, ..policy.policy }
+            && held.len() == policy.limits.len()
+            && policy.limits.iter().all(only_repriced)
+            && policy.overridden.is_empty()
+            && policy.tenants == self.tenants[self.tables.in_force() as usize]
+            && self.services().iter().map(|(_, service)| service).eq(&policy.services)
     }
 
     /// Puts a policy in force. Buckets of limits that stay are kept; where the price of a limit changed, every bucket

@@ -2,7 +2,9 @@
 //! right is not asked here: [`super::compile()`] refuses what is not.
 
 use super::{
+    change::LimitChange,
     document::{Document, Limit, Mode, Service, Tenant},
+    fault::Diagnostic,
     prefix::Prefix,
     word::one_of,
 };
@@ -40,6 +42,9 @@ pub enum EditError {
         /// The limits that use it.
         limits: Vec<String>,
     },
+    /// What the change says means nothing.
+    #[error("{}", .0.text())]
+    Wrong(Diagnostic),
     /// The source is not in the list.
     #[error("{prefix} is not in sources.{list}; `throttle policy export` shows what is")]
     NotListed {
@@ -60,6 +65,12 @@ pub fn set_limit(document: &Document, limit: Limit) -> Document {
     let mut changed = document.clone();
     put(&mut changed.limits, limit, |limit| &limit.name);
     changed
+}
+
+/// Changes the limit of a name, or makes it.
+pub fn change_limit(document: &Document, name: &str, change: &LimitChange) -> Result<Document, EditError> {
+    let held = document.limits.iter().find(|limit| limit.name == name);
+    Ok(set_limit(document, change.of(name, held)?))
 }
 
 /// Removes a limit.

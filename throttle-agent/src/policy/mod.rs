@@ -10,6 +10,7 @@
 //! - [`Patch`]: what makes one document of the one before.
 //! - [`edit`]: the changes that single commands make.
 
+pub mod change;
 mod check;
 mod claims;
 mod classes;
@@ -35,6 +36,7 @@ mod text;
 pub mod units;
 pub mod word;
 
+pub use change::LimitChange;
 pub use check::{check, new_warnings};
 pub use compile::{compile, compile_after};
 pub use diff::{Change, diff};

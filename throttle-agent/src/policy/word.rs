@@ -107,6 +107,23 @@ pub fn deserialize<'de, W: Word, D: Deserializer<'de>>(deserializer: D) -> Resul
     W::named(&name).map_err(D::Error::custom)
 }
 
+/// The same for words that may be absent; for `#[serde(with = "word::optional")]`.
+pub mod optional {
+    use super::{Cow, Deserializer, Serializer, Word};
+    use serde::de::Error as _;
+
+    /// Writes a word by its name, and nothing for none.
+    pub fn serialize<W: Word, S: Serializer>(word: &Option<W>, serializer: S) -> Result<S::Ok, S::Error> {
+        serde::Serialize::serialize(&word.map(W::name), serializer)
+    }
+
+    /// Reads a word by its name, if there is one.
+    pub fn deserialize<'de, W: Word, D: Deserializer<'de>>(deserializer: D) -> Result<Option<W>, D::Error> {
+        let name: Option<Cow<'de, str>> = serde::Deserialize::deserialize(deserializer)?;
+        name.map(|name| W::named(&name).map_err(D::Error::custom)).transpose()
+    }
+}
+
 /// The list as an OpenAPI schema.
 pub fn schema<W: Word>() -> Schema {
     let names = W::all().into_iter().map(W::name);

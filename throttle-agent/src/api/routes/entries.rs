@@ -8,8 +8,8 @@ use crate::{
         extract::{Answer, Asked, Named, Queried, answer},
         peer::Peer,
         wire::{
-            Envelope, LimitRequest, LimitView, Limits, ModeRequest, Problem, ProblemKind, ServiceRequest, Services,
-            Status, TenantRequest, Tenants, Write, Written,
+            Envelope, LimitPatch, LimitRequest, LimitView, Limits, ModeRequest, Problem, ProblemKind, ServiceRequest,
+            Services, Status, TenantRequest, Tenants, Write, Written,
         },
     },
     policy::edit,
@@ -53,6 +53,23 @@ pub(crate) async fn set_limit(
     same_name(&name, &request.limit.name)?;
     let act = format!("limit set {name}");
     api.edit(&peer, &act, request.write, move |document| Ok(edit::set_limit(document, request.limit))).await
+}
+
+/// Changes a limit: what the request does not name stays. One that is not there is created.
+#[utoipa::path(
+    patch, path = "/v1/limits/{name}", tag = "limits", params(("name" = String, Path, description = "The limit's name")),
+    request_body = LimitPatch,
+    responses((status = 200, body = Envelope<Written>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn change_limit(
+    State(api): State<Api>,
+    peer: Peer,
+    Named(name): Named,
+    Asked(request): Asked<LimitPatch>,
+) -> Answer<Written> {
+    let act = format!("limit set {name}");
+    api.edit(&peer, &act, request.write, move |document| edit::change_limit(document, &name, &request.change)).await
 }
 
 /// Deletes a limit; its buckets and counts go with it.

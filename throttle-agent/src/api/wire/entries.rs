@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Pending, RegionLoad, SessionAllow};
-use crate::policy::{Limit, Mode, Service, Tenant};
+use crate::policy::{Limit, LimitChange, Mode, Service, Tenant};
 
 /// What every write may say beside its subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
@@ -137,6 +137,17 @@ pub struct Tallies {
 pub struct LimitRequest {
     /// The limit.
     pub limit: Limit,
+    /// How to write it.
+    #[serde(default)]
+    pub write: Write,
+}
+
+/// A change of a limit: what it does not name stays as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitPatch {
+    /// The change.
+    pub change: LimitChange,
     /// How to write it.
     #[serde(default)]
     pub write: Write,

@@ -18,8 +18,9 @@ mod status;
 mod top;
 
 pub use entries::{
-    Block, Blocks, BlocksRequest, GuaranteeView, LimitRequest, LimitView, Limits, ModeRequest, NewBlock, Prefixes,
-    PrefixesDelete, PrefixesRequest, ServiceRequest, Services, Tallies, Tally, TenantRequest, Tenants, Write, Written,
+    Block, Blocks, BlocksRequest, GuaranteeView, LimitPatch, LimitRequest, LimitView, Limits, ModeRequest, NewBlock,
+    Prefixes, PrefixesDelete, PrefixesRequest, ServiceRequest, Services, Tallies, Tally, TenantRequest, Tenants, Write,
+    Written,
 };
 pub use events::{Event, EventFilter, Gap, StreamItem};
 pub use explain::{
