@@ -88,7 +88,8 @@ fn report(in_force: &InForce, packet: &Packet, verdict: &Verdict, frame: &Frame,
     };
     let shape = Reason::is_number_of_shape(verdict.reason);
     entry.write(Event {
-        time: clock.nanos(),
+        // The verdict may have done with less.
+        time: Clock::read().nanos(),
         source: if shape { Address::default() } else { packet.source },
         destination: if shape { Address::default() } else { packet.destination },
         interface: frame.interface,

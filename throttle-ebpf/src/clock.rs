@@ -1,6 +1,9 @@
 //! The clock of a packet: read when first asked, and never twice. What limits go by is a health clock, which follows it.
 
-use aya_ebpf::{Global, helpers::bpf_ktime_get_ns};
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_jiffies64, bpf_ktime_get_ns},
+};
 use throttle_common::{
     gcra::{self, Ticks},
     health_clock::{self, Words},
@@ -57,6 +60,34 @@ impl Clock {
     }
 }
 
+/// An instant of this CPU's that lies within the tick that runs, so that no clock has to be read to know it roughly.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Rough {
+    jiffies: u64,
+    nanos: u64,
+}
+
+impl Rough {
+    /// How far the present is beyond the instant at most: two ticks of the slowest kernels, because one may be late.
+    const BEYOND: Ticks = gcra::ticks(20_000_000);
+
+    /// The clock as it stood then, if the same tick runs still, and how far it may have got meanwhile.
+    #[inline(always)]
+    pub fn read(&self) -> Option<(Clock, Ticks)> {
+        // SAFETY: no arguments, available to every program type.
+        let same = TEST_CLOCK_ON.load() == 0 && unsafe { bpf_jiffies64() } == self.jiffies;
+        if same { Some((Clock(self.nanos), gcra::ticks(self.nanos).wrapping_add(Self::BEYOND))) } else { None }
+    }
+
+    /// Notes the clock.
+    #[inline(always)]
+    pub fn note(&mut self, clock: &mut Clock) {
+        // SAFETY: as above.
+        *self = Self { jiffies: unsafe { bpf_jiffies64() }, nanos: clock.nanos() };
+    }
+}
+
 impl limits::Clock for Clock {
     #[inline(always)]
     fn nanos(&mut self) -> u64 {
@@ -66,13 +97,15 @@ impl limits::Clock for Clock {
     #[inline(always)]
     fn reads(&mut self, clock: u16) -> Ticks {
         let nanos = Self::nanos(self);
-        // Of most clocks nobody ever set the speed: they are read here, the others elsewhere.
-        match CLOCKS.get(clock.into()) {
-            Some(clock) if !Lying(clock).is_untouched() => {}
-            _ => return gcra::ticks(nanos),
-        }
-        read_health_clock(clock.into(), nanos)
+        // That is so of most: they are read here, the others elsewhere.
+        if is_untouched(clock) { gcra::ticks(nanos) } else { read_health_clock(clock.into(), nanos) }
     }
+}
+
+/// Whether nobody ever set the speed of a health clock: then it reads what the real one does.
+#[inline(always)]
+pub fn is_untouched(clock: u16) -> bool {
+    CLOCKS.get(clock.into()).is_none_or(|clock| Lying(clock).is_untouched())
 }
 
 /// What a health clock reads. A global function, which the verifier checks once and by itself.

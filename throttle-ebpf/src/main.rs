@@ -56,7 +56,9 @@ fn judge(ctx: &XdpContext, length: u32) -> u32 {
     // The agent fills these elements before it attaches anything, and they are never removed.
     let (Some(in_force), Some(scratch)) = (InForce::read(), scratch()) else { return xdp_action::XDP_PASS };
     // Reading the clock waits for all that is under way: least is before the packet is read, which goes on beside it.
-    scratch.clock = if in_force.policy.clock_first == 0 { Clock::unread() } else { Clock::read() };
+    let first = in_force.policy.clock_first != 0 && scratch.in_rough == 0;
+    scratch.in_rough = 0;
+    scratch.clock = if first { Clock::read() } else { Clock::unread() };
     let Scratch { packet, shape, clock, .. } = read(ctx, length, scratch);
     let mut verdict = match Verdict::of_shape(*shape, in_force.policy) {
         None => decide(ctx, &in_force, packet, length, clock),

@@ -24,7 +24,9 @@ use throttle_common::{
     table::WAYS,
 };
 
-use crate::{clock::Clock, connections::Entering, leaving::Leaving, limits::Pending, sockets::Opening};
+use crate::{
+    clock::{Clock, Rough},
+    connections::Entering, leaving::Leaving, limits::Pending, sockets::Opening};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -133,7 +135,7 @@ pub static EVENT_BUCKETS: PerCpuArray<Ticks, 1> = PerCpuArray::new();
 #[btf_map]
 pub static ANSWER_BUCKET: Array<Ticks, 1> = Array::new();
 
-/// What a packet keeps while it is judged. Means nothing between packets.
+/// What a packet keeps while it is judged. Means nothing between packets, but for what is known of the time.
 #[btf_map]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 /// What each of the two programs at the sockets keeps for a moment. Means nothing between their runs.
@@ -187,6 +189,10 @@ pub struct Scratch {
     pub fence: u64,
     /// When it was read, where the clock is read first.
     pub clock: Clock,
+    /// What is known of the time without reading the clock.
+    pub rough: Rough,
+    /// 1 where that was enough for the packet before: then the next one may not need the clock either.
+    pub in_rough: u64,
     /// Its limits, where it has several.
     pub pending: Pending,
     /// Its connection, where it completes the handshake of one.

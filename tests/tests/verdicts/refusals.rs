@@ -10,7 +10,7 @@ use throttle_common::{
 use throttle_tests::{
     frames::{Dice, Frame},
     machine, needs_root,
-    program::{Program, SECOND},
+    program::{Program, SECOND, action},
 };
 
 /// Two services with limits of their own; a packet for the first meets two of them.
@@ -166,5 +166,30 @@ rate = "1000/h"
     let (first, second) = (program.limit("first")?, program.limit("second")?);
     assert_eq!((first.admitted.packets, first.observed.packets), (1, OFTEN as u64 - 1));
     assert_eq!((second.admitted.packets, second.refused.packets), (OFTEN as u64, 0));
+    Ok(())
+}
+
+#[test]
+fn by_the_real_clock_no_packet_is_refused_once_there_is_room_for_it() -> Result<()> {
+    const TOKENS: u32 = 30;
+    const INTERVAL: u64 = SECOND / 20;
+    needs_root!();
+    let _machine = machine::alone()?;
+    machine::pin_to(0)?;
+    let policy = "mode = \"enforce\"\n[[limit]]\nname = \"l\"\nunit = \"packets\"\nrate = \"20/s\"\nburst = 1\n";
+    let program = Program::live(policy)?;
+    let frame = Frame::from("192.0.2.1").bytes();
+    let (mut admitted, mut refused, mut room) = (0, 0, 0);
+    while admitted < TOKENS {
+        let begin = machine::monotonic();
+        if program.act(&frame)? == action::PASS {
+            // It was charged by now.
+            (admitted, room) = (admitted + 1, machine::monotonic() + INTERVAL);
+            continue;
+        }
+        refused += 1;
+        ensure!(begin < room, "{} us after there was room", (begin - room) / 1_000);
+    }
+    ensure!(refused > 50 * TOKENS, "{refused} refusals are no flood");
     Ok(())
 }
