@@ -1,31 +1,22 @@
 //! How many connections a limit lets in.
 
-use super::{
-    address, eventually,
-    host::{Host, sockets},
-};
+use super::{address, eventually, host::Host};
 use anyhow::{Context as _, Result, ensure};
 use std::{
-    io::{self, ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd as _,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    thread,
 };
 use throttle_common::packet::tcp;
 use throttle_tests::{
-    clients::{connect_from, send_raw},
+    clients::send_raw,
     frames::Frame,
-    machine, needs_root, say,
+    needs_root,
     wire::{FAR_V4, FAR_V6, NEAR, NEAR_V4, NEAR_V6},
 };
 
 /// Another address of the near host.
 const OTHER: &str = "10.98.0.7";
-/// How many a source may have, how many it wants, and from how many threads.
-const ALLOWED: u64 = 50;
-const WANTED: u64 = 500;
-const CALLERS: u64 = 5;
 
 #[test]
 fn as_many_connections_are_open_as_a_source_may_have_and_a_closed_one_makes_room() -> Result<()> {
@@ -93,57 +84,6 @@ fn a_service_may_have_so_many_whoever_they_are_and_a_packet_meets_both_limits() 
     ensure!(refused == Some(ErrorKind::ConnectionRefused), "the source's fourth met {refused:?}");
     drop((open, listener));
     eventually(&(0, 0), || Ok((host.open(0), host.open(1))))
-}
-
-#[test]
-fn never_are_more_open_than_the_limit_however_many_are_wanted_at_once() -> Result<()> {
-    needs_root!();
-    let _machine = machine::alone();
-    // Cookies as the kernel sends them when its queue overflows, and always.
-    for cookies in ["1", "2"] {
-        let mut host = Host::new()?;
-        host.wire.near.ip(&["address", "add", &format!("{OTHER}/16"), "dev", NEAR])?;
-        host.wire.far.enter(|| std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", cookies))??;
-        // Two listeners share the port, as those of a server's workers do.
-        let listener = host.listen_deep(FAR_V4)?;
-        let port = listener.local_addr()?.port();
-        host.limit(port, &["concurrent = 50\naction = \"reject\"\nsources = 300"])?;
-        let to = SocketAddr::new(address(FAR_V4), port);
-        let (served, refused, most) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        let (done, hold) = (AtomicBool::new(false), AtomicBool::new(true));
-        let entries = (0..CALLERS).map(|_| host.wire.near.entry()).collect::<Result<Vec<_>>>()?;
-        thread::scope(|scope| -> Result<()> {
-            scope.spawn(|| serve(&listener, &done));
-            scope.spawn(|| watch(&host, port, &most, &done));
-            let (served, refused, hold) = (&served, &refused, &hold);
-            let callers: Vec<_> = entries
-                .into_iter()
-                .map(|entry| scope.spawn(move || entry.enter().and_then(|()| call(to, served, refused, hold))))
-                .collect();
-            let ended = eventually(&WANTED, || Ok(served.load(Ordering::SeqCst) + refused.load(Ordering::SeqCst)));
-            // Another source is served while this one holds all that it may.
-            let other = host.connect(Some(OTHER), to)?.context("another source").and_then(|mut other| {
-                let mut byte = [0];
-                other.read_exact(&mut byte).context("another source is served")
-            });
-            // They are held until somebody has looked.
-            let seen = eventually(&ALLOWED, || Ok(most.load(Ordering::SeqCst)));
-            let open = host.open(0);
-            hold.store(false, Ordering::SeqCst);
-            let called = callers.into_iter().try_for_each(|caller| caller.join().expect("no caller panics"));
-            done.store(true, Ordering::SeqCst);
-            ended.and(other).and(seen).and(called)?;
-            ensure!(open >= ALLOWED, "{open} places were taken when all had been answered");
-            Ok(())
-        })?;
-        let (served, most) = (served.into_inner(), most.into_inner());
-        say!("tcp_syncookies={cookies}: {served} of {WANTED} at once were served, at most {most} were open");
-        ensure!(served == ALLOWED && refused.into_inner() == WANTED - ALLOWED, "{served} were served");
-        ensure!(most == ALLOWED, "{most} were open at once");
-        drop(listener);
-        eventually(&0, || Ok(host.open(0)))?;
-    }
-    Ok(())
 }
 
 #[test]
@@ -249,63 +189,4 @@ fn fast_opens() -> Result<u64> {
     let (names, values) = (lines.next().context("no names")?, lines.next().context("no values")?);
     let found = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "TCPFastOpenPassive");
     Ok(found.context("no TCPFastOpenPassive")?.1.parse()?)
-}
-
-/// Gives a byte to whoever connects, and keeps the connection until all is done.
-fn serve(listener: &TcpListener, done: &AtomicBool) -> Result<()> {
-    listener.set_nonblocking(true)?;
-    let mut served = Vec::new();
-    while !done.load(Ordering::SeqCst) {
-        match listener.accept() {
-            Ok((mut client, _)) => {
-                client.write_all(b"!")?;
-                served.push(client);
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-/// Notes how many connections of the first source the kernel says are open, at most.
-fn watch(host: &Host, port: u16, most: &AtomicU64, done: &AtomicBool) -> Result<()> {
-    while !done.load(Ordering::SeqCst) {
-        most.fetch_max(sockets(&host.wire.far, port, Some(NEAR_V4))?, Ordering::SeqCst);
-    }
-    Ok(())
-}
-
-/// Opens its share of all connections one after the other without waiting for any, then waits for what becomes of them.
-fn call(to: SocketAddr, served: &AtomicU64, refused: &AtomicU64, hold: &AtomicBool) -> Result<()> {
-    thread::scope(|scope| {
-        let mut calls = Vec::new();
-        for _ in 0..WANTED / CALLERS {
-            calls.push(scope.spawn(move || {
-                let mut byte = [0];
-                // A handshake that completes is no service yet.
-                connect_from(address(NEAR_V4), to).and_then(|mut client| {
-                    client.set_read_timeout(Some(super::PATIENCE))?;
-                    client.read_exact(&mut byte).map(|()| client)
-                })
-            }));
-        }
-        let mut clients = Vec::new();
-        for call in calls {
-            match call.join().expect("no call panics") {
-                Ok(client) => {
-                    clients.push(client);
-                    served.fetch_add(1, Ordering::SeqCst);
-                }
-                Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) => {
-                    refused.fetch_add(1, Ordering::SeqCst);
-                }
-                Err(error) => return Err(error).context("neither served nor refused at once"),
-            }
-        }
-        while hold.load(Ordering::SeqCst) {
-            thread::yield_now();
-        }
-        Ok(())
-    })
 }

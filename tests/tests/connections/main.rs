@@ -7,8 +7,10 @@ mod host;
 mod idling;
 mod limits;
 mod mending;
+mod processes;
 mod reserved;
 mod router;
+mod victim;
 
 use anyhow::{Context as _, Result};
 use std::{

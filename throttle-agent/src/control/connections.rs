@@ -12,9 +12,6 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The part of a CPU that it may take where there are many: a twentieth.
 const PARTS: u32 = 20;
 
-/// How often places are looked for that no connection holds: what leaves them behind is the end of an agent.
-const RECOUNT: Duration = Duration::from_secs(30);
-
 /// When to look next, and what was found so far.
 #[derive(Debug)]
 pub(super) struct Counting {
@@ -23,21 +20,13 @@ pub(super) struct Counting {
     at_rest: bool,
     drift: Drift,
     recount: Recount,
-    next_recount: Instant,
     lost: u64,
 }
 
 impl Counting {
     pub(super) fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            next: now,
-            at_rest: false,
-            drift: Drift::default(),
-            recount: Recount::default(),
-            next_recount: now,
-            lost: 0,
-        }
+        let (drift, recount) = (Drift::default(), Recount::default());
+        Self { next: Instant::now(), at_rest: false, drift, recount, lost: 0 }
     }
 
     /// All that was mended since the start.
@@ -70,7 +59,7 @@ impl Control {
         }
         self.counting.at_rest = false;
         let before = cpu_time();
-        let mended = self.datapath.reconcile_connections().and_then(|drift| self.recount_when_due().map(|()| drift));
+        let mended = self.datapath.reconcile_connections().and_then(|drift| self.recount().map(|()| drift));
         // By what it takes of a CPU: on a busy host it waits long for one, and would else mend the less, the busier it is.
         self.counting.next = Instant::now() + PERIOD.max(cpu_time().saturating_sub(before) * PARTS);
         let note = match mended {
@@ -95,14 +84,12 @@ impl Control {
         self.datapath.policy().counts_connections != 0
     }
 
-    /// Looks for places that no connection holds: now and then, and sooner where there may be some.
-    fn recount_when_due(&mut self) -> Result<()> {
-        let counts = self.counts();
-        let Counting { recount, next_recount, lost, .. } = &mut self.counting;
-        if !counts || (Instant::now() < *next_recount && !recount.is_in_doubt()) {
+    /// Looks for places that no connection holds: what leaves them behind is the end of an agent.
+    fn recount(&mut self) -> Result<()> {
+        if !self.counts() {
             return Ok(());
         }
-        *next_recount = Instant::now() + RECOUNT;
+        let Counting { recount, lost, .. } = &mut self.counting;
         let mended = self.datapath.recount_places(recount)?;
         if mended > 0 {
             *lost += mended;
