@@ -5,14 +5,15 @@
 use anyhow::{Context, Result, ensure};
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 use throttle_agent::{
-    datapath::explain::{Explained, packet},
+    datapath::explain::{Explained, Weighed, packet},
     policy::sources::{FOR_EVER, Standing},
 };
 use throttle_common::{
     connections::PLACE,
+    gcra::Ticks,
     packet::{Packet, protocol, tcp},
     proven::{Claim, Line},
-    records::{PROVEN_LINES, Slot, maps},
+    records::{PROVEN_LINES, Slot, Whose, maps},
     speed::{LEAD, Speed},
     table::WAYS,
     words::{Outcome, Reason},
@@ -153,9 +154,10 @@ fn policy(dice: &mut Dice) -> String {
             pick(dice, &["drop", "reject"]),
             pick(dice, &["enforce", "enforce", "observe"]),
         );
+        let overflow = pick(dice, &["", "overflow = \"refuse\"\n", "overflow = \"admit\"\n"]);
         let whose = [
-            "sources = 3\n",
-            "sources = 24\nservice = \"web\"\n",
+            &format!("sources = 3\n{overflow}"),
+            &format!("sources = 24\nservice = \"web\"\n{overflow}"),
             "service = \"web\"\nper = \"service\"\n",
             "per = \"tenant\"\n",
             "per = \"tenant\"\nguarantee = 1\n",
@@ -233,6 +235,12 @@ impl Question {
     }
 }
 
+/// Whether a limit on open connections has no place left for the source.
+fn has_no_room_for_a_connection(told: &Explained) -> bool {
+    let of_connections = |it: &Weighed| it.record.is_concurrency() && it.refusal == Some(Reason::SourceOverflow);
+    told.limits.iter().any(of_connections)
+}
+
 fn passes(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Pass | Outcome::Observe)
 }
@@ -268,16 +276,23 @@ fn standings(program: &mut Program, dice: &mut Dice) -> Result<()> {
     Ok(())
 }
 
-/// Some have connections open, by what the table says.
+/// Some have connections open, by what the table says, and so have the aggregates of others.
 fn open_connections(program: &Program, dice: &mut Dice) -> Result<()> {
     let secret = program.control()?.secret;
+    let mut aggregates = program.map::<Ticks>(maps::AGGREGATES)?;
     for (_, limit) in program.compiled.limits.iter().filter(|(_, limit)| limit.is_concurrency()) {
-        for _ in 0..12 {
-            let packet = packet(source(dice), None, protocol::TCP, 0, true);
-            let region = limit.region(packet.family);
-            let key = region.key(packet.source, packet.family, secret);
+        for _ in 0..[12, 36][dice.below(2)] {
+            let Packet { source, family, .. } = packet(source(dice), None, protocol::TCP, 0, true);
+            let tenant = 1 + dice.below(2) as u16;
+            let Some(home) = limit.home(&Whose { source, family, tenant }, secret) else { continue };
+            // Whoever shares a bucket has a slot that is nobody else's.
+            let way = if limit.is_shared() { home.key as usize % WAYS } else { dice.below(WAYS) };
             let open = (1 + dice.roll() % (limit.depth / PLACE).max(1)) * PLACE;
-            program.put(region.set(key, secret), dice.below(WAYS), Slot { key, tat: open })?;
+            program.put(home.set, way, Slot { key: home.key, tat: open })?;
+            if !limit.is_shared() {
+                let taken = dice.roll() % (limit.depth / PLACE + 1) * PLACE;
+                aggregates.set(limit.region(family).aggregate(source, family, secret), taken, 0)?;
+            }
         }
     }
     Ok(())
@@ -291,7 +306,7 @@ fn explain_foretells_the_verdict_and_the_instant_at_which_it_changes() -> Result
     say!("explain: THROTTLE_TESTS_SEED={seed}");
     let mut dice = Dice::new(seed);
     let mut program = Program::timed("mode = \"enforce\"")?;
-    let (mut asked, mut promises, mut speeds, mut published_at) = (0, 0, 0, 0);
+    let (mut asked, mut promises, mut speeds, mut published_at, mut crowded) = (0, 0, 0, 0, 0);
     let mut verdicts: BTreeMap<(Reason, Outcome), usize> = BTreeMap::new();
     while asked < QUESTIONS {
         let text = policy(&mut dice);
@@ -315,6 +330,7 @@ fn explain_foretells_the_verdict_and_the_instant_at_which_it_changes() -> Result
             let context = || format!("question {number} at {}: {told:?}\nunder {text}", program.now());
             question.agrees(&program).with_context(context)?;
             asked += 1;
+            crowded += usize::from(has_no_room_for_a_connection(&told));
             *verdicts.entry((told.verdict.reason, told.verdict.outcome)).or_default() += 1;
             match told.passes_at {
                 // Waiting for it fills other buckets too, so that not every promise is put to the test.
@@ -348,6 +364,7 @@ fn explain_foretells_the_verdict_and_the_instant_at_which_it_changes() -> Result
     for reason in REASONS {
         ensure!(of(reason) >= QUESTIONS / 200, "{reason:?} is hardly asked about: {verdicts:?}");
     }
+    ensure!(crowded >= QUESTIONS / 200, "only {crowded} connections found no place");
     ensure!(promises >= QUESTIONS / 100, "only {promises} promises were kept");
     Ok(())
 }

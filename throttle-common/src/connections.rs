@@ -7,8 +7,12 @@
 
 use crate::{
     gcra::{self, Price, Ticks},
-    records::{Connection, Hold, NO_LIMIT},
-    table::{Look, WAYS},
+    handshakes::Asking,
+    hash::Secret,
+    limits::Table,
+    records::{Connection, Hold, Home, Limit, NO_LIMIT, Whose},
+    table::{Check, Look, Request, WAYS, check, is_lock},
+    words::{Overflow, Reason},
 };
 
 /// The instant at which every count of connections is read.
@@ -34,13 +38,72 @@ pub const fn taken(bucket: Ticks) -> u64 {
     bucket / PLACE
 }
 
-/// How many places a source has in its set. Where they are an aggregate's, none: the completed handshake decides.
+/// Where the next connection of a source has its place under a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// In the source's own bucket, or one that is free for it; so many places of it are taken.
+    Own(u64),
+    /// In the bucket of its aggregate, because none is free for it; likewise.
+    Shared(u64),
+    /// Nowhere, and it passes uncounted.
+    Uncounted,
+    /// Nowhere, and it is refused.
+    Nowhere,
+}
+
+impl Room {
+    /// Why a SYN of the source is refused, of which `cell` says what it has asked for, and whose limit is `allowed`. A SYN
+    /// is only a claim and takes nothing; it is refused where the completed handshake would be, so that nobody believes
+    /// himself connected.
+    #[inline(always)]
+    pub const fn refusal(self, asking: Asking, cell: u64, now_nanos: u64, allowed: u64) -> Option<Reason> {
+        let (taken, reason) = match self {
+            Self::Own(taken) => (taken, Reason::ConnectionLimit),
+            Self::Shared(taken) => (taken, Reason::SourceOverflow),
+            Self::Uncounted => return None,
+            Self::Nowhere => return Some(Reason::SourceOverflow),
+        };
+        if asking.begin(cell, now_nanos, taken, allowed).is_some() { None } else { Some(reason) }
+    }
+
+    /// Whether the connection is counted: only then is it noted that it was asked for.
+    #[inline(always)]
+    pub const fn counts(self) -> bool {
+        matches!(self, Self::Own(_) | Self::Shared(_))
+    }
+}
+
+/// Looks where the next connection of a source has its place under a limit that is `depth` deep for it. Takes none. `None`
+/// where the limit has nothing to do with the source.
+///
+/// Whoever completes a handshake is proven by that, so all ways are its.
+#[inline(always)]
+pub fn room<T: Table>(limit: &Limit, whose: &Whose, secret: Secret, depth: Ticks, table: &T) -> Option<Room> {
+    let Home { key, set } = limit.home(whose, secret)?;
+    let set = table.set(set)?;
+    let request = Request { key, now: STANDING, cost: PLACE, depth, ways: WAYS };
+    if !matches!(check(&set, &request), Check::Full) {
+        return Some(Room::Own(open(&set, key)));
+    }
+    if limit.overflow == Overflow::Refuse as u8 {
+        return Some(Room::Nowhere);
+    }
+    if limit.overflow != Overflow::Aggregate as u8 {
+        return Some(Room::Uncounted);
+    }
+    let place = limit.region(whose.family).aggregate(whose.source, whose.family, secret);
+    Some(Room::Shared(taken(gcra::debt(table.aggregate(place)?, STANDING))))
+}
+
+/// How many places a source has in its set. Where they are an aggregate's, none.
 #[inline(always)]
 pub fn open<S: Look>(set: &S, key: u64) -> u64 {
     let mut way = 0;
     while way < WAYS {
-        if set.key(way) == key {
-            return taken(gcra::debt(set.tat(way), STANDING));
+        let bucket = set.tat(way);
+        // One that is being taken over for another source was full.
+        if set.key(way) == key && !is_lock(bucket) {
+            return taken(gcra::debt(bucket, STANDING));
         }
         way += 1;
     }

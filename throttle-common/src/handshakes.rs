@@ -82,6 +82,15 @@ impl State {
     }
 }
 
+/// What a source has asked for that is not open yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnderWay {
+    /// So many handshakes are on their way.
+    pub handshakes: u64,
+    /// Whether they are doubted, and so not counted.
+    pub doubted: bool,
+}
+
 /// A source's place in the array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asking {
@@ -114,6 +123,12 @@ impl Asking {
             state.begun += 1;
         }
         Some(state.cell())
+    }
+
+    /// The handshakes that the source has on their way.
+    pub const fn under_way(self, cell: u64, now_nanos: u64) -> UnderWay {
+        let State { doubt, before, begun, .. } = State::of(cell).at(self.tag, moment(now_nanos));
+        UnderWay { handshakes: before + begun, doubted: doubt > 0 }
     }
 
     /// What to store when one of its handshakes is reset.

@@ -25,7 +25,7 @@ mod verdict;
 use aya_ebpf::{bindings::xdp_action, helpers::bpf_xdp_get_buff_len, macros::xdp, programs::XdpContext};
 use throttle_common::{
     packet::{self, Packet},
-    records::{FATES, SourceEntry},
+    records::{FATES, Limit, SourceEntry},
     words::{Outcome, Reason},
 };
 
@@ -65,7 +65,7 @@ fn judge(ctx: &XdpContext, length: u32) -> u32 {
         Some(shape) => shape,
     };
     if matches!(verdict.outcome, Outcome::Reject) {
-        let crowded = u32::from(verdict.reason == Reason::ConnectionLimit as u8);
+        let crowded = u32::from(is_crowded(&in_force, &verdict));
         let answered = answer::answer(ctx.ctx, length, in_force.generation, clock.nanos(), crowded);
         if answered != Outcome::Reject as u32 {
             verdict.outcome = Outcome::Drop;
@@ -73,6 +73,15 @@ fn judge(ctx: &XdpContext, length: u32) -> u32 {
     }
     let frame = Frame { ctx: ctx.ctx, length, interface: ctx.ingress_ifindex() as u32 };
     account::account(&in_force, packet, &verdict, &frame, clock)
+}
+
+/// Whether a limit on open connections refuses: the source's places are taken, or there are none for it.
+#[inline(always)]
+fn is_crowded(in_force: &InForce, verdict: &Verdict) -> bool {
+    let of_connections =
+        || limits::find(in_force.generation, verdict.limit.into()).is_some_and(Limit::is_concurrency);
+    verdict.reason == Reason::ConnectionLimit as u8
+        || verdict.reason == Reason::SourceOverflow as u8 && of_connections()
 }
 
 /// Reads the frame into the scratch space: the packet, and the number of its shape or [`READABLE`].

@@ -3,10 +3,13 @@
 use super::{ends_with, send_from};
 use anyhow::{Context, Result, ensure};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use throttle_common::packet::tcp;
 use throttle_tests::{
     agent::Site,
+    clients::send_raw,
+    frames::Frame,
     needs_root,
-    wire::{FAR, FAR_V4, NEAR_V4, Wire},
+    wire::{FAR, FAR_V4, NEAR, NEAR_V4, Wire},
 };
 
 const POLICY: &str = r#"
@@ -100,6 +103,7 @@ fn explain_and_top_show_the_connections_that_a_source_has_open() -> Result<()> {
     let ask = || site.ask(&["explain", NEAR_V4, "--port", "8080"]);
     let page = ask()?;
     ensure!(page.contains(&format!("connections of {NEAR_V4}: 1 of 1 open")), "{page}");
+    ensure!(page.contains(&format!("from {} to port 8080, counted for ", client.local_addr()?)), "{page}");
     let first = page.lines().next().context("nothing was said")?;
     ensure!(first.ends_with("is refused by limit open, until one of its connections closes"), "{page}");
     ensure!(page.contains("completed a TCP handshake within the hour"), "{page}");
@@ -109,6 +113,18 @@ fn explain_and_top_show_the_connections_that_a_source_has_open() -> Result<()> {
     let start = std::time::Instant::now();
     while !ask()?.contains(&format!("connections of {NEAR_V4}: 0 of 1 open")) {
         ensure!(start.elapsed().as_secs() < 60, "it is still open: {}", ask()?);
+    }
+    // Of one who is not there, and answers nothing.
+    let absent = "10.98.77.1";
+    for port in 1024.. {
+        let syn = Frame::from(absent).to(FAR_V4).tcp(port, 8080, tcp::SYN).bytes();
+        wire.near.enter(|| send_raw(NEAR, [&syn[..]]))??;
+        let page = site.ask(&["explain", absent, "--port", "8080"])?;
+        let walk = page.lines().find(|line| line.contains("0 of 1 open")).context("no walk")?;
+        if walk.contains(" under way") {
+            break;
+        }
+        ensure!(start.elapsed().as_secs() < 60, "no handshake is under way: {page}");
     }
     Ok(())
 }

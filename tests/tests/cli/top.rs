@@ -66,6 +66,22 @@ fn the_loudest_source_is_on_top() -> Result<()> {
     let first = page.lines().skip_while(|line| !line.starts_with("SOURCE")).nth(1).context("no talker")?;
     ensure!(heads == 2 && first.starts_with(&format!("{LOUD}  slow ")), "{page}");
     ensure!(page.contains("0/s refused"), "nothing came meanwhile: {page}");
+
+    // As keys sort and filter them.
+    let batch = |more: &[&str]| site.ask(&[&["top", "--batch", "--iterations", "1"], more].concat());
+    let talkers = |page: &str| -> Vec<String> {
+        let rows = page.lines().skip_while(|line| !line.starts_with("SOURCE")).skip(1);
+        rows.take_while(|line| !line.is_empty()).filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
+    };
+    let sorted = batch(&["--sort", "refused", "--reverse"])?;
+    ensure!(talkers(&sorted) == [QUIET.to_string(), LOUD.to_string()], "{sorted}");
+    let filtered = batch(&["--filter", &QUIET.to_string()])?;
+    ensure!(talkers(&filtered) == [QUIET.to_string()], "{filtered}");
+    for wrong in [["--interval", "0s"], ["--sort", "colour"]] {
+        let refused = site.run(&[&["top", "--batch", "--iterations", "1"], &wrong[..]].concat())?;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        ensure!(!refused.status.success() && said.contains("; write "), "{wrong:?}: {said}");
+    }
     Ok(())
 }
 

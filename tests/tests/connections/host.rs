@@ -5,13 +5,19 @@ use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, MapData};
 use std::{
     io,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
 };
 use throttle_agent::{
-    datapath::{Datapath, Drift, Mode, Options, Recount},
+    datapath::{
+        Datapath, Drift, Mode, Options, Recount,
+        explain::{Explained, packet},
+    },
     policy::{self as policies, HeldLimit, sources},
 };
-use throttle_common::records::{Connection, Ends, LimitTally, maps, name_str};
+use throttle_common::{
+    packet::protocol,
+    records::{Connection, Ends, LimitTally, maps, name_str},
+};
 use throttle_tests::{
     clients::connect_from,
     denied::{Denied, denied},
@@ -133,6 +139,11 @@ impl Host {
     /// How many connections hold places.
     pub(crate) fn connections(&self) -> Result<usize> {
         Ok(self.datapath.connections()?.len())
+    }
+
+    /// What would become of a source's next connection to a port.
+    pub(crate) fn explain(&self, source: IpAddr, port: u16) -> Result<Explained> {
+        self.datapath.explain(&packet(source, None, protocol::TCP, port, true), 74, self.datapath.now())
     }
 
     /// Ends the agent and starts another one.

@@ -2,6 +2,7 @@
 
 mod churn;
 mod closing;
+mod foretold;
 mod forwarding;
 mod host;
 mod idling;

@@ -6,7 +6,10 @@ use clap::Args;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use throttle_agent::{
-    api::wire::{BlockedBy, Envelope, ExplainQuery, Explanation, LimitWalk, TenantOf, Walk, WindowWalk, paths},
+    api::wire::{
+        BlockedBy, ConnectionsWalk, Envelope, ExplainQuery, Explanation, LimitWalk, OpenConnection, TenantOf, Walk,
+        WindowWalk, paths,
+    },
     policy::{Mode, Protocol},
 };
 use throttle_common::words::{Outcome, Reason, Unit};
@@ -146,11 +149,17 @@ fn cause(explanation: &Explanation, walk: &Walk) -> String {
     }
 }
 
+/// Until when there is no connection for a source without a place.
+const NO_PLACE: &str = "until connections of others close and leave it a place";
+
 /// Until when that is so.
 fn end(walk: &Walk) -> String {
     match (walk.passes_at, walk.passes_in_seconds) {
         (Some(at), Some(rest)) => format!("until {}, in {}", instant(at), seconds(rest)),
         _ if walk.reason == Reason::ConnectionLimit.name() => "until one of its connections closes".to_owned(),
+        _ if walk.limits.iter().any(|limit| Some(&limit.limit) == walk.limit.as_ref() && limit.open.is_some()) => {
+            NO_PLACE.to_owned()
+        }
         _ => "for ever".to_owned(),
     }
 }
@@ -164,11 +173,13 @@ fn remedy(source: IpAddr, walk: &Walk) -> Option<String> {
 
 /// Which limit has the least room, if any is asked.
 fn tightest(walk: &Walk) -> String {
-    let asked = walk.limits.iter().filter(|limit| limit.asked && limit.burst > 0);
+    let (absent, placed): (Vec<_>, Vec<_>) =
+        walk.limits.iter().filter(|limit| limit.asked && limit.burst > 0).partition(|limit| limit.bucket == "absent");
     let share = |limit: &LimitWalk| limit.room as f64 / limit.burst as f64;
-    match asked.min_by(|one, other| share(one).total_cmp(&share(other))) {
+    match placed.into_iter().min_by(|one, other| share(one).total_cmp(&share(other))) {
         Some(limit) => format!("; limit {} has room for {}", limit.limit, room(limit)),
-        None => "; no limit has a say in it".to_owned(),
+        None if absent.is_empty() => "; no limit has a say in it".to_owned(),
+        None => format!("; limit {} has no place for it, and lets it pass uncounted", absent[0].limit),
     }
 }
 
@@ -246,6 +257,9 @@ fn steps(walk: &Walk, paint: Paint) -> String {
             let (speed, share) = (super::speed::share(speed), super::speed::share(speed * 100.0));
             _ = writeln!(text, "  {:<20}its clock runs at {speed}: it admits {share} % of that rate", "");
         }
+        for connection in limit.connections.iter().flat_map(connections) {
+            _ = writeln!(text, "  {:<20}{connection}", "");
+        }
         if let Some(besides) = besides(limit) {
             _ = writeln!(text, "  {:<20}{besides}", "");
         }
@@ -255,6 +269,9 @@ fn steps(walk: &Walk, paint: Paint) -> String {
                 let word = if mode == Mode::Enforce { paint.fault("refuses") } else { paint.warning("would refuse") };
                 match (limit.passes_at, limit.passes_in_seconds) {
                     (Some(at), Some(rest)) => format!("{word} it until {}, in {}", instant(at), seconds(rest)),
+                    _ if limit.open.is_some() && limit.refusal.as_deref() == Some(Reason::SourceOverflow.name()) => {
+                        format!("{word} it {NO_PLACE}")
+                    }
                     _ if limit.open.is_some() => format!("{word} it until one of its connections closes"),
                     _ if limit.window.is_some() => {
                         format!("{word} it for ever: the packet costs more than a window admits; raise the rate")
@@ -262,6 +279,7 @@ fn steps(walk: &Walk, paint: Paint) -> String {
                     _ => format!("{word} it for ever: the packet costs more than the burst; raise the burst"),
                 }
             }
+            (None, _) if limit.open.is_some() && limit.bucket == "absent" => paint.good("admits it, uncounted"),
             (None, _) => paint.good("admits it"),
         };
         let aside = if decided { paint.faint(" (not asked: it is decided before)") } else { String::new() };
@@ -293,7 +311,7 @@ fn besides(limit: &LimitWalk) -> Option<String> {
 fn bucket(limit: &LimitWalk) -> String {
     let source = limit.shared_by.clone().unwrap_or_else(|| plain(limit.source));
     if let Some(open) = limit.open {
-        return format!("connections of {source}: {} of {} open", count(open), count(limit.burst));
+        return places(limit, open, &source);
     }
     let rate = limit.rate_per_second.unwrap_or_default();
     let rate = if limit.unit == Unit::Bytes.name() { bytes_per_second(rate) } else { frequency(rate) };
@@ -320,6 +338,37 @@ fn bucket(limit: &LimitWalk) -> String {
         "own" | "shared" => format!("{rate}, {burst}; {whose}: room for {}, {debt}", room(limit)),
         _ => format!("{rate}, {burst}; {whose}"),
     }
+}
+
+/// The places of a limit on open connections in words.
+fn places(limit: &LimitWalk, open: u64, source: &str) -> String {
+    let mut text = match limit.bucket.as_str() {
+        "shared" => format!("no place for {source}, it shares those of {}", plain(limit.aggregate)),
+        "absent" => return format!("no place for {source}, {} open at most", count(limit.burst)),
+        _ => format!("connections of {source}"),
+    };
+    _ = write!(text, ": {} of {} open", count(open), count(limit.burst));
+    if let Some(ConnectionsWalk { under_way: under_way @ 1.., doubted, .. }) = &limit.connections {
+        let handshakes = if *under_way == 1 { "handshake" } else { "handshakes" };
+        _ = write!(text, ", {} {handshakes} under way", count(*under_way));
+        if *doubted {
+            text += ", not counted because some are never completed";
+        }
+    }
+    text
+}
+
+/// The source's connections, a line each.
+fn connections(walk: &ConnectionsWalk) -> Vec<String> {
+    let line = |it: &OpenConnection| {
+        let shared = if it.shared { ", in its aggregate" } else { "" };
+        format!("from {} to port {}, counted for {}{shared}", it.peer, it.port, seconds(it.counted_seconds))
+    };
+    let mut lines: Vec<_> = walk.listed.iter().map(line).collect();
+    if walk.left_out > 0 {
+        lines.push(format!("and {} more", count(walk.left_out)));
+    }
+    lines
 }
 
 /// A limit's window in words.

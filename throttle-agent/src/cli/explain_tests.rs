@@ -16,6 +16,7 @@ fn limit(name: &str, room: u64, refusal: bool) -> LimitWalk {
         speed: None,
         rate_per_second: Some(50.0),
         open: None,
+        connections: None,
         burst: 100,
         mode: Mode::Enforce,
         source: "203.0.113.7/32".parse().unwrap(),
@@ -144,6 +145,51 @@ fn open_connections_are_counted_and_wait_for_one_to_close() {
     let page = render(&full, Paint::PLAIN);
     assert!(page.contains("is refused by limit open, and its sender told so, until one of its connections closes\n"));
     assert!(page.contains("  open                connections of 203.0.113.7: 50 of 50 open\n"), "{page}");
+}
+
+#[test]
+fn handshakes_under_way_and_the_connections_themselves_are_told() {
+    let peer = |port| ([203, 0, 113, 7], port).into();
+    let listed = |port, shared| OpenConnection { peer: peer(port), port: 443, counted_seconds: 12.0, shared };
+    let held = |under_way, doubted| ConnectionsWalk {
+        under_way,
+        doubted,
+        listed: vec![listed(40_001, false), listed(40_002, true)],
+        left_out: 7,
+    };
+    let full = LimitWalk { open: Some(0), burst: 20, connections: Some(held(20, false)), ..limit("open", 0, true) };
+    assert_eq!(bucket(&full), "connections of 203.0.113.7: 0 of 20 open, 20 handshakes under way");
+    let mut page = explanation();
+    page.walks[0].limits = vec![full.clone()];
+    let page = render(&page, Paint::PLAIN);
+    let lines = [
+        "from 203.0.113.7:40001 to port 443, counted for 12 s\n",
+        "from 203.0.113.7:40002 to port 443, counted for 12 s, in its aggregate\n",
+        "and 7 more\n",
+        "refuses it until ",
+    ];
+    assert!(page.contains(&lines.map(|line| format!("                      {line}")).concat()), "{page}");
+    let doubted = LimitWalk { connections: Some(held(1, true)), ..full };
+    assert!(bucket(&doubted).ends_with("1 handshake under way, not counted because some are never completed"));
+}
+
+#[test]
+fn a_source_without_a_place_is_told_so() {
+    let mut page = explanation();
+    let walk = &mut page.walks[0];
+    let shared = LimitWalk { open: Some(4), burst: 4, bucket: "shared".to_owned(), ..limit("open", 0, true) };
+    let refusal = Some("source-overflow".to_owned());
+    walk.limits = vec![LimitWalk { refusal, passes_at: None, passes_in_seconds: None, ..shared }];
+    (walk.reason, walk.limit) = ("source-overflow".to_owned(), Some("open".to_owned()));
+    (walk.passes_at, walk.passes_in_seconds) = (None, None);
+    let told = render(&page, Paint::PLAIN);
+    assert!(told.contains("no place for 203.0.113.7, it shares those of 203.0.113.0/24: 4 of 4 open\n"), "{told}");
+    assert_eq!(told.matches("until connections of others close and leave it a place\n").count(), 2, "{told}");
+    let walk = &mut page.walks[0];
+    (walk.outcome, walk.reason) = ("pass".to_owned(), "admitted".to_owned());
+    (walk.limits[0].bucket, walk.limits[0].refusal) = ("absent".to_owned(), None);
+    let told = render(&page, Paint::PLAIN);
+    assert!(told.contains("; limit open has no place for it, and lets it pass uncounted\n"), "{told}");
 }
 
 #[test]

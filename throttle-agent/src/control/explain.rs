@@ -12,13 +12,16 @@ use throttle_common::{
     words::{Algorithm, Outcome, Per, Unit},
 };
 
-use super::{Control, kernel, speeds::ratio};
+use super::{Control, held, kernel, speeds::ratio};
 use crate::{
     api::wire::{
         AskedPacket, BlockedBy, ExplainQuery, Explanation, GuaranteeWalk, LimitWalk, Problem, ProblemKind, Standing,
         TenantOf, Walk, WindowWalk,
     },
-    datapath::explain::{Bucket, Explained, Weighed, packet},
+    datapath::{
+        Held,
+        explain::{Bucket, Explained, Weighed, packet},
+    },
     policy::{Mode, Protocol, sources::FOR_EVER},
 };
 
@@ -41,7 +44,8 @@ impl Control {
         }
         let (now, policy) = (self.datapath.now(), self.datapath.policy());
         let asked = self.packets(query, source);
-        let walk = |asked: &(Protocol, Packet)| self.walk(query, asked, length, now);
+        let held = if policy.counts_connections == 0 { Vec::new() } else { self.connections_held()? };
+        let walk = |asked: &(Protocol, Packet)| self.walk(query, asked, length, (&held, now));
         let mut walks = asked.iter().map(walk).collect::<Result<Vec<_>, _>>()?;
         // What is for no service by its description may be for one that is asked about already.
         let mut seen = BTreeSet::new();
@@ -94,7 +98,7 @@ impl Control {
         query: &ExplainQuery,
         (protocol, packet): &(Protocol, Packet),
         length: u32,
-        now: u64,
+        (held, now): (&[Held], u64),
     ) -> Result<Walk, Problem> {
         let explained = self.datapath.explain(packet, length, now).map_err(|error| kernel(&error))?;
         let moment = |at: Option<u64>| at.map(|at| self.clock.wall(at));
@@ -140,10 +144,15 @@ impl Control {
                     shared_by: shared_by(&it.record, &explained),
                     debt_seconds: (it.full_at - now) as f64 / 1e9,
                     speed: self.slowed(&it.record),
+                    connections: held::walk(it, query.address.to_canonical(), packet.family, held, now),
                     ..limit_walk(it, query.address.to_canonical(), packet.family)
                 })
                 .collect(),
         })
+    }
+
+    fn connections_held(&self) -> Result<Vec<Held>, Problem> {
+        self.datapath.connections().map_err(|error| kernel(&error))
     }
 
     /// How fast a limit's clock runs, where that is not as fast as real time.
@@ -271,6 +280,7 @@ fn limit_walk(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
         speed: None,
         rate_per_second: (!concurrency).then(|| 1e9 * TICKS_PER_NANO as f64 / unit_price(record)),
         open: concurrency.then(|| units(record, *debt)),
+        connections: None,
         burst: units(record, record.depth),
         mode: mode(record.observe),
         source: prefix(region.prefix),

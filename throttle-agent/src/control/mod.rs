@@ -15,6 +15,7 @@ mod enforce;
 mod explain;
 mod faults;
 mod handle;
+mod held;
 mod interfaces;
 mod session;
 mod sessions;

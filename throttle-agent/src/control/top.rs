@@ -55,6 +55,11 @@ impl Control {
                 rate: limit.allowance_with_guarantee(),
                 mode: limit.mode,
                 tallies: views::tallies(&tally),
+                in_aggregates: if held.record.is_concurrency() {
+                    self.datapath.open_in_aggregates(&held.record)
+                } else {
+                    0
+                },
                 busy,
                 slots: held.record.regions().map(|(_, region)| u64::from(region.sets) * WAYS as u64).sum(),
             });

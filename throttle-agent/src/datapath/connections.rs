@@ -63,13 +63,13 @@ impl Datapath {
 
     /// How many places are taken under a limit on open connections.
     pub fn open_connections(&self, limit: &Limit) -> u64 {
-        let sum = |words: &[AtomicU64], step: usize| -> u64 {
-            let buckets = words.iter().skip(step - 1).step_by(step).map(|word| word.load(SeqCst));
-            buckets.filter(|tat| tat & 1 == 0).map(|tat| taken(gcra::debt(tat, STANDING))).sum()
-        };
-        let of = |(_, Region { base, sets, .. }): (_, Region)| {
-            sum(self.tables.buckets.run(base, sets), 2) + sum(self.tables.aggregates.run(base, sets), 1)
-        };
+        let of = |(_, Region { base, sets, .. }): (_, Region)| places(self.tables.buckets.run(base, sets), 2);
+        limit.regions().map(of).sum::<u64>() + self.open_in_aggregates(limit)
+    }
+
+    /// How many of them are aggregates'.
+    pub fn open_in_aggregates(&self, limit: &Limit) -> u64 {
+        let of = |(_, Region { base, sets, .. }): (_, Region)| places(self.tables.aggregates.run(base, sets), 1);
         limit.regions().map(of).sum()
     }
 
@@ -258,12 +258,7 @@ impl Datapath {
     /// What policy says of the source.
     fn entry_of(&self, ends: &Ends) -> Option<&SourceEntry> {
         let held = self.sources.held();
-        let address: IpAddr = if ends.family == Family::V4 as u8 {
-            Ipv4Addr::from_bits(ends.source.low as u32).into()
-        } else {
-            Ipv6Addr::from_bits(u128::from(ends.source.high) << 64 | u128::from(ends.source.low)).into()
-        };
-        let mut covers = std::iter::successors(Some(IpNet::from(address)), IpNet::supernet);
+        let mut covers = std::iter::successors(Some(IpNet::from(opener(ends))), IpNet::supernet);
         if held.is_empty() { None } else { covers.find_map(|net| held.get(&net)) }
     }
 
@@ -304,10 +299,24 @@ impl Datapath {
     }
 }
 
+/// How many places buckets have given out, each the last of so many words.
+fn places(words: &[AtomicU64], step: usize) -> u64 {
+    let buckets = words.iter().skip(step - 1).step_by(step).map(|word| word.load(SeqCst));
+    buckets.filter(|tat| tat & 1 == 0).map(|tat| taken(gcra::debt(tat, STANDING))).sum()
+}
+
 /// Whom a connection comes from, and the class of that.
 struct Owner {
     whose: Whose,
     class: u16,
+}
+
+/// Who opened a connection.
+pub fn opener(ends: &Ends) -> IpAddr {
+    match family(ends) {
+        Family::V4 => Ipv4Addr::from_bits(ends.source.low as u32).into(),
+        Family::V6 => Ipv6Addr::from_bits(u128::from(ends.source.high) << 64 | u128::from(ends.source.low)).into(),
+    }
 }
 
 fn family(ends: &Ends) -> Family {

@@ -67,7 +67,7 @@ use self::{
 pub use self::{
     attach::{Attachment, Mode, Standing, XdpMode},
     claim::{Claim, LINGER, PRIVATE_PINS, claim, lock},
-    connections::{Drift, Held},
+    connections::{Drift, Held, opener},
     events::Events,
     interfaces::{Interface, interfaces},
     load::{OpenError, Options},

@@ -2,6 +2,8 @@
 
 use super::{Charge, Clock, Table};
 use crate::{
+    connections::{self, Room},
+    gcra::Ticks,
     guarantees::Guaranteed,
     handshakes::Asking,
     hash::Secret,
@@ -106,6 +108,11 @@ impl Question {
     #[inline(always)]
     pub fn asking(&self, limit: &Limit, home: Home) -> Asking {
         Asking::of(home.key, limit.region(self.whose.family).base, self.secret)
+    }
+
+    /// Where its source's next connection has its place under a limit on open connections that is `depth` deep for it.
+    pub fn room<T: Table>(&self, limit: &Limit, depth: Ticks, table: &T) -> Option<Room> {
+        connections::room(limit, &self.whose, self.secret, depth, table)
     }
 
     /// Whether the packet asks for a connection.

@@ -80,10 +80,16 @@ impl Entering {
         self.secret = secret;
     }
 
+    /// Whoever opens it.
+    #[inline(always)]
+    pub fn whose(&self) -> Whose {
+        Whose { source: self.ends.source, family: self.family, tenant: self.tenant }
+    }
+
     /// Where a limit keeps the places of whoever opens it.
     #[inline(always)]
     pub fn home(&self, limit: &Limit) -> Option<Home> {
-        limit.home(&Whose { source: self.ends.source, family: self.family, tenant: self.tenant }, self.secret)
+        limit.home(&self.whose(), self.secret)
     }
 
     /// How many connections a limit allows those of its class, as the depth of a bucket.

@@ -3,7 +3,8 @@
 //! A connection takes its places when the segment that completes its handshake arrives, before there is a socket: so
 //! never are more of them open than a limit allows ([`handshake`]). Until the socket closes ([`crate::sockets`]) they are
 //! kept under its two ends in [`crate::tables::CONNECTIONS`], where whoever sees the end finds them, once ([`entering`]).
-//! A SYN takes no place: it is weighed against what is open and what the source has asked for ([`places`]).
+//! A SYN takes no place: it is weighed against what is open and what the source has asked for ([`asking`]). Taken they are
+//! in [`places`].
 //!
 //! The limits on open connections stand behind the others in a [`Scope`], and are asked first: what they refuse is
 //! charged to nobody.
@@ -11,6 +12,7 @@
 //! Where a service says that its connections may be forwarded, their packets say all this: those that come in here, those
 //! that go out in [`crate::leaving`] ([`flow`]).
 
+mod asking;
 mod entering;
 mod flow;
 mod handshake;
@@ -101,7 +103,7 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     for index in 0..PLACES {
         let Some(number) = concurrent(scope, index) else { break };
         let answer = if matches!(scratch.entering.step, Step::Asks) {
-            places::weigh_asking(index as u32, number)
+            asking::weigh_asking(index as u32, number)
         } else {
             places::ask_for_place(number)
         };
@@ -134,7 +136,7 @@ pub extern "C" fn conclude(service: u32, passes: u32) -> u32 {
         for index in 0..PLACES {
             let Some(number) = concurrent(scope, index) else { break };
             if scratch.entering.asked >> index & 1 != 0 {
-                places::note_handshake(number);
+                asking::note_handshake(number);
             }
         }
     } else if matches!(scratch.entering.step, Step::Continues) {

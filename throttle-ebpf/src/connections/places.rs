@@ -1,21 +1,20 @@
-//! The places of one limit: taken, given back, and what is asked for.
+//! The places of one limit: taken, and given back.
 
 use throttle_common::{
-    connections::{self, PLACE, STANDING, open},
+    connections::{self, PLACE, STANDING},
     gcra::{self, MAX_DEPTH, Ticks},
-    handshakes::Asking,
     limits::{Table as _, outcome},
     records::{Hold, Home, Limit},
     table::{self, Check, Look as _, Request, Set as _, TRIES, WAYS, check},
     words::{Outcome, Overflow, Reason},
 };
 
-use super::{Entering, Step};
+use super::{Entering, asking::change};
 use crate::{
     account::count,
     atomic,
     limits::{ADMITTED, MapSet, Maps, STOP, find, refused},
-    tables::{AGGREGATES, HANDSHAKES, LIMIT_TALLIES, POLICIES, scratch},
+    tables::{AGGREGATES, LIMIT_TALLIES, POLICIES, scratch},
 };
 
 // What `look` saw, and above it in which way; and what `take` and `settle` make of it.
@@ -31,23 +30,6 @@ const WAY: u32 = 3;
 
 /// There is a place of a guarantee: the limits behind that are not asked.
 pub const GUARANTEED: u32 = 128;
-
-/// Asks one limit, at an index of the scope, whether the SYN in the scratch space may ask for a connection.
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub extern "C" fn weigh_asking(index: u32, number: u32) -> u32 {
-    let Some((entering, limit)) = asked(number) else { return ADMITTED };
-    let refusal = weigh(entering, limit);
-    if limit.is_guarantee() {
-        if refusal.is_some() || entering.home(limit).is_none() {
-            return ADMITTED;
-        }
-        entering.asked |= 1 << (index & 15);
-        return GUARANTEED;
-    }
-    entering.asked |= 1 << (index & 15);
-    refusal.map_or(ADMITTED, |reason| refuse(entering, limit, number, reason))
-}
 
 /// Asks one limit for a place for the connection in the scratch space, whose handshake is complete.
 ///
@@ -107,7 +89,7 @@ extern "C" fn settle_place(number: u32, taken: u32) -> u32 {
 
 /// The connection in the scratch space, and a limit.
 #[inline(always)]
-fn asked(number: u32) -> Option<(&'static mut Entering, &'static Limit)> {
+pub fn asked(number: u32) -> Option<(&'static mut Entering, &'static Limit)> {
     let entering = &mut scratch()?.entering;
     let limit = find(entering.generation, number)?;
     Some((entering, limit))
@@ -115,7 +97,7 @@ fn asked(number: u32) -> Option<(&'static mut Entering, &'static Limit)> {
 
 /// Counts a refusal, and says it in a number.
 #[inline(always)]
-fn refuse(entering: &Entering, limit: &Limit, number: u32, reason: Reason) -> u32 {
+pub fn refuse(entering: &Entering, limit: &Limit, number: u32, reason: Reason) -> u32 {
     let observes = POLICIES.get(entering.generation).is_some_and(|policy| policy.observe != 0);
     let outcome = outcome(limit, observes);
     if let Some(tally) = LIMIT_TALLIES.get_ptr_mut(number) {
@@ -125,58 +107,6 @@ fn refuse(entering: &Entering, limit: &Limit, number: u32, reason: Reason) -> u3
         count(refused, entering.length);
     }
     refused(reason, outcome) | if matches!(outcome, Outcome::Observe) { 0 } else { STOP }
-}
-
-/// Whether the source may ask for one connection more.
-#[inline(always)]
-fn weigh(entering: &Entering, limit: &Limit) -> Option<Reason> {
-    let Home { key, set } = entering.home(limit)?;
-    let asking = entering.asking(limit, key);
-    let cell = HANDSHAKES.get_ptr_mut(asking.cell)?;
-    // SAFETY: an element of the map.
-    let cell = unsafe { atomic::load(cell) };
-    let open = open(&Maps.set(set)?, key);
-    let begun = asking.begin(cell, entering.connection.since, open, entering.allowed(limit) / PLACE);
-    if begun.is_none() { Some(Reason::ConnectionLimit) } else { None }
-}
-
-/// Notes that the source asks for a connection, or resets the handshake of one: that says nothing of others. After [`TRIES`] lost races it is not noted:
-/// the completed handshake decides.
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub extern "C" fn note_handshake(number: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
-    let entering = &scratch.entering;
-    let Some(limit) = find(entering.generation, number) else { return 0 };
-    let Some(home) = entering.home(limit) else { return 0 };
-    let asking = entering.asking(limit, home.key);
-    let now = entering.connection.since;
-    if matches!(entering.step, Step::Forsakes) {
-        if limit.is_shared() {
-            return 0;
-        }
-        change(asking, |cell| Some(asking.forsake(cell, now)));
-    } else {
-        // What is open was weighed; here it is as if nothing were.
-        change(asking, |cell| asking.begin(cell, now, 0, u64::MAX));
-    }
-    0
-}
-
-#[inline(always)]
-fn change(asking: Asking, next: impl Fn(u64) -> Option<u64>) {
-    let Some(cell) = HANDSHAKES.get_ptr_mut(asking.cell) else { return };
-    // SAFETY: an element of the map.
-    let mut seen = unsafe { atomic::load(cell) };
-    for _ in 0..TRIES {
-        let Some(next) = next(seen) else { return };
-        // SAFETY: an element of the map.
-        let (done, found) = unsafe { atomic::swap(cell, seen, next) };
-        if done {
-            return;
-        }
-        seen = found;
-    }
 }
 
 /// Looks where the connection might have a place under a limit that is `depth` deep. Notes the bucket that it sees.

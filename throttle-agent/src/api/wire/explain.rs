@@ -1,6 +1,6 @@
 //! What would become of a source's next packet, and why.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -195,9 +195,12 @@ pub struct LimitWalk {
     pub speed: Option<f64>,
     /// Units each second that it admits in the long run; absent where it counts connections that are open.
     pub rate_per_second: Option<f64>,
-    /// Connections of this source that are open, where it counts those.
+    /// Connections that are open in the bucket that it looks at, where it counts those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<u64>,
+    /// What it knows of this source's connections, where it counts those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<ConnectionsWalk>,
     /// Units that it admits at once; of open connections, those that no guarantee reserves.
     pub burst: u64,
     /// What it guarantees.
@@ -237,4 +240,31 @@ pub struct LimitWalk {
     pub passes_at: Option<Timestamp>,
     /// How long that is, in seconds; 0 where it does now.
     pub passes_in_seconds: Option<f64>,
+}
+
+/// What a limit on open connections knows of a source.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConnectionsWalk {
+    /// Handshakes that are under way: they count as if they were open.
+    pub under_way: u64,
+    /// Whether these are doubted, and do not count: some were never completed.
+    pub doubted: bool,
+    /// Its connections that the limit counts, the oldest first: ten at most.
+    pub listed: Vec<OpenConnection>,
+    /// How many more there are.
+    pub left_out: u64,
+}
+
+/// A connection that is open.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct OpenConnection {
+    /// Who opened it.
+    #[schema(value_type = String)]
+    pub peer: SocketAddr,
+    /// The port that it was opened to.
+    pub port: u16,
+    /// How long it has been counted, in seconds: since its handshake, or since the agent found it.
+    pub counted_seconds: f64,
+    /// Whether it is counted with those of its aggregate.
+    pub shared: bool,
 }

@@ -24,7 +24,8 @@ pub use entries::{
 };
 pub use events::{Event, EventFilter, Gap, StreamItem};
 pub use explain::{
-    AskedPacket, BlockedBy, ExplainQuery, Explanation, GuaranteeWalk, LimitWalk, Standing, TenantOf, Walk, WindowWalk,
+    AskedPacket, BlockedBy, ConnectionsWalk, ExplainQuery, Explanation, GuaranteeWalk, LimitWalk, OpenConnection,
+    Standing, TenantOf, Walk, WindowWalk,
 };
 pub use policy::{
     ApplyRequest, CheckReport, CheckRequest, DiffReport, History, LimitForecast, Pending, PolicyQuery, PolicyView,

@@ -84,6 +84,10 @@ pub struct TopLimit {
     pub mode: Mode,
     /// What it did since it exists.
     pub tallies: Tallies,
+    /// Connections that are open of sources that found no place, and are counted with their aggregates; 0 where the limit
+    /// does not count those.
+    #[serde(default)]
+    pub in_aggregates: u64,
     /// Sources that owe something.
     pub busy: u64,
     /// Sources that it has room for.

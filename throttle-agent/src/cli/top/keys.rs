@@ -78,11 +78,7 @@ impl State {
     pub(super) fn rows(&self, looks: &Looks) -> Sheet {
         let mut sheet = looks.sheet(self.view());
         sheet.filter(&self.filter);
-        match self.sorted[self.view] {
-            Some(column) => sheet.sort(column, self.reversed),
-            None if self.reversed => sheet.rows.reverse(),
-            None => {}
-        }
+        sheet.order(self.sorted[self.view], self.reversed);
         sheet.rows.drain(..self.scrolled.min(sheet.rows.len().saturating_sub(1)));
         sheet
     }

@@ -20,12 +20,12 @@ use clap::Args;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use throttle_agent::{
     api::wire::{Envelope, Top, TopQuery, paths},
-    policy::units::Span,
+    policy::{Fault, units::Span},
 };
 
 use self::{
     keys::{Act, State},
-    sheet::{Looks, View},
+    sheet::{Looks, Sheet, View},
 };
 use super::{
     Context,
@@ -42,8 +42,12 @@ use super::{
 Keys: 1-5 or Tab choose what is shown, s the column to sort by, r turns the order round, / filters, Esc takes the filter
 back, p pauses, + and - change the interval, arrows scroll, q ends.
 
+What is sorted and filtered is what the agent was asked for, the --most talkers that use their limits most; so it is by keys
+and by --sort and --filter alike.
+
 Examples:
   throttle top
+  throttle top --batch --most 1000 --sort room --filter 203.0.113. --iterations 1
   throttle top --batch --iterations 3 --interval 5s
   throttle top --json --iterations 1 | jq '.talkers[0]'")]
 pub(crate) struct TopArgs {
@@ -54,11 +58,20 @@ pub(crate) struct TopArgs {
     #[arg(long, short = 'n', value_name = "N", value_parser = whole(1_u64, u64::MAX))]
     iterations: Option<u64>,
     /// How long between two looks
-    #[arg(long, short, value_name = "TIME", default_value = "1s")]
+    #[arg(long, short, value_name = "TIME", default_value = "1s", value_parser = interval)]
     interval: Span,
     /// How many talkers, and sources that were refused, to ask for
     #[arg(long, short, value_name = "N", default_value_t = 50, value_parser = whole(1_u16, 1000))]
     most: u16,
+    /// Sort by the column of this heading, or what it begins with, where a table has one; with --batch
+    #[arg(long, value_name = "HEADING", requires = "batch", value_parser = heading)]
+    sort: Option<String>,
+    /// Turn the order round, with --batch
+    #[arg(long, requires = "batch")]
+    reverse: bool,
+    /// Print only rows that contain these letters, in either case, with --batch
+    #[arg(long, value_name = "LETTERS", requires = "batch")]
+    filter: Option<String>,
 }
 
 impl TopArgs {
@@ -77,7 +90,7 @@ impl TopArgs {
                 // The first print has a rate as well.
                 thread::sleep(interval);
                 looks.add(source.look()?);
-                output::data(&page(&looks, context))
+                output::data(&self.page(&looks, context))
             });
         }
         if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
@@ -88,6 +101,54 @@ impl TopArgs {
             return Err(Failure::Usage("--iterations goes with --batch or --json; on a terminal, q ends".to_owned()));
         }
         live(&source, interval)
+    }
+}
+
+impl TopArgs {
+    /// All views as text, one below the other.
+    fn page(&self, looks: &Looks, context: &Context) -> String {
+        let paint = context.output.paint;
+        let mut text = format!("{}\n", paint.strong(&looks.headline()));
+        for view in View::ALL {
+            let sheet = self.sheet(looks, view);
+            _ = writeln!(text, "\n{}", paint.strong(sheet.title));
+            if sheet.rows.is_empty() {
+                _ = writeln!(text, "{}", sheet.empty);
+                continue;
+            }
+            let mut table = Table::new(sheet.headings);
+            for row in sheet.rows {
+                table.push(row.into_iter().map(|field| field.text.into()).collect());
+            }
+            text += &table.render(paint);
+        }
+        text + "\n"
+    }
+
+    /// The rows of a view that are asked for, in the order that is.
+    fn sheet(&self, looks: &Looks, view: View) -> Sheet {
+        let mut sheet = looks.sheet(view);
+        sheet.filter(self.filter.as_deref().unwrap_or_default());
+        sheet.order(self.sort.as_deref().and_then(|heading| view.column(heading)), self.reverse);
+        sheet
+    }
+}
+
+/// A heading of a table.
+fn heading(text: &str) -> Result<String, String> {
+    if View::ALL.iter().any(|view| view.column(text).is_some()) {
+        return Ok(text.to_owned());
+    }
+    Err("no table has such a column; write the beginning of a heading that --batch prints, e.g. used".to_owned())
+}
+
+/// Some time between two looks: without any the agent would do nothing else.
+fn interval(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse().map_err(|fault: Fault| fault.to_string())?;
+    if Duration::from(span).is_zero() {
+        Err("no time lies between two looks; write 1s or more".to_owned())
+    } else {
+        Ok(span)
     }
 }
 
@@ -115,26 +176,6 @@ fn repeat(times: u64, pause: Duration, mut print: impl FnMut() -> Result<(), Fai
         print()?;
     }
     Ok(())
-}
-
-/// All views as text, one below the other.
-fn page(looks: &Looks, context: &Context) -> String {
-    let paint = context.output.paint;
-    let mut text = format!("{}\n", paint.strong(&looks.headline()));
-    for view in View::ALL {
-        let sheet = looks.sheet(view);
-        _ = writeln!(text, "\n{}", paint.strong(sheet.title));
-        if sheet.rows.is_empty() {
-            _ = writeln!(text, "{}", sheet.empty);
-            continue;
-        }
-        let mut table = Table::new(sheet.headings);
-        for row in sheet.rows {
-            table.push(row.into_iter().map(|field| field.text.into()).collect());
-        }
-        text += &table.render(paint);
-    }
-    text + "\n"
 }
 
 /// Draws on the terminal until somebody ends it; the terminal is then as it was.

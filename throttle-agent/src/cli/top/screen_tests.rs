@@ -60,6 +60,7 @@ fn look(second: u32) -> Top {
             rate: "50/s".to_owned(),
             mode: Mode::Enforce,
             tallies: Tallies { admitted: packets(70), refused: packets(900), ..Tallies::default() },
+            in_aggregates: 5,
             busy: 3,
             slots: 1200,
         }],
@@ -129,7 +130,15 @@ fn keys_choose_the_view() {
     press(&mut state, "4");
     assert!(drawn(&looks, &state)[4].starts_with("203.0.113.7  few    source-limit  drop         412  14:02:59.500Z"));
     press(&mut state, "5");
-    assert_eq!(drawn(&looks, &state)[4], "198.51.100.9  open     12    38  24 %                  3");
+    assert_eq!(drawn(&looks, &state)[4], "198.51.100.9     open     12    38  24 %                  3");
+    assert!(drawn(&looks, &state)[5].starts_with("(in aggregates)  few       5"), "{:?}", drawn(&looks, &state));
+}
+
+#[test]
+fn a_column_is_found_by_the_beginning_of_its_heading() {
+    assert_eq!(View::Talkers.column("full"), Some(6));
+    assert_eq!(View::Connections.column("refused"), Some(5));
+    assert_eq!(View::Reasons.column("room"), None);
 }
 
 #[test]

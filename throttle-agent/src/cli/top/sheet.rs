@@ -56,6 +56,13 @@ impl View {
         self.headings().len()
     }
 
+    /// The column whose heading begins with these letters, in either case.
+    pub(super) fn column(self, letters: &str) -> Option<usize> {
+        let letters = letters.to_lowercase();
+        let begins = |heading: &&str| heading.trim_start_matches('>').to_lowercase().starts_with(&letters);
+        self.headings().iter().position(begins)
+    }
+
     /// What its key shows.
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -120,8 +127,17 @@ impl Field {
 }
 
 impl Sheet {
+    /// Sorts by a column, or leaves the agent's order where there is none; turned round where `reversed`.
+    pub(super) fn order(&mut self, column: Option<usize>, reversed: bool) {
+        match column {
+            Some(column) => self.sort(column, reversed),
+            None if reversed => self.rows.reverse(),
+            None => {}
+        }
+    }
+
     /// Sorts by a column: numbers from the largest down, words from `a` on.
-    pub(super) fn sort(&mut self, column: usize, reversed: bool) {
+    fn sort(&mut self, column: usize, reversed: bool) {
         self.rows.sort_by(|one, other| {
             let order = one[column].compare(&other[column]);
             if reversed { order.reverse() } else { order }
@@ -295,10 +311,16 @@ impl Looks {
                 Field::counted(it.refused, count),
             ])
         });
+        // Whose these are is not kept.
+        let shared = self.now.limits.iter().filter(|it| it.in_aggregates > 0).map(|it| {
+            let (whose, nothing) = ("(in aggregates)", || Field::text(""));
+            let open = Field::counted(it.in_aggregates, count);
+            vec![Field::text(whose), Field::text(&it.limit), open, nothing(), nothing(), nothing()]
+        });
         Sheet {
             title: "Connections: sources that have most open, where a limit counts them",
             headings: View::Connections.headings(),
-            rows: rows.collect(),
+            rows: rows.chain(shared).collect(),
             empty: "no connection is open that a limit counts",
         }
     }

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use throttle_common::{
-    connections::{self, PLACE},
     gcra::{self, Ticks},
-    handshakes::MOMENT_BITS,
     limits::{Charge, Clock, Question, Table, outcome, weigh},
     proven::{Claim, Line},
     records::{Limit, Policy, Slot, SourceEntry, Terms},
@@ -14,7 +12,7 @@ use throttle_common::{
     words::{Outcome, Overflow, Reason},
 };
 
-use super::{Bucket, Foretold, Weighed, Window};
+use super::{Bucket, Foretold, Weighed, Window, connecting::moments};
 use crate::datapath::speeds::{ends_at, full_at};
 
 /// What the maps held when the packet was asked about.
@@ -178,6 +176,7 @@ impl Copy {
                 full_at: full_at(&record, self.clock(&record), debt, now),
                 window,
                 cost: charge.cost,
+                under_way: None,
                 passes_at: first(now, self.turns_until(index, now), |at| self.weigh(index, at).0.is_none()),
             }
         };
@@ -185,53 +184,8 @@ impl Copy {
         connections.chain(self.limits.iter().enumerate().map(one)).collect()
     }
 
-    /// What a limit on open connections says to a SYN: see `throttle_common::handshakes`. Another packet is not asked
-    /// about; the one that completes a handshake takes a place.
-    fn weigh_connection(&self, index: usize, at: u64) -> Option<Reason> {
-        let (_, limit) = &self.concurrent[index];
-        if !self.asks(limit) {
-            return None;
-        }
-        let home = self.question.home(limit)?;
-        let open = connections::open(&self.set(home.set)?, home.key);
-        let depth = self.there(limit).0.depth;
-        let begun = self.question.asking(limit, home).begin(self.asked[index], at, open, depth / PLACE);
-        if begun.is_none() { Some(Reason::ConnectionLimit) } else { None }
-    }
-
-    fn walk_connection(&self, index: usize, now: u64) -> Weighed {
-        let (number, limit) = self.concurrent[index];
-        let (record, overridden) = self.there(&limit);
-        // Who has a place of a guarantee needs none of the limits behind it.
-        let spared = self.concurrent[..index].iter().enumerate().any(|(before, (_, it))| {
-            it.is_guarantee() && self.asks(it) && self.weigh_connection(before, now).is_none()
-        });
-        let home = self.question.home(&record);
-        let set = home.and_then(|home| Some((self.set(home.set)?, home.key)));
-        let open = set.map_or(0, |(set, key)| connections::open(&set, key));
-        Weighed {
-            number,
-            record,
-            overridden,
-            asked: self.asks(&limit) && !spared,
-            refusal: self.weigh_connection(index, now).filter(|_| !spared),
-            bucket: if open > 0 { Bucket::Own } else { Bucket::New },
-            debt: open * PLACE,
-            leased: 0,
-            full_at: now,
-            window: None,
-            cost: PLACE,
-            passes_at: first(now, moments(now), |at| self.weigh_connection(index, at).is_none()),
-        }
-    }
-
-    /// Whether a limit on open connections has a say in the packet.
-    fn asks(&self, limit: &Limit) -> bool {
-        self.question.opens_connection() && self.question.home(limit).is_some()
-    }
-
     /// The limit as it is for the source, and whether that is an override's doing.
-    fn there(&self, limit: &Limit) -> (Limit, bool) {
+    pub(super) fn there(&self, limit: &Limit) -> (Limit, bool) {
         match self.question.overridden(limit, self) {
             Some(Terms { price, depth }) => (Limit { price, depth, ..*limit }, true),
             None => (*limit, false),
@@ -351,13 +305,8 @@ impl Copy {
     }
 }
 
-/// The instants at which what a source has asked for grows old: after two moments it is counted no more.
-fn moments(now: u64) -> Vec<u64> {
-    (1..=3).map(|ahead| ((now >> MOMENT_BITS) + ahead) << MOMENT_BITS).collect()
-}
-
 /// The first of these instants, from `now` on, at which something is so; `now` itself is one of them.
-fn first(now: u64, turns: Vec<u64>, is: impl Fn(u64) -> bool) -> Option<u64> {
+pub(super) fn first(now: u64, turns: Vec<u64>, is: impl Fn(u64) -> bool) -> Option<u64> {
     let mut turns: Vec<u64> = turns.into_iter().filter(|&at| at > now && at < u64::MAX).chain([now]).collect();
     turns.sort_unstable();
     turns.dedup();

@@ -4,6 +4,7 @@
 //! decisions (`throttle_common::services`, `limits`, `table`, `gcra`) judge the copy: now, and at every instant at which
 //! a bucket or a block changes the answer. Nothing is charged and no traffic is held up.
 
+mod connecting;
 mod copy;
 
 use std::{collections::BTreeMap, io, net::IpAddr, os::fd::AsFd};
@@ -12,6 +13,7 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 use throttle_common::{
     gcra::Ticks,
+    handshakes::UnderWay,
     limits::Question,
     packet::{Family, Packet, protocol, tcp},
     proven::Line,
@@ -81,6 +83,8 @@ pub struct Weighed {
     pub window: Option<Window>,
     /// What the packet costs; 0 where the limit is not asked.
     pub cost: Ticks,
+    /// The source's handshakes that are on their way, where it counts open connections.
+    pub under_way: Option<UnderWay>,
     /// From when on this limit lets such a packet pass, as in [`Explained::passes_at`].
     pub passes_at: Option<u64>,
 }

@@ -1,0 +1,70 @@
+//! What limits on open connections say of the source's next one, by the copy of what it meets.
+
+use throttle_common::{
+    connections::{PLACE, Room},
+    handshakes::MOMENT_BITS,
+    records::Limit,
+    words::Reason,
+};
+
+use super::{
+    Bucket, Weighed,
+    copy::{Copy, first},
+};
+
+impl Copy {
+    /// What a limit on open connections says to a SYN: see `throttle_common::handshakes`. Another packet is not asked
+    /// about; the one that completes a handshake takes a place.
+    pub(super) fn weigh_connection(&self, index: usize, at: u64) -> Option<Reason> {
+        let (_, limit) = &self.concurrent[index];
+        let (room, home) = (self.room(limit)?, self.question.home(limit)?);
+        let asking = self.question.asking(limit, home);
+        room.refusal(asking, self.asked[index], at, self.there(limit).0.depth / PLACE).filter(|_| self.asks(limit))
+    }
+
+    /// Where the source's next connection has its place.
+    fn room(&self, limit: &Limit) -> Option<Room> {
+        self.question.room(limit, self.there(limit).0.depth, self)
+    }
+
+    pub(super) fn walk_connection(&self, index: usize, now: u64) -> Weighed {
+        let (number, limit) = self.concurrent[index];
+        let (record, overridden) = self.there(&limit);
+        // Who has a place of a guarantee needs none of the limits behind it.
+        let spared = self.concurrent[..index].iter().enumerate().any(|(before, (_, it))| {
+            it.is_guarantee() && self.asks(it) && self.weigh_connection(before, now).is_none()
+        });
+        let (bucket, taken) = match self.room(&limit) {
+            None | Some(Room::Own(0)) => (Bucket::New, 0),
+            Some(Room::Own(taken)) => (Bucket::Own, taken),
+            Some(Room::Shared(taken)) => (Bucket::Shared, taken),
+            Some(Room::Uncounted | Room::Nowhere) => (Bucket::Absent, 0),
+        };
+        let home = self.question.home(&limit);
+        Weighed {
+            number,
+            record,
+            overridden,
+            asked: self.asks(&limit) && !spared,
+            refusal: self.weigh_connection(index, now).filter(|_| !spared),
+            bucket,
+            debt: taken * PLACE,
+            leased: 0,
+            full_at: now,
+            window: None,
+            cost: PLACE,
+            passes_at: first(now, moments(now), |at| self.weigh_connection(index, at).is_none()),
+            under_way: home.map(|home| self.question.asking(&limit, home).under_way(self.asked[index], now)),
+        }
+    }
+
+    /// Whether a limit on open connections has a say in the packet.
+    pub(super) fn asks(&self, limit: &Limit) -> bool {
+        self.question.opens_connection() && self.question.home(limit).is_some()
+    }
+}
+
+/// The instants at which what a source has asked for grows old: after two moments it is counted no more.
+pub(super) fn moments(now: u64) -> Vec<u64> {
+    (1..=3).map(|ahead| ((now >> MOMENT_BITS) + ahead) << MOMENT_BITS).collect()
+}
