@@ -51,16 +51,3 @@ macro_rules! needs_root {
         }
     };
 }
-
-/// Ends the test, saying why, on a kernel that does not show what leaves by an interface: connections that are forwarded
-/// are not counted there, and `throttle doctor` says so.
-#[macro_export]
-macro_rules! needs_tcx {
-    () => {
-        if let Err(why) = $crate::machine::egress_links() {
-            let test = std::thread::current().name().unwrap_or("a test").to_owned();
-            $crate::say!("skipped {test}: no links on what leaves, tcx, which Linux 6.6 has ({why})");
-            return Ok(());
-        }
-    };
-}

@@ -2,6 +2,7 @@
 
 mod churn;
 mod closing;
+mod egress;
 mod forwarding;
 mod host;
 mod idling;
