@@ -17,6 +17,7 @@ pub mod bulkheads;
 pub mod calls;
 pub mod clients;
 pub mod denied;
+pub mod filters;
 pub mod frames;
 pub mod generator;
 pub mod kernel;

@@ -14,7 +14,6 @@ use aya::{
         tc::{NlOptions, TcAttachOptions, TcHandle},
     },
 };
-use serde_json::Value;
 use std::{
     net::TcpStream,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
@@ -23,6 +22,7 @@ use std::{
 };
 use throttle_agent::datapath::{Drift, Egress, Mode, doctor};
 use throttle_tests::{
+    filters::{filters, has_discipline},
     kernel,
     machine::{self, egresses},
     needs_root, say,
@@ -33,29 +33,10 @@ use throttle_tests::{
 const PRIORITY: u16 = 60_000;
 const HANDLE: u16 = 1;
 
-/// What tc(8) says of the throttled interface.
-fn tc(wire: &Wire, what: &[&str]) -> Result<Value> {
-    let mut tc = wire.far.command("tc");
-    let said = machine::run(tc.arg("-json").args(what))?;
-    serde_json::from_str(&said).with_context(|| format!("`tc` prints JSON, not {said}"))
-}
-
-fn has_discipline(wire: &Wire, kind: &str) -> Result<bool> {
-    let all = tc(wire, &["qdisc", "show", "dev", FAR])?;
-    Ok(all.as_array().context("a list")?.iter().any(|discipline| discipline["kind"] == kind))
-}
-
-/// The filters in a direction, without what is only the head of a list.
-fn filters(wire: &Wire, direction: &str) -> Result<Vec<Value>> {
-    let all = tc(wire, &["filter", "show", "dev", FAR, direction])?;
-    let all = all.as_array().context("a list")?.iter();
-    Ok(all.filter(|filter| filter["options"]["handle"].is_string()).cloned().collect())
-}
-
 /// How many programs see what leaves, by links and by filters.
 pub(super) fn programs(wire: &Wire) -> Result<usize> {
     let links = wire.far.enter(|| SchedClassifier::query_tcx(FAR, TcAttachType::Egress))?;
-    Ok(links.map_or(0, |(_, programs)| programs.len()) + filters(wire, "egress")?.len())
+    Ok(links.map_or(0, |(_, programs)| programs.len()) + filters(&wire.far, FAR, "egress")?.len())
 }
 
 /// Adds the discipline.
@@ -79,7 +60,7 @@ fn a_filter_says_whose_it_is_and_leaves_with_the_discipline_that_it_brought() ->
     let mut host = Host::seeing_by(Egress::Clsact)?;
     let egress = host.act(|datapath| Ok(datapath.attachments()?.pop().context("attached")?.egress))?;
     ensure!(egress == Some(Egress::Clsact) && host.unseen().is_empty(), "{egress:?}, {:?}", host.unseen());
-    let found = filters(&host.wire, "egress")?;
+    let found = filters(&host.wire.far, FAR, "egress")?;
     let name = format!("throttle+clsact:{}", host.pin_dir().display());
     ensure!(found.len() == 1 && found[0]["options"]["bpf_name"] == name.as_str(), "{found:?}");
     ensure!(found[0]["pref"] == PRIORITY && found[0]["options"]["handle"] == "0x1", "{found:?}");
@@ -90,7 +71,7 @@ fn a_filter_says_whose_it_is_and_leaves_with_the_discipline_that_it_brought() ->
         ensure!(said, "{subject} {says}: {findings:#?}");
     }
     host.detach()?;
-    ensure!(!has_discipline(&host.wire, "clsact")?, "it was brought along");
+    ensure!(!has_discipline(&host.wire.far, FAR, "clsact")?, "it was brought along");
     Ok(())
 }
 
@@ -100,15 +81,18 @@ fn the_discipline_and_the_filters_of_others_stay_as_they_are() -> Result<()> {
     // One that is there already.
     let host = Host::on(clsact)?;
     let name = format!("throttle:{}", host.pin_dir().display());
-    ensure!(filters(&host.wire, "egress")?[0]["options"]["bpf_name"] == name.as_str());
+    ensure!(filters(&host.wire.far, FAR, "egress")?[0]["options"]["bpf_name"] == name.as_str());
     host.detach()?;
-    ensure!(has_discipline(&host.wire, "clsact")? && programs(&host.wire)? == 0, "it was there before");
+    ensure!(has_discipline(&host.wire.far, FAR, "clsact")? && programs(&host.wire)? == 0, "it was there before");
     // One that others come to use.
     for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
         let host = Host::seeing_by(Egress::Clsact)?;
         let theirs = another(&host.wire, direction, 1)?;
-        let show =
-            || Ok::<_, anyhow::Error>([filters(&host.wire, "ingress")?, filters(&host.wire, "egress")?].concat());
+        let show = || {
+            Ok::<_, anyhow::Error>(
+                [filters(&host.wire.far, FAR, "ingress")?, filters(&host.wire.far, FAR, "egress")?].concat(),
+            )
+        };
         let before = show()?;
         host.detach()?;
         let left: Vec<_> = before.into_iter().filter(|filter| filter["pref"] != PRIORITY).collect();
@@ -129,9 +113,9 @@ fn what_has_our_place_is_left_alone_and_it_is_said() -> Result<()> {
     })?;
     let unseen = host.unseen();
     ensure!(matches!(unseen[..], [(FAR, reason)] if reason.contains("somebody else")), "{unseen:?}");
-    let before = filters(&host.wire, "egress")?;
+    let before = filters(&host.wire.far, FAR, "egress")?;
     host.detach()?;
-    ensure!(before.len() == 1 && filters(&host.wire, "egress")? == before, "{before:?}");
+    ensure!(before.len() == 1 && filters(&host.wire.far, FAR, "egress")? == before, "{before:?}");
     Ok(())
 }
 
@@ -144,7 +128,7 @@ fn a_filter_that_somebody_removed_is_put_back() -> Result<()> {
     host.act(|datapath| datapath.reattach(Instant::now()))?;
     ensure!(programs(&host.wire)? == 1 && host.unseen().is_empty(), "{:?}", host.unseen());
     host.detach()?;
-    ensure!(!has_discipline(&host.wire, "clsact")?);
+    ensure!(!has_discipline(&host.wire.far, FAR, "clsact")?);
     Ok(())
 }
 

@@ -139,7 +139,7 @@ impl Datapath {
         self.see_leaving(device);
         self.asked.insert(interface.to_owned(), mode);
         self.refused.remove(interface);
-        let egress = egress::seen(self.pins.root(), device.index)?;
+        let egress = egress::seen(self.pins.root(), device.index).unwrap_or_default();
         Ok(Attachment { egress, ..attachment(interface, Some(mode), Some(device), Standing::Attached(standing)) })
     }
 

@@ -160,7 +160,7 @@ fn egress() -> Finding {
         Err(error) => {
             let remedy = "without them the limits on open connections of `forwarded` services count nothing, and refuse \
                           nothing; those of this host's own sockets do. Use Linux 6.6 or newer, or one with \
-                          CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF";
+                          CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF; root learns here whether it has them";
             let text = format!("has no links on what leaves, tcx ({lacks}), nor filters, clsact ({error:#})");
             Finding::new(SUBJECT, Level::Note, text, remedy)
         }
