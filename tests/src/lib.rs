@@ -17,6 +17,7 @@ pub mod bulkheads;
 pub mod calls;
 pub mod clients;
 pub mod denied;
+pub mod filters;
 pub mod frames;
 pub mod generator;
 pub mod kernel;
@@ -48,19 +49,6 @@ macro_rules! needs_root {
     () => {
         if !$crate::machine::is_root() {
             $crate::say!("skipped {}: needs root", std::thread::current().name().unwrap_or("a test"));
-            return Ok(());
-        }
-    };
-}
-
-/// Ends the test, saying why, on a kernel that does not show what leaves by an interface: connections that are forwarded
-/// are not counted there, and `throttle doctor` says so.
-#[macro_export]
-macro_rules! needs_tcx {
-    () => {
-        if let Err(why) = $crate::machine::egress_links() {
-            let test = std::thread::current().name().unwrap_or("a test").to_owned();
-            $crate::say!("skipped {test}: no links on what leaves, tcx, which Linux 6.6 has ({why})");
             return Ok(());
         }
     };

@@ -1,8 +1,9 @@
 //! The machine that the tests run on: who runs them, its CPUs, its clock, its lines of output.
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{SchedClassifier, TcAttachType};
 use std::{fs::File, io::Write as _, path::Path, process::Command};
+use throttle_agent::datapath::Egress;
 
 /// Prints a line that the test harness does not capture.
 pub fn print(line: &str) {
@@ -71,9 +72,15 @@ pub fn preempts_readers() -> bool {
     ["(full)", "(lazy)"].iter().any(|mode| modes.contains(mode))
 }
 
-/// Whether the kernel has links on what leaves by an interface (tcx).
-pub fn egress_links() -> Result<(), ProgramError> {
-    SchedClassifier::query_tcx("lo", TcAttachType::Egress).map(drop)
+/// By what a program can see what leaves by an interface on this kernel: a filter, and from Linux 6.6 on a link.
+pub fn egresses() -> Vec<Egress> {
+    match SchedClassifier::query_tcx("lo", TcAttachType::Egress) {
+        Ok(_) => vec![Egress::Tcx, Egress::Clsact],
+        Err(why) => {
+            print(&format!("only by clsact: no links on what leaves, tcx, which Linux 6.6 has ({why})"));
+            vec![Egress::Clsact]
+        }
+    }
 }
 
 /// CLOCK_MONOTONIC in nanoseconds: the clock of `bpf_ktime_get_ns`.

@@ -1,12 +1,11 @@
 //! Connections that the throttled host only forwards: no socket of its own tells of them, only their packets.
 
 use super::{
-    address, eventually,
+    address, egress, eventually,
     host::sockets,
     router::{Router, Way},
 };
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{SchedClassifier, TcAttachType};
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -15,12 +14,13 @@ use std::{
     thread,
     time::Duration,
 };
-use throttle_agent::datapath::Drift;
+use throttle_agent::datapath::{Drift, Egress};
 use throttle_tests::{
     clients::send_raw,
     frames::Frame,
-    needs_root, needs_tcx, say,
-    wire::{FAR, FAR_V4, NEAR, NEAR_V4, NEAR_V6},
+    machine::egresses,
+    needs_root, say,
+    wire::{FAR_V4, NEAR, NEAR_V4, NEAR_V6},
 };
 
 const WAYS: [Way; 3] = [Way::Route, Way::RouteV6, Way::Translate];
@@ -30,6 +30,11 @@ const WANTED: usize = 20;
 const SYN: u8 = 2;
 /// Two and a bit of the moments that handshakes are counted in.
 const MOMENTS: Duration = Duration::from_millis(2_300);
+
+/// Every way of seeing what leaves, with every way to the server.
+fn every_way() -> impl Iterator<Item = (Egress, Way)> {
+    egresses().into_iter().flat_map(|egress| WAYS.map(|way| (egress, way)))
+}
 
 fn reset_on_close(stream: &TcpStream) -> Result<()> {
     Ok(rustix::net::sockopt::set_socket_linger(stream.as_fd(), Some(Duration::ZERO))?)
@@ -46,11 +51,10 @@ fn counts_nothing(router: &Router) -> Result<()> {
 #[test]
 fn never_are_more_forwarded_than_the_limit_and_the_rest_is_refused() -> Result<()> {
     needs_root!();
-    needs_tcx!();
-    for way in WAYS {
+    for (egress, way) in every_way() {
         // Where what a source asks for is doubted, every SYN passes, and the completed handshake decides.
         for doubted in [false, true] {
-            let Some(mut router) = Router::new(way)? else { continue };
+            let Some(mut router) = Router::new(egress, way)? else { continue };
             router.limit(ALLOWED)?;
             // Neighbours have found each other before many call at once.
             drop(router.connect()?);
@@ -61,7 +65,9 @@ fn never_are_more_forwarded_than_the_limit_and_the_rest_is_refused() -> Result<(
             // What was asked for in one moment and completed in the next counts as under way in the first.
             thread::sleep(MOMENTS);
             let (served, refused, most) = storm(&router, doubted)?;
-            say!("{way:?}, doubted: {doubted}: {served} of {WANTED} served, {refused} refused, at most {most} open");
+            say!(
+                "{egress}, {way:?}, doubted: {doubted}: {served} of {WANTED} served, {refused} refused, at most {most} open"
+            );
             ensure!(served == u64::from(ALLOWED) && served + refused == WANTED as u64, "{way:?}: {served}, {refused}");
             ensure!(most <= ALLOWED.into(), "{way:?}: {most} were open at once");
             // What the server still believes in is none, and holds no place.
@@ -168,7 +174,6 @@ type Close = fn(Vec<TcpStream>, Vec<TcpStream>) -> Result<()>;
 #[test]
 fn a_forwarded_connection_gives_its_place_back_whoever_closes_it_and_however() -> Result<()> {
     needs_root!();
-    needs_tcx!();
     let ways: [(&str, Close); 4] = [
         ("the client closes first", |clients, servers| {
             // All that was sent is read, so that an end is an end and no reset.
@@ -200,16 +205,16 @@ fn a_forwarded_connection_gives_its_place_back_whoever_closes_it_and_however() -
             Ok(())
         }),
     ];
-    for way in WAYS {
-        let Some(mut router) = Router::new(way)? else { continue };
+    for (egress, way) in every_way() {
+        let Some(mut router) = Router::new(egress, way)? else { continue };
         router.limit(1000)?;
         for (how, close) in ways {
             let (clients, servers) = (0..3).map(|_| router.connect()).collect::<Result<Vec<_>>>()?.into_iter().unzip();
             ensure!(router.host.open(0) == 3, "{} of 3 hold places", router.host.open(0));
             let drift = router.host.reconcile()?;
             ensure!(drift == Drift::default() && router.host.open(0) == 3, "taken for leaked: {drift:?}");
-            close(clients, servers).with_context(|| format!("{way:?}, {how}"))?;
-            counts_nothing(&router).with_context(|| format!("{way:?}, {how}"))?;
+            close(clients, servers).with_context(|| format!("{egress}, {way:?}, {how}"))?;
+            counts_nothing(&router).with_context(|| format!("{egress}, {way:?}, {how}"))?;
         }
     }
     Ok(())
@@ -218,13 +223,13 @@ fn a_forwarded_connection_gives_its_place_back_whoever_closes_it_and_however() -
 #[test]
 fn what_is_forwarded_is_counted_while_no_agent_runs_and_each_is_seen_once() -> Result<()> {
     needs_root!();
-    needs_tcx!();
-    let Some(mut router) = Router::new(Way::Route)? else { return Ok(()) };
+    egresses().into_iter().try_for_each(|egress| counted_without_an_agent(egress).with_context(|| egress.to_string()))
+}
+
+fn counted_without_an_agent(egress: Egress) -> Result<()> {
+    let Some(mut router) = Router::new(egress, Way::Route)? else { return Ok(()) };
     router.limit(3)?;
-    let programs = |router: &Router| -> Result<usize> {
-        let far = &router.host.wire.far;
-        Ok(far.enter(|| SchedClassifier::query_tcx(FAR, TcAttachType::Egress))??.1.len())
-    };
+    let programs = |router: &Router| egress::programs(&router.host.wire);
     ensure!(programs(&router)? == 1, "one sees what leaves");
     let mut open = vec![router.connect()?];
     let Router { listener, host, server, to } = router;
@@ -258,8 +263,11 @@ fn what_is_forwarded_is_counted_while_no_agent_runs_and_each_is_seen_once() -> R
 #[test]
 fn services_of_this_hosts_own_sockets_are_counted_beside_as_ever() -> Result<()> {
     needs_root!();
-    needs_tcx!();
-    let Some(mut router) = Router::new(Way::Route)? else { return Ok(()) };
+    egresses().into_iter().try_for_each(|egress| counted_beside(egress).with_context(|| egress.to_string()))
+}
+
+fn counted_beside(egress: Egress) -> Result<()> {
+    let Some(mut router) = Router::new(egress, Way::Route)? else { return Ok(()) };
     let own = router.host.listen(FAR_V4)?;
     let port = own.local_addr()?.port();
     let service = |name: &str, port: u16, more: &str| {

@@ -6,10 +6,11 @@ use aya::maps::{HashMap, MapData};
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
 };
 use throttle_agent::{
     datapath::{
-        Datapath, Drift, Mode, Options, Recount,
+        Datapath, Drift, Egress, Mode, Options, Recount,
         explain::{Explained, packet},
     },
     policy::{self as policies, HeldLimit, sources},
@@ -31,6 +32,8 @@ use throttle_tests::{
 /// The far host of a wire under a policy.
 pub(crate) struct Host {
     datapath: Datapath,
+    /// By what it sees what leaves.
+    egress: Egress,
     // In the order in which they must go.
     near: Sender,
     pub(crate) wire: Wire,
@@ -40,27 +43,41 @@ pub(crate) struct Host {
 impl Host {
     /// Throttles the far end, with the near end as a veth needs it for answers.
     pub(crate) fn new() -> Result<Self> {
-        Self::with(false)
+        Self::with(Egress::Tcx, false, |_| Ok(()))
+    }
+
+    /// The same by a link on what leaves, or by a filter, which every kernel has.
+    pub(crate) fn seeing_by(egress: Egress) -> Result<Self> {
+        Self::with(egress, false, |_| Ok(()))
     }
 
     /// The same with a clock that the test sets.
-    pub(crate) fn timed() -> Result<Self> {
-        Self::with(true)
+    pub(crate) fn timed(egress: Egress) -> Result<Self> {
+        Self::with(egress, true, |_| Ok(()))
     }
 
-    fn with(test_clock: bool) -> Result<Self> {
-        let (wire, pins) = (Wire::new()?, Pins::new()?);
-        let near = Sender::on(&wire)?;
-        let datapath = open(&wire.far, &pins, test_clock)?;
-        Ok(Self { datapath, near, wire, pins })
+    /// The same by a filter, on an interface that was made ready.
+    pub(crate) fn on(ready: impl FnOnce(&Wire) -> Result<()>) -> Result<Self> {
+        Self::with(Egress::Clsact, false, ready)
     }
 
-    /// The same on a kernel that shows nothing of what leaves.
-    pub(crate) fn blind() -> Result<Self> {
+    fn with(egress: Egress, test_clock: bool, ready: impl FnOnce(&Wire) -> Result<()>) -> Result<Self> {
         let (wire, pins) = (Wire::new()?, Pins::new()?);
+        ready(&wire)?;
         let near = Sender::on(&wire)?;
-        let datapath = denied(Denied::Query, || open(&wire.far, &pins, false))??;
-        Ok(Self { datapath, near, wire, pins })
+        let datapath = seeing_by(egress, || open(&wire.far, &pins, test_clock))??;
+        Ok(Self { datapath, egress, near, wire, pins })
+    }
+
+    /// Has the datapath act on its host.
+    pub(crate) fn act<T: Send>(&mut self, act: impl FnOnce(&mut Datapath) -> Result<T> + Send) -> Result<T> {
+        let Self { datapath, egress, wire, .. } = self;
+        seeing_by(*egress, || wire.far.enter(|| act(datapath)))??
+    }
+
+    /// Where it pins.
+    pub(crate) fn pin_dir(&self) -> PathBuf {
+        self.pins.pin_dir()
     }
 
     /// Interfaces by which packets leave unseen, with the reason.
@@ -148,11 +165,11 @@ impl Host {
 
     /// Ends the agent and starts another one.
     pub(crate) fn restart(self, meanwhile: impl FnOnce(&Wire) -> Result<()>) -> Result<Self> {
-        let Self { datapath, near, wire, pins } = self;
+        let Self { datapath, egress, near, wire, pins } = self;
         drop(datapath);
         meanwhile(&wire)?;
-        let datapath = open(&wire.far, &pins, false)?;
-        Ok(Self { datapath, near, wire, pins })
+        let datapath = seeing_by(egress, || open(&wire.far, &pins, false))??;
+        Ok(Self { datapath, egress, near, wire, pins })
     }
 
     /// A server on the far host.
@@ -179,6 +196,14 @@ impl Host {
             Some(source) => connect_from(super::address(source), to),
             None => TcpStream::connect_timeout(&to, PATIENCE),
         })
+    }
+}
+
+/// Acts on a kernel that has what is asked for, or as if it had no links on what leaves.
+fn seeing_by<T: Send>(egress: Egress, act: impl FnOnce() -> T + Send) -> Result<T> {
+    match egress {
+        Egress::Tcx => Ok(act()),
+        Egress::Clsact => denied(Denied::Query, act),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod churn;
 mod closing;
+mod egress;
 mod foretold;
 mod forwarding;
 mod host;

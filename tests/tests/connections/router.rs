@@ -10,6 +10,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
 };
+use throttle_agent::datapath::Egress;
 use throttle_tests::{
     machine,
     netns::Namespace,
@@ -52,8 +53,8 @@ pub(crate) struct Router {
 
 impl Router {
     /// Makes one. `None`, said aloud, where this machine cannot translate addresses.
-    pub(crate) fn new(way: Way) -> Result<Option<Self>> {
-        Self::of(Host::new()?, way)
+    pub(crate) fn new(egress: Egress, way: Way) -> Result<Option<Self>> {
+        Self::of(Host::seeing_by(egress)?, way)
     }
 
     /// Puts a server behind a host.

@@ -5,6 +5,7 @@ mod changes;
 mod crashes;
 mod endings;
 mod kills;
+mod leaving;
 mod policies;
 mod unstored;
 mod upgrades;

@@ -1,6 +1,7 @@
 //! `throttle status`: one screen, problems first, and an exit code that a monitor can trust.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     thread,
     time::{Duration, Instant},
@@ -223,13 +224,23 @@ fn counting(status: &Status) -> String {
     let mended = connections.mended_closed + connections.mended_open + connections.mended_lost;
     let way = match connections.forwarded.as_slice() {
         [] => "this host's sockets".to_owned(),
-        forwarded => format!("their packets for {}, by this host's sockets for all others", forwarded.join(", ")),
+        forwarded => format!(
+            "their packets ({}) for {}, by this host's sockets for all others",
+            egress(status),
+            forwarded.join(", ")
+        ),
     };
     let silent = match connections.forgotten_idle {
         0 => String::new(),
         idle => format!("; {} forgotten for their silence", count(idle)),
     };
     format!("open connections are counted by {way}; mended: {}{silent}\n", count(mended))
+}
+
+/// By what packets that leave are seen, where an interface differs from others by each.
+fn egress(status: &Status) -> String {
+    let ways: BTreeSet<&str> = status.attachments.iter().filter_map(|it| it.egress.as_deref()).collect();
+    if ways.is_empty() { "unseen".to_owned() } else { ways.into_iter().collect::<Vec<_>>().join(", ") }
 }
 
 fn forecasts(status: &Status, paint: Paint) -> String {

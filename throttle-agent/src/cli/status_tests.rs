@@ -40,6 +40,7 @@ fn status() -> Status {
             interface: "eth0".to_owned(),
             attached: true,
             mode: Some("native".to_owned()),
+            egress: Some("tcx".to_owned()),
             driver: Some("ixgbe".to_owned()),
             problem: None,
         }],
@@ -109,10 +110,18 @@ fn what_is_wrong_comes_first() {
                 interface: "eth0".to_owned(),
                 attached: true,
                 mode: Some("generic".to_owned()),
+                egress: Some("tcx".to_owned()),
                 driver: None,
                 problem: Some("generic mode is slow; the driver has no native XDP".to_owned()),
             },
-            Attachment { interface: "eth1".to_owned(), attached: false, mode: None, driver: None, problem: None },
+            Attachment {
+                interface: "eth1".to_owned(),
+                attached: false,
+                mode: None,
+                egress: None,
+                driver: None,
+                problem: None,
+            },
         ],
         limits: Vec::new(),
         reasons: Vec::new(),
@@ -179,7 +188,7 @@ fn it_is_said_by_what_open_connections_are_counted() {
     assert!(said(Some(own)).ends_with("\nopen connections are counted by this host's sockets; mended: 2\n"));
     let forwarded = vec!["web".to_owned(), "mail".to_owned()];
     let text = said(Some(Connections { forwarded, forgotten_idle: 7, ..Connections::default() }));
-    let expected = "open connections are counted by their packets for web, mail, by this host's sockets for all others; \
+    let expected = "open connections are counted by their packets (tcx) for web, mail, by this host's sockets for all others; \
                     mended: 0; 7 forgotten for their silence\n";
     assert!(text.ends_with(expected), "{text}");
 }

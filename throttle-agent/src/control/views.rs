@@ -294,7 +294,8 @@ fn attachment(it: datapath::Attachment) -> Attachment {
     };
     let attached = mode.is_some();
     let driver = (!it.driver.is_empty()).then_some(it.driver);
-    Attachment { mode: mode.map(|mode| mode.to_string()), attached, driver, problem, interface: it.interface }
+    let (mode, egress) = (mode.map(|mode| mode.to_string()), it.egress.map(|egress| egress.to_string()));
+    Attachment { mode, egress, attached, driver, problem, interface: it.interface }
 }
 
 pub(super) fn losses(losses: &records::Losses) -> LossCounts {

@@ -15,9 +15,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Datapath, Interface, PROGRAMS,
+    Datapath, Egress, Interface, PROGRAMS,
     bpf::{self, LinkInfo},
-    ethtool,
+    egress, ethtool,
     foreign::foreign,
     interfaces,
     load::load_program,
@@ -111,6 +111,8 @@ pub struct Attachment {
     pub asked: Option<Mode>,
     /// What became of it.
     pub standing: Standing,
+    /// By what the packets that leave by it are seen, if they are.
+    pub egress: Option<Egress>,
     /// Its number, 0 while it is absent.
     pub index: u32,
     /// Its MTU, 0 while it is absent.
@@ -137,7 +139,8 @@ impl Datapath {
         self.see_leaving(device);
         self.asked.insert(interface.to_owned(), mode);
         self.refused.remove(interface);
-        Ok(attachment(interface, Some(mode), Some(device), Standing::Attached(standing)))
+        let egress = egress::seen(self.pins.root(), device.index).unwrap_or_default();
+        Ok(Attachment { egress, ..attachment(interface, Some(mode), Some(device), Standing::Attached(standing)) })
     }
 
     /// Makes an interface ours without attaching now: [`Datapath::reattach`] does, once it is there.
@@ -176,7 +179,11 @@ impl Datapath {
                 }
             };
             let was = self.renamed.get(name).cloned();
-            Ok(Attachment { was, ..attachment(name, self.asked.get(name).copied(), device, standing) })
+            let egress = match linked {
+                Some(device) => egress::seen(self.pins.root(), device.index)?,
+                None => None,
+            };
+            Ok(Attachment { was, egress, ..attachment(name, self.asked.get(name).copied(), device, standing) })
         });
         attachments.collect()
     }
@@ -264,6 +271,7 @@ fn attachment(name: &str, asked: Option<Mode>, device: Option<&Interface>, stand
         was: None,
         asked,
         standing,
+        egress: None,
         index: device.map_or(0, |device| device.index),
         mtu: device.map_or(0, |device| device.mtu),
         driver: device.and_then(|device| ethtool::driver(&device.name)).unwrap_or_default(),

@@ -14,6 +14,7 @@ mod between;
 mod bpf;
 mod btf;
 mod claim;
+mod clsact;
 mod connections;
 pub mod doctor;
 mod egress;
@@ -68,6 +69,7 @@ pub use self::{
     attach::{Attachment, Mode, Standing, XdpMode},
     claim::{Claim, LINGER, PRIVATE_PINS, claim, lock},
     connections::{Drift, Held, opener},
+    egress::Egress,
     events::Events,
     interfaces::{Interface, interfaces},
     load::{OpenError, Options},

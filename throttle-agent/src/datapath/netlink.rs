@@ -12,9 +12,13 @@ pub(super) const ROUTE: Option<Protocol> = None;
 /// `NETLINK_GENERIC`.
 pub(super) const GENERIC: Option<Protocol> = Some(rustix::net::netlink::GENERIC);
 
-/// `NLM_F_REQUEST`, and with `NLM_F_DUMP` all there are.
+/// `NLM_F_REQUEST`, with `NLM_F_ACK` said to be done, and with `NLM_F_DUMP` all there are.
 const REQUEST: u16 = 1;
+const ACKNOWLEDGE: u16 = 4;
 const DUMP: u16 = 0x300;
+/// `NLM_F_CREATE`: what is not there is made; with `NLM_F_EXCL` what is there is left.
+pub(super) const CREATE: u16 = 0x400;
+pub(super) const EXCLUSIVE: u16 = 0x200;
 /// `NLMSG_ERROR` and `NLMSG_DONE`.
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -38,6 +42,11 @@ pub(super) fn ask(protocol: Option<Protocol>, kind: u16, body: &[u8]) -> io::Res
     exchange(protocol, kind, REQUEST, body)?.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
+/// Has something done.
+pub(super) fn tell(protocol: Option<Protocol>, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+    exchange(protocol, kind, REQUEST | ACKNOWLEDGE | flags, body).map(drop)
+}
+
 fn exchange(protocol: Option<Protocol>, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let socket = socket(protocol, 0, SocketFlags::empty())?;
     let mut request = Vec::with_capacity(HEADER + body.len());
@@ -55,12 +64,12 @@ fn exchange(protocol: Option<Protocol>, kind: u16, flags: u16, body: &[u8]) -> i
         while let Some((kind, body, next)) = message(rest) {
             match kind {
                 DONE => return Ok(answers),
-                ERROR => return Err(error(body)),
+                ERROR => return error(body).map(|()| answers),
                 _ => answers.push(body.to_vec()),
             }
             rest = next;
         }
-        if flags & DUMP == 0 {
+        if flags & DUMP != DUMP {
             return Ok(answers);
         }
     }
@@ -74,9 +83,10 @@ fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-fn error(body: &[u8]) -> io::Error {
+/// What went wrong; nothing where the number is 0.
+fn error(body: &[u8]) -> io::Result<()> {
     let code = body.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(-libc::EPROTO, i32::from_ne_bytes);
-    io::Error::from_raw_os_error(-code)
+    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) }
 }
 
 /// The attributes in a message or in another attribute, by their numbers.

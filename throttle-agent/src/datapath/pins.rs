@@ -5,7 +5,7 @@
 //! <pin-dir>/maps-new/           the same while they are being made; renamed when they are complete
 //! <pin-dir>/maps-old/           those of an earlier layout, until nothing has to be carried over from them any more
 //! <pin-dir>/links/<interface>   the attachments
-//! <pin-dir>/egress/<interface>  the attachments of the program that sees packets leave
+//! <pin-dir>/egress/<interface>  the attachments of the program that sees packets leave, where they are links
 //! <pin-dir>/sockets             the programs that watch sockets
 //! <pin-dir>/sockets_again
 //! ```

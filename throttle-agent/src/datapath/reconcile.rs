@@ -74,6 +74,9 @@ impl Datapath {
                 }
             }
         }
+        for device in present.iter().filter(|device| links.get(&device.name) == Some(&device.index)) {
+            self.see_leaving_again(device)?;
+        }
         Ok(changes)
     }
 

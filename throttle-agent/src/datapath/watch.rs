@@ -13,16 +13,17 @@ use super::{
     netlink::{ROUTE, socket},
 };
 
-/// `RTMGRP_LINK` of include/uapi/linux/rtnetlink.h.
+/// `RTMGRP_LINK` and `RTMGRP_TC` of include/uapi/linux/rtnetlink.h.
 const LINKS: u32 = 1;
+const FILTERS: u32 = 8;
 
-/// Hears of every change to an interface of the network namespace that it was made in.
+/// Hears of every change to an interface, and to the filters on one, of the network namespace that it was made in.
 pub struct Watch(AsyncFd<OwnedFd>);
 
 impl Watch {
     /// Starts listening. Needs a tokio runtime.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(readable(socket(ROUTE, LINKS, SocketFlags::NONBLOCK)?)?))
+        Ok(Self(readable(socket(ROUTE, LINKS | FILTERS, SocketFlags::NONBLOCK)?)?))
     }
 
     /// Returns after a change, or several; may be dropped at any time without missing one. What changed is to be looked

@@ -66,6 +66,10 @@ pub struct Attachment {
     pub attached: bool,
     /// `native` or `generic` while attached.
     pub mode: Option<String>,
+    /// By what packets that leave by it are seen, as `forwarded` services need: `tcx`, or before Linux 6.6 `clsact`; absent
+    /// where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<String>,
     /// What drives it, e.g. `veth` or `ixgbe`; absent where it does not say.
     #[serde(default)]
     pub driver: Option<String>,

@@ -115,8 +115,9 @@ fn programs(device: &Interface, pin_dir: &Path) -> Vec<Finding> {
 
 /// Whether our program sees what leaves by it.
 fn leaving(device: &Interface, pin_dir: &Path) -> Option<Finding> {
-    let sees = egress::sees(pin_dir, device.index).ok()?;
-    sees.then(|| Finding::ok(&device.name, "sees what leaves: `forwarded` services are counted by their packets"))
+    let egress = egress::seen(pin_dir, device.index).ok()??;
+    let text = format!("sees what leaves ({egress}): `forwarded` services are counted by their packets");
+    Some(Finding::ok(&device.name, text))
 }
 
 /// Which other interface might be the better place.

@@ -1,9 +1,14 @@
 //! What the kernel can do, asked by doing it.
 
-use std::{fs, io, os::fd::AsFd};
+use std::{fs, io, os::fd::AsFd, path::Path, thread};
+
+use anyhow::{Context, Result, anyhow};
 
 use super::{
-    super::bpf::{self, MapShape},
+    super::{
+        bpf::{self, MapShape},
+        clsact,
+    },
     Finding, Level,
 };
 
@@ -12,8 +17,9 @@ const SUBJECT: &str = "kernel";
 const OLDEST: [u32; 2] = [6, 1];
 /// What to do about one that lacks something.
 pub(super) const USE_NEWER: &str = "use Linux 6.1 or newer";
-/// `BPF_PROG_TYPE_XDP`.
+/// `BPF_PROG_TYPE_XDP`, and `BPF_PROG_TYPE_SCHED_CLS`.
 const XDP: u32 = 6;
+const CLASSIFIER: u32 = 3;
 /// `BPF_F_XDP_HAS_FRAGS`.
 const HAS_FRAGS: u32 = 1 << 5;
 /// `enum bpf_map_type`, and `BPF_F_MMAPABLE`.
@@ -26,6 +32,8 @@ const LOOPBACK: u32 = 1;
 
 /// `r0 = XDP_PASS; exit`.
 const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+/// `r0 = TC_ACT_UNSPEC; exit`.
+const NEXT: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
 /// `r0 = 0; *(u64 *)(r10 - 8) = r0; r1 = 0; cmpxchg(r10 - 8, r0, r1); r0 = XDP_PASS; exit`.
 const COMPARE_AND_SWAP: [u64; 6] =
     [0xb7, 0x0000_0000_fff8_0a7b, 0x01b7, 0x0000_00f1_fff8_1adb, 0x0000_0002_0000_00b7, 0x95];
@@ -138,16 +146,38 @@ fn probe(result: io::Result<()>, what: &str, remedy: &str, level: Level) -> Find
 
 /// Whether what leaves can be seen, without which a service cannot be counted by its packets.
 fn egress() -> Finding {
-    match bpf::has_egress_links(LOOPBACK) {
-        Ok(()) => {
-            Finding::ok(SUBJECT, "has links on what leaves (tcx): `forwarded` services are counted by their packets")
-        }
+    let Err(lacks) = bpf::has_egress_links(LOOPBACK) else {
+        return Finding::ok(
+            SUBJECT,
+            "has links on what leaves (tcx): `forwarded` services are counted by their packets",
+        );
+    };
+    match filter() {
+        Ok(()) => Finding::ok(
+            SUBJECT,
+            "has filters on what leaves (clsact): `forwarded` services are counted by their packets",
+        ),
         Err(error) => {
             let remedy = "without them the limits on open connections of `forwarded` services count nothing, and refuse \
-                          nothing; those of this host's own sockets do. Use Linux 6.6 or newer";
-            Finding::new(SUBJECT, Level::Note, format!("has no links on what leaves, tcx ({error})"), remedy)
+                          nothing; those of this host's own sockets do. Use Linux 6.6 or newer, or one with \
+                          CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF; root learns here whether it has them";
+            let text = format!("has no links on what leaves, tcx ({lacks}), nor filters, clsact ({error:#})");
+            Finding::new(SUBJECT, Level::Note, text, remedy)
         }
     }
+}
+
+/// Puts a filter on the loopback of a network namespace that ends with the thread.
+fn filter() -> Result<()> {
+    let attempt = thread::spawn(|| {
+        // SAFETY: this moves the thread alone to a namespace that nobody else knows.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
+            return Err(io::Error::last_os_error()).context("only root may try it");
+        }
+        let program = bpf::program_load(CLASSIFIER, 0, &NEXT).context("no classifiers")?;
+        clsact::see(program.as_fd(), LOOPBACK, Path::new(SUBJECT))
+    });
+    attempt.join().map_err(|_| anyhow!("the attempt ended early"))?
 }
 
 fn btf() -> Finding {
