@@ -47,8 +47,8 @@ impl Sockets {
     /// The other ends of all connections that are open at a port.
     pub fn open(&self, port: u16) -> Result<BTreeSet<SocketAddr>> {
         let mut open = BTreeSet::new();
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            self.list(family as u8, port, &mut open)?;
+        for family in [AddressFamily::INET, AddressFamily::INET6] {
+            self.list(family.as_raw() as u8, port, &mut open)?;
         }
         Ok(open)
     }
