@@ -1,6 +1,7 @@
-//! The build before this one's layout: the last commit whose maps were of another, built from the repository's history.
+//! Builds before this one, from the repository's history: the last whose maps were of another layout, and the one that the
+//! kernel programs, the agent or what they share were last changed from.
 //!
-//! It takes minutes once, and is kept in `target/previous`.
+//! Each takes a minute or more once, and is kept in `target/previous`; what both are made of is built once.
 
 use crate::{machine, say};
 use anyhow::{Context, Result, ensure};
@@ -15,44 +16,75 @@ const COMMIT: &str = "8c6095b84ba23deb95d02f562b1b8c35bd384344";
 /// The layout of its maps.
 pub const LAYOUT: u64 = 3;
 
-/// The binary of that commit. `None`, said aloud, where the history does not reach back to it.
+/// What makes a build another one.
+const SOURCES: [&str; 3] = ["throttle-agent", "throttle-common", "throttle-ebpf"];
+
+/// The binary of the last commit with another layout. `None`, said aloud, where the history does not reach back to it.
 pub fn previous() -> Result<Option<PathBuf>> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests lie in the workspace")?;
-    let place = workspace.join("target/previous").join(COMMIT);
+    build(COMMIT)
+}
+
+/// The binary of the commit before the last one that changed what a build is made of, with that commit. `None`, said aloud,
+/// likewise.
+pub fn commit_before() -> Result<Option<(String, PathBuf)>> {
+    let last = git()?.args(["rev-list", "-1", "HEAD", "--"]).args(SOURCES).stderr(Stdio::null()).output();
+    let last = last.ok().filter(|listed| listed.status.success()).map(|listed| listed.stdout).unwrap_or_default();
+    let named = format!("{}^", String::from_utf8_lossy(&last).trim());
+    let before = git()?.args(["rev-parse", "--verify", "--quiet", &named]).stderr(Stdio::null()).output();
+    let Some(before) = before.ok().filter(|found| found.status.success()) else {
+        skipped(&named);
+        return Ok(None);
+    };
+    let commit = String::from_utf8_lossy(&before.stdout).trim().to_owned();
+    Ok(build(&commit)?.map(|binary| (commit, binary)))
+}
+
+fn skipped(commit: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    say!("skipped {test}: the history does not reach back to {commit}; git fetch --unshallow brings it");
+}
+
+fn workspace() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests lie in the workspace")
+}
+
+fn git() -> Result<Command> {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(workspace()?);
+    Ok(git)
+}
+
+fn build(commit: &str) -> Result<Option<PathBuf>> {
+    let all = workspace()?.join("target/previous");
+    let place = all.join(commit);
     fs::create_dir_all(&place).with_context(|| format!("make {}", place.display()))?;
     let binary = place.join("throttle");
     // Whoever comes second waits for the first, and finds it built.
-    let lock = File::create(place.join("lock")).context("lock the build of the previous layout")?;
-    lock.lock().context("lock the build of the previous layout")?;
+    let lock = File::create(all.join("lock")).context("lock the builds of earlier commits")?;
+    lock.lock().context("lock the builds of earlier commits")?;
     if binary.is_file() {
         return Ok(Some(binary));
     }
-    let git = || {
-        let mut git = Command::new("git");
-        git.arg("-C").arg(workspace);
-        git
-    };
-    let known = git().args(["cat-file", "-e", &format!("{COMMIT}^{{commit}}")]).stderr(Stdio::null()).status();
+    let known = git()?.args(["cat-file", "-e", &format!("{commit}^{{commit}}")]).stderr(Stdio::null()).status();
     if !known.is_ok_and(|status| status.success()) {
-        let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        say!("skipped {test}: the history does not reach back to {COMMIT}; git fetch --unshallow brings it");
+        skipped(commit);
         return Ok(None);
     }
-    say!("building {COMMIT}, the last one with layout {LAYOUT}; this is done once");
+    say!("building {commit}; this is done once");
     let scratch = tempfile::Builder::new().prefix("build-").tempdir_in(&place)?;
-    let (source, target) = (scratch.path().join("source"), scratch.path().join("target"));
+    let (source, target) = (scratch.path().join("source"), all.join("target"));
     fs::create_dir(&source)?;
-    let mut archive = git().args(["archive", COMMIT]).stdout(Stdio::piped()).spawn().context("run git archive")?;
+    let mut archive = git()?.args(["archive", commit]).stdout(Stdio::piped()).spawn().context("run git archive")?;
     let tree = archive.stdout.take().context("git archive has an output")?;
     let unpacked = Command::new("tar").arg("-x").current_dir(&source).stdin(tree).status().context("run tar")?;
-    ensure!(archive.wait()?.success() && unpacked.success(), "the sources of {COMMIT} cannot be unpacked");
+    ensure!(archive.wait()?.success() && unpacked.success(), "the sources of {commit} cannot be unpacked");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--locked", "--package", "throttle-agent", "--bin", "throttle", "--target-dir"]);
-    let linker = workspace.join("target/tools/bin/bpf-linker");
+    let linker = workspace()?.join("target/tools/bin/bpf-linker");
     if linker.is_file() && std::env::var_os("THROTTLE_BPF_LINKER").is_none() {
         cargo.env("THROTTLE_BPF_LINKER", linker);
     }
-    machine::run(cargo.arg(&target).current_dir(&source)).context("build the previous layout")?;
+    machine::run(cargo.arg(&target).current_dir(&source)).with_context(|| format!("build {commit}"))?;
     // Whole or not at all.
     let built = scratch.path().join("throttle");
     fs::copy(target.join("debug/throttle"), &built).context("find what was built")?;

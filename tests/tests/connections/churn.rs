@@ -1,31 +1,49 @@
-//! Connections by the hundred thousand, with random endings, while agents come and go.
+//! Connections by the million, with random endings, while agents are killed and others take over, and beside other hosts
+//! that have the same addresses and ports.
 
-use super::{
-    address, eventually,
-    host::{Host, sockets},
-};
+use super::{address, eventually, host::sockets, policy, wait_for};
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::{HashMap, MapData};
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 use std::{
-    io::Read as _,
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    io::{self, Read as _},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     thread,
     time::Duration,
 };
+use throttle_agent::datapath::{Datapath, Drift, Options, Recount};
+use throttle_common::{
+    packet::Family,
+    records::{Address, Connection, Ends, maps, name_str},
+};
 use throttle_tests::{
+    agent::{Agent, Site},
     clients::connect_from,
+    generator::Sender,
     kernel, machine, needs_root, say,
-    wire::{FAR_V4, NEAR, Wire},
+    wire::{FAR, FAR_V4, NEAR, Wire},
 };
 
 /// Connections, unless `THROTTLE_TESTS_CONNECTIONS` says how many.
-const CONNECTIONS: u64 = 60_000;
+const CONNECTIONS: u64 = 1_000_000;
 const CALLERS: u64 = 12;
-/// Addresses that they come from.
+/// Addresses that they come from: 10.98.2.1 and up.
 const SOURCES: u8 = 16;
 /// Nobody waits longer for the other end to close first.
 const WAIT: Duration = Duration::from_millis(1);
+/// How long a connection that completed its handshake is given to get a socket, and a little more.
+const ENTERS_WITHIN: Duration = Duration::from_millis(3_100);
+
+/// Sources that come from ports of their own: one whose connections last, while those of the same ends between the other
+/// hosts come and go, and one that only the other hosts have.
+const STEADY: [u8; 4] = [10, 98, 2, 100];
+const FOREIGN: [u8; 4] = [10, 98, 2, 200];
+const PORTS: std::ops::Range<u16> = 20_001..20_009;
+
+const RUN: [&str; 4] = ["--interface", FAR, "--mode=native", "--table-sets=16384"];
+const LIMITS: [&str; 2] = ["concurrent = 2000\nsources = 3000", "concurrent = 20000\nper = \"service\""];
 
 #[test]
 fn no_place_is_lost_or_found_in_a_great_many_connections() -> Result<()> {
@@ -35,69 +53,201 @@ fn no_place_is_lost_or_found_in_a_great_many_connections() -> Result<()> {
         Ok(text) => text.parse().context("THROTTLE_TESTS_CONNECTIONS")?,
         Err(_) => CONNECTIONS,
     };
-    let mut host = Host::new()?;
-    for source in 1..=SOURCES {
-        host.wire.near.ip(&["address", "add", &format!("10.98.2.{source}/16"), "dev", NEAR])?;
-    }
-    for end in [&host.wire.near, &host.wire.far] {
-        // Ports must not run out: what is left of closed connections is soon forgotten.
-        end.enter(|| std::fs::write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "256"))??;
-    }
-    let listener = host.listen_deep(FAR_V4)?;
-    let port = listener.local_addr()?.port();
-    host.limit(port, &["concurrent = 2000\nsources = 3000", "concurrent = 20000\nper = \"service\""])?;
-    let to = SocketAddr::new(address(FAR_V4), port);
-    let (made, failed, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-    let near = (0..CALLERS).map(|_| host.wire.near.entry()).collect::<Result<Vec<_>>>()?;
-    let host = thread::scope(|scope| -> Result<Host> {
-        let servers = [0, 1, 2, 3].map(|seed| {
-            scope.spawn({
-                let (listener, done) = (&listener, &done);
-                move || serve(listener, done, seed)
-            })
-        });
-        let (made, failed) = (&made, &failed);
-        let callers: Vec<_> = (0..)
-            .zip(near)
-            .map(|(caller, near)| {
-                scope.spawn(move || {
-                    near.enter()?;
-                    call(to, caller, wanted / CALLERS, made, failed);
-                    anyhow::Ok(())
-                })
-            })
-            .collect();
-        // Killed in the middle, and again while nobody counts the sockets from outside.
-        let reached =
-            |share: u64| move || Ok(made.load(Ordering::SeqCst) + failed.load(Ordering::SeqCst) >= wanted * share / 3);
-        let rest = |_: &Wire| {
-            thread::sleep(Duration::from_millis(300));
-            Ok(())
+    let ours = Pair::new(0)?;
+    let theirs = Pair::new(ours.port()?)?;
+    let _answers = Sender::on(&ours.wire)?;
+    let site = Site::on(&ours.wire.far)?;
+    let agent = site.start(&RUN)?;
+    site.apply(&policy(ours.port()?, &LIMITS))?;
+    let steady = PORTS.map(|port| ours.connect(STEADY, port)).collect::<Result<Vec<_>>>()?;
+    let accepted = PORTS.map(|_| Ok(ours.listener.accept()?.0)).collect::<Result<Vec<_>>>()?;
+    let counts = Counts::default();
+    let (mended, agent) = thread::scope(|scope| -> Result<_> {
+        for (seed, pair) in (0..).zip([&ours, &ours, &ours, &ours, &theirs]) {
+            let done = &counts.done;
+            scope.spawn(move || serve(&pair.listener, done, seed));
+        }
+        let foreign = scope.spawn(|| theirs.call_until_done(&counts));
+        let calling = |caller: u64| {
+            let (counts, near) = (&counts, ours.wire.near.entry()?);
+            let to = ours.at()?;
+            Ok(scope.spawn(move || near.enter().map(|()| call(to, caller, wanted / CALLERS, counts))))
         };
-        super::wait_for(reached(1))?;
-        let host = host.restart(rest)?;
-        super::wait_for(reached(2))?;
-        let host = host.restart(rest)?;
-        callers.into_iter().try_for_each(|caller| caller.join().expect("no caller panics"))?;
-        done.store(true, Ordering::SeqCst);
-        servers.into_iter().try_for_each(|server| server.join().expect("no server panics"))?;
-        Ok(host)
+        let callers = (0..CALLERS).map(calling).collect::<Result<Vec<_>>>()?;
+        let watched = kill_agents(&site, agent, &counts, wanted, ours.port()?);
+        let called = callers.into_iter().try_for_each(|caller| caller.join().expect("no caller panics"));
+        counts.done.store(true, SeqCst);
+        foreign.join().expect("no caller panics")?;
+        called.and(watched)
     })?;
-    drop(listener);
-    eventually(&0, || sockets(&host.wire.far, port, None))?;
-    let left = || Ok((host.open(0), host.open(1), host.connections()?));
-    let (before, drift) = (left()?, host.reconcile()?);
+    let mended = sum(mended, mended_by(&site)?);
+    agent.kill()?;
+    let held = steady.len() as u64;
+    eventually(&held, || sockets(&ours.wire.far, ours.port()?, None))?;
+    thread::sleep(ENTERS_WITHIN);
+    let once = reconciled_once(&site, &ours.wire, held)?;
+    let Counts { made, failed, foreign, .. } = counts;
     say!(
-        "{} connections, {} more refused: {before:?} places and connections left, mended {drift:?}",
+        "{} connections, {} that were reset at once, {} between other hosts: {mended:?} mended by agents, {once:?} at the end",
         made.into_inner(),
-        failed.into_inner()
+        failed.into_inner(),
+        foreign.into_inner()
     );
-    // As the agent does every second: what completed its handshake and got no socket is given its time.
-    eventually(&(0, 0, 0), || host.reconcile().and_then(|_| left()))?;
-    // A few in 60 000 are missed, where the kernel does not call a program that is running on the same CPU already: that is
-    // what mending is for.
-    ensure!(drift.closed + drift.open <= wanted / 1_000, "{drift:?}");
+    // The kernel calls no program that is running on the same CPU already, so an end may be missed by both that watch: 0 to 5
+    // of a million were. Nothing else is ever to be mended.
+    ensure!(mended[0] + once.closed <= wanted / 50_000 + 3, "{mended:?}, {once:?}");
+    ensure!(mended[1..] == [0, 0] && (once.open, once.idle) == (0, 0), "{mended:?}, {once:?}");
+    drop((steady, accepted));
     Ok(())
+}
+
+/// Holds the count against the sockets once, as an agent does; then it is right, and no connection is written down but
+/// those that are held. What had to be mended.
+fn reconciled_once(site: &Site<'_>, wire: &Wire, held: u64) -> Result<Drift> {
+    let (pin_dir, table_sets) = (site.pin_dir(), 1 << 14);
+    wire.far.enter(|| -> Result<Drift> {
+        let datapath = Datapath::open(&Options { pin_dir, table_sets, debug: false, test_clock: false, adopt: true })?;
+        let drift = datapath.reconcile_connections()?;
+        let lost = datapath.recount_places(&mut Recount::default())?;
+        for limit in datapath.limits() {
+            let (name, open) = (name_str(&limit.record.name).to_owned(), datapath.open_connections(&limit.record));
+            ensure!(open == held, "{open} are counted under {name}, {held} are open; {drift:?}");
+        }
+        let written = datapath.connections()?.len() as u64;
+        ensure!(written == held && lost == 0, "{written} are written down, {lost} places were lost; {drift:?}");
+        Ok(drift)
+    })?
+}
+
+/// Two hosts, of which the far one serves.
+struct Pair {
+    wire: Wire,
+    listener: TcpListener,
+}
+
+impl Pair {
+    /// At a port, or any.
+    fn new(port: u16) -> Result<Self> {
+        let wire = Wire::new()?;
+        let sources = (1..=SOURCES).map(|host| [10, 98, 2, host]).chain([STEADY, FOREIGN]);
+        for source in sources.map(Ipv4Addr::from) {
+            wire.near.ip(&["address", "add", &format!("{source}/16"), "dev", NEAR])?;
+        }
+        for end in [&wire.near, &wire.far] {
+            // Ports must not run out: what is left of closed connections is soon forgotten.
+            end.enter(|| std::fs::write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "256"))??;
+        }
+        let listener = wire.far.enter(|| TcpListener::bind(SocketAddr::new(address(FAR_V4), port)))??;
+        // Another call sets the length of the queue anew.
+        rustix::net::listen(&listener, 1000)?;
+        Ok(Self { wire, listener })
+    }
+
+    fn at(&self) -> Result<SocketAddr> {
+        Ok(self.listener.local_addr()?)
+    }
+
+    fn port(&self) -> Result<u16> {
+        Ok(self.at()?.port())
+    }
+
+    fn connect(&self, source: [u8; 4], port: u16) -> Result<TcpStream> {
+        let to = self.at()?;
+        Ok(self.wire.near.enter(|| connect_at(SocketAddr::from((source, port)), to))??)
+    }
+
+    /// Calls as the others do, and between the very ends of those that last.
+    fn call_until_done(&self, counts: &Counts) -> Result<()> {
+        let (near, to) = (self.wire.near.entry()?, self.at()?);
+        near.enter()?;
+        let beside = Counts::default();
+        for caller in CALLERS.. {
+            if counts.done.load(SeqCst) {
+                break;
+            }
+            call(to, caller, 10, &beside);
+            for (source, port) in PORTS.flat_map(|port| [(STEADY, port), (FOREIGN, port)]) {
+                // Where the one before waits in TIME-WAIT, there is none this time.
+                if let Ok(stream) = connect_at(SocketAddr::from((source, port)), to) {
+                    end(stream, 1);
+                    beside.made.fetch_add(1, SeqCst);
+                }
+            }
+        }
+        counts.foreign.store(beside.made.into_inner(), SeqCst);
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    made: AtomicU64,
+    failed: AtomicU64,
+    foreign: AtomicU64,
+    done: AtomicBool,
+}
+
+/// Kills the agent twice on the way, and starts another one a moment later. What those that were killed have mended.
+fn kill_agents(
+    site: &Site<'_>,
+    mut agent: Agent,
+    counts: &Counts,
+    wanted: u64,
+    port: u16,
+) -> Result<([u64; 3], Agent)> {
+    let mut mended = [0; 3];
+    for part in 1..=3 {
+        wait_for(|| {
+            only_ours_are_counted(site, port)?;
+            Ok(counts.made.load(SeqCst) + counts.failed.load(SeqCst) >= wanted / CALLERS * CALLERS * part / 3)
+        })?;
+        if part < 3 {
+            mended = sum(mended, mended_by(site)?);
+            agent.kill()?;
+            thread::sleep(Duration::from_millis(300));
+            agent = site.start(&RUN)?;
+        }
+    }
+    Ok((mended, agent))
+}
+
+/// Those that last are written down, whatever happens between the same ends elsewhere, and none of a source that is not here.
+fn only_ours_are_counted(site: &Site<'_>, port: u16) -> Result<()> {
+    let pinned = MapData::from_pin(site.pin_dir().join("maps").join(maps::CONNECTIONS))?;
+    let connections: HashMap<_, Ends, Connection> = aya::maps::Map::HashMap(pinned).try_into()?;
+    let destination = Address::v4(FAR_V4.parse::<Ipv4Addr>()?.to_bits());
+    let counted = |source| {
+        let (source, family) = (Address::v4(u32::from_be_bytes(source)), Family::V4 as u8);
+        let ends =
+            |source_port| Ends { source, destination, source_port, destination_port: port, family, padding: [0; 3] };
+        PORTS.filter(|&port| connections.get(&ends(port), 0).is_ok()).count()
+    };
+    let (steady, foreign) = (counted(STEADY), counted(FOREIGN));
+    ensure!(
+        (steady, foreign) == (PORTS.len(), 0),
+        "{steady} of {} that last are counted, {foreign} foreign",
+        PORTS.len()
+    );
+    Ok(())
+}
+
+/// Connections that had closed, were open, or were lost, as an agent has found since its start.
+fn mended_by(site: &Site<'_>) -> Result<[u64; 3]> {
+    let connections = site.status()?.connections.context("it counts connections")?;
+    Ok([connections.mended_closed, connections.mended_open, connections.mended_lost])
+}
+
+fn sum(a: [u64; 3], b: [u64; 3]) -> [u64; 3] {
+    [a[0] + b[0], a[1] + b[1], a[2] + b[2]]
+}
+
+/// Connects from a port, whatever is left of an earlier connection from it.
+fn connect_at(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &from)?;
+    connect(&socket, &to)?;
+    Ok(socket.into())
 }
 
 /// What an end does to a connection.
@@ -106,7 +256,7 @@ fn end(mut stream: TcpStream, dice: u64) {
     // Whoever was faster has left an error, which is an ending too.
     let _ = match dice % 4 {
         0 => Ok(()),
-        1 => rustix::net::sockopt::set_socket_linger(stream.as_fd(), Some(Duration::ZERO)).map_err(Into::into),
+        1 => sockopt::set_socket_linger(stream.as_fd(), Some(Duration::ZERO)).map_err(Into::into),
         2 => stream.set_read_timeout(Some(WAIT)).and_then(|()| stream.read(&mut rest).map(drop)),
         _ => stream
             .shutdown(Shutdown::Write)
@@ -115,7 +265,7 @@ fn end(mut stream: TcpStream, dice: u64) {
     };
 }
 
-fn call(to: SocketAddr, caller: u64, count: u64, made: &AtomicU64, failed: &AtomicU64) {
+fn call(to: SocketAddr, caller: u64, count: u64, counts: &Counts) {
     let mut dice = 0x2545_f491_4f6c_dd1d ^ caller;
     for _ in 0..count {
         dice = kernel::xorshift(dice);
@@ -123,9 +273,9 @@ fn call(to: SocketAddr, caller: u64, count: u64, made: &AtomicU64, failed: &Atom
         match connect_from(address(&source), to) {
             Ok(stream) => {
                 end(stream, dice >> 32);
-                made.fetch_add(1, Ordering::SeqCst);
+                counts.made.fetch_add(1, SeqCst);
             }
-            Err(_) => _ = failed.fetch_add(1, Ordering::SeqCst),
+            Err(_) => _ = counts.failed.fetch_add(1, SeqCst),
         }
     }
 }
@@ -133,7 +283,7 @@ fn call(to: SocketAddr, caller: u64, count: u64, made: &AtomicU64, failed: &Atom
 fn serve(listener: &TcpListener, done: &AtomicBool, seed: u64) -> Result<()> {
     listener.set_nonblocking(true)?;
     let mut dice = 0x9e37_79b9_7f4a_7c15 ^ seed;
-    while !done.load(Ordering::SeqCst) {
+    while !done.load(SeqCst) {
         let Ok((stream, _)) = listener.accept() else {
             thread::sleep(Duration::from_micros(200));
             continue;
@@ -141,6 +291,10 @@ fn serve(listener: &TcpListener, done: &AtomicBool, seed: u64) -> Result<()> {
         dice = kernel::xorshift(dice);
         stream.set_nonblocking(false)?;
         end(stream, dice >> 32);
+    }
+    // What nobody has accepted ends here.
+    while let Ok((stream, _)) = listener.accept() {
+        drop(stream);
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::{
     io::Read as _,
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd as _,
-    sync::atomic::{AtomicU64, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     thread,
     time::Duration,
 };
@@ -70,9 +70,12 @@ fn connections_that_close_while_they_are_listed_are_not_found_again() -> Result<
 /// Calls, and waits each time until the server has hung up.
 fn call(to: SocketAddr, refused: &AtomicU64) {
     for _ in 0..CALLS {
-        let read = TcpStream::connect(to).and_then(|mut stream| stream.read_to_end(&mut Vec::new()));
-        refused.fetch_add(u64::from(read.is_err()), SeqCst);
+        refused.fetch_add(u64::from(call_once(to).is_err()), SeqCst);
     }
+}
+
+fn call_once(to: SocketAddr) -> std::io::Result<usize> {
+    TcpStream::connect(to)?.read_to_end(&mut Vec::new())
 }
 
 /// Ends every connection at once, as long as somebody calls.
@@ -127,6 +130,44 @@ fn a_place_that_no_connection_holds_is_found() -> Result<()> {
     ensure!(host.recount(&mut recount)? == 0 && !recount.is_in_doubt());
     drop((clients, listener));
     eventually(&0, || Ok(host.open(0)))
+}
+
+#[test]
+fn a_place_that_no_connection_holds_is_found_while_others_of_its_bucket_come_and_go() -> Result<()> {
+    needs_root!();
+    let mut host = Host::new()?;
+    let listener = host.listen_deep(FAR_V4)?;
+    let to = listener.local_addr()?;
+    host.limit(to.port(), &["concurrent = 900\nper = \"service\""])?;
+    let clients = (0..3).map(|_| host.connect(None, to)).collect::<Result<Vec<_>>>()?;
+    let accepted = (0..3).map(|_| listener.accept()).collect::<std::io::Result<Vec<_>>>()?;
+    eventually(&3, || host.connections())?;
+    host.forget_one()?;
+    host.reconcile()?;
+    let (served, done, entry) = (AtomicU64::new(1), AtomicBool::new(false), host.wire.near.entry()?);
+    let (mut recount, mut found) = (Recount::default(), 0);
+    thread::scope(|scope| -> Result<()> {
+        let server = scope.spawn(|| hang_up(&listener, &served));
+        let caller = scope.spawn(|| -> Result<()> {
+            entry.enter()?;
+            while !done.load(SeqCst) {
+                call_once(to)?;
+            }
+            Ok(())
+        });
+        let looked = eventually(&1, || {
+            found += host.recount(&mut recount)?;
+            Ok(found)
+        });
+        done.store(true, SeqCst);
+        let called = caller.join().expect("the caller does not panic");
+        served.store(0, SeqCst);
+        server.join().expect("the server does not panic")?;
+        looked.and(called)
+    })?;
+    eventually(&3, || Ok(host.open(0)))?;
+    drop((clients, accepted));
+    Ok(())
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod back;
 mod changes;
+mod commits;
 mod crashes;
 mod endings;
 mod kills;

@@ -52,7 +52,7 @@ action = "reject"
 "#;
 const FEW: u64 = 5;
 
-fn far() -> IpAddr {
+pub(crate) fn far() -> IpAddr {
     FAR_V4.parse().expect("an address")
 }
 
@@ -60,8 +60,16 @@ fn load(wire: &Wire) -> Result<Requests> {
     wrk_within(&wire.near, far(), SPAN, 10, Duration::from_secs(5))
 }
 
+/// The same behind a bare program that passes everything.
+pub(crate) fn bare(wire: &Wire) -> Result<Requests> {
+    let mut object = kernel::load(64)?;
+    let pass = kernel::xdp(&mut object, "pass")?;
+    wire.far.enter(|| pass.attach(FAR, XdpMode::Driver))?.context("attach a bare program")?;
+    load(wire)
+}
+
 /// One run after the other, until all is done.
-fn load_until(wire: &Wire, done: &AtomicBool) -> Result<Requests> {
+pub(crate) fn load_until(wire: &Wire, done: &AtomicBool) -> Result<Requests> {
     let mut all = Requests::default();
     while !done.load(Ordering::Relaxed) {
         let Requests { served, failed } = load(wire)?;
@@ -130,12 +138,7 @@ fn no_request_fails_while_builds_and_layouts_change() -> Result<()> {
     let wire = Wire::new()?;
     let _near = Sender::on(&wire).with_context(|| format!("answers reach {NEAR}"))?;
     let _server = Server::on(&wire.far)?;
-    let bare = {
-        let mut object = kernel::load(64)?;
-        let pass = kernel::xdp(&mut object, "pass")?;
-        wire.far.enter(|| pass.attach(FAR, XdpMode::Driver))?.context("attach a bare program")?;
-        load(&wire)?
-    };
+    let bare = bare(&wire)?;
     let site = Site::on(&wire.far)?;
     let other = site.file("throttle-other");
     rebuild(binary()?, &other)?;

@@ -1,0 +1,139 @@
+//! A web server under real load, while the build of the commit before gives way to this one and this one to that again,
+//! and connections that last all the while.
+
+use super::{
+    upgrades::throttled_by,
+    web::{bare, far, load_until},
+};
+use anyhow::{Context, Result, ensure};
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+use throttle_common::records::LAYOUT;
+use throttle_tests::{
+    agent::{Agent, Site, binary},
+    clients::Server,
+    generator::Sender,
+    machine, needs_root,
+    previous::commit_before,
+    say,
+    wire::{FAR, NEAR, Wire},
+};
+
+const RUN: [&str; 3] = ["--interface", FAR, "--mode=native"];
+
+/// What wrk asks for is counted and never refused; of another service each source may have five connections.
+const POLICY: &str = r#"
+mode = "enforce"
+[[service]]
+name = "web"
+protocol = "tcp"
+ports = [80]
+[[service]]
+name = "side"
+protocol = "tcp"
+ports = [81]
+[[limit]]
+name = "many"
+service = "web"
+unit = "connections"
+rate = "1000000/s"
+[[limit]]
+name = "held"
+service = "side"
+unit = "connections"
+concurrent = 5
+action = "reject"
+"#;
+const HELD: u64 = 5;
+
+/// Connections to the other service, as many as a source may have, and its server.
+struct Lasting {
+    _server: TcpListener,
+    _connections: Vec<TcpStream>,
+}
+
+impl Lasting {
+    fn begin(wire: &Wire) -> Result<Self> {
+        let _server = wire.far.enter(|| TcpListener::bind(SocketAddr::new(far(), 81)))??;
+        let connections = (0..HELD).map(|_| connect(wire)).collect::<Result<Vec<_>>>();
+        Ok(Self { _server, _connections: connections.context("while there is room")? })
+    }
+
+    /// All are counted, by this agent as by those before, one more is refused, and nothing had to be mended.
+    fn are_counted(&self, wire: &Wire, site: &Site<'_>) -> Result<()> {
+        let status = site.until("the connections that last are counted", |status| {
+            status.limits.iter().any(|view| view.limit.name == "held" && view.open == Some(HELD))
+        })?;
+        ensure!(connect(wire).is_err(), "one more connects than may be open");
+        let of = status.connections.context("it counts connections")?;
+        let mended = [of.mended_closed, of.mended_open, of.mended_lost, of.uncounted];
+        ensure!(mended == [0; 4], "{mended:?} were mended, or not counted");
+        Ok(())
+    }
+}
+
+fn connect(wire: &Wire) -> Result<TcpStream> {
+    let to = SocketAddr::new(far(), 81);
+    Ok(wire.near.enter(|| TcpStream::connect_timeout(&to, Duration::from_secs(3)))??)
+}
+
+/// From the build before to this one, back, and to this one again.
+fn change_builds(wire: &Wire, site: &Site<'_>, before: &Path, mut agent: Agent, lasting: &Lasting) -> Result<()> {
+    let mut admitted = site.limit("many")?.tallies.admitted.packets;
+    for build in [binary()?, before, binary()?] {
+        ensure!(agent.stop()?.success(), "the agent ends when it is asked to");
+        agent = site.start_build(build, &RUN)?;
+        lasting.are_counted(wire, site)?;
+        let now = site.limit("many")?.tallies;
+        ensure!(now.admitted.packets > admitted && now.refused.packets == 0, "{now:?} after {admitted} were admitted");
+        admitted = now.admitted.packets;
+    }
+    Ok(())
+}
+
+#[test]
+fn no_request_fails_and_no_connection_is_forgotten_while_the_build_before_gives_way_and_comes_back() -> Result<()> {
+    needs_root!();
+    let Some((commit, before)) = commit_before()? else { return Ok(()) };
+    let _machine = machine::alone()?;
+    let wire = Wire::new()?;
+    let _near = Sender::on(&wire).with_context(|| format!("answers reach {NEAR}"))?;
+    let _server = Server::on(&wire.far)?;
+    let bare = bare(&wire)?;
+    let site = Site::on(&wire.far)?;
+    let agent = throttled_by(&site, &before, &RUN, POLICY)?;
+    let layout = site.status()?.build.layout;
+    if layout != LAYOUT {
+        say!("skipped: {commit} has layout {layout}, from which the change of layouts has a test of its own");
+        return Ok(());
+    }
+    let tag = site.program_tag()?;
+    let lasting = Lasting::begin(&wire)?;
+    lasting.are_counted(&wire, &site)?;
+    let done = AtomicBool::new(false);
+    let requests = thread::scope(|scope| -> Result<_> {
+        let wrk = scope.spawn(|| load_until(&wire, &done));
+        thread::sleep(Duration::from_secs(1));
+        let changed = change_builds(&wire, &site, &before, agent, &lasting);
+        done.store(true, Ordering::Relaxed);
+        let requests = wrk.join().expect("wrk's thread does not panic");
+        changed.and(requests)
+    })?;
+    let same = if tag == site.program_tag()? { "the same" } else { "another" };
+    say!(
+        "wrk from {commit} to this build, back and here again ({same} program): {} requests, {} failed; bare XDP_PASS: {}, \
+         {} failed; {HELD} connections counted throughout, 0 mended",
+        requests.served,
+        requests.failed,
+        bare.served,
+        bare.failed
+    );
+    ensure!(requests.failed <= bare.failed, "{requests:?}; {bare:?} with a bare program");
+    drop(lasting);
+    Ok(())
+}
