@@ -3,7 +3,7 @@
 //! The kernel calls [`leaving`] for every packet that goes out by a throttled interface, whoever sent it, after network
 //! address translation: its ends are those of the packets that come in. It refuses nothing.
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use network_types::tcp::TcpHdr;
 use throttle_common::{
     forwarded::Side,
@@ -36,33 +36,48 @@ pub fn leaving(ctx: TcContext) -> i32 {
     if in_force.policy.counts_forwarded == 0 {
         return NEXT;
     }
-    let Some(leaving) = LEAVING.get_ptr_mut(0) else { return NEXT };
-    // SAFETY: this CPU's own element, and nothing that runs this program interrupts it.
-    let Leaving { packet, entering } = unsafe { &mut *leaving };
     let wanted = if ctx.len() < HEADERS { ctx.len() } else { HEADERS };
     if ctx.data() + wanted as usize > ctx.data_end() && ctx.pull_data(wanted).is_err() {
         return NEXT;
     }
-    // SAFETY: the kernel vouches for the bytes between the two.
-    if unsafe { packet::parse(ctx.data(), ctx.data_end(), ctx.len(), packet) }.is_err() {
-        return NEXT;
-    }
-    if packet.protocol == protocol::TCP {
-        see(&ctx, &in_force, packet, entering);
+    if read(ctx.skb.skb) != 0 {
+        see(ctx.skb.skb);
     }
     NEXT
 }
 
-#[inline(always)]
-fn see(ctx: &TcContext, in_force: &InForce, packet: &mut Packet, entering: &mut Entering) {
+/// Reads the packet; 0 where it cannot be read.
+///
+/// A global function, which the verifier checks once, wherever its caller comes from: twice the many paths through the
+/// parser, for packets that had to be pulled together and for others, are too much for Linux 6.1.
+#[inline(never)]
+#[unsafe(export_name = "read_leaving")]
+extern "C" fn read(ctx: *mut __sk_buff) -> u32 {
+    let (ctx, Some(leaving)) = (TcContext::new(ctx), LEAVING.get_ptr_mut(0)) else { return 0 };
+    // SAFETY: this CPU's own element, and nothing that runs this program interrupts it.
+    let packet = unsafe { &mut (*leaving).packet };
+    // SAFETY: the kernel vouches for the bytes between the two.
+    unsafe { packet::parse(ctx.data(), ctx.data_end(), ctx.len(), packet) }.is_ok().into()
+}
+
+/// Sees the packet that was read. Likewise checked once, not for each path through the parser.
+#[inline(never)]
+#[unsafe(export_name = "see_leaving")]
+extern "C" fn see(ctx: *mut __sk_buff) -> u32 {
+    let (Some(in_force), Some(leaving)) = (InForce::read(), LEAVING.get_ptr_mut(0)) else { return 0 };
+    // SAFETY: as above.
+    let Leaving { packet, entering } = unsafe { &mut *leaving };
+    if packet.protocol != protocol::TCP {
+        return 0;
+    }
     // As the other side sends it.
     core::mem::swap(&mut packet.source, &mut packet.destination);
     core::mem::swap(&mut packet.source_port, &mut packet.destination_port);
-    let (service, _) = services::classify(in_force, packet);
+    let (service, _) = services::classify(&in_force, packet);
     if !services::is_forwarded(in_force.generation, u32::from(service)) {
-        return;
+        return 0;
     }
-    let Ok(header) = ctx.load::<TcpHdr>(usize::from(packet.transport)) else { return };
+    let Ok(header) = TcContext::new(ctx).load::<TcpHdr>(usize::from(packet.transport)) else { return 0 };
     entering.begin(packet);
     entering.connection.since = Clock::read().nanos();
     entering.segment = segment(packet, u32::from_be_bytes(header.seq), u32::from_be_bytes(header.ack_seq));
@@ -71,4 +86,5 @@ fn see(ctx: &TcContext, in_force: &InForce, packet: &mut Packet, entering: &mut 
     } else {
         follow(entering, Side::Service);
     }
+    0
 }

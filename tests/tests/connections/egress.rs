@@ -15,7 +15,10 @@ use aya::{
     },
 };
 use std::{
+    fs::{self, File},
     net::TcpStream,
+    path::PathBuf,
+    process::Child,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
     time::Instant,
@@ -132,28 +135,9 @@ fn a_filter_that_somebody_removed_is_put_back() -> Result<()> {
     Ok(())
 }
 
-type Connect<'a> = dyn Fn() -> Result<(TcpStream, TcpStream)> + 'a;
-
-/// Has the program replaced for as long as `traffic` takes. Gives how often, and what came of the traffic.
-fn replacing<T: Send>(router: &mut Router, traffic: impl FnOnce(&Connect<'_>) -> Result<T> + Send) -> Result<(u32, T)> {
-    let done = AtomicBool::new(false);
-    let near = router.host.wire.near.entry()?;
-    let Router { listener, host, to, .. } = router;
-    let connect = || Ok((TcpStream::connect(*to).context("connect")?, listener.accept().context("accept")?.0));
-    thread::scope(|scope| {
-        let traffic = scope.spawn(|| {
-            let outcome = near.enter().and_then(|()| traffic(&connect));
-            done.store(true, SeqCst);
-            outcome
-        });
-        let mut replaced = 0;
-        while !done.load(SeqCst) {
-            host.act(|datapath| datapath.attach(FAR, Mode::Native))?;
-            replaced += 1;
-        }
-        Ok((replaced, traffic.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?))
-    })
-}
+/// Replacements that traffic goes on beside, and connections that it opens at most.
+const REPLACEMENTS: usize = 30;
+const MOST: usize = 900;
 
 #[test]
 fn no_packet_leaves_unseen_while_the_program_is_replaced() -> Result<()> {
@@ -161,23 +145,81 @@ fn no_packet_leaves_unseen_while_the_program_is_replaced() -> Result<()> {
     for egress in egresses() {
         let Some(mut router) = Router::new(egress, Way::Route)? else { continue };
         router.limit(1000)?;
-        let mut open = Vec::new();
-        let (replaced, ()) = replacing(&mut router, |connect| {
-            for _ in 0..300 {
-                open.push(connect()?);
-            }
-            Ok(())
-        })?;
-        ensure!(router.host.open(0) == 300, "{egress}: {} of 300 hold places", router.host.open(0));
-        let (again, ()) = replacing(&mut router, |_| {
-            drop(open);
-            Ok(())
-        })?;
-        say!("{egress}: replaced {} times", replaced + again);
+        let monitor = Monitor::of(&router.host)?;
+        let open = replace_amid_traffic(&mut router)?;
+        let deleted = monitor.deleted(&router.host)?;
+        ensure!(deleted.is_empty(), "{egress}: it was removed to be replaced: {deleted:?}");
+        say!("{egress}: {} connections opened while the program was replaced {REPLACEMENTS} times", open.len());
+        // One that was not seen to be answered has no place.
+        let places = router.host.open(0);
+        ensure!(places == open.len() as u64, "{egress}: {places} of {} hold places", open.len());
+        drop(open);
         eventually(&0, || Ok(router.host.open(0))).with_context(|| egress.to_string())?;
         ensure!(router.host.reconcile()? == Drift::default() && programs(&router.host.wire)? == 1, "{egress}");
         router.host.detach()?;
         ensure!(programs(&router.host.wire)? == 0, "{egress}: nothing of ours is left");
     }
     Ok(())
+}
+
+/// Hears what becomes of the filters of the throttled host, from tc(8).
+struct Monitor {
+    process: Child,
+    heard: PathBuf,
+}
+
+impl Monitor {
+    /// Listens; its words go to a file.
+    fn of(host: &Host) -> Result<Self> {
+        let heard = host.file("filters");
+        let output = File::create(&heard)?;
+        let process = host.wire.far.command("tc").arg("monitor").stdout(output).spawn().context("run tc")?;
+        let monitor = Self { process, heard };
+        monitor.hears_a_change(host)?;
+        Ok(monitor)
+    }
+
+    /// Changes something on the loopback until that is heard: it listens, and has said all that was before.
+    fn hears_a_change(&self, host: &Host) -> Result<()> {
+        let heard = || Ok(fs::read_to_string(&self.heard)?.matches("dev lo").count());
+        let before: usize = heard()?;
+        super::wait_for(|| {
+            for act in ["add", "delete"] {
+                machine::run(host.wire.far.command("tc").args(["qdisc", act, "dev", "lo", "clsact"]))?;
+            }
+            heard().map(|now| now > before)
+        })
+    }
+
+    /// What was deleted on the throttled interface.
+    fn deleted(mut self, host: &Host) -> Result<Vec<String>> {
+        self.hears_a_change(host)?;
+        self.process.kill()?;
+        self.process.wait()?;
+        let heard = fs::read_to_string(&self.heard)?;
+        let deleted = heard.lines().filter(|line| line.starts_with("deleted") && line.contains(FAR));
+        Ok(deleted.map(str::to_owned).collect())
+    }
+}
+
+/// Opens connections, one after the other, while the program is replaced.
+fn replace_amid_traffic(router: &mut Router) -> Result<Vec<(TcpStream, TcpStream)>> {
+    let done = AtomicBool::new(false);
+    let near = router.host.wire.near.entry()?;
+    let Router { listener, host, to, .. } = router;
+    thread::scope(|scope| {
+        let traffic = scope.spawn(|| -> Result<_> {
+            near.enter()?;
+            let mut open = Vec::new();
+            while !done.load(SeqCst) && open.len() < MOST {
+                let client = TcpStream::connect(*to).context("connect")?;
+                open.push((client, listener.accept().context("accept")?.0));
+            }
+            Ok(open)
+        });
+        let replaced = (0..REPLACEMENTS).try_for_each(|_| host.act(|it| it.attach(FAR, Mode::Native)).map(drop));
+        done.store(true, SeqCst);
+        let traffic = traffic.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        replaced.and(traffic)
+    })
 }

@@ -75,6 +75,11 @@ impl Host {
         seeing_by(*egress, || wire.far.enter(|| act(datapath)))??
     }
 
+    /// A file of the test's.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.pins.directory().join(name)
+    }
+
     /// Where it pins.
     pub(crate) fn pin_dir(&self) -> PathBuf {
         self.pins.pin_dir()
