@@ -2,11 +2,13 @@
 
 mod churn;
 mod closing;
+mod deferring;
 mod forwarding;
 mod host;
 mod idling;
 mod limits;
 mod mending;
+mod multipath;
 mod reserved;
 mod router;
 

@@ -15,6 +15,7 @@ mod entering;
 mod flow;
 mod handshake;
 mod places;
+mod request;
 
 use aya_ebpf::bindings::xdp_md;
 use throttle_common::{
