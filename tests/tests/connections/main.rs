@@ -10,6 +10,7 @@ mod limits;
 mod mending;
 mod multipath;
 mod reserved;
+mod resetting;
 mod router;
 
 use anyhow::{Context as _, Result};
