@@ -122,6 +122,15 @@ impl Frame {
         self
     }
 
+    /// With this sequence number, in a TCP segment.
+    #[must_use]
+    pub fn sequence(mut self, number: u32) -> Self {
+        if let Transport::Tcp { sequence, .. } = &mut self.transport {
+            *sequence = number;
+        }
+        self
+    }
+
     /// With this acknowledgement number, in a TCP segment.
     #[must_use]
     pub fn acknowledging(mut self, number: u32) -> Self {

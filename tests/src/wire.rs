@@ -101,6 +101,7 @@ impl Wire {
     }
 }
 
-fn mac(bytes: [u8; 6]) -> String {
+/// A MAC address as `ip` writes it.
+pub(crate) fn mac(bytes: [u8; 6]) -> String {
     bytes.map(|byte| format!("{byte:02x}")).join(":")
 }

@@ -10,7 +10,7 @@ use crate::{
     handshakes::Asking,
     hash::Secret,
     limits::Table,
-    records::{Connection, Hold, Home, Limit, NO_LIMIT, Whose},
+    records::{CONNECTION_LIMITS, Connection, Hold, Home, Limit, NO_LIMIT, Whose},
     table::{Check, Look, Request, WAYS, check, is_lock},
     words::{Overflow, Reason},
 };
@@ -131,6 +131,18 @@ impl Hold {
 }
 
 impl Connection {
+    /// One that nothing is known of.
+    pub const NEW: Self = Self {
+        since: 0,
+        state: Self::ENTERING,
+        seen: 0,
+        said: [0; 2],
+        closing: [0; 2],
+        padding: [0; 2],
+        acknowledged: 0,
+        holds: [Hold::NONE; CONNECTION_LIMITS],
+    };
+
     /// The place that it holds under a limit.
     pub fn hold(&self, limit: u16) -> Option<&Hold> {
         self.holds.iter().find(|hold| hold.is_some() && hold.limit == limit)

@@ -1,15 +1,15 @@
 use super::*;
-use crate::records::{Address, CONNECTION_LIMITS, Hold};
+use crate::records::Address;
 use proptest::prelude::*;
 
 const SECRET: Secret = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
 const NOW: u64 = 77 << 30;
 const SIDES: [Side; 2] = [Side::Source, Side::Service];
 
-fn open() -> Connection {
-    let holds = [Hold::NONE; CONNECTION_LIMITS];
+/// A connection whose service waits for this byte of the source's.
+fn open(next: u32) -> Connection {
     let state = Connection::FORWARDED;
-    Connection { since: NOW, state, seen: moment(NOW), finished: [0; 2], closing: [0; 2], padding: [0; 6], holds }
+    Connection { since: NOW, state, seen: moment(NOW), said: [next, 0], acknowledged: next, ..Connection::NEW }
 }
 
 /// A connection with what each side has sent, acknowledged and ended.
@@ -22,7 +22,7 @@ struct Talk {
 
 impl Talk {
     fn new(first: [u32; 2]) -> Self {
-        Self { connection: open(), next: first, ended: [false; 2], known: [false; 2] }
+        Self { connection: open(first[0]), next: first, ended: [false; 2], known: [false; 2] }
     }
 
     /// A segment that acknowledges all that the other side has sent.
@@ -51,7 +51,7 @@ fn it_is_closed_by_the_last_acknowledgement_whoever_ends_first() {
 
 #[test]
 fn an_end_that_is_not_acknowledged_closes_nothing() {
-    let mut connection = open();
+    let mut connection = open(100);
     let segment =
         |sequence, acknowledged, flags: u8| Segment { sequence, acknowledged, flags: flags.into(), payload: 0 };
     assert!(!connection.follow(Side::Source, &segment(100, 500, tcp::FIN | tcp::ACK), NOW));
@@ -64,19 +64,57 @@ fn an_end_that_is_not_acknowledged_closes_nothing() {
     assert!(connection.follow(Side::Service, &segment(501, 101, tcp::ACK), NOW));
 }
 
+/// A reset with a number.
+fn reset(sequence: u32) -> Segment {
+    Segment { sequence, flags: tcp::RST.into(), ..Segment::default() }
+}
+
 #[test]
-fn a_reset_by_either_closes_it() {
-    for side in SIDES {
-        assert!(open().follow(side, &Segment { flags: tcp::RST.into(), ..Segment::default() }, NOW));
+fn whom_the_service_resets_it_has_no_connection_with_and_the_source_must_name_the_very_byte() {
+    for number in [0, 99, 100, 101, u32::MAX] {
+        assert!(open(100).follow(Side::Service, &reset(number), NOW));
+        assert_eq!(open(100).follow(Side::Source, &reset(number), NOW), number == 100, "{number}");
+    }
+}
+
+#[test]
+fn a_reset_is_doubted_until_the_service_has_heard_all_that_was_said_before() {
+    let mut talk = Talk::new([u32::MAX - 5, 9]);
+    assert!(!talk.says(Side::Source, 10, 0));
+    let next = talk.next[0];
+    assert!(!talk.connection.follow(Side::Source, &reset(next), NOW));
+    assert_eq!((talk.connection.patience(900), talk.connection.patience(10)), (u64::from(DOUBTED_FOR), 10));
+    let acknowledges = |acknowledged| Segment { acknowledged, flags: tcp::ACK.into(), ..Segment::default() };
+    assert!(!talk.connection.follow(Side::Service, &acknowledges(next - 1), NOW));
+    // Whoever goes on after it has reset nothing, and who hears more than that has ignored it.
+    let mut other = talk.connection;
+    assert!(!other.follow(Side::Source, &Segment { sequence: next - 1, ..acknowledges(9) }, NOW));
+    assert!(!other.follow(Side::Service, &acknowledges(next), NOW) && other.patience(900) == 900);
+    let mut other = talk.connection;
+    assert!(!other.follow(Side::Service, &acknowledges(next + 1), NOW) && other.patience(900) == 900);
+    assert!(talk.connection.follow(Side::Service, &acknowledges(next), NOW));
+}
+
+#[test]
+fn a_reset_for_what_came_after_the_sources_end_may_name_the_byte_before_it() {
+    for heard in [false, true] {
+        let mut talk = Talk::new([100, 9]);
+        assert!(!talk.says(Side::Source, 0, tcp::FIN));
+        if heard {
+            assert!(!talk.says(Side::Service, 5, 0));
+        }
+        assert!(!talk.connection.follow(Side::Source, &reset(99), NOW));
+        assert!(talk.connection.follow(Side::Source, &reset(100), NOW), "heard: {heard}");
     }
 }
 
 #[test]
 fn a_packet_writes_only_where_it_says_something_new() {
-    let mut connection = open();
+    let mut connection = open(7);
     let data = Segment { flags: tcp::ACK.into(), payload: 9, ..Segment::default() };
     assert!(connection.knows(&data, NOW) && !connection.knows(&data, NOW + (1 << 30)));
     assert!(!connection.knows(&Segment { flags: tcp::FIN.into(), ..data }, NOW));
+    assert!(!connection.knows(&Segment { sequence: 7, ..data }, NOW), "the next one");
     connection.closing[1] = ENDED;
     assert!(!connection.knows(&data, NOW));
 }
@@ -93,7 +131,8 @@ fn only_the_acknowledgement_of_what_was_said_to_this_source_answers_it() {
     let ends = |port| Ends { source: Address::v4(7), source_port: port, family: 4, ..Ends::default() };
     let (one, other) = (Awaited::of(&ends(1), SECRET), Awaited::of(&ends(2), SECRET));
     assert_ne!(one, other);
-    let cell = one.note(u32::MAX);
+    let cell = one.note(u32::MAX, 7);
+    assert!(one.acknowledges(cell, 7) && !one.acknowledges(cell, 8) && !other.acknowledges(cell, 7));
     assert!(one.answers(cell, 0) && !one.answers(cell, u32::MAX) && !one.answers(cell, 1));
     assert!(!other.answers(cell, 0) && !one.answers(0, 1) && !one.answers(0, 0));
 }
@@ -116,5 +155,25 @@ proptest! {
                 break;
             }
         }
+    }
+
+    #[test]
+    fn a_reset_of_the_source_closes_it_exactly_when_the_service_waits_for_that_byte(
+        first: [u32; 2],
+        said in prop::collection::vec((any::<bool>(), 0u32..3000), 1..40),
+        off in -3_000i32..3_000,
+    ) {
+        let mut talk = Talk::new(first);
+        let mut heard = first[0];
+        for (service, payload) in said {
+            talk.says(SIDES[usize::from(service)], payload, 0);
+            heard = if service { talk.next[0] } else { heard };
+        }
+        let next = talk.next[0];
+        // Most often a number nearby, else the right one.
+        let number = next.wrapping_add_signed(if off % 3 == 0 { 0 } else { off });
+        let closed = talk.connection.follow(Side::Source, &reset(number), NOW);
+        prop_assert_eq!(closed, number == next && heard == next);
+        prop_assert_eq!(talk.connection.patience(900) < 900, number == next);
     }
 }

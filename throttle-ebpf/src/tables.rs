@@ -197,6 +197,8 @@ pub struct Scratch {
     pub pending: Pending,
     /// Its connection, where it completes the handshake of one.
     pub entering: Entering,
+    /// Where the request lies that its SYN left behind.
+    pub address: u64,
 }
 
 /// This CPU's scratch space.

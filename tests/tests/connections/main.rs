@@ -2,6 +2,7 @@
 
 mod churn;
 mod closing;
+mod deferring;
 mod egress;
 mod foretold;
 mod forwarding;
@@ -9,8 +10,10 @@ mod host;
 mod idling;
 mod limits;
 mod mending;
+mod multipath;
 mod processes;
 mod reserved;
+mod resetting;
 mod router;
 mod victim;
 

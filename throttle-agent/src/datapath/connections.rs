@@ -84,7 +84,9 @@ impl Datapath {
         let mut drift = Drift::default();
         for (ends, connection) in &held {
             match self.service_of(ends).filter(|service| counted_by_packets(connection, service)) {
-                Some(service) if seconds_since(connection.seen, self.now()) >= service.idle_after.into() => {
+                Some(service)
+                    if seconds_since(connection.seen, self.now()) >= connection.patience(service.idle_after) =>
+                {
                     drift.idle += u64::from(self.close(ends, connection)?);
                 }
                 Some(_) => drift.open += u64::from(self.mend(ends, Connection::FORWARDED)?),
@@ -176,8 +178,7 @@ impl Datapath {
         for (place, hold) in holds.iter_mut().zip(stay.iter().chain(&taken)) {
             *place = *hold;
         }
-        let (finished, closing, padding) = ([0; 2], [0; 2], [0; 6]);
-        let anew = Connection { since: self.now(), state, seen: 0, finished, closing, padding, holds };
+        let anew = Connection { since: self.now(), state, holds, ..Connection::NEW };
         let next = found.map_or(anew, |found| Connection { state, holds, ..found });
         let existence = if found.is_some() { Existence::Needed } else { Existence::Forbidden };
         match bpf::map_update_if(self.connections.fd().as_fd(), bytes_of(&[*ends]), bytes_of(&[next]), existence) {

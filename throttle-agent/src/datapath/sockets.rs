@@ -8,7 +8,8 @@ use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path, sync::OnceLock};
 use anyhow::{Context, Result};
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    programs::{BtfTracePoint, links::FdLink},
+    programs::{BtfTracePoint, ProgramType, links::FdLink},
+    sys::{BpfHelper, is_helper_supported},
 };
 
 use super::{Datapath, btf::Types};
@@ -20,7 +21,7 @@ const TRACEPOINT: &str = "inet_sock_set_state";
 const DESCRIPTION: &str = "/sys/kernel/btf/vmlinux";
 
 /// What the programs are told at load: names of their globals, and of the fields whose offsets they hold.
-const FIELDS: [(&str, &[&str]); 10] = [
+const FIELDS: [(&str, &[&str]); 14] = [
     ("SOCKET_NET", &["sock", "__sk_common", "skc_net", "net"]),
     ("NET_NUMBER", &["net", "ns", "inum"]),
     ("SOCKET_FAMILY", &["sock", "__sk_common", "skc_family"]),
@@ -31,12 +32,17 @@ const FIELDS: [(&str, &[&str]); 10] = [
     ("SOCKET_PEER_PORT", &["sock", "__sk_common", "skc_dport"]),
     ("SOCKET_OWN_PORT", &["tcp_sock", "inet_conn", "icsk_inet", "inet_sport"]),
     ("REQUEST_SENT_ISN", &["tcp_request_sock", "snt_isn"]),
+    ("REQUEST_RECEIVED_ISN", &["tcp_request_sock", "rcv_isn"]),
+    ("REQUEST_LISTENER", &["tcp_request_sock", "req", "req", "__req_common", "skc_listener"]),
+    ("REQUEST_RETRANSMITS", &["tcp_request_sock", "req", "req", "num_retrans"]),
+    ("LISTENER_DEFERS", &["inet_connection_sock", "icsk_accept_queue", "rskq_defer_accept"]),
 ];
 
 /// The values of the programs' globals.
 pub(super) struct Told {
     offsets: Option<[u32; FIELDS.len()]>,
     described: u8,
+    readable: u8,
     own_net: u32,
 }
 
@@ -49,17 +55,31 @@ impl Told {
         });
         // The numbers of namespaces are inode numbers of 32 bits.
         let own_net = fs::metadata("/proc/thread-self/ns/net").map_or(0, |namespace| namespace.ino() as u32);
-        Self { offsets, described: u8::from(offsets.is_some()), own_net }
+        Self { offsets, described: u8::from(offsets.is_some()), readable: u8::from(memory_is_readable()), own_net }
     }
 
     /// Hands them to the loader.
     pub(super) fn tell<'l>(&'l self, loader: &mut EbpfLoader<'l>) {
         loader.override_global("OWN_NET", &self.own_net, true);
         loader.override_global("SOCKETS_DESCRIBED", &self.described, true);
+        loader.override_global("MEMORY_READ", &self.readable, true);
         for ((global, _), offset) in FIELDS.iter().zip(self.offsets.iter().flatten()) {
             loader.override_global(global, offset, true);
         }
     }
+}
+
+/// Whether programs on interfaces may read the kernel's memory: not where it is locked down for confidentiality
+/// (`kernel_lockdown(7)`).
+fn memory_is_readable() -> bool {
+    static READABLE: OnceLock<bool> = OnceLock::new();
+    let ask = || is_helper_supported(ProgramType::Xdp, BpfHelper::BPF_FUNC_probe_read_kernel);
+    *READABLE.get_or_init(|| {
+        ask().unwrap_or_else(|error| {
+            tracing::debug!("whether the kernel's memory can be read is unknown: {error}");
+            false
+        })
+    })
 }
 
 fn offsets() -> Result<[u32; FIELDS.len()]> {

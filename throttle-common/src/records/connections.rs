@@ -28,14 +28,16 @@ pub struct Connection {
     pub since: u64,
     /// [`Connection::ENTERING`], [`Connection::OPEN`] or [`Connection::FORWARDED`].
     pub state: u32,
-    /// Of one that is forwarded, when a packet of it was seen last: a [`crate::forwarded::moment`]. Else 0, as the next two.
+    /// Of one that is forwarded, when a packet of it was seen last: a [`crate::forwarded::moment`]. Else 0, as the next four.
     pub seen: u32,
-    /// The numbers that acknowledge all that the source, and the service, had to say, where they have ended.
-    pub finished: [u32; 2],
+    /// The numbers that acknowledge all that the source has said, and all that the service had to say where it has ended.
+    pub said: [u32; 2],
     /// What packets of the source, and of the service, have said of the end: see [`crate::forwarded`].
     pub closing: [u8; 2],
     /// Zero.
-    pub padding: [u8; 6],
+    pub padding: [u8; 2],
+    /// The byte of the source's that the service waits for.
+    pub acknowledged: u32,
     /// Its places, one for each limit.
     pub holds: [Hold; CONNECTION_LIMITS],
 }

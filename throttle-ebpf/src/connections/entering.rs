@@ -64,9 +64,9 @@ impl Entering {
     #[inline(always)]
     pub fn arrive(&mut self, packet: &Packet, now_nanos: u64, generation: u32, secret: Secret) {
         self.begin(packet);
-        let Connection { since, state, seen, finished, closing, padding, holds } = &mut self.connection;
+        let Connection { since, state, seen, said, closing, padding, acknowledged, holds } = &mut self.connection;
         (*since, *state, *seen) = (now_nanos, Connection::ENTERING, 0);
-        (*finished, *closing, *padding) = ([0; 2], [0; 2], [0; 6]);
+        (*said, *closing, *padding, *acknowledged) = ([0; 2], [0; 2], [0; 2], 0);
         let mut index = 0;
         while index < CONNECTION_LIMITS {
             // Word by word: the stack has no room for more.

@@ -47,11 +47,16 @@ pub extern "C" fn read_step(ctx: *mut xdp_md) -> u32 {
     let awaited = Awaited::of(&entering.ends, control.secret);
     let Some(cell) = SYN_ACKS.get_ptr(awaited.cell) else { return 0 };
     // SAFETY: an element of the map.
-    if !awaited.answers(unsafe { atomic::load(cell) }, acknowledged) {
+    let cell = unsafe { atomic::load(cell) };
+    if !awaited.answers(cell, acknowledged) {
         return 0;
     }
     entering.connection.state = Connection::FORWARDED;
     entering.connection.seen = moment(now);
+    entering.connection.said[0] = sequence;
+    // The service waits for this byte, or it is unknown for which.
+    let waits = awaited.acknowledges(cell, sequence);
+    entering.connection.acknowledged = if waits { sequence } else { sequence.wrapping_sub(1) };
     COMPLETES
 }
 
@@ -63,9 +68,12 @@ pub extern "C" fn begin() -> u32 {
     let (Some(scratch), Some(control)) = (scratch(), CONTROL.get(0)) else { return 0 };
     let awaited = Awaited::of(&scratch.entering.ends, control.secret);
     if let Some(cell) = SYN_ACKS.get_ptr_mut(awaited.cell) {
-        let noted = awaited.note(scratch.entering.segment.acknowledged.wrapping_sub(1));
-        // SAFETY: an element of the map. What another has written there meanwhile stays.
-        unsafe { atomic::swap(cell, noted, 0) };
+        // SAFETY (both): an element of the map. What another has written there meanwhile stays.
+        let noted = unsafe { atomic::load(cell) };
+        if awaited.answers(noted, scratch.entering.segment.acknowledged) {
+            // SAFETY: as above.
+            unsafe { atomic::swap(cell, noted, 0) };
+        }
     }
     0
 }
@@ -99,13 +107,13 @@ pub fn follow(entering: &mut Entering, from: Side) -> u32 {
 pub fn note_answer(entering: &Entering, secret: Secret) {
     if let Some(found) = CONNECTIONS.get_ptr_mut(&entering.ends) {
         // SAFETY: as in `follow`.
-        unsafe { (*found).begin_anew(entering.connection.since) };
+        unsafe { (*found).begin_anew(&entering.segment, entering.connection.since) };
         return;
     }
     let awaited = Awaited::of(&entering.ends, secret);
     if let Some(cell) = SYN_ACKS.get_ptr_mut(awaited.cell) {
         // SAFETY: an element of the map.
-        unsafe { atomic::store(cell, awaited.note(entering.segment.sequence)) };
+        unsafe { atomic::store(cell, awaited.note(entering.segment.sequence, entering.segment.acknowledged)) };
     }
 }
 

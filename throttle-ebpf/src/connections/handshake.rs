@@ -8,7 +8,7 @@ use core::ptr::from_ref;
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_CURRENT_NETNS, bpf_sock, xdp_md},
-    helpers::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_request_sock, bpf_tcp_check_syncookie},
+    helpers::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie},
     programs::XdpContext,
 };
 use network_types::{
@@ -17,6 +17,7 @@ use network_types::{
 };
 use throttle_common::packet::{Family, Packet};
 
+use super::request::Request;
 use crate::{
     frame::{LINK_MAX, at},
     tables::{CONNECTIONS, scratch},
@@ -25,9 +26,6 @@ use crate::{
 /// 1 where the kernel describes its sockets. The verifier removes what needs that elsewhere.
 #[unsafe(no_mangle)]
 static SOCKETS_DESCRIBED: Global<u8> = Global::new(0);
-/// Offset of `snt_isn` in `struct tcp_request_sock`.
-#[unsafe(no_mangle)]
-static REQUEST_SENT_ISN: Global<u32> = Global::new(0);
 
 // include/net/tcp_states.h
 const SYN_RECEIVED: u32 = 3;
@@ -53,7 +51,9 @@ pub extern "C" fn completes(ctx: *mut xdp_md) -> u32 {
     // SAFETY: the kernel found this socket, and it is held until it is released below.
     let state = unsafe { (&raw const (*socket).state).read_volatile() };
     let completes = match state {
-        NEW_SYN_RECEIVED => acknowledges(&ctx, packet, socket),
+        NEW_SYN_RECEIVED => {
+            transport(&ctx, packet).is_some_and(|header| Request::of(socket).is_completed_by(packet, header))
+        }
         LISTEN => brings_cookie(&ctx, packet, socket),
         // Opened by a SYN with a fast-open cookie, which proves the source.
         SYN_RECEIVED => true,
@@ -118,22 +118,6 @@ pub fn transport(ctx: &XdpContext, packet: &Packet) -> Option<*mut TcpHdr> {
     const FARTHEST: usize = 1 << 12;
     let offset = usize::from(packet.transport);
     if offset > FARTHEST { None } else { at(ctx, offset) }
-}
-
-/// Whether the packet acknowledges the SYN-ACK of a request: whoever sent it has seen that.
-#[inline(always)]
-fn acknowledges(ctx: &XdpContext, packet: &Packet, socket: *mut bpf_sock) -> bool {
-    // SAFETY: the kernel checks what kind of socket it is.
-    let request = unsafe { bpf_skc_to_tcp_request_sock(socket.cast()) }.cast::<u8>();
-    if request.is_null() {
-        return false;
-    }
-    // SAFETY: the agent takes the offset from the kernel's description, and the verifier checks it.
-    let sent = unsafe { request.add(REQUEST_SENT_ISN.load() as usize).cast::<u32>().read_volatile() };
-    transport(ctx, packet).is_some_and(|header| {
-        // SAFETY: `at` checked the range.
-        u32::from_be_bytes(unsafe { (*header).ack_seq }) == sent.wrapping_add(1)
-    })
 }
 
 /// Whether the packet brings a SYN cookie of the kernel's back.

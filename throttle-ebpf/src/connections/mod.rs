@@ -17,6 +17,7 @@ mod entering;
 mod flow;
 mod handshake;
 mod places;
+mod request;
 
 use aya_ebpf::bindings::xdp_md;
 use throttle_common::{

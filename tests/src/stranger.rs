@@ -1,0 +1,104 @@
+//! A client without a kernel: its segments are frames of ours, and what it gets for them is read off the wire.
+
+use crate::{
+    frames::Frame,
+    wire::{FAR, NEAR, NEAR_MAC, Wire, mac},
+};
+use anyhow::{Context as _, Result, ensure};
+use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
+use std::{
+    collections::BTreeMap,
+    ffi::CString,
+    io,
+    net::SocketAddr,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    time::{Duration, Instant},
+};
+use throttle_common::packet::{parse_bytes, tcp};
+
+/// The number of its SYNs.
+pub const FIRST: u32 = 1000;
+/// How long it waits for what has to come.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How long for one frame.
+const SOON: Duration = Duration::from_millis(50);
+
+/// A source on the near end of the cable that is no host, and what it talks to.
+#[derive(Debug)]
+pub struct Stranger {
+    socket: OwnedFd,
+    source: String,
+    to: SocketAddr,
+}
+
+impl Stranger {
+    /// Has the far host send what is for the source to the near one, whose kernel passes it over.
+    pub fn new(wire: &Wire, source: &str, to: SocketAddr) -> Result<Self> {
+        wire.far.ip(&["neighbour", "replace", source, "lladdr", &mac(NEAR_MAC), "nud", "permanent", "dev", FAR])?;
+        let socket = wire.near.enter(listen)??;
+        Ok(Self { socket, source: source.to_owned(), to })
+    }
+
+    /// Sends a segment with its number, and the one that it acknowledges.
+    pub fn says(&self, port: u16, [sequence, acknowledged]: [u32; 2], flags: u8, payload: usize) -> Result<()> {
+        let frame = Frame::from(&self.source).to(&self.to.ip().to_string()).tcp(port, self.to.port(), flags);
+        let frame = frame.sequence(sequence).acknowledging(acknowledged).payload(payload).bytes();
+        let sent = send(&self.socket, &frame, SendFlags::empty()).context("send a frame")?;
+        ensure!(sent == frame.len(), "{sent} bytes of a frame were sent");
+        Ok(())
+    }
+
+    /// Asks for connections from these ports, and gives the numbers of the SYN-ACKs when all have come.
+    pub fn asks(&self, ports: impl Iterator<Item = u16> + Clone) -> Result<BTreeMap<u16, u32>> {
+        let (mut answers, start) = (BTreeMap::new(), Instant::now());
+        ports.clone().try_for_each(|port| self.says(port, [FIRST, 0], tcp::SYN, 0))?;
+        while !ports.clone().all(|port| answers.contains_key(&port)) {
+            ensure!(start.elapsed() < PATIENCE, "{} SYNs were answered", answers.len());
+            answers.extend(self.hears()?);
+        }
+        Ok(answers)
+    }
+
+    /// Completes a handshake, and says no more.
+    pub fn completes(&self, port: u16, answer: u32) -> Result<()> {
+        self.says(port, [FIRST + 1, answer.wrapping_add(1)], tcp::ACK, 0)
+    }
+
+    /// The port and the number of the next SYN-ACK, if the next frame is one.
+    fn hears(&self) -> Result<Option<(u16, u32)>> {
+        let mut frame = [0; 2048];
+        let length = match recv(&self.socket, &mut frame, RecvFlags::empty()) {
+            Ok((_, length)) => length,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(None),
+            Err(error) => return Err(error).context("receive a frame"),
+        };
+        let Ok(packet) = parse_bytes(&frame[..length.min(frame.len())]) else { return Ok(None) };
+        let number = frame[usize::from(packet.transport) + 4..].first_chunk().expect("the header was read");
+        let answers =
+            packet.source_port == self.to.port() && packet.flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK;
+        Ok(answers.then_some((packet.destination_port, u32::from_be_bytes(*number))))
+    }
+}
+
+/// A packet socket on the near end.
+fn listen() -> Result<OwnedFd> {
+    let name = CString::new(NEAR).expect("an interface name has no NUL");
+    // SAFETY: plain numbers; the result is checked.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    ensure!(socket >= 0, "open a packet socket: {}", io::Error::last_os_error());
+    // SAFETY: the descriptor was just opened, and nobody else has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: zero is a valid value of every field.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    // SAFETY: the name lives through the call.
+    address.sll_ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) }.cast_signed();
+    let length = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the address lives through the call and has the length given.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    ensure!(bound == 0, "bind a packet socket to {NEAR}: {}", io::Error::last_os_error());
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(SOON))?;
+    sockopt::set_socket_recv_buffer_size_force(&socket, 1 << 24)?;
+    Ok(socket)
+}
