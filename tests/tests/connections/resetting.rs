@@ -9,7 +9,8 @@ use std::ops::Range;
 use throttle_agent::datapath::Drift;
 use throttle_common::packet::tcp;
 use throttle_tests::{
-    needs_root, needs_tcx,
+    machine::egresses,
+    needs_root,
     stranger::{FIRST, Stranger},
 };
 
@@ -30,9 +31,9 @@ fn connected(router: &Router) -> Result<Stranger> {
 #[test]
 fn a_reset_that_the_server_ignores_gives_no_place_back_and_the_right_one_does() -> Result<()> {
     needs_root!();
-    needs_tcx!();
-    for way in [Way::Route, Way::Translate] {
-        let Some(mut router) = Router::new(way)? else { continue };
+    let ways = [Way::Route, Way::Translate];
+    for (egress, way) in egresses().into_iter().flat_map(|egress| ways.map(|way| (egress, way))) {
+        let Some(mut router) = Router::new(egress, way)? else { continue };
         router.limit(1000)?;
         let stranger = connected(&router)?;
         for port in PORTS {
@@ -44,7 +45,11 @@ fn a_reset_that_the_server_ignores_gives_no_place_back_and_the_right_one_does() 
         // What is answered after them was seen after them.
         stranger.asks(PORTS.end..PORTS.end + 1)?;
         let all = PORTS.len() as u64;
-        ensure!((router.served()?, router.host.open(0)) == (all, all), "{way:?}: {} are open", router.host.open(0));
+        ensure!(
+            (router.served()?, router.host.open(0)) == (all, all),
+            "{egress:?}, {way:?}: {} are open",
+            router.host.open(0)
+        );
         ensure!(router.host.reconcile()? == Drift::default());
         for port in PORTS {
             stranger.says(port, [FIRST + 1, 0], tcp::RST, 0)?;
