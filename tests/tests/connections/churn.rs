@@ -93,8 +93,8 @@ fn no_place_is_lost_or_found_in_a_great_many_connections() -> Result<()> {
         failed.into_inner(),
         foreign.into_inner()
     );
-    // The kernel calls no program that is running on the same CPU already, so an end may be missed by both that watch: 0 to 5
-    // of a million were. Nothing else is ever to be mended.
+    // The kernel takes a socket from its list an instant before it says that it has closed, when an agent may look; nor does
+    // it call a program that the same CPU runs already. That is 0 to 5 of a million. Nothing else is ever to be mended.
     ensure!(mended[0] + once.closed <= wanted / 50_000 + 3, "{mended:?}, {once:?}");
     ensure!(mended[1..] == [0, 0] && (once.open, once.idle) == (0, 0), "{mended:?}, {once:?}");
     drop((steady, accepted));

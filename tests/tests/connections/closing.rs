@@ -67,10 +67,13 @@ fn throughout(host: &Host, port: u16, act: impl FnOnce(&dyn Fn()) -> Result<()>)
     let (samples, done) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let watch = scope.spawn(|| -> Result<()> {
+            let mut late = 0;
             while !done.load(SeqCst) {
                 let (before, open, after) = (list.open(port)?, host.open(0), list.open(port)?);
                 let counts = before.intersection(&after).count()..=before.union(&after).count();
-                ensure!(counts.contains(&(open as usize)), "{open} are counted, {counts:?} are open");
+                // The kernel takes a socket from its list an instant before it says that it has closed.
+                late = if open as usize > *counts.end() { late + 1 } else { 0 };
+                ensure!(open as usize >= *counts.start() && late < 3, "{open} are counted, {counts:?} are open");
                 samples.fetch_add(1, SeqCst);
             }
             Ok(())
