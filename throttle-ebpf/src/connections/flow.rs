@@ -68,10 +68,10 @@ pub extern "C" fn begin() -> u32 {
     let (Some(scratch), Some(control)) = (scratch(), CONTROL.get(0)) else { return 0 };
     let awaited = Awaited::of(&scratch.entering.ends, control.secret);
     if let Some(cell) = SYN_ACKS.get_ptr_mut(awaited.cell) {
-        // SAFETY (both): an element of the map. What another has written there meanwhile stays.
+        // SAFETY: an element of the map.
         let noted = unsafe { atomic::load(cell) };
         if awaited.answers(noted, scratch.entering.segment.acknowledged) {
-            // SAFETY: as above.
+            // SAFETY: an element of the map. What another has written there meanwhile stays.
             unsafe { atomic::swap(cell, noted, 0) };
         }
     }

@@ -75,7 +75,7 @@ impl Request {
     #[inline(always)]
     fn memory(&self) -> Option<u64> {
         let address = from_mut(&mut scratch()?.address);
-        // SAFETY (both): this CPU's own.
+        // SAFETY: a word of this CPU's own element.
         unsafe {
             address.write_volatile(self.0 as u64);
             Some(address.read_volatile())
