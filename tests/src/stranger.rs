@@ -49,7 +49,7 @@ impl Stranger {
     }
 
     /// Asks for connections from these ports, and gives the numbers of the SYN-ACKs when all have come.
-    pub fn asks(&self, ports: impl Iterator<Item = u16> + Clone) -> Result<BTreeMap<u16, u32>> {
+    pub fn asks(&self, ports: &(impl Iterator<Item = u16> + Clone)) -> Result<BTreeMap<u16, u32>> {
         let (mut answers, start) = (BTreeMap::new(), Instant::now());
         ports.clone().try_for_each(|port| self.says(port, [FIRST, 0], tcp::SYN, 0))?;
         while !ports.clone().all(|port| answers.contains_key(&port)) {

@@ -64,9 +64,9 @@ fn a_listener_of_several_paths_has_no_more_than_the_limit_whatever_is_doubted() 
     host.limit(to.port(), &["concurrent = 20\naction = \"reject\"\nsources = 300"])?;
     let stranger = Stranger::new(&host.wire, "10.98.77.1", to)?;
     // Whoever resets a handshake is doubted: every SYN of its passes, and completed handshakes decide.
-    stranger.asks(1023..1024)?;
+    stranger.asks(&(1023..1024))?;
     stranger.says(1023, [FIRST + 1, 0], tcp::RST, 0)?;
-    for (port, answer) in stranger.asks(1024..1024 + WANTED)? {
+    for (port, answer) in stranger.asks(&(1024..1024 + WANTED))? {
         stranger.completes(port, answer)?;
     }
     let open = || Ok((sockets(&host.wire.far, to.port(), None)?, host.open(0)));

@@ -20,7 +20,7 @@ const PORTS: Range<u16> = 1024..1034;
 /// A stranger with connections through a router, to a server that says nothing.
 fn connected(router: &Router) -> Result<Stranger> {
     let stranger = Stranger::new(&router.host.wire, SOURCE, router.to)?;
-    for (port, answer) in stranger.asks(PORTS)? {
+    for (port, answer) in stranger.asks(&PORTS)? {
         stranger.completes(port, answer)?;
     }
     let all = PORTS.len() as u64;
@@ -43,7 +43,7 @@ fn a_reset_that_the_server_ignores_gives_no_place_back_and_the_right_one_does() 
             }
         }
         // What is answered after them was seen after them.
-        stranger.asks(PORTS.end..PORTS.end + 1)?;
+        stranger.asks(&(PORTS.end..=PORTS.end))?;
         let all = PORTS.len() as u64;
         ensure!(
             (router.served()?, router.host.open(0)) == (all, all),

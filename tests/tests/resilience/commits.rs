@@ -51,30 +51,23 @@ action = "reject"
 "#;
 const HELD: u64 = 5;
 
-/// Connections to the other service, as many as a source may have, and its server.
-struct Lasting {
-    _server: TcpListener,
-    _connections: Vec<TcpStream>,
+/// The server of the other service, with as many connections as a source may have.
+fn lasting(wire: &Wire) -> Result<(TcpListener, Vec<TcpStream>)> {
+    let server = wire.far.enter(|| TcpListener::bind(SocketAddr::new(far(), 81)))??;
+    let connections = (0..HELD).map(|_| connect(wire)).collect::<Result<_>>().context("while there is room")?;
+    Ok((server, connections))
 }
 
-impl Lasting {
-    fn begin(wire: &Wire) -> Result<Self> {
-        let _server = wire.far.enter(|| TcpListener::bind(SocketAddr::new(far(), 81)))??;
-        let connections = (0..HELD).map(|_| connect(wire)).collect::<Result<Vec<_>>>();
-        Ok(Self { _server, _connections: connections.context("while there is room")? })
-    }
-
-    /// All are counted, by this agent as by those before, one more is refused, and nothing had to be mended.
-    fn are_counted(&self, wire: &Wire, site: &Site<'_>) -> Result<()> {
-        let status = site.until("the connections that last are counted", |status| {
-            status.limits.iter().any(|view| view.limit.name == "held" && view.open == Some(HELD))
-        })?;
-        ensure!(connect(wire).is_err(), "one more connects than may be open");
-        let of = status.connections.context("it counts connections")?;
-        let mended = [of.mended_closed, of.mended_open, of.mended_lost, of.uncounted];
-        ensure!(mended == [0; 4], "{mended:?} were mended, or not counted");
-        Ok(())
-    }
+/// All that last are counted, by this agent as by those before, one more is refused, and nothing had to be mended.
+fn are_counted(wire: &Wire, site: &Site<'_>) -> Result<()> {
+    let status = site.until("the connections that last are counted", |status| {
+        status.limits.iter().any(|view| view.limit.name == "held" && view.open == Some(HELD))
+    })?;
+    ensure!(connect(wire).is_err(), "one more connects than may be open");
+    let of = status.connections.context("it counts connections")?;
+    let mended = [of.mended_closed, of.mended_open, of.mended_lost, of.uncounted];
+    ensure!(mended == [0; 4], "{mended:?} were mended, or not counted");
+    Ok(())
 }
 
 fn connect(wire: &Wire) -> Result<TcpStream> {
@@ -83,12 +76,12 @@ fn connect(wire: &Wire) -> Result<TcpStream> {
 }
 
 /// From the build before to this one, back, and to this one again.
-fn change_builds(wire: &Wire, site: &Site<'_>, before: &Path, mut agent: Agent, lasting: &Lasting) -> Result<()> {
+fn change_builds(wire: &Wire, site: &Site<'_>, before: &Path, mut agent: Agent) -> Result<()> {
     let mut admitted = site.limit("many")?.tallies.admitted.packets;
     for build in [binary()?, before, binary()?] {
         ensure!(agent.stop()?.success(), "the agent ends when it is asked to");
         agent = site.start_build(build, &RUN)?;
-        lasting.are_counted(wire, site)?;
+        are_counted(wire, site)?;
         let now = site.limit("many")?.tallies;
         ensure!(now.admitted.packets > admitted && now.refused.packets == 0, "{now:?} after {admitted} were admitted");
         admitted = now.admitted.packets;
@@ -113,13 +106,13 @@ fn no_request_fails_and_no_connection_is_forgotten_while_the_build_before_gives_
         return Ok(());
     }
     let tag = site.program_tag()?;
-    let lasting = Lasting::begin(&wire)?;
-    lasting.are_counted(&wire, &site)?;
+    let lasting = lasting(&wire)?;
+    are_counted(&wire, &site)?;
     let done = AtomicBool::new(false);
     let requests = thread::scope(|scope| -> Result<_> {
         let wrk = scope.spawn(|| load_until(&wire, &done));
         thread::sleep(Duration::from_secs(1));
-        let changed = change_builds(&wire, &site, &before, agent, &lasting);
+        let changed = change_builds(&wire, &site, &before, agent);
         done.store(true, Ordering::Relaxed);
         let requests = wrk.join().expect("wrk's thread does not panic");
         changed.and(requests)
