@@ -78,8 +78,7 @@ fn judge(ctx: &XdpContext, length: u32) -> u32 {
 /// Whether a limit on open connections refuses: the source's places are taken, or there are none for it.
 #[inline(always)]
 fn is_crowded(in_force: &InForce, verdict: &Verdict) -> bool {
-    let of_connections =
-        || limits::find(in_force.generation, verdict.limit.into()).is_some_and(Limit::is_concurrency);
+    let of_connections = || limits::find(in_force.generation, verdict.limit.into()).is_some_and(Limit::is_concurrency);
     verdict.reason == Reason::ConnectionLimit as u8
         || verdict.reason == Reason::SourceOverflow as u8 && of_connections()
 }

@@ -26,7 +26,11 @@ use throttle_common::{
 
 use crate::{
     clock::{Clock, Rough},
-    connections::Entering, leaving::Leaving, limits::Pending, sockets::Opening};
+    connections::Entering,
+    leaving::Leaving,
+    limits::Pending,
+    sockets::Opening,
+};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;

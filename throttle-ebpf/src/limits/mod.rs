@@ -103,7 +103,9 @@ fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, 
             let outcome = refuse(generation, limit, u32::from(number), (charge.overflowed(), question.length));
             *verdict = Verdict { outcome, limit: number, ..Verdict::pass(reason) };
         }
-        None if charge.asked() => tally(u32::from(number), (charge.overflowed(), question.length), |tally| &mut tally.admitted),
+        None if charge.asked() => {
+            tally(u32::from(number), (charge.overflowed(), question.length), |tally| &mut tally.admitted)
+        }
         None => {}
     }
     true

@@ -103,7 +103,9 @@ extern "C" fn count(service: u32, end: u32) -> u32 {
         let charge = &charges[index as usize];
         if charge.asked() {
             let spare = end & SPARE != 0;
-            tally(number, (charge.overflowed(), question.length), |tally| if spare { &mut tally.spared } else { &mut tally.admitted });
+            tally(number, (charge.overflowed(), question.length), |tally| {
+                if spare { &mut tally.spared } else { &mut tally.admitted }
+            });
         }
     }
     0
