@@ -170,7 +170,7 @@ fn calls_when_it_is_told_to() -> Result<()> {
         match call.join().expect("no call panics") {
             Ok(client) => clients.push(client),
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) => {
-                refused += 1
+                refused += 1;
             }
             Err(error) => return Err(error).context("neither served nor refused at once"),
         }
