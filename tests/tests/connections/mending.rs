@@ -144,10 +144,10 @@ fn a_place_that_no_connection_holds_is_found_while_others_of_its_bucket_come_and
     eventually(&3, || host.connections())?;
     host.forget_one()?;
     host.reconcile()?;
-    let (served, done, entry) = (AtomicU64::new(1), AtomicBool::new(false), host.wire.near.entry()?);
+    let (serving, done, entry) = (AtomicU64::new(1), AtomicBool::new(false), host.wire.near.entry()?);
     let (mut recount, mut found) = (Recount::default(), 0);
     thread::scope(|scope| -> Result<()> {
-        let hanging_up = scope.spawn(|| hang_up(&listener, &served));
+        let server = scope.spawn(|| hang_up(&listener, &serving));
         let caller = scope.spawn(|| -> Result<()> {
             entry.enter()?;
             while !done.load(SeqCst) {
@@ -160,10 +160,10 @@ fn a_place_that_no_connection_holds_is_found_while_others_of_its_bucket_come_and
             Ok(found)
         });
         done.store(true, SeqCst);
-        let connected = caller.join().expect("the caller does not panic");
-        served.store(0, SeqCst);
-        hanging_up.join().expect("the server does not panic")?;
-        looked.and(connected)
+        let ended = caller.join().expect("the caller does not panic");
+        serving.store(0, SeqCst);
+        server.join().expect("the server does not panic")?;
+        looked.and(ended)
     })?;
     eventually(&3, || Ok(host.open(0)))?;
     drop((clients, accepted));

@@ -104,7 +104,7 @@ fn one(in_force: &InForce, number: u16, question: &Question, clock: &mut Clock, 
             *verdict = Verdict { outcome, limit: number, ..Verdict::pass(reason) };
         }
         None if charge.asked() => {
-            tally(u32::from(number), (charge.overflowed(), question.length), |tally| &mut tally.admitted)
+            tally(u32::from(number), (charge.overflowed(), question.length), |tally| &mut tally.admitted);
         }
         None => {}
     }
