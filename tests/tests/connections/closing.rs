@@ -61,19 +61,20 @@ fn counts_nothing(host: &Host, port: u16) -> Result<()> {
 /// Nothing opens meanwhile. Says how often it was done.
 ///
 /// The sockets are listed before the count is read and after: what is in both lists is counted, and what is in neither is
-/// not.
+/// soon not.
 fn throughout(host: &Host, port: u16, act: impl FnOnce(&dyn Fn()) -> Result<()>) -> Result<u64> {
     let list = Sockets::of(&host.wire.far)?;
     let (samples, done) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let watch = scope.spawn(|| -> Result<()> {
-            let mut late = 0;
             while !done.load(SeqCst) {
-                let (before, open, after) = (list.open(port)?, host.open(0), list.open(port)?);
-                let counts = before.intersection(&after).count()..=before.union(&after).count();
-                // The kernel takes a socket from its list an instant before it says that it has closed.
-                late = if open as usize > *counts.end() { late + 1 } else { 0 };
-                ensure!(open as usize >= *counts.start() && late < 3, "{open} are counted, {counts:?} are open");
+                // The kernel takes a socket from its list before it says that it has closed, and may be interrupted there.
+                eventually(&true, || {
+                    let (before, open, after) = (list.open(port)?, host.open(0) as usize, list.open(port)?);
+                    let counts = before.intersection(&after).count()..=before.union(&after).count();
+                    ensure!(open >= *counts.start(), "{open} are counted, {counts:?} are open");
+                    Ok(open <= *counts.end())
+                })?;
                 samples.fetch_add(1, SeqCst);
             }
             Ok(())

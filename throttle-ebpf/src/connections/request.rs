@@ -51,7 +51,7 @@ impl Request {
         // SAFETY: the caller checked the range.
         let [sequence, acknowledged] = unsafe { [(*header).seq, (*header).ack_seq] }.map(u32::from_be_bytes);
         if MEMORY_READ.load() == 0 {
-            return self.vouched_for() == Some(acknowledged.wrapping_sub(1));
+            return self.is_vouched_for(acknowledged.wrapping_sub(1));
         }
         let Some(memory) = self.memory() else { return false };
         let sent: Option<u32> = read(memory, &REQUEST_SENT_ISN);
@@ -59,16 +59,16 @@ impl Request {
         sent == Some(acknowledged.wrapping_sub(1)) && !(bare && defers(memory, sequence))
     }
 
-    /// The number of the SYN-ACK, where the kernel vouches for the request.
+    /// Whether the kernel vouches for the request, and its SYN-ACK has that number.
     #[inline(always)]
-    fn vouched_for(&self) -> Option<u32> {
+    fn is_vouched_for(&self, number: u32) -> bool {
         // SAFETY: the kernel checks what kind of socket it is.
         let request = unsafe { bpf_skc_to_tcp_request_sock(self.0.cast()) }.cast::<u8>();
         if request.is_null() {
-            return None;
+            return false;
         }
         // SAFETY: the agent takes the offset from the kernel's description, and the verifier checks it.
-        Some(unsafe { request.add(REQUEST_SENT_ISN.load() as usize).cast::<u32>().read_volatile() })
+        unsafe { request.add(REQUEST_SENT_ISN.load() as usize).cast::<u32>().read_volatile() == number }
     }
 
     /// Where it lies, as a number: the verifier allows no arithmetic on what it knows to be a socket.
