@@ -3,13 +3,12 @@
 //! [`frames`] writes packets, [`netns`] and [`wire`] lay out hosts and the cable between them, [`generator`] floods it
 //! with what [`kernel`] has, [`program`] holds the kernel program on its own with a clock that the test sets, [`set`]
 //! is one set of its table in user space, [`agent`] runs the real binary, [`attached`] asks the program that it
-//! attached, [`rebuild`] makes another build of it,
-//! [`previous`] builds earlier ones from the history, [`denied`] has the kernel refuse it a call, [`paced`] is a client that
-//! asks at a constant rate, [`stranger`] one of frames alone, [`clients`] are real servers and clients, [`sockets`] those
-//! that the kernel lists, and [`bulkheads`] are two neighbours of which one
-//! floods. [`policies`] are those that are measured, [`paths`] what becomes of packets under the full one, and [`calls`]
-//! counts the helpers that they call on their way. Everything that these make is undone when it is dropped. [`simulator`] needs no kernel: it
-//! runs the agent's pure code on health.
+//! attached, [`rebuild`] makes another build of it, [`previous`] builds earlier ones from the history, [`denied`] has the
+//! kernel refuse it a call, [`paced`] is a client that asks at a constant rate, [`stranger`] one of frames alone,
+//! [`clients`] are real servers and clients, [`sockets`] those that the kernel lists, and [`bulkheads`] are two neighbours
+//! of which one floods. [`policies`] are those that are measured, [`paths`] what becomes of packets under the full one, and
+//! [`calls`] counts the helpers that they call on their way. Everything that these make is undone when it is dropped.
+//! [`simulator`] needs no kernel: it runs the agent's pure code on health.
 
 pub mod agent;
 pub mod attached;

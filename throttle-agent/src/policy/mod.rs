@@ -10,7 +10,7 @@
 //! - [`Patch`]: what makes one document of the one before.
 //! - [`edit`]: the changes that single commands make.
 
-pub mod change;
+mod change;
 mod check;
 mod claims;
 mod classes;

@@ -124,7 +124,8 @@ const _: () = assert!(size_of::<Seen>() == 64);
 /// A refusal of a source by the first limit of a service, which is plain and has a bucket of its own for each source.
 ///
 /// That bucket has room for a cost from `edge + cost` on, and no earlier: charges move the edge on. (One that is taken back
-/// on another CPU moves it back; the source then waits for as long as that charge cost, at the most.)
+/// on another CPU, or a debt that is expressed anew right after a change of policy, moves it back; the source then waits for
+/// as long as one charge costs, at the most.)
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refusal {

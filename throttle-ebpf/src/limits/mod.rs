@@ -2,8 +2,8 @@
 //!
 //! A packet with one limit keeps everything in registers ([`one`]); with several, what each is to be charged waits in
 //! the per-CPU scratch map ([`glance`], [`several`]). Whose first limit refuses is refused at once as long as that limit would
-//! ([`refusal`]). [`bucket`] is where a limit meets the table, [`lease`] where it need
-//! not. Limits on open connections are asked first ([`crate::connections`]): what they refuse is charged to nobody.
+//! ([`refusal`]). [`bucket`] is where a limit meets the table, [`lease`] where it need not. Limits on open connections are
+//! asked first ([`crate::connections`]): what they refuse is charged to nobody.
 
 mod bucket;
 mod glance;
