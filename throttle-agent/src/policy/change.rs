@@ -84,7 +84,8 @@ impl LimitChange {
             (None, _, _, Some(connections)) => Limit::concurrent(name, connections),
             (None, ..) => {
                 let reason = "there is none of that name yet, and a new one needs a unit with a rate, or `concurrent`";
-                return Err(wrong(Fault::new(reason, "e.g. unit packets, rate 1000/s")));
+                let remedy = format!("e.g. `throttle limit set {name} --unit packets --rate 1000/s`");
+                return Err(wrong(Fault::new(reason, remedy)));
             }
         };
         if self.rate.is_some() {
