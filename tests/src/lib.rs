@@ -8,7 +8,7 @@
 //! [`clients`] are real servers and clients, [`sockets`] those that the kernel lists, and [`bulkheads`] are two neighbours
 //! of which one floods. [`policies`] are those that are measured, [`paths`] what becomes of packets under the full one, and
 //! [`calls`] counts the helpers that they call on their way. Everything that these make is undone when it is dropped.
-//! [`simulator`] needs no kernel: it runs the agent's pure code on health.
+//! [`stack`] and [`simulator`] need no kernel: the one reads the programs' code, the other runs the agent's pure code on health.
 
 pub mod agent;
 pub mod attached;
@@ -33,6 +33,7 @@ pub mod rebuild;
 pub mod set;
 pub mod simulator;
 pub mod sockets;
+pub mod stack;
 pub mod stranger;
 pub mod wire;
 

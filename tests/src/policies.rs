@@ -1,6 +1,6 @@
 //! The policies that are measured: the full one, and its parts.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
 /// Blocks, tenants and services of the full policy.
 const BLOCKS: u32 = 1_000;
@@ -42,13 +42,12 @@ pub fn full(difference: Difference) -> String {
     text += &limit("tenants", "tenant", GENEROUS, "");
     text += &limit("service", "service", GENEROUS, "service = \"service-0\"");
     text += &limit("host", "host", rate(Level::Host), "");
-    for number in 0..u32::from(SERVICES) {
-        text += &service(number, u32::from(PORT) + number);
+    for (number, port) in (0..).zip(ports()) {
+        text += &service(number, port.into());
     }
-    // 128 blocks of a /7 each: the first tenants have two.
-    let all: Vec<_> = (0..128).map(|number| format!("\"{}/7\"", Ipv4Addr::from_bits(number << 25))).collect();
     for number in 0..TENANTS {
-        let own: Vec<_> = all.iter().skip(number as usize).step_by(TENANTS as usize).cloned().collect();
+        let own: Vec<_> =
+            tenants().filter(|(_, whose)| *whose == number).map(|(prefix, _)| format!("\"{prefix}\"")).collect();
         text += &tenant(number, &own.join(", "));
     }
     let all = |wanted| if wanted { "\"0.0.0.0/1\", \"128.0.0.0/1\", " } else { "" };
@@ -56,14 +55,29 @@ pub fn full(difference: Difference) -> String {
     text + &format!("[sources]\nallow = [{allow}]\nblock = [{block}{}]\n", blocks(BLOCKS))
 }
 
-/// So many blocks out of 11.0.0.0/8 and what follows, three addresses to one network of 256.
+/// The prefixes of the full policy's tenants with their numbers: 128 of a /7 each, so that the first tenants have two.
+pub fn tenants() -> impl Iterator<Item = (String, u32)> {
+    (0..128).map(|number| (format!("{}/7", Ipv4Addr::from_bits(number << 25)), number % TENANTS))
+}
+
+/// So many blocks, as a policy lists them.
 pub fn blocks(count: u32) -> String {
-    let mut text = String::new();
-    for number in 0..count {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "\"{}/{}\", ", blocked(number), if number % 4 == 3 { 24 } else { 32 });
-    }
-    text
+    blocked_prefixes(count).flat_map(|prefix| ["\"".to_owned(), prefix, "\", ".to_owned()]).collect()
+}
+
+/// The blocks of the full policy.
+pub fn blocked_by_full() -> impl Iterator<Item = String> {
+    blocked_prefixes(BLOCKS)
+}
+
+/// So many prefixes out of 11.0.0.0/8 and what follows, three addresses to one network of 256.
+fn blocked_prefixes(count: u32) -> impl Iterator<Item = String> {
+    (0..count).map(|number| format!("{}/{}", blocked(number), if number % 4 == 3 { 24 } else { 32 }))
+}
+
+/// The TCP ports of the full policy's services.
+pub const fn ports() -> std::ops::Range<u16> {
+    PORT..PORT + SERVICES
 }
 
 /// A source that is blocked by one of them.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use throttle_agent::datapath::Datapath;
-use throttle_tests::{needs_root, pins::Pins, say};
+use throttle_agent::datapath::{Datapath, OBJECT};
+use throttle_tests::{needs_root, pins::Pins, say, stack};
 
 use super::options;
 
@@ -44,5 +44,13 @@ fn the_programs_are_loaded_though_signals_keep_coming() -> Result<()> {
     say!("{sent} signals were sent while the programs were loaded, {} were caught", CAUGHT.load(Ordering::Relaxed));
     loaded.context("load the programs")?;
     ensure!(CAUGHT.load(Ordering::Relaxed) > 0, "no signal came");
+    Ok(())
+}
+
+#[test]
+fn no_chain_of_calls_needs_more_stack_than_the_oldest_kernel_gives() -> Result<()> {
+    let (bytes, chain) = stack::deepest(OBJECT)?;
+    say!("{bytes} bytes: {chain:?}");
+    ensure!(bytes <= stack::MOST, "{bytes} of {} bytes: {chain:?}", stack::MOST);
     Ok(())
 }

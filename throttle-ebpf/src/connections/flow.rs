@@ -17,18 +17,20 @@ use crate::{
     tables::{CONNECTIONS, CONTROL, SYN_ACKS, scratch},
 };
 
-/// What [`read_step`] answers.
-pub const COMPLETES: u32 = 2;
+// What [`read_step`] answers.
+/// There is no such connection, and the packet acknowledges something.
+pub const ACKNOWLEDGES: u32 = 2;
+/// It says something new of a connection.
 pub const CONTINUES: u32 = 3;
 
-/// What the packet in the scratch space, whose ends are noted there, means for its connection: [`COMPLETES`],
+/// What the packet in the scratch space, whose ends are noted there, means for its connection: [`ACKNOWLEDGES`],
 /// [`CONTINUES`], or 0 for nothing.
 ///
 /// A global function, which the verifier checks once and by itself; so are the others.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn read_step(ctx: *mut xdp_md) -> u32 {
-    let (Some(scratch), Some(control)) = (scratch(), CONTROL.get(0)) else { return 0 };
+    let Some(scratch) = scratch() else { return 0 };
     let entering = &mut scratch.entering;
     let Some(header) = transport(&XdpContext::new(ctx), &scratch.packet) else { return 0 };
     // SAFETY: `transport` checked the range.
@@ -41,23 +43,31 @@ pub extern "C" fn read_step(ctx: *mut xdp_md) -> u32 {
         let news = found.state == Connection::FORWARDED && !found.knows(&entering.segment, now);
         return if news { CONTINUES } else { 0 };
     }
-    if scratch.packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) != tcp::ACK {
-        return 0;
-    }
-    let awaited = Awaited::of(&entering.ends, control.secret);
+    let acknowledges = scratch.packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::ACK;
+    if acknowledges { ACKNOWLEDGES } else { 0 }
+}
+
+/// 1 where the segment in the scratch space acknowledges a SYN-ACK that waits for that: its connection is then described
+/// there. After [`read_step`] and not within it, for want of stack likewise.
+#[inline(never)]
+#[unsafe(export_name = "completes_flow")]
+pub extern "C" fn completes() -> u32 {
+    let (Some(scratch), Some(control)) = (scratch(), CONTROL.get(0)) else { return 0 };
+    let Entering { ends, connection, segment, .. } = &mut scratch.entering;
+    let awaited = Awaited::of(ends, control.secret);
     let Some(cell) = SYN_ACKS.get_ptr(awaited.cell) else { return 0 };
     // SAFETY: an element of the map.
     let cell = unsafe { atomic::load(cell) };
-    if !awaited.answers(cell, acknowledged) {
+    if !awaited.answers(cell, segment.acknowledged) {
         return 0;
     }
-    entering.connection.state = Connection::FORWARDED;
-    entering.connection.seen = moment(now);
-    entering.connection.said[0] = sequence;
+    connection.state = Connection::FORWARDED;
+    connection.seen = moment(connection.since);
+    connection.said[0] = segment.sequence;
     // The service waits for this byte, or it is unknown for which.
-    let waits = awaited.acknowledges(cell, sequence);
-    entering.connection.acknowledged = if waits { sequence } else { sequence.wrapping_sub(1) };
-    COMPLETES
+    let waits = awaited.acknowledges(cell, segment.sequence);
+    connection.acknowledged = if waits { segment.sequence } else { segment.sequence.wrapping_sub(1) };
+    1
 }
 
 /// Notes that the connection in the scratch space has begun: its SYN-ACK waits no more. What its first word says is for

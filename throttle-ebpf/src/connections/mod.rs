@@ -85,7 +85,7 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
         scratch.entering.step = Step::Asks;
     } else if forwarded {
         scratch.entering.step = match flow::read_step(ctx) {
-            flow::COMPLETES => Step::Completes,
+            flow::ACKNOWLEDGES if flow::completes() != 0 => Step::Completes,
             flow::CONTINUES => Step::Continues,
             _ => Step::None,
         };

@@ -21,6 +21,7 @@ mod packets;
 mod paths;
 mod refusals;
 mod report;
+mod rivals;
 mod scaling;
 mod sockets;
 mod state;

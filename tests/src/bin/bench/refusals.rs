@@ -1,13 +1,14 @@
-//! What a packet costs that is refused, on a veth under a live-frame generator, beside a bare XDP_DROP: throttle with one
-//! limit and with the full policy, an nftables dynamic set with a limit where it is cheapest, at the device's ingress, and
-//! iptables' hashlimit where it is, in the raw table. The generator that sends the packet is on the same CPU.
+//! What a packet costs that is refused, on a veth under a live-frame generator, beside a bare XDP_DROP: by throttle and by
+//! its [`rivals`], with one limit, and with the full policy by the last of its limits. The generator that sends the packet is
+//! on the same CPU.
 
 use super::{
-    beside::{bare, nft},
+    beside::bare,
     chart, median,
     report::{Effort, Section},
+    rivals,
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use aya::Ebpf;
 use std::{fmt::Write as _, thread, time::Duration};
 use throttle_common::packet::tcp;
@@ -16,7 +17,6 @@ use throttle_tests::{
     generator::Sender,
     kernel::Order,
     machine,
-    netns::Namespace,
     policies::{self, Difference, Level, PORT, STRICT, limit},
     program::Program,
     wire::Wire,
@@ -33,19 +33,33 @@ const SOURCE: u64 = 10 << 24;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rival {
     Nobody,
-    One,
-    Full,
-    Nftables,
-    Iptables,
+    Throttle(Terms),
+    Nftables(Terms),
+    Iptables(Terms),
 }
 
-const RIVALS: [(Rival, &str); 5] = [
+/// By what.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Terms {
+    One,
+    Full,
+}
+
+use Terms::{Full, One};
+
+const RIVALS: [(Rival, &str); 7] = [
     (Rival::Nobody, "bare XDP_DROP"),
-    (Rival::One, "throttle, one limit"),
-    (Rival::Full, "throttle, full policy, by its last limit"),
-    (Rival::Nftables, "nftables, dynamic set with limit, at ingress"),
-    (Rival::Iptables, "iptables, hashlimit, raw table"),
+    (Rival::Throttle(One), "throttle, one limit"),
+    (Rival::Nftables(One), "nftables, one limit: a dynamic set, at ingress"),
+    (Rival::Iptables(One), "iptables, one limit: hashlimit, raw table"),
+    (Rival::Throttle(Full), "throttle, full policy, by its last limit"),
+    (Rival::Nftables(Full), "nftables, the same policy"),
+    (Rival::Iptables(Full), "iptables, its four limits alone"),
 ];
+
+/// What adds at most which part of what another adds: the rows of [`RIVALS`].
+const GOALS: [(usize, usize, &str); 6] =
+    [(1, 2, "1/10"), (1, 3, "1/10"), (4, 5, "1/5"), (4, 6, "1/5"), (4, 2, "none"), (4, 3, "none")];
 
 /// Measures, and gives the table.
 pub(super) fn measure(effort: Effort) -> Result<Section> {
@@ -89,16 +103,14 @@ fn report(nanos: &[[Option<f64>; SPREADS.len()]; RIVALS.len()], rounds: usize) -
         writeln!(text, "| {name} | {one} | {many} | {adds_one} | {adds_many} |")?;
     }
     writeln!(text)?;
-    for (own, goal) in [(1, "1/10"), (2, "1/5")] {
-        for rival in [3, 4] {
-            let ratios = [0, 1].map(|spread| Some(added(rival, spread)? / added(own, spread)?));
-            let [Some(one), Some(many)] = ratios else { continue };
-            let (own, rival) = (RIVALS[own].1, RIVALS[rival].1);
-            writeln!(
-                text,
-                "- {own}: adds 1/{one:.1} of what {rival} adds; with 2^16 sources 1/{many:.1} (goal: {goal} or less)."
-            )?;
-        }
+    for (own, rival, goal) in GOALS {
+        let ratios = [0, 1].map(|spread| Some(added(rival, spread)? / added(own, spread)?));
+        let [Some(one), Some(many)] = ratios else { continue };
+        let (own, rival) = (RIVALS[own].1, RIVALS[rival].1);
+        writeln!(
+            text,
+            "- {own}: adds 1/{one:.1} of what `{rival}` adds; with 2^16 sources 1/{many:.1} (goal: {goal})."
+        )?;
     }
     let mut section = Section::from(text);
     let title = "A refused packet on a veth";
@@ -124,20 +136,20 @@ impl Host {
         let (mut program, mut one_line) = (None, None);
         match rival {
             Rival::Nobody => one_line = Some("drop"),
-            Rival::One => {
+            Rival::Throttle(One) => {
                 let strict = limit("source", "source", STRICT, "sources = 786432\noverflow = \"refuse\"");
                 program = Some(Program::on(&wire, &format!("mode = \"enforce\"\n{strict}"))?);
             }
-            Rival::Full => {
+            Rival::Throttle(Full) => {
                 let difference = Difference { allow_all: false, block_all: false, strict: Some(Level::Host) };
                 program = Some(Program::on(&wire, &policies::full(difference))?);
             }
-            Rival::Nftables => {
-                nft(far, NFTABLES)?;
+            Rival::Nftables(terms) => {
+                rivals::nftables(far, terms == Full)?;
                 one_line = Some("pass");
             }
-            Rival::Iptables => {
-                hashlimit(far)?;
+            Rival::Iptables(terms) => {
+                rivals::iptables(far, terms == Full)?;
                 one_line = Some("pass");
             }
         }
@@ -156,20 +168,4 @@ impl Host {
         let lost = self.wire.lost()? - lost;
         Ok((sent.last - sent.first) as f64 / (sent.flood - lost) as f64)
     }
-}
-
-const NFTABLES: &str = "table netdev rival {
-    set seen { type ipv4_addr; size 1048576; flags dynamic; }
-    chain ingress {
-        type filter hook ingress device \"far\" priority 0; policy accept;
-        update @seen { ip saddr limit rate over 1/hour burst 1 packets } drop
-    }
-}";
-
-fn hashlimit(far: &Namespace) -> Result<()> {
-    let mut command = far.command("iptables");
-    command.args(["-t", "raw", "-A", "PREROUTING", "-m", "hashlimit", "--hashlimit-name", "rival"]);
-    command.args(["--hashlimit-above", "1/hour", "--hashlimit-burst", "1", "--hashlimit-mode", "srcip"]);
-    command.args(["--hashlimit-htable-size", "262144", "--hashlimit-htable-max", "1048576", "-j", "DROP"]);
-    machine::run(&mut command).context("is iptables installed, and does this kernel have xt_hashlimit?").map(drop)
 }
