@@ -6,5 +6,6 @@ pub(super) mod explain;
 pub(super) mod health;
 pub(super) mod policy;
 pub(super) mod prefixes;
+pub(super) mod services;
 pub(super) mod speeds;
 pub(super) mod top;
