@@ -92,7 +92,7 @@ fn functions(elf: &[u8]) -> Result<BTreeMap<Place, Function>> {
                 // Of a relocation against a section, the number says where in it.
                 let called = match relocated.get(&offset) {
                     Some((section, address)) if *address == 0 && number >= 0 => {
-                        (*section, (number as u64 + 1) * INSTRUCTION)
+                        (*section, (u64::from(number.unsigned_abs()) + 1) * INSTRUCTION)
                     }
                     Some(place) => *place,
                     None => (index.0, (behind + i64::from(number) * INSTRUCTION.cast_signed()).cast_unsigned()),
