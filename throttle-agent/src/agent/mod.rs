@@ -37,6 +37,7 @@ use crate::{
     control::{Control, Handle},
     datapath::{self, Datapath, Mode, OBJECT},
     events::Hub,
+    heartbeat::{Heartbeats, Target},
     policy::{self, Diagnostics, Document},
     run::{
         lock::{Lock, Socket},
@@ -156,10 +157,11 @@ impl Agent {
         let published = control.published().clone();
         let faults = control.faults();
         let hub = Hub::new(published.names.subscribe(), published.losses.subscribe(), end.clone());
+        let (heartbeats, _seen) = Heartbeats::start(faults.clone())?;
         // Before the control thread says its first word, which is the one that the service manager waits for.
         let summary = published.summary.subscribe();
         let (control, thread) = Handle::spawn(control)?;
-        let api = Api { control: control.clone(), events: hub.clone(), faults: Arc::default() };
+        let api = Api { control: control.clone(), events: hub.clone(), heartbeats, faults: Arc::default() };
 
         let mut tasks = JoinSet::new();
         tasks.spawn(keep_running("events", faults.clone(), {
@@ -174,6 +176,7 @@ impl Agent {
             let control = control.clone();
             tasks.spawn(keep_running("kernel log", faults, move || tasks::tell_kernel_log(control.clone())));
         }
+        tasks.spawn(watch_backends(published.targets.subscribe(), api.heartbeats.clone()));
         if let Some(period) = notify::watchdog_period() {
             let beating = control.clone();
             tasks.spawn(notify::feed_watchdog(period, end.clone(), move || {
@@ -206,6 +209,14 @@ async fn report(mut summary: watch::Receiver<String>) {
         tracing::info!("{summary}");
         tell(&summary);
         tell = notify::status;
+    }
+}
+
+/// Has those watched who are backends in the policy in force.
+async fn watch_backends(mut targets: watch::Receiver<Arc<[Target]>>, heartbeats: Heartbeats) {
+    targets.mark_changed();
+    while targets.changed().await.is_ok() {
+        heartbeats.set_targets(targets.borrow_and_update().to_vec());
     }
 }
 

@@ -46,6 +46,7 @@ use crate::{
     api::wire::{Build, LossCounts, Problem, ProblemKind},
     datapath::{Attachment, Datapath},
     events::Names,
+    heartbeat::Target,
     policy::{self, Diagnostics, Document},
     store::{Block, Note, SetSpeed, Store, StoreError},
 };
@@ -109,6 +110,8 @@ pub struct Published {
     pub losses: watch::Sender<LossCounts>,
     /// How it stands, in one line.
     pub summary: watch::Sender<String>,
+    /// The backends that the policy in force has.
+    pub targets: watch::Sender<Arc<[Target]>>,
 }
 
 impl Default for Published {
@@ -117,6 +120,7 @@ impl Default for Published {
             names: watch::Sender::new(Arc::default()),
             losses: watch::Sender::new(LossCounts::default()),
             summary: watch::Sender::new(String::new()),
+            targets: watch::Sender::new(Arc::from([])),
         }
     }
 }
