@@ -100,7 +100,7 @@ impl Set {
             (Protocol::Tcp | Protocol::Udp, true) => {
                 Err(Failure::Usage(format!("a {} service needs --port, e.g. --port 80", protocol.name())))
             }
-            _ => Ok(Service { name, protocol, ports, destination, forwarded, idle_after }),
+            _ => Ok(Service { destination, forwarded, idle_after, ..Service::new(name, protocol, ports) }),
         }
     }
 }
