@@ -37,6 +37,7 @@ use crate::{
     control::{Control, Handle},
     datapath::{self, Datapath, Mode, OBJECT},
     events::Hub,
+    heartbeat::Heartbeats,
     policy::{self, Diagnostics, Document},
     run::{
         lock::{Lock, Socket},
@@ -150,10 +151,11 @@ impl Agent {
         let published = control.published().clone();
         let faults = control.faults();
         let hub = Hub::new(published.names.subscribe(), published.losses.subscribe(), end.clone());
+        let (heartbeats, _seen) = Heartbeats::start(faults.clone())?;
         // Before the control thread says its first word, which is the one that the service manager waits for.
         let summary = published.summary.subscribe();
         let (control, thread) = Handle::spawn(control)?;
-        let api = Api { control: control.clone(), events: hub.clone(), faults: Arc::default() };
+        let api = Api { control: control.clone(), events: hub.clone(), heartbeats, faults: Arc::default() };
 
         let mut tasks = JoinSet::new();
         tasks.spawn(keep_running("events", faults.clone(), {

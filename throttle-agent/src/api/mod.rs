@@ -30,6 +30,7 @@ use wire::{Write, Written, paths};
 use crate::{
     control::{Author, Handle},
     events::Hub,
+    heartbeat::Heartbeats,
     policy::{Document, edit::EditError},
 };
 
@@ -45,6 +46,8 @@ pub struct Api {
     pub control: Handle,
     /// Sampled refusals.
     pub events: Hub,
+    /// What backends say of their life.
+    pub heartbeats: Heartbeats,
     /// Mistakes of peers.
     pub faults: Arc<Faults>,
 }
@@ -52,7 +55,7 @@ pub struct Api {
 impl Api {
     /// Every route, for the Unix socket.
     pub fn router(self) -> Router {
-        use routes::{blocks, entries, explain, health, policy, prefixes, speeds, top};
+        use routes::{blocks, entries, explain, health, heartbeats, policy, prefixes, speeds, top};
 
         let large = Router::new()
             .route(paths::POLICY_CHECK, post(policy::check))
@@ -77,6 +80,7 @@ impl Api {
             .route(paths::ALLOWS_DELETE, post(prefixes::delete_allows))
             .route(paths::KNOWN, get(prefixes::known).post(prefixes::add_known))
             .route(paths::KNOWN_DELETE, post(prefixes::delete_known))
+            .route(paths::HEARTBEATS, get(heartbeats::heartbeats).post(heartbeats::push_heartbeat))
             .route(paths::SPEEDS, get(speeds::speeds).put(speeds::set_speed))
             .route(paths::SPEEDS_RESET, post(speeds::reset_speed))
             .route(paths::POLICY, get(policy::policy))

@@ -34,6 +34,8 @@ use super::{routes, stream, wire};
         routes::prefixes::known,
         routes::prefixes::add_known,
         routes::prefixes::delete_known,
+        routes::heartbeats::heartbeats,
+        routes::heartbeats::push_heartbeat,
         routes::speeds::speeds,
         routes::speeds::set_speed,
         routes::speeds::reset_speed,

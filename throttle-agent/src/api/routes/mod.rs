@@ -4,6 +4,7 @@ pub(super) mod blocks;
 pub(super) mod entries;
 pub(super) mod explain;
 pub(super) mod health;
+pub(super) mod heartbeats;
 pub(super) mod policy;
 pub(super) mod prefixes;
 pub(super) mod speeds;

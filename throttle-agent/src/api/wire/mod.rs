@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 mod entries;
 mod events;
 mod explain;
+mod heartbeat;
 mod policy;
 mod problem;
 mod speeds;
@@ -27,6 +28,7 @@ pub use explain::{
     AskedPacket, BlockedBy, ConnectionsWalk, ExplainQuery, Explanation, GuaranteeWalk, LimitWalk, OpenConnection,
     Standing, TenantOf, Walk, WindowWalk,
 };
+pub use heartbeat::{HeartbeatRequest, HeartbeatTaken, HeartbeatView, Heartbeats, PushedView};
 pub use policy::{
     ApplyRequest, CheckReport, CheckRequest, DiffReport, History, LimitForecast, Pending, PolicyQuery, PolicyView,
     RevisionView, RollbackRequest,
@@ -83,6 +85,8 @@ pub mod paths {
     pub const KNOWN_DELETE: &str = "/v1/known/delete";
     /// `PUT` [`super::ModeRequest`].
     pub const MODE: &str = "/v1/mode";
+    /// `GET` [`super::Heartbeats`]; `POST` [`super::HeartbeatRequest`], answered by [`super::HeartbeatTaken`].
+    pub const HEARTBEATS: &str = "/v1/heartbeats";
     /// `GET` [`super::Speeds`]; `PUT` [`super::SpeedRequest`], answered by [`super::SpeedView`].
     pub const SPEEDS: &str = "/v1/speeds";
     /// `POST` [`super::SpeedReset`], answered by [`super::SpeedView`].
