@@ -67,6 +67,8 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// The policy to put in force if the store has none.
     pub policy: Option<PathBuf>,
+    /// The control group whose processes find a backend refused while its breaker is.
+    pub cgroup: Option<PathBuf>,
     /// A loopback address that serves `/metrics`.
     pub metrics: Option<SocketAddr>,
     /// Whether the programs write debugging output.
@@ -114,6 +116,10 @@ impl Agent {
         datapath.try_out();
         if let Err(error) = datapath.watch_sockets() {
             tracing::warn!("a completed handshake proves nobody here: {error:#}");
+        }
+        match &options.cgroup {
+            Some(cgroup) => datapath.guard_connects(cgroup)?,
+            None => datapath.unguard_connects()?,
         }
         let mut control = Control::open(datapath, store, &options.state_dir, build(), seed)?;
         control.note_store(&notes);

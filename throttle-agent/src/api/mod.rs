@@ -55,7 +55,7 @@ pub struct Api {
 impl Api {
     /// Every route, for the Unix socket.
     pub fn router(self) -> Router {
-        use routes::{blocks, entries, explain, health, heartbeats, policy, prefixes, speeds, top};
+        use routes::{blocks, entries, explain, health, heartbeats, policy, prefixes, services, speeds, top};
 
         let large = Router::new()
             .route(paths::POLICY_CHECK, post(policy::check))
@@ -71,8 +71,22 @@ impl Api {
                 "/v1/limits/{name}",
                 get(entries::limit).put(entries::set_limit).patch(entries::change_limit).delete(entries::delete_limit),
             )
-            .route(paths::SERVICES, get(entries::services))
-            .route("/v1/services/{name}", put(entries::set_service).delete(entries::delete_service))
+            .route(paths::SERVICES, get(services::services))
+            .route(
+                "/v1/services/{name}",
+                get(services::service)
+                    .put(services::set_service)
+                    .patch(services::change_service)
+                    .delete(services::delete_service),
+            )
+            .route(paths::BACKENDS, get(services::backends))
+            .route(
+                "/v1/backends/{name}",
+                get(services::backend)
+                    .put(services::set_backend)
+                    .patch(services::change_backend)
+                    .delete(services::delete_backend),
+            )
             .route(paths::TENANTS, get(entries::tenants))
             .route("/v1/tenants/{name}", put(entries::set_tenant).delete(entries::delete_tenant))
             .route(paths::MODE, put(entries::set_mode))

@@ -39,6 +39,10 @@ pub(crate) struct Run {
     state_dir: PathBuf,
     #[command(flatten)]
     pins: Pins,
+    /// A control group (cgroup2) whose processes find a backend refused at once while its breaker is open, so that a proxy
+    /// tries the next; e.g. /sys/fs/cgroup/system.slice/nginx.service
+    #[arg(long, value_name = "DIR")]
+    cgroup: Option<PathBuf>,
     /// A loopback address that serves /metrics for Prometheus, e.g. 127.0.0.1:9851
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = metrics)]
     metrics: Option<SocketAddr>,
@@ -83,6 +87,7 @@ impl Run {
             state_dir: self.state_dir,
             pin_dir: self.pins.pin_dir,
             policy: self.policy,
+            cgroup: self.cgroup,
             metrics: self.metrics,
             debug: self.debug,
             drop_privileges: !self.keep_privileges,

@@ -12,6 +12,7 @@ mod clock;
 mod connections;
 mod due;
 mod enforce;
+mod entries;
 mod explain;
 mod faults;
 mod handle;

@@ -7,5 +7,6 @@ pub(super) mod health;
 pub(super) mod heartbeats;
 pub(super) mod policy;
 pub(super) mod prefixes;
+pub(super) mod services;
 pub(super) mod speeds;
 pub(super) mod top;

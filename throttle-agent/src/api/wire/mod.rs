@@ -14,14 +14,14 @@ mod explain;
 mod heartbeat;
 mod policy;
 mod problem;
+mod services;
 mod speeds;
 mod status;
 mod top;
 
 pub use entries::{
     Block, Blocks, BlocksRequest, GuaranteeView, LimitPatch, LimitRequest, LimitView, Limits, ModeRequest, NewBlock,
-    Prefixes, PrefixesDelete, PrefixesRequest, ServiceRequest, Services, Tallies, Tally, TenantRequest, Tenants, Write,
-    Written,
+    Prefixes, PrefixesDelete, PrefixesRequest, Tallies, Tally, TenantRequest, Tenants, Write, Written,
 };
 pub use events::{Event, EventFilter, Gap, StreamItem};
 pub use explain::{
@@ -34,6 +34,9 @@ pub use policy::{
     RevisionView, RollbackRequest,
 };
 pub use problem::{Problem, ProblemKind};
+pub use services::{
+    BackendPatch, BackendRequest, BackendView, Backends, ServicePatch, ServiceRequest, ServiceView, Services,
+};
 pub use speeds::{SpeedRequest, SpeedReset, SpeedView, Speeds};
 pub use status::{
     Attachment, Build, Connections, Forecast, LossCounts, ReasonCount, RegionLoad, SessionAllow, Status, Table,
@@ -67,8 +70,12 @@ pub mod paths {
     /// `GET` [`super::Limits`]; `GET` [`super::LimitView`], `PUT` [`super::LimitRequest`] and `DELETE` (with
     /// [`super::Write`] as its query) at `/v1/limits/{name}`.
     pub const LIMITS: &str = "/v1/limits";
-    /// `GET` [`super::Services`]; `PUT` [`super::ServiceRequest`] and `DELETE` at `/v1/services/{name}`.
+    /// `GET` [`super::Services`]; `GET` [`super::ServiceView`], `PUT` [`super::ServiceRequest`], `PATCH`
+    /// [`super::ServicePatch`] and `DELETE` at `/v1/services/{name}`.
     pub const SERVICES: &str = "/v1/services";
+    /// `GET` [`super::Backends`]; `GET` [`super::BackendView`], `PUT` [`super::BackendRequest`], `PATCH`
+    /// [`super::BackendPatch`] and `DELETE` at `/v1/backends/{name}`.
+    pub const BACKENDS: &str = "/v1/backends";
     /// `GET` [`super::Tenants`]; `PUT` [`super::TenantRequest`] and `DELETE` at `/v1/tenants/{name}`.
     pub const TENANTS: &str = "/v1/tenants";
     /// `GET` [`super::Blocks`]; `POST` [`super::BlocksRequest`].

@@ -93,7 +93,7 @@ fn protocol(service: &Service, health: Health, wrong: &mut impl FnMut(&str, Faul
 /// What follows has to be there.
 fn limits(document: &Document, service: &Service, health: Health, wrong: &mut impl FnMut(&str, Fault)) {
     let name = &service.name;
-    match (health.control, window(document, name)) {
+    match (health.control, document.window_of(name)) {
         (ControlKind::Latency | ControlKind::Aimd, None) => {
             let reason = format!("no limit says how many connections all together may have open at `{name}`");
             let remedy = format!(
@@ -106,7 +106,7 @@ fn limits(document: &Document, service: &Service, health: Health, wrong: &mut im
             let reason = format!("`{}` never allows {} connections, only {allows}", limit.name, health.least);
             wrong("health.least", Fault::new(reason, format!("write at most {allows}, or raise `concurrent`")));
         }
-        (ControlKind::Rate, _) if !of(document, name).any(|limit| limit.rate.is_some()) => {
+        (ControlKind::Rate, _) if !document.limits_of(name).any(|limit| limit.rate.is_some()) => {
             let reason = format!("`{name}` has no limit on a rate, whose clock could run slower");
             let remedy = format!(
                 "add [[limit]] with name = \"{name}-rate\", service = \"{name}\", unit = \"packets\", rate = \"10000/s\""
@@ -115,17 +115,6 @@ fn limits(document: &Document, service: &Service, health: Health, wrong: &mut im
         }
         _ => {}
     }
-}
-
-/// The limits of a service.
-fn of<'d>(document: &'d Document, service: &'d str) -> impl Iterator<Item = &'d Limit> {
-    document.limits.iter().filter(move |limit| limit.service.as_deref() == Some(service))
-}
-
-/// The tightest limit on the connections that all together have open at a service, and how many it allows.
-fn window<'d>(document: &'d Document, service: &'d str) -> Option<(&'d Limit, u32)> {
-    let shared = of(document, service).filter(|limit| limit.per == Per::Service);
-    shared.filter_map(|limit| Some((limit, limit.concurrent?))).min_by_key(|(_, allows)| *allows)
 }
 
 /// What is allowed, and probably not meant.
@@ -150,11 +139,11 @@ pub(super) fn warn(document: &Document, warn: &mut impl FnMut(String, String, &s
             continue;
         }
         let fair = |limit: &Limit| limit.concurrent.is_some() && matches!(limit.per, Per::Source | Per::Tenant);
-        if !of(document, name).any(fair) {
+        if !document.limits_of(name).any(fair) {
             let reason = format!("one source alone may take the whole window of `{name}`");
             warn(path("control"), reason, "add a limit on its open connections per source, which shrinks with it");
         }
-        if let Some((limit, allows)) = window(document, name)
+        if let Some((limit, allows)) = document.window_of(name)
             && let Some(most) = health.most.filter(|&most| most > allows)
         {
             let reason = format!("the window never grows to {most}: `{}` allows {allows}", limit.name);

@@ -63,7 +63,9 @@ pub fn compile_after(
         clock_first: u8::from(document.limits.iter().any(meets_every_packet)),
         counts_connections: u8::from(counts_connections),
         counts_forwarded: u8::from(counts_connections && forwards),
-        padding: [0; 3],
+        has_breakers: 0,
+        measures: 0,
+        sample_shift: 0,
     };
     let services = services::services(document, &scopes, &clocks);
     let overridden = terms::overridden(document, &limits);

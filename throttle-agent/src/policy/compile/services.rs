@@ -9,13 +9,22 @@ use ipnet::IpNet;
 use std::collections::HashMap;
 use throttle_common::{
     packet::{Family, protocol},
-    records::{self, Address, Scope, name_bytes},
-    words::Per,
+    records::{self, Address, NONE, Scope, name_bytes},
+    words::{Per, Speaks},
 };
 
 pub(super) fn services(document: &Document, scopes: &Scopes<'_>, clocks: &Clocks) -> Vec<records::Service> {
-    let scope = |name| scopes.of(Some(name));
-    document.services.iter().map(|service| record(service, scope(&service.name), clocks[&service.name])).collect()
+    let record = |service: &Service| {
+        let name = service.name.as_str();
+        record(service, scopes.of(Some(name)), clocks[name], connections(document, name))
+    };
+    document.services.iter().map(record).collect()
+}
+
+/// How many connections may be open to a service at once: what the tightest of its own limits says; 0 where none does.
+fn connections(document: &Document, service: &str) -> u32 {
+    let own = document.limits.iter().filter(|limit| limit.service.as_deref() == Some(service));
+    own.filter(|limit| limit.per == Per::Service).filter_map(|limit| limit.concurrent).min().unwrap_or(0)
 }
 
 /// The limits of each service, and those of the host, which are none's.
@@ -68,7 +77,7 @@ fn scope(document: &Document, mut applying: Vec<&Numbered>) -> Scope {
     scope
 }
 
-fn record(service: &Service, scope: Scope, clock: u16) -> records::Service {
+fn record(service: &Service, scope: Scope, clock: u16, connections: u32) -> records::Service {
     let (destination, mask, family) = match service.destination.map(IpNet::from) {
         None => (Address::default(), Address::default(), 0),
         Some(IpNet::V4(net)) => {
@@ -86,6 +95,18 @@ fn record(service: &Service, scope: Scope, clock: u16) -> records::Service {
     let (forwarded, name) = (u8::from(service.forwarded), name_bytes(&service.name));
     // At most a day.
     let idle_after = if service.forwarded { service.idle_seconds() as u32 } else { 0 };
-    let (padding, rest) = (0, [0; 6]);
-    records::Service { scope, destination, mask, family, protocol, forwarded, padding, idle_after, clock, rest, name }
+    records::Service {
+        scope,
+        destination,
+        mask,
+        family,
+        protocol,
+        forwarded,
+        measures: Speaks::Opaque as u8,
+        idle_after,
+        clock,
+        breaker: NONE,
+        connections,
+        name,
+    }
 }

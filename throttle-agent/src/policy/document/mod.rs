@@ -66,6 +66,20 @@ pub struct Document {
     pub events: Events,
 }
 
+impl Document {
+    /// The limits of a service.
+    pub fn limits_of<'d>(&'d self, service: &'d str) -> impl Iterator<Item = &'d Limit> {
+        self.limits.iter().filter(move |limit| limit.service.as_deref() == Some(service))
+    }
+
+    /// The tightest limit on the connections that all together have open at a service, and how many it allows: what the
+    /// window of its health moves below.
+    pub fn window_of<'d>(&'d self, service: &'d str) -> Option<(&'d Limit, u32)> {
+        let shared = self.limits_of(service).filter(|limit| limit.per == Per::Service);
+        shared.filter_map(|limit| Some((limit, limit.concurrent?))).min_by_key(|(_, allows)| *allows)
+    }
+}
+
 /// Whether a refusal is carried out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
