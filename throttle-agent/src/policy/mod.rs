@@ -42,7 +42,7 @@ pub use compile::{compile, compile_after};
 pub use diff::{Change, diff};
 pub use document::{
     Answers, Backend, ControlKind, Document, Endpoint, Events, Health, HealthMode, Lengths, Limit, Mode, Probe,
-    Protocol, Service, Sources, Speaks, Tenant,
+    Protocol, Service, Sources, Tenant,
 };
 pub use fault::{Diagnostic, Diagnostics, Fault, Warning};
 pub use file::{parse, parse_with_warnings, text, to_toml};
@@ -53,6 +53,7 @@ pub use patch::Patch;
 pub use ports::PortRange;
 pub use prefix::Prefix;
 pub use shared::Shared;
+pub use throttle_common::words::Speaks;
 pub use word::Word;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Write;
-use crate::policy::{Backend, BackendChange, Service, ServiceChange, Speaks};
+use crate::policy::{Backend, BackendChange, Service, ServiceChange, Speaks, word};
 
 /// All services.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -19,6 +19,8 @@ pub struct ServiceView {
     /// As the policy has it.
     pub service: Service,
     /// What its connections carry, whether the policy says it or not.
+    #[serde(with = "word")]
+    #[schema(schema_with = word::schema::<Speaks>)]
     pub speaks: Speaks,
     /// How many connections its limits allow all together; absent where none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,14 +2,16 @@
 
 use super::replace;
 use crate::policy::{
-    document::{ControlKind, Health, HealthMode, Protocol, Service, Speaks},
+    document::{ControlKind, Health, HealthMode, Protocol, Service},
     edit::EditError,
     fault::Fault,
     ports::PortRange,
     prefix::Prefix,
     units::Span,
+    word,
 };
 use serde::{Deserialize, Serialize};
+use throttle_common::words::Speaks;
 use utoipa::ToSchema;
 
 /// What becomes of a service. One that is not there yet needs a `protocol`, and `ports` unless that is ICMP.
@@ -56,7 +58,8 @@ pub struct HealthChange {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objective: Option<Span>,
     /// What its connections carry.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "word::optional", skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = word::schema::<Speaks>)]
     pub speaks: Option<Speaks>,
     /// The least that the window shrinks to.
     #[serde(skip_serializing_if = "Option::is_none")]

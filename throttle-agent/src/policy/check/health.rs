@@ -1,7 +1,7 @@
 //! What follows the health of services: what it needs to, and what it should have.
 
 use crate::policy::{
-    document::{ControlKind, Document, Health, Limit, Protocol, Service, Speaks, default},
+    document::{ControlKind, Document, Health, Limit, Protocol, Service, default},
     fault::{Diagnostic, Fault},
     read::Unread,
     word::Word,
@@ -10,7 +10,10 @@ use std::{
     collections::{HashMap, HashSet},
     ops::RangeInclusive,
 };
-use throttle_common::{connections, words::Per};
+use throttle_common::{
+    connections,
+    words::{Per, Speaks},
+};
 
 /// The latencies that may be promised, in milliseconds.
 const OBJECTIVE: RangeInclusive<u64> = 1..=60_000;

@@ -16,15 +16,10 @@ use throttle_common::{
 pub(super) fn services(document: &Document, scopes: &Scopes<'_>, clocks: &Clocks) -> Vec<records::Service> {
     let record = |service: &Service| {
         let name = service.name.as_str();
-        record(service, scopes.of(Some(name)), clocks[name], connections(document, name))
+        let connections = document.window_of(name).map_or(0, |(_, allows)| allows);
+        record(service, scopes.of(Some(name)), clocks[name], connections)
     };
     document.services.iter().map(record).collect()
-}
-
-/// How many connections may be open to a service at once: what the tightest of its own limits says; 0 where none does.
-fn connections(document: &Document, service: &str) -> u32 {
-    let own = document.limits.iter().filter(|limit| limit.service.as_deref() == Some(service));
-    own.filter(|limit| limit.per == Per::Service).filter_map(|limit| limit.concurrent).min().unwrap_or(0)
 }
 
 /// The limits of each service, and those of the host, which are none's.
@@ -95,6 +90,9 @@ fn record(service: &Service, scope: Scope, clock: u16, connections: u32) -> reco
     let (forwarded, name) = (u8::from(service.forwarded), name_bytes(&service.name));
     // At most a day.
     let idle_after = if service.forwarded { service.idle_seconds() as u32 } else { 0 };
+    let measures = if service.is_measured() { service.speaks() } else { Speaks::Opaque };
+    // In whatever mode: an operator may open it.
+    let breaker = if service.has_breaker() { clock } else { NONE };
     records::Service {
         scope,
         destination,
@@ -102,10 +100,10 @@ fn record(service: &Service, scope: Scope, clock: u16, connections: u32) -> reco
         family,
         protocol,
         forwarded,
-        measures: Speaks::Opaque as u8,
+        measures: measures as u8,
         idle_after,
         clock,
-        breaker: NONE,
+        breaker,
         connections,
         name,
     }

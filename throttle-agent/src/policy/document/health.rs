@@ -3,9 +3,10 @@
 use super::{Mode, default};
 use crate::policy::{
     units::Span,
-    word::{Word, written_by_name},
+    word::{self, Word, written_by_name},
 };
 use serde::Serialize;
+use throttle_common::words::Speaks;
 use utoipa::ToSchema;
 
 /// How a service's limits follow its health.
@@ -25,7 +26,8 @@ pub struct Health {
     pub objective: Span,
     /// What its connections carry, which says where the time to the first byte is measured: `http`, `tls`, or nothing that
     /// is known (`opaque`). Default `http` on TCP, `opaque` on UDP.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "word::optional", skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = word::schema::<Speaks>)]
     pub speaks: Option<Speaks>,
     /// The least that the window shrinks to, in open connections: 2 or more. Default 2.
     #[serde(default = "default::least")]
@@ -61,17 +63,6 @@ impl ControlKind {
     }
 }
 
-/// What the connections of a service carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaks {
-    /// HTTP, or whatever else has the client speak first: what follows the first byte of a client is an answer to it.
-    Http,
-    /// TLS: the first exchanges are its handshake.
-    Tls,
-    /// What nothing is known of: no latency is measured.
-    Opaque,
-}
-
 impl Default for Health {
     fn default() -> Self {
         Self {
@@ -101,18 +92,4 @@ impl Word for ControlKind {
     }
 }
 
-impl Word for Speaks {
-    const WHAT: &'static str = "language";
-    fn all() -> Vec<Self> {
-        vec![Self::Http, Self::Tls, Self::Opaque]
-    }
-    fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Tls => "tls",
-            Self::Opaque => "opaque",
-        }
-    }
-}
-
-written_by_name!(ControlKind, Speaks);
+written_by_name!(ControlKind);

@@ -16,7 +16,7 @@ use super::{
     word::{Word, written_by_name},
 };
 pub use backend::{Backend, Endpoint, Probe};
-pub use health::{ControlKind, Health, HealthMode, Speaks};
+pub use health::{ControlKind, Health, HealthMode};
 pub use limit::{Lengths, Limit};
 use serde::Serialize;
 pub use service::{Protocol, Service};

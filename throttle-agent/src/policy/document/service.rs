@@ -1,6 +1,6 @@
 //! Services: what packets are told apart by, and whose limits follow whose health.
 
-use super::{Health, Speaks, default};
+use super::{Health, default};
 use crate::policy::{
     ports::PortRange,
     prefix::Prefix,
@@ -8,6 +8,7 @@ use crate::policy::{
     word::{Word, written_by_name},
 };
 use serde::Serialize;
+use throttle_common::words::Speaks;
 use utoipa::ToSchema;
 
 /// A named protocol, set of ports and optional destination on this host.
@@ -57,6 +58,11 @@ impl Service {
     pub fn speaks(&self) -> Speaks {
         let by_protocol = if self.protocol == Protocol::Tcp { Speaks::Http } else { Speaks::Opaque };
         self.health.and_then(|health| health.speaks).unwrap_or(by_protocol)
+    }
+
+    /// Whether it has a breaker, and so have its backends.
+    pub fn has_breaker(&self) -> bool {
+        self.health.is_some_and(|health| health.breaker)
     }
 
     /// Whether the kernel measures its time to the first byte.

@@ -7,7 +7,7 @@
 mod tables;
 
 use super::{
-    document::{ControlKind, Endpoint, Mode, Probe, Protocol, Speaks},
+    document::{ControlKind, Endpoint, Mode, Probe, Protocol},
     fault::{Diagnostic, Fault},
     guarantee::Guarantee,
     ports::PortRange,
@@ -20,7 +20,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
 };
-use throttle_common::words::{Action, Algorithm, Fate, Overflow, Per, Unit};
+use throttle_common::words::{Action, Algorithm, Fate, Overflow, Per, Speaks, Unit};
 
 /// Problems in the order in which they were met, and what they left unread.
 #[derive(Default)]
