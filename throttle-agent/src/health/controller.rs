@@ -212,7 +212,8 @@ impl Controller {
                 self.window *= OVERFLOW_LEAVES;
                 Cause::Overflow
             }
-            (_, Some(delay)) if delay.beyond > target => {
+            // Who is not held back by the window is not helped by a smaller one: at low load one slow answer says little.
+            (_, Some(delay)) if delay.beyond > target && used => {
                 self.window *= shrunk(delay, target);
                 Cause::Delay
             }
@@ -223,7 +224,7 @@ impl Controller {
             (_, Some(_)) => Cause::Unused,
             (_, None) => Cause::Unsure,
         };
-        self.bound(delay, target);
+        self.bound(delay.filter(|delay| used && delay.beyond > target), target);
         self.guard(rung, delay, target, used);
         Adjustment {
             window: whole(self.window) as u32,
@@ -319,7 +320,9 @@ impl Controller {
         }
     }
 
-    /// Keeps the window within what policy allows, and within what Little's law makes of what is delivered at most.
+    /// Keeps the window within what policy allows, and, where it holds somebody back who waits, within what Little's law makes
+    /// of what is delivered at most. Where nobody waits, what is delivered is what was asked for, and says nothing of what
+    /// can be.
     fn bound(&mut self, delay: Option<Delay>, target: f64) {
         let little = delay
             .zip(self.throughput.peak())
