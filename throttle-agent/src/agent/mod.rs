@@ -5,6 +5,7 @@
 
 mod supervise;
 mod tasks;
+mod webhook;
 
 use std::{
     fmt::Write as _,
@@ -26,6 +27,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+pub use webhook::Webhook;
 
 use crate::{
     api::{
@@ -34,7 +36,7 @@ use crate::{
         serve,
         wire::Build,
     },
-    control::{Control, Handle},
+    control::{Control, Handle, Notices},
     datapath::{self, Datapath, Mode, OBJECT},
     events::Hub,
     heartbeat::{Heartbeats, Target},
@@ -71,6 +73,8 @@ pub struct Options {
     pub cgroup: Option<PathBuf>,
     /// A loopback address that serves `/metrics`.
     pub metrics: Option<SocketAddr>,
+    /// Whom to tell of suspicion, deaths, breakers and a want of workers.
+    pub webhooks: Vec<Webhook>,
     /// Whether the programs write debugging output.
     pub debug: bool,
     /// Whether to drop every capability that is not needed after the start.
@@ -90,6 +94,7 @@ pub struct Agent {
     socket: Socket,
     admission: Admission,
     metrics: Option<std::net::TcpListener>,
+    webhooks: Vec<Webhook>,
     debug: bool,
     _state: Lock,
 }
@@ -133,7 +138,8 @@ impl Agent {
         let uid = rustix::process::geteuid().as_raw();
         let admission = Admission { uid, group };
         control.datapath().keep();
-        Ok(Self { control, socket, admission, metrics, debug: options.debug, _state: state })
+        let (webhooks, debug) = (options.webhooks.clone(), options.debug);
+        Ok(Self { control, socket, admission, metrics, webhooks, debug, _state: state })
     }
 
     /// Serves until `end` is cancelled or, with `signals`, SIGTERM or SIGINT comes.
@@ -150,20 +156,28 @@ impl Agent {
     }
 
     async fn work(self, end: &CancellationToken, signals: bool) -> anyhow::Result<JoinHandle<()>> {
-        let Self { control, socket, admission, metrics, debug, _state } = self;
+        let Self { mut control, socket, admission, metrics, webhooks, debug, _state } = self;
         if signals {
             end_by_signal(end.clone())?;
         }
         let published = control.published().clone();
         let faults = control.faults();
         let hub = Hub::new(published.names.subscribe(), published.losses.subscribe(), end.clone());
-        let (heartbeats, _seen) = Heartbeats::start(faults.clone())?;
+        let mut tasks = JoinSet::new();
+        let (heartbeats, seen) = Heartbeats::start(faults.clone())?;
+        let notices = if webhooks.is_empty() {
+            Notices::default()
+        } else {
+            let (notices, waiting) = Notices::queue();
+            tasks.spawn(webhook::tell(webhooks, waiting, notices.clone(), faults.clone()));
+            notices
+        };
+        control.watch_health(heartbeats.clone(), seen, notices);
         // Before the control thread says its first word, which is the one that the service manager waits for.
         let summary = published.summary.subscribe();
         let (control, thread) = Handle::spawn(control)?;
         let api = Api { control: control.clone(), events: hub.clone(), heartbeats, faults: Arc::default() };
 
-        let mut tasks = JoinSet::new();
         tasks.spawn(keep_running("events", faults.clone(), {
             let control = control.clone();
             move || tasks::report_events(control.clone(), hub.clone())

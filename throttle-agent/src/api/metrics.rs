@@ -1,8 +1,10 @@
 //! The figures for Prometheus: a page made from one [`Status`] at each scrape.
 //!
 //! Labels are bounded by policy and by closed lists of words: limit, result, reason, outcome, family, interface, mode,
-//! service, backend.
+//! service, backend, level, signal, state.
 //! Counters that never counted stand at 0, so that the first refusal is a change and not an appearance.
+
+mod health;
 
 use std::{
     collections::BTreeMap,
@@ -126,6 +128,7 @@ impl Collector for Page {
         self.table(&mut to)?;
         self.losses(&mut to)?;
         self.heartbeats(&mut to)?;
+        health::write(&mut to, &self.status)?;
         self.host(&mut to)
     }
 }

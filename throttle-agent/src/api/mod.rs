@@ -55,7 +55,7 @@ pub struct Api {
 impl Api {
     /// Every route, for the Unix socket.
     pub fn router(self) -> Router {
-        use routes::{blocks, entries, explain, health, heartbeats, policy, prefixes, services, speeds, top};
+        use routes::{blocks, breakers, entries, explain, health, heartbeats, policy, prefixes, services, speeds, top};
 
         let large = Router::new()
             .route(paths::POLICY_CHECK, post(policy::check))
@@ -97,6 +97,10 @@ impl Api {
             .route(paths::HEARTBEATS, get(heartbeats::heartbeats).post(heartbeats::push_heartbeat))
             .route(paths::SPEEDS, get(speeds::speeds).put(speeds::set_speed))
             .route(paths::SPEEDS_RESET, post(speeds::reset_speed))
+            .route(paths::HEALTH, get(breakers::health))
+            .route("/v1/health/{service}", get(breakers::health_of))
+            .route("/v1/breakers/{service}", put(breakers::hold).delete(breakers::release))
+            .route("/v1/breakers/{service}/{backend}", put(breakers::hold_backend).delete(breakers::release_backend))
             .route(paths::POLICY, get(policy::policy))
             .route(paths::POLICY_CONFIRM, post(policy::confirm))
             .route(paths::POLICY_ROLLBACK, post(policy::rollback))

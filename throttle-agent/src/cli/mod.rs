@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 mod backend;
 mod blocks;
+mod breaker;
 mod check;
 mod client;
 mod detach;
@@ -19,6 +20,7 @@ mod events;
 mod explain;
 mod failure;
 mod following;
+mod health;
 mod limit;
 mod limit_views;
 mod mode;
@@ -105,6 +107,11 @@ enum Command {
     Tenant(tenant::TenantCommand),
     /// Have the clocks of limits run slower: a share of every rate, of all sources at once
     Speed(speed::SpeedArgs),
+    /// Show the health of services and backends, and what follows from it
+    Health(health::HealthArgs),
+    /// Hold the breaker of a service or backend open or closed, or leave it to itself
+    #[command(subcommand)]
+    Breaker(breaker::BreakerCommand),
     /// Refuse sources, for a time or for ever
     #[command(subcommand)]
     Block(blocks::BlockCommand),
@@ -191,6 +198,8 @@ fn obey(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Backend(command) => command.obey(context),
         Command::Tenant(command) => command.obey(context),
         Command::Speed(speed) => speed.obey(context),
+        Command::Health(health) => health.obey(context),
+        Command::Breaker(command) => command.obey(context),
         Command::Block(command) => command.obey(context),
         Command::Allow(command) => command.obey(context, &prefixes::ALLOWED),
         Command::Known(command) => command.obey(context, &prefixes::KNOWN),

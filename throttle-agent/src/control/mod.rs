@@ -5,7 +5,8 @@
 //! back. A crash between the two is mended at the next start, which puts what is stored in force again. What changes no more
 //! than how much limits allow need not wait for the disk: it is in force first, then stored. Going back goes
 //! that way round too: in force first, then stored, because until it is stored it is tried again. Time comes in through
-//! [`Control::tick`]: blocks and sessions end, and what nobody confirmed goes back.
+//! [`Control::tick`]: blocks and sessions end, and what nobody confirmed goes back; and, twenty times a second where a service
+//! follows its health, through [`health`].
 
 mod back;
 mod clock;
@@ -16,6 +17,7 @@ mod entries;
 mod explain;
 mod faults;
 mod handle;
+mod health;
 mod held;
 mod interfaces;
 mod session;
@@ -35,6 +37,8 @@ pub use clock::Clock;
 use connections::Counting;
 pub use faults::Faults;
 pub use handle::Handle;
+use health::Health;
+pub use health::{Notice, Notices};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use sessions::Sessions;
@@ -77,6 +81,8 @@ pub struct Control {
     blocks: Blocks,
     /// The speeds of health clocks that were set by hand.
     speeds: Vec<SetSpeed>,
+    /// The health of services, and what follows from it.
+    health: Health,
     /// Whether the kernel has all that this agent makes of the policy in force, so that a part of it that another policy
     /// has too is known to be right, and to be there.
     in_step: bool,
@@ -136,7 +142,9 @@ impl Control {
         build: Build,
         seed: Option<Document>,
     ) -> anyhow::Result<Self> {
+        let boot = std::fs::read_to_string(BOOT).unwrap_or_default();
         let mut control = Self {
+            health: Health::new(state_dir, &boot),
             sessions: Sessions::open(state_dir),
             clock: Clock::new(),
             document: Document::default(),
@@ -154,7 +162,7 @@ impl Control {
             attachments: Vec::new(),
             faults: Faults::default(),
             started: Timestamp::now(),
-            boot: std::fs::read_to_string(BOOT).unwrap_or_default(),
+            boot,
             build,
             capabilities: Vec::new(),
             published: Published::default(),
@@ -165,6 +173,7 @@ impl Control {
         control.take_over()?;
         // Buckets are carried over from an earlier layout while all clocks run as fast as real time.
         control.resume_speeds();
+        control.resume_breakers();
         Ok(control)
     }
 

@@ -8,7 +8,7 @@ use aya::{
     maps::{Map, MapData, MapError, PerCpuHashMap, PerCpuValues},
 };
 use throttle_common::{
-    exchanges::{BUCKETS, Exchanges, begins},
+    exchanges::{BUCKETS, Exchanges, begins, bucket as bucket_of},
     records::{Service, maps},
     words::Speaks,
 };
@@ -92,6 +92,14 @@ impl Answers {
         Some(Duration::from_nanos(begins(BUCKETS)))
     }
 
+    /// How many answers began within so long, as far as buckets tell.
+    pub fn within(&self, time: Duration) -> u64 {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let counts = self.0.took.iter().enumerate();
+        let below = counts.filter(|(bucket, _)| begins(bucket + 1) <= nanos || bucket_of(nanos) == *bucket);
+        below.map(|(_, &count)| u64::from(count)).sum()
+    }
+
     fn add(&mut self, part: &Exchanges) {
         let sum = &mut self.0;
         sum.requests += part.requests;
@@ -167,6 +175,13 @@ mod tests {
             assert!(said.abs_diff(truth) * 8 < truth, "{percent}: {said} of {truth}");
         }
         assert_eq!(Answers::NONE.median(), None);
+    }
+
+    #[test]
+    fn those_within_a_time_are_told_to_the_bucket() {
+        let answers = answers(&[1_000_000, 5_000_000, 249_000_000, 400_000_000, 90_000_000_000]);
+        let within = |millis| answers.within(Duration::from_millis(millis));
+        assert_eq!((within(0), within(2), within(250), within(1_000)), (0, 1, 3, 4));
     }
 
     #[test]

@@ -79,6 +79,7 @@ pub use self::{
     pins::{Detached, detach_all, detach_interface},
     reconcile::{Change, Step, reconcile},
     recount::Recount,
+    sockdiag::{Listener, listeners},
     sources::{Entries, SourceDelta},
     speeds::{ClockState, LEASE},
     talkers::{Source, Talker, Talkers},

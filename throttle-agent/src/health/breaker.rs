@@ -91,6 +91,13 @@ impl Breaker {
         }
     }
 
+    /// One that goes on from the state that an agent before this one left in force.
+    pub fn resume(now: Nanos, state: State) -> Self {
+        let admitted = if let State::HalfOpen { left } = state { TRIALS.saturating_sub(left) } else { 0 };
+        let running = (0..admitted).map(|_| now).collect();
+        Self { state, round: Round { running, admitted, ..Round::default() }, ..Self::new(now) }
+    }
+
     /// What becomes of new connections.
     pub const fn state(&self) -> State {
         self.state

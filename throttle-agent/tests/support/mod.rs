@@ -87,6 +87,7 @@ impl Host {
             pin_dir: self.dir.path().join("bpf/throttle"),
             policy: None,
             metrics: None,
+            webhooks: Vec::new(),
             debug: false,
             drop_privileges: false,
         }

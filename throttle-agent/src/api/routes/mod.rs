@@ -1,6 +1,7 @@
 //! The routes, by subject. Each reads its request, asks the control thread, and answers.
 
 pub(super) mod blocks;
+pub(super) mod breakers;
 pub(super) mod entries;
 pub(super) mod explain;
 pub(super) mod health;

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 mod entries;
 mod events;
 mod explain;
+mod health;
 mod heartbeat;
 mod policy;
 mod problem;
@@ -27,6 +28,10 @@ pub use events::{Event, EventFilter, Gap, StreamItem};
 pub use explain::{
     AskedPacket, BlockedBy, ConnectionsWalk, ExplainQuery, Explanation, GuaranteeWalk, LimitWalk, OpenConnection,
     Standing, TenantOf, Walk, WindowWalk,
+};
+pub use health::{
+    BackendHealthView, BreakerRequest, BreakerView, HealthReport, HeldBreakerView, ServiceHealthView, SignalView,
+    TransitionView, WindowView,
 };
 pub use heartbeat::{HeartbeatRequest, HeartbeatTaken, HeartbeatView, Heartbeats, PushedView};
 pub use policy::{
@@ -98,6 +103,11 @@ pub mod paths {
     pub const SPEEDS: &str = "/v1/speeds";
     /// `POST` [`super::SpeedReset`], answered by [`super::SpeedView`].
     pub const SPEEDS_RESET: &str = "/v1/speeds/reset";
+    /// `GET` [`super::HealthReport`]; of one service at `/v1/health/{service}`.
+    pub const HEALTH: &str = "/v1/health";
+    /// `PUT` [`super::BreakerRequest`] and `DELETE`, answered by [`super::HeldBreakerView`]: at `/v1/breakers/{service}` and
+    /// `/v1/breakers/{service}/{backend}`.
+    pub const BREAKERS: &str = "/v1/breakers";
     /// `GET` [`super::PolicyView`] (query [`super::PolicyQuery`]).
     pub const POLICY: &str = "/v1/policy";
     /// `POST` [`super::CheckRequest`], answered by [`super::CheckReport`].
