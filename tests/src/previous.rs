@@ -12,9 +12,9 @@ use std::{
 };
 
 /// The last commit with layout 3. With another layout comes another commit.
-const COMMIT: &str = "8c6095b84ba23deb95d02f562b1b8c35bd384344";
+const COMMIT: &str = "75d7a09a4bf6e84a67cb033d0ba5917ddd51ccc1";
 /// The layout of its maps.
-pub const LAYOUT: u64 = 3;
+pub const LAYOUT: u64 = 4;
 
 /// What makes a build another one.
 const SOURCES: [&str; 3] = ["throttle-agent", "throttle-common", "throttle-ebpf"];

@@ -157,8 +157,8 @@ async fn a_body_without_end_is_not_read_and_costs_its_connection() {
 #[tokio::test]
 async fn a_kept_connection_that_was_closed_is_no_fault() {
     let (listener, address) = listener().await;
-    let (closes, closed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let when = (Arc::clone(&closes), Arc::clone(&closed));
+    let (closes, gone) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let when = (Arc::clone(&closes), Arc::clone(&gone));
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut request = [0; 512];
@@ -175,10 +175,10 @@ async fn a_kept_connection_that_was_closed_is_no_fault() {
     closes.notify_one();
     timeout(Duration::from_secs(10), road.closed()).await.expect("its closing is heard of");
     assert!(road.0.is_none());
-    closed.notified().await;
+    gone.notified().await;
     assert!(matches!(asked(&member, &mut road).await, (Outcome::Answered { .. }, 1)));
     closes.notify_one();
-    closed.notified().await;
+    gone.notified().await;
     // Where nobody listened for the closing, the next probe finds out and makes another.
     assert!(matches!(asked(&member, &mut road).await, (Outcome::Answered { .. }, 1)));
 }
