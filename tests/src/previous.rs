@@ -11,7 +11,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The last commit with layout 3. With another layout comes another commit.
+/// The last commit with layout 4. With another layout comes another commit.
 const COMMIT: &str = "75d7a09a4bf6e84a67cb033d0ba5917ddd51ccc1";
 /// The layout of its maps.
 pub const LAYOUT: u64 = 4;
