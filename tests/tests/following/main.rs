@@ -11,7 +11,7 @@ use throttle_tests::{agent::Site, wire::FAR};
 
 const RUN: [&str; 3] = ["--interface", FAR, "--mode=native"];
 /// How long anything may take that is awaited; far more than it does.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A service that follows its health, with so many connections at most.
 fn policy(mode: &str, rest: &str) -> String {
