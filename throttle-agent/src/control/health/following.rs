@@ -113,6 +113,10 @@ impl Control {
             Some(watched) => Arc::clone(&watched.members.borrow_and_update()),
             None => return,
         };
+        if members.is_empty() && !self.in_force().backends.is_empty() {
+            // Nobody has found out yet where they are: breakers that are in force stay.
+            return;
+        }
         let mut wanted: BTreeMap<&str, Vec<(Place, Nanos)>> = BTreeMap::new();
         for member in members.iter() {
             let place = Place { backend: Arc::clone(&member.instance.backend), address: member.instance.address };
