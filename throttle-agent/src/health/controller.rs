@@ -11,7 +11,7 @@ use throttle_common::speed::Speed;
 use super::{
     MILLISECOND, Nanos, SECOND,
     baseline::{Baseline, Throughput},
-    signals::Signals,
+    signals::{STALE, Signals},
     whole,
 };
 
@@ -126,6 +126,8 @@ pub struct Controller {
     stalled: Nanos,
     /// What was accepted, where only the backlog tells.
     accept_rate: Throughput,
+    /// When it went on from what an agent before this one left.
+    resumed: Option<Nanos>,
 }
 
 /// Latencies that are too few to be believed yet.
@@ -163,6 +165,7 @@ impl Controller {
             beat_at: 0,
             stalled: 0,
             accept_rate: Throughput::default(),
+            resumed: None,
         }
     }
 
@@ -173,7 +176,7 @@ impl Controller {
 
     /// Goes on from what an agent before this one left in force: a window and a speed, and the delay that was usual.
     pub fn resume(&mut self, now: Nanos, window: u32, speed: Speed, usual: Option<Nanos>) {
-        self.window = f64::from(window);
+        (self.window, self.resumed) = (f64::from(window), Some(now));
         self.rate_share = speed.parts() as f64 / Speed::ONE.parts() as f64;
         if let Some(usual) = usual {
             self.latency.add(now, usual as f64);
@@ -203,6 +206,8 @@ impl Controller {
         let (rung, delay) = self.look(now, signals);
         self.rung = rung;
         let cause = match (rung, delay) {
+            // What was in force when this began stays until a signal can have come.
+            (Rung::Static, _) if self.resumed.is_some_and(|at| now.saturating_sub(at) < STALE) => Cause::Unsure,
             (Rung::Static, _) => {
                 self.window = f64::from(self.terms.fixed);
                 Cause::NoSignal

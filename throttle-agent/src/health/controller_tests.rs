@@ -70,6 +70,16 @@ fn one_slow_answer_at_low_load_takes_nothing_from_the_window() {
 }
 
 #[test]
+fn what_was_in_force_stays_until_a_signal_can_have_come() {
+    let (mut controller, begin) = (Controller::new(TERMS), 1_000 * SECOND);
+    controller.resume(begin, 40, Speed::ONE, None);
+    let soon = controller.step(begin + PERIOD, &Signals::default(), 1.0);
+    assert_eq!((soon.window, soon.cause), (40, Cause::Unsure));
+    let later = controller.step(begin + STALE, &Signals::default(), 1.0);
+    assert_eq!((later.window, later.cause), (TERMS.fixed, Cause::NoSignal));
+}
+
+#[test]
 fn takes_the_next_best_signal_and_says_which() {
     let (mut controller, now) = settled();
     let mut signals = busy(now, 8 * MILLISECOND);

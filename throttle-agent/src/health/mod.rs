@@ -24,6 +24,7 @@ pub mod service;
 pub mod signals;
 pub mod suspicion;
 pub mod transition;
+mod trials;
 pub mod watch;
 pub mod words;
 

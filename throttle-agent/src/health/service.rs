@@ -15,13 +15,14 @@ use throttle_common::speed::Speed;
 pub use super::transition::{Chronicle, Place, Transition, What};
 use super::{
     Nanos,
-    breaker::{Breaker, State, TRIALS},
-    circuit::{Change, Evidence, Forced, Life, Outcomes},
-    controller::{self, Adjustment, Cause, Controller, Rung},
+    breaker::{Breaker, State},
+    circuit::{Forced, Outcomes},
+    controller::{self, Adjustment, Cause, Controller},
     detector::{CONFIRM_EVERY, Detector, Reason, Sign},
     pacer::Pacer,
     scale_out::ScaleOut,
     signals::{Aged, Signals},
+    trials::{Circuit, Trials},
     watch::{Changed, LOOKS, Watch},
     whole,
 };
@@ -113,59 +114,6 @@ impl Backend {
     /// Its breaker.
     pub const fn breaker(&self) -> &Breaker {
         &self.circuit.breaker
-    }
-}
-
-/// A breaker with what it is to see at the next step.
-#[derive(Clone, Debug)]
-struct Circuit {
-    breaker: Breaker,
-    forced: Option<Forced>,
-    was_dead: bool,
-    ended: Outcomes,
-}
-
-/// Trials of a breaker.
-#[derive(Clone, Copy, Debug)]
-struct Trials {
-    /// Those that the kernel has admitted in the round that runs.
-    taken: u32,
-    /// Whether all that ended were trials beside these.
-    all_are: bool,
-}
-
-impl Circuit {
-    fn new(now: Nanos) -> Self {
-        Self { breaker: Breaker::new(now), forced: None, was_dead: false, ended: Outcomes::default() }
-    }
-
-    /// Where nothing but an operator may move it, nothing else is told to it.
-    fn step(&mut self, now: Nanos, breaks: bool, trials: Trials, dead: bool, dice: f64) -> Option<Change> {
-        let ended = std::mem::take(&mut self.ended);
-        if !breaks {
-            let evidence = Evidence { forced: self.forced, ..Evidence::default() };
-            return self.breaker.step(now, &evidence, dice);
-        }
-        // A probe that has ended was a trial of our own; and where nobody is kept away, whoever comes is one.
-        let own = if trials.all_are { u32::try_from(ended.all()).unwrap_or(u32::MAX) } else { 0 };
-        let known = if let State::HalfOpen { left } = self.breaker.state() { TRIALS - left } else { 0 };
-        let trials = trials.taken.saturating_sub(known).saturating_add(own);
-        // A backend that has come back is tried at once, but only once: what trials say counts more.
-        let life = match (dead, std::mem::replace(&mut self.was_dead, dead)) {
-            (true, _) => Life::Dead,
-            (false, true) => Life::Back,
-            (false, false) => Life::Unremarkable,
-        };
-        let evidence = Evidence { outcomes: ended, trials, life, forced: self.forced };
-        self.breaker.step(now, &evidence, dice)
-    }
-
-    /// What the kernel is told: of one that is only shown nothing, but for what an operator forces.
-    fn published(&self, acts: bool) -> State {
-        match self.breaker.state() {
-            state if acts || matches!(state, State::Forced(_)) => state,
-            _ => State::Closed,
-        }
     }
 }
 
@@ -412,7 +360,8 @@ impl ServiceHealth {
         transitions.extend(self.step_breakers(now, observed, &mut dice));
         let acts = enforces && breaks;
         Decision {
-            window: (enforces && moves_window(control) && adjustment.rung != Rung::Static).then_some(adjustment.window),
+            window: (enforces && moves_window(control) && adjustment.cause != Cause::NoSignal)
+                .then_some(adjustment.window),
             speed: if enforces { speed } else { Speed::ONE },
             breaker: self.circuit.published(acts),
             backends: self.backends.iter().map(|it| it.circuit.published(acts)).collect(),

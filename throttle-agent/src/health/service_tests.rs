@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::health::{
     MILLISECOND, SECOND,
-    controller::PERIOD,
+    controller::{PERIOD, Rung},
     detector::{Incarnation, Level},
     signals::{Flow, Latency},
 };

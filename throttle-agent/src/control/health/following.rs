@@ -26,8 +26,8 @@ use crate::{
         MILLISECOND, Nanos, controller,
         service::{self, Place, ServiceHealth, Terms},
     },
-    heartbeat::{Endpoint, Member, Probe, Target},
-    policy::{self, ControlKind, Document, Mode, Protocol, Service, units},
+    heartbeat::Member,
+    policy::{ControlKind, Document, Mode, Protocol, Service, units},
 };
 
 impl Control {
@@ -62,9 +62,6 @@ impl Control {
         }
         for (name, followed) in before {
             self.let_go(&name, &followed);
-        }
-        if let Some(watched) = &self.health.watched {
-            watched.heartbeats.set_targets(targets(&document));
         }
         self.follow_members();
     }
@@ -116,6 +113,10 @@ impl Control {
             Some(watched) => Arc::clone(&watched.members.borrow_and_update()),
             None => return,
         };
+        if members.is_empty() && !self.in_force().backends.is_empty() {
+            // Nobody has found out yet where they are: breakers that are in force stay.
+            return;
+        }
         let mut wanted: BTreeMap<&str, Vec<(Place, Nanos)>> = BTreeMap::new();
         for member in members.iter() {
             let place = Place { backend: Arc::clone(&member.instance.backend), address: member.instance.address };
@@ -208,31 +209,4 @@ fn shared(document: &Document, service: &Service, datapath: &Datapath) -> Vec<Sh
 
 fn per_second(rate: units::Rate, unit: throttle_common::words::Unit) -> f64 {
     rate.units(unit) as f64 / rate.per.seconds() as f64
-}
-
-/// Whom heartbeats are to watch: backends of services that follow their health.
-fn targets(document: &Document) -> Vec<Target> {
-    let of = |backend: &policy::Backend| {
-        let service =
-            document.services.iter().find(|service| service.name == backend.service && service.health.is_some())?;
-        Some(Target {
-            service: Arc::from(service.name.as_str()),
-            backend: Arc::from(backend.name.as_str()),
-            protocol: service.protocol,
-            endpoint: match &backend.address {
-                policy::Endpoint::Static(address) => Endpoint::Static(*address),
-                policy::Endpoint::Dns { name, port } => Endpoint::Dns { name: name.clone(), port: *port },
-                policy::Endpoint::File(path) => Endpoint::File(path.clone()),
-            },
-            probe: match &backend.probe {
-                policy::Probe::Tcp => Probe::Tcp,
-                policy::Probe::Http { path } => Probe::Http { path: path.clone() },
-                policy::Probe::Grpc { service } => Probe::Grpc { service: service.clone() },
-                policy::Probe::Push => Probe::Push,
-            },
-            interval: backend.interval.into(),
-            timeout: backend.timeout_at(service).into(),
-        })
-    };
-    document.backends.iter().filter_map(of).collect()
 }
