@@ -8,7 +8,7 @@
 //! [`clients`] are real servers and clients, [`sockets`] those that the kernel lists, and [`bulkheads`] are two neighbours
 //! of which one floods. [`policies`] are those that are measured, [`paths`] what becomes of packets under the full one, and
 //! [`calls`] counts the helpers that they call on their way. Everything that these make is undone when it is dropped.
-//! [`simulator`] needs no kernel: it runs the agent's pure code on health.
+//! [`simulator`] needs no kernel: it runs the agent's pure code on health; an [`outcome`] is what came of a phase.
 
 pub mod agent;
 pub mod attached;
@@ -23,6 +23,7 @@ pub mod generator;
 pub mod kernel;
 pub mod machine;
 pub mod netns;
+pub mod outcome;
 pub mod paced;
 pub mod paths;
 pub mod pins;

@@ -8,6 +8,7 @@
 //! [`refusals`]: refused packets on a veth, with throttle, nftables and iptables. [`scaling`]: one CPU and two. [`state`]:
 //! memory, and 10^7 sources. [`curves`]: what each algorithm admits of the same bursts. [`web`]: nginx behind
 //! all this. [`bulkheads`]: nginx beside a flood that is another's, and how soon a guarantee is lent and back.
+//! [`health`]: the controller and the detector in simulation, which needs no machine at all.
 
 mod agent;
 mod beside;
@@ -16,9 +17,11 @@ mod changes;
 mod chart;
 mod curves;
 mod handshakes;
+mod health;
 mod lanes;
 mod packets;
 mod paths;
+mod phases;
 mod refusals;
 mod report;
 mod scaling;
@@ -43,7 +46,7 @@ const USAGE: &str = "usage: bench [--short] [--into DIR] [PART]...: measures wha
 type Measure = fn(Effort) -> Result<Section>;
 
 /// What is measured, in this order.
-const PARTS: [(&str, Measure); 12] = [
+const PARTS: [(&str, Measure); 13] = [
     ("paths", paths::measure),
     ("packets", packets::measure),
     ("refusals", refusals::measure),
@@ -56,7 +59,10 @@ const PARTS: [(&str, Measure); 12] = [
     ("beside", beside::measure),
     ("changes", changes::measure),
     ("agent", agent::measure),
+    (SIMULATED, health::measure),
 ];
+/// The part that only simulates: it needs neither root nor the machine for itself.
+const SIMULATED: &str = "health";
 
 fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -66,9 +72,10 @@ fn main() -> Result<()> {
         return sockets::hold(rest);
     }
     let Told { effort, into, wanted } = parse(arguments)?;
-    ensure!(machine::is_root(), "the benchmark loads kernel programs: run it as root");
+    let measures = wanted.iter().any(|part| *part != SIMULATED) || wanted.is_empty();
+    ensure!(!measures || machine::is_root(), "the benchmark loads kernel programs: run it as root");
     // Who measures beside it would be held up by the CPU that it takes, and would disturb it.
-    let _machine = machine::alone()?;
+    let _machine = measures.then(machine::alone).transpose()?;
     let here = format!(
         "Linux {}, {}, {} CPUs.",
         fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
@@ -81,7 +88,8 @@ fn main() -> Result<()> {
         let section = measure(effort).with_context(|| format!("measure {name}"))?;
         println!("\n{}", section.text);
         if let Some(directory) = &into {
-            section.write(directory, name, &here)?;
+            let machine = if name == SIMULATED { "Simulated: it is the same on every machine." } else { &here };
+            section.write(directory, name, machine)?;
         }
     }
     Ok(())
