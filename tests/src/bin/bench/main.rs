@@ -8,7 +8,8 @@
 //! [`refusals`]: refused packets on a veth, with throttle, nftables and iptables. [`scaling`]: one CPU and two. [`state`]:
 //! memory, and 10^7 sources. [`curves`]: what each algorithm admits of the same bursts. [`web`]: nginx behind
 //! all this. [`bulkheads`]: nginx beside a flood that is another's, and how soon a guarantee is lent and back.
-//! [`health`]: the controller and the detector in simulation, which needs no machine at all.
+//! [`overload`]: a real server under more than it can bear. [`health`]: the controller and the detector in simulation, which
+//! needs no machine at all.
 
 mod agent;
 mod beside;
@@ -19,6 +20,7 @@ mod curves;
 mod handshakes;
 mod health;
 mod lanes;
+mod overload;
 mod packets;
 mod paths;
 mod phases;
@@ -36,7 +38,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use throttle_tests::machine;
+use throttle_tests::{machine, workers};
 
 const USAGE: &str = "usage: bench [--short] [--into DIR] [PART]...: measures what throttle costs, and writes a page with \
                      charts of each part into docs/benchmarks or DIR; without a PART all of them. --short only sees that \
@@ -46,7 +48,7 @@ const USAGE: &str = "usage: bench [--short] [--into DIR] [PART]...: measures wha
 type Measure = fn(Effort) -> Result<Section>;
 
 /// What is measured, in this order.
-const PARTS: [(&str, Measure); 13] = [
+const PARTS: [(&str, Measure); 14] = [
     ("paths", paths::measure),
     ("packets", packets::measure),
     ("refusals", refusals::measure),
@@ -59,6 +61,7 @@ const PARTS: [(&str, Measure); 13] = [
     ("beside", beside::measure),
     ("changes", changes::measure),
     ("agent", agent::measure),
+    ("overload", overload::measure),
     (SIMULATED, health::measure),
 ];
 /// The part that only simulates: it needs neither root nor the machine for itself.
@@ -70,6 +73,9 @@ fn main() -> Result<()> {
         && first == sockets::HOLD
     {
         return sockets::hold(rest);
+    }
+    if arguments.first().is_some_and(|first| first == workers::WORK) {
+        return workers::work();
     }
     let Told { effort, into, wanted } = parse(arguments)?;
     let measures = wanted.iter().any(|part| *part != SIMULATED) || wanted.is_empty();
