@@ -32,7 +32,7 @@ pub(super) fn simulate(section: &mut Section, effort: Effort) -> Result<()> {
     let mut rows = vec![
         ("**throttle**: suspect, and slowed".to_owned(), &outcome.soft),
         ("**throttle**: dead, and ejected".to_owned(), &outcome.hard),
-        ("**throttle**: dead, of backends without traffic".to_owned(), &without.hard),
+        ("**throttle**: dead, of those without traffic".to_owned(), &without.hard),
     ];
     let ours = rows.len();
     let timeouts = TIMEOUTS.iter().zip(&outcome.fixed);
