@@ -5,7 +5,7 @@
 //! is one set of its table in user space, [`agent`] runs the real binary, [`attached`] asks the program that it
 //! attached, [`rebuild`] makes another build of it, [`previous`] builds earlier ones from the history, [`denied`] has the
 //! kernel refuse it a call, [`paced`] is a client that asks at a constant rate, [`stranger`] one of frames alone,
-//! [`clients`] are real servers and clients, [`sockets`] those that the kernel lists, and [`bulkheads`] are two neighbours
+//! [`clients`] are real servers and clients, [`slow`] a server that takes as long as the test says, [`sockets`] those that the kernel lists, and [`bulkheads`] are two neighbours
 //! of which one floods. [`policies`] are those that are measured, [`paths`] what becomes of packets under the full one, and
 //! [`calls`] counts the helpers that they call on their way. Everything that these make is undone when it is dropped.
 //! [`simulator`] needs no kernel: it runs the agent's pure code on health. [`workers`] is a real server of the same capacity,
@@ -37,6 +37,7 @@ pub mod program;
 pub mod rebuild;
 pub mod set;
 pub mod simulator;
+pub mod slow;
 pub mod sockets;
 pub mod stranger;
 pub mod wire;

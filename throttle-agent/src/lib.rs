@@ -6,6 +6,7 @@ pub mod control;
 pub mod datapath;
 pub mod events;
 pub mod health;
+pub mod heartbeat;
 pub mod policy;
 pub mod run;
 pub mod store;

@@ -34,7 +34,7 @@ fn first() -> Value {
 fn command(agent: &Running, dice: &mut Dice, revision: u64) -> Answer {
     let (name, kind) = (dice.roll(5), dice.roll(4));
     let source = format!("192.0.2.{}/28", dice.roll(8) * 16);
-    match dice.roll(12) {
+    match dice.roll(14) {
         0..=3 => {
             let mut limit = json!({"name": format!("l{name}"), "unit": "packets", "rate": format!("{}/s", kind + 1)});
             limit["sources"] = json!(300);
@@ -58,6 +58,13 @@ fn command(agent: &Running, dice: &mut Dice, revision: u64) -> Answer {
         8 => agent.ask("DELETE", &format!("/v1/tenants/t{name}"), None),
         9 => agent.post("/v1/allows", &json!({"prefixes": [source]})),
         10 => agent.post("/v1/blocks", &json!({"blocks": [{"prefix": source}]})),
+        11 => {
+            let address = format!("192.0.2.{}:80", dice.roll(4));
+            let backend =
+                json!({"name": format!("b{name}"), "service": format!("s{}", dice.roll(5)), "address": address});
+            agent.put(&format!("/v1/backends/b{name}"), &json!({"backend": backend}))
+        }
+        12 => agent.ask("DELETE", &format!("/v1/backends/b{name}"), None),
         _ if kind == 0 => agent.post("/v1/policy/rollback", &json!({"revision": 1 + dice.roll(revision)})),
         _ => agent.put("/v1/mode", &json!({"mode": if kind == 1 { "observe" } else { "enforce" }})),
     }

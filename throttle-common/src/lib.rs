@@ -20,6 +20,12 @@
 //!   packets say what no socket does ([`forwarded`]).
 //! - **health clock**: the clock of a service's limits, or of the host's; where what they protect is unwell it runs at a
 //!   **speed** below that of real time, until its lease ends ([`health_clock`], [`speed`]).
+//! - **health window**: how many connections a service that is unwell admits at once, until its lease ends
+//!   ([`health_window`]).
+//! - **breaker**: keeps new connections from a service, or from one of its **backends**, that fails; when time has passed
+//!   a few **trials** show whether it is well again ([`breakers`]).
+//! - **exchange**: a request and the answer to it; from the first byte of the one to that of the other the **time to first
+//!   byte** is measured ([`exchanges`]).
 //! - **lease**: what one CPU has taken of a fast bucket that all share, for its next packets ([`lease`]).
 //! - **region**: the part of the table of buckets that belongs to one limit and address family.
 //! - **proven source**: a source that is known not to be spoofed; one way of every set is kept for such.
@@ -34,13 +40,16 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod breakers;
 pub mod connections;
+pub mod exchanges;
 pub mod forwarded;
 pub mod gcra;
 pub mod guarantees;
 pub mod handshakes;
 pub mod hash;
 pub mod health_clock;
+pub mod health_window;
 pub mod lease;
 pub mod limits;
 pub mod packet;

@@ -87,6 +87,9 @@ words! {
         ServiceLimit = "service-limit",
         /// The bucket that the whole host shares was empty. Reads 0 while the host is not asked for too much.
         HostLimit = "host-limit",
+        /// The breaker of its service, or of the backend that it is for, keeps new connections away. Reads 0 while
+        /// everything behind this host is well.
+        BreakerOpen = "breaker-open",
     }
 }
 
@@ -194,6 +197,18 @@ words! {
 }
 
 words! {
+    /// What a service speaks, as far as it matters where the time to the first byte of its answers is measured.
+    Speaks {
+        /// Nothing that is looked into: nothing is measured.
+        Opaque = "opaque",
+        /// Requests and answers in turns, in the clear: the first bytes of either are those of an exchange.
+        Http = "http",
+        /// The same within TLS: only records of application data begin an exchange.
+        Tls = "tls",
+    }
+}
+
+words! {
     /// How a limit refuses.
     Action {
         /// Without a word.
@@ -230,12 +245,12 @@ mod tests {
     #[test]
     fn what_is_no_shape_is_a_decision() {
         use Reason::{
-            Admitted, Allowed, Blocked, ConnectionLimit, HostLimit, ServiceLimit, SourceLimit, SourceOverflow,
-            TenantLimit,
+            Admitted, Allowed, Blocked, BreakerOpen, ConnectionLimit, HostLimit, ServiceLimit, SourceLimit,
+            SourceOverflow, TenantLimit,
         };
         let decisions = Reason::ALL.iter().filter(|reason| !reason.is_shape());
         let of_sources = [Admitted, Allowed, Blocked, SourceLimit, SourceOverflow, ConnectionLimit];
-        assert!(decisions.eq(of_sources.iter().chain(&[TenantLimit, ServiceLimit, HostLimit])));
+        assert!(decisions.eq(of_sources.iter().chain(&[TenantLimit, ServiceLimit, HostLimit, BreakerOpen])));
     }
 
     #[test]

@@ -53,6 +53,12 @@ impl Clock {
         self.0
     }
 
+    /// Nanoseconds where they are known already, else 0.
+    #[inline(always)]
+    pub fn known(&self) -> u64 {
+        self.0
+    }
+
     /// The same instant in ticks of real time.
     #[inline(always)]
     pub fn ticks(&mut self) -> Ticks {

@@ -1,4 +1,5 @@
-//! What leaves: of a service whose connections are counted by their packets, the answers.
+//! What leaves: of a service whose connections are counted by their packets, or whose time to first byte is measured, the
+//! answers.
 //!
 //! The kernel calls [`leaving`] for every packet that goes out by a throttled interface, whoever sent it, after network
 //! address translation: its ends are those of the packets that come in. It refuses nothing.
@@ -13,7 +14,7 @@ use throttle_common::{
 use crate::{
     clock::Clock,
     connections::{Entering, follow, note_answer, segment},
-    services,
+    exchanges, services,
     tables::{InForce, LEAVING},
 };
 
@@ -33,7 +34,7 @@ pub struct Leaving {
 #[classifier]
 pub fn leaving(ctx: TcContext) -> i32 {
     let Some(in_force) = InForce::read() else { return NEXT };
-    if in_force.policy.counts_forwarded == 0 {
+    if in_force.policy.counts_forwarded | in_force.policy.measures == 0 {
         return NEXT;
     }
     let wanted = if ctx.len() < HEADERS { ctx.len() } else { HEADERS };
@@ -66,13 +67,29 @@ extern "C" fn read(ctx: *mut __sk_buff) -> u32 {
 extern "C" fn see(ctx: *mut __sk_buff) -> u32 {
     let (Some(in_force), Some(leaving)) = (InForce::read(), LEAVING.get_ptr_mut(0)) else { return 0 };
     // SAFETY: as above.
-    let Leaving { packet, entering } = unsafe { &mut *leaving };
+    let packet = unsafe { &mut (*leaving).packet };
     if packet.protocol != protocol::TCP {
         return 0;
     }
     // As the other side sends it.
     core::mem::swap(&mut packet.source, &mut packet.destination);
     core::mem::swap(&mut packet.source_port, &mut packet.destination_port);
+    if in_force.policy.measures != 0 {
+        exchanges::see_leaving(&in_force, packet);
+    }
+    if in_force.policy.counts_forwarded != 0 {
+        see_forwarded(ctx);
+    }
+    0
+}
+
+/// Sees the packet that was read, as the other side sends it, where connections are counted by their packets.
+#[inline(never)]
+#[unsafe(export_name = "see_forwarded_leaving")]
+extern "C" fn see_forwarded(ctx: *mut __sk_buff) -> u32 {
+    let (Some(in_force), Some(leaving)) = (InForce::read(), LEAVING.get_ptr_mut(0)) else { return 0 };
+    // SAFETY: as above.
+    let Leaving { packet, entering } = unsafe { &mut *leaving };
     let (service, _) = services::classify(&in_force, packet);
     if !services::is_forwarded(in_force.generation, u32::from(service)) {
         return 0;

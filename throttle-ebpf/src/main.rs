@@ -1,6 +1,6 @@
 //! The kernel program: every packet of an interface passes here before the network stack spends a cycle on it.
 //!
-//! `parse -> standing of the source -> classify -> limits -> verdict -> account`, cheapest refusals first. The policy
+//! `parse -> standing of the source -> classify -> breaker -> limits -> verdict -> account`, cheapest refusals first. The policy
 //! that a packet meets is one generation, read once; the clock is read at most once, and only where something needs it.
 #![no_std]
 #![no_main]
@@ -10,9 +10,12 @@
 mod account;
 mod answer;
 mod atomic;
+mod breakers;
 mod carry;
 mod clock;
+mod connecting;
 mod connections;
+mod exchanges;
 mod frame;
 mod leaving;
 mod limits;
@@ -24,6 +27,7 @@ mod verdict;
 
 use aya_ebpf::{bindings::xdp_action, helpers::bpf_xdp_get_buff_len, macros::xdp, programs::XdpContext};
 use throttle_common::{
+    breakers::Admission,
     packet::{self, Packet},
     records::{FATES, Limit, SourceEntry},
     words::{Outcome, Reason},
@@ -119,7 +123,20 @@ fn decide(ctx: &XdpContext, in_force: &InForce, packet: &Packet, length: u32, cl
         return Verdict::refuse(Reason::Blocked, in_force.policy);
     }
     let service = services::classify(in_force, packet);
-    limits::judge(ctx, in_force, service, (packet, length), entry, clock)
+    let tries = match breakers::judge(in_force, service.0, packet, clock) {
+        Admission::Pass => false,
+        Admission::Trial => true,
+        Admission::Refuse => return breakers::refuse(in_force.policy, service.0),
+    };
+    let verdict = limits::judge(ctx, in_force, service, (packet, length), entry, clock);
+    let passes = matches!(verdict.outcome, Outcome::Pass | Outcome::Observe);
+    if tries && passes && !breakers::take_trials(clock) {
+        return breakers::refuse(in_force.policy, service.0);
+    }
+    if passes {
+        exchanges::begin(ctx, in_force, service.0, packet, clock);
+    }
+    verdict
 }
 
 #[cfg(not(test))]

@@ -4,6 +4,7 @@ use throttle_common::{
     packet::Packet,
     records::{CANDIDATES, GENERATIONS, MAX_CANDIDATES, MAX_SERVICES, NONE, PORT_WORDS, Scope, Service},
     services::{Directory, find},
+    words::Speaks,
 };
 
 use crate::tables::{CANDIDATE_LISTS, InForce, PORTS, SERVICES};
@@ -24,8 +25,26 @@ pub fn classify(in_force: &InForce, packet: &Packet) -> (u16, &'static Scope) {
 /// Whether the connections of a service are counted by their packets.
 #[inline(always)]
 pub fn is_forwarded(generation: u32, number: u32) -> bool {
-    number != u32::from(NONE)
-        && SERVICES.get(generation * MAX_SERVICES + number).is_some_and(|service| service.forwarded != 0)
+    get(generation, number).is_some_and(|service| service.forwarded != 0)
+}
+
+/// The number of a service's breaker, or [`NONE`].
+#[inline(always)]
+pub fn breaker(generation: u32, number: u32) -> u16 {
+    get(generation, number).map_or(NONE, |service| service.breaker)
+}
+
+/// A service where its time to first byte is measured.
+#[inline(always)]
+pub fn measured(generation: u32, number: u32) -> Option<&'static Service> {
+    let service = get(generation, number)?;
+    if service.measures == Speaks::Opaque as u8 { None } else { Some(service) }
+}
+
+/// A service by its number; `None` for [`NONE`].
+#[inline(always)]
+pub fn get(generation: u32, number: u32) -> Option<&'static Service> {
+    if number == u32::from(NONE) { None } else { SERVICES.get(generation * MAX_SERVICES + number) }
 }
 
 /// The services of one generation, in the maps.

@@ -6,20 +6,21 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf},
     macros::btf_map,
 };
 use throttle_common::{
-    forwarded,
+    exchanges, forwarded,
     gcra::Ticks,
     handshakes, lease,
     packet::Packet,
     proven::Line,
     records::{
-        CANDIDATES, Connection, Control, Ends, Event, GENERATIONS, HealthClock, Lease, Limit, LimitTally, Losses,
-        MAX_CANDIDATES, MAX_CLOCKS, MAX_CONNECTIONS, MAX_LIMITS, MAX_OVERRIDES, MAX_SERVICES, MAX_TENANTS, NAME,
-        PORT_WORDS, PROVEN_LINES, Policy, REASON_TALLIES as REASON_TALLY_COUNT, SEEN_SOURCES as SEEN_SOURCES_, Seen,
-        Service, Slot, SourceEntry, Tally, Terms,
+        Backend, Breaker, CANDIDATES, Connection, Control, Ends, Event, Exchanges, GENERATIONS, HealthClock, Lease,
+        Limit, LimitTally, Losses, MAX_BACKENDS, MAX_BREAKERS, MAX_CANDIDATES, MAX_CLOCKS, MAX_CONNECTIONS, MAX_LIMITS,
+        MAX_OVERRIDES, MAX_SERVICES, MAX_TENANTS, NAME, PORT_WORDS, PROVEN_LINES, Policy,
+        REASON_TALLIES as REASON_TALLY_COUNT, SEEN_SOURCES as SEEN_SOURCES_, Seen, Service, Slot, SourceEntry, Tally,
+        Terms,
     },
     table::WAYS,
 };
@@ -68,6 +69,25 @@ pub static PORTS: Array<u64, { GENERATIONS_ * PORT_WORDS as usize }, MMAPABLE> =
 /// number; packets only read.
 #[btf_map]
 pub static CLOCKS: Array<HealthClock, { MAX_CLOCKS as usize }, MMAPABLE> = Array::new();
+
+/// The health windows of services, by the numbers of their clocks. Written by the agent with single stores; packets only
+/// read.
+#[btf_map]
+pub static WINDOWS: Array<u64, { MAX_CLOCKS as usize }, MMAPABLE> = Array::new();
+/// The breakers of services and backends. The first word of each is written by the agent, the second by the connections
+/// that are admitted as trials. The word of element 0, which is nobody's, says how many are not closed.
+#[btf_map]
+pub static BREAKERS: Array<Breaker, { MAX_BREAKERS as usize }, MMAPABLE> = Array::new();
+/// The numbers of backends' breakers. Written by the agent; packets and dialling processes only read.
+#[btf_map]
+pub static BACKENDS: HashMap<Backend, u64, { MAX_BACKENDS as usize }, ON_DEMAND> = HashMap::new();
+/// Requests that wait for their answers, by the hash of their connection. Written by what comes in and what leaves; one that
+/// nobody answers is forgotten after [`exchanges::PATIENCE`].
+#[btf_map]
+pub static EXCHANGES: Array<u64, { exchanges::CELLS as usize }, MMAPABLE> = Array::new();
+/// What was measured of services, by the numbers of their clocks. Entered by the agent, counted by packets, never reset.
+#[btf_map]
+pub static ANSWERS: PerCpuHashMap<u32, Exchanges, { MAX_CLOCKS as usize }, ON_DEMAND> = PerCpuHashMap::new();
 
 /// The buckets of sources. Written by packets and, atomically and through its mapping, by the agent.
 #[btf_map]
@@ -203,6 +223,10 @@ pub struct Scratch {
     pub entering: Entering,
     /// Where the request lies that its SYN left behind.
     pub address: u64,
+    /// Of one that opens a connection, the breakers that admit it as a trial.
+    pub trials: [u16; 2],
+    /// The backend that it is for.
+    pub backend: Backend,
 }
 
 /// This CPU's scratch space.

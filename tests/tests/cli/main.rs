@@ -4,6 +4,7 @@ mod algorithms;
 mod blocks;
 mod endings;
 mod explain;
+mod following;
 mod policies;
 mod refused;
 mod sessions;

@@ -5,6 +5,7 @@
 
 mod supervise;
 mod tasks;
+mod webhook;
 
 use std::{
     fmt::Write as _,
@@ -26,6 +27,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+pub use webhook::Webhook;
 
 use crate::{
     api::{
@@ -34,9 +36,10 @@ use crate::{
         serve,
         wire::Build,
     },
-    control::{Control, Handle},
+    control::{Control, Handle, Notices},
     datapath::{self, Datapath, Mode, OBJECT},
     events::Hub,
+    heartbeat::Heartbeats,
     policy::{self, Diagnostics, Document},
     run::{
         lock::{Lock, Socket},
@@ -66,8 +69,12 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// The policy to put in force if the store has none.
     pub policy: Option<PathBuf>,
+    /// The control group whose processes find a backend refused while its breaker is.
+    pub cgroup: Option<PathBuf>,
     /// A loopback address that serves `/metrics`.
     pub metrics: Option<SocketAddr>,
+    /// Whom to tell of suspicion, deaths, breakers and a want of workers.
+    pub webhooks: Vec<Webhook>,
     /// Whether the programs write debugging output.
     pub debug: bool,
     /// Whether to drop every capability that is not needed after the start.
@@ -87,6 +94,7 @@ pub struct Agent {
     socket: Socket,
     admission: Admission,
     metrics: Option<std::net::TcpListener>,
+    webhooks: Vec<Webhook>,
     debug: bool,
     _state: Lock,
 }
@@ -114,6 +122,10 @@ impl Agent {
         if let Err(error) = datapath.watch_sockets() {
             tracing::warn!("a completed handshake proves nobody here: {error:#}");
         }
+        match &options.cgroup {
+            Some(cgroup) => datapath.guard_connects(cgroup)?,
+            None => datapath.unguard_connects()?,
+        }
         let mut control = Control::open(datapath, store, &options.state_dir, build(), seed)?;
         control.note_store(&notes);
         control.attach(&options.interfaces, options.mode)?;
@@ -126,7 +138,8 @@ impl Agent {
         let uid = rustix::process::geteuid().as_raw();
         let admission = Admission { uid, group };
         control.datapath().keep();
-        Ok(Self { control, socket, admission, metrics, debug: options.debug, _state: state })
+        let (webhooks, debug) = (options.webhooks.clone(), options.debug);
+        Ok(Self { control, socket, admission, metrics, webhooks, debug, _state: state })
     }
 
     /// Serves until `end` is cancelled or, with `signals`, SIGTERM or SIGINT comes.
@@ -143,19 +156,28 @@ impl Agent {
     }
 
     async fn work(self, end: &CancellationToken, signals: bool) -> anyhow::Result<JoinHandle<()>> {
-        let Self { control, socket, admission, metrics, debug, _state } = self;
+        let Self { mut control, socket, admission, metrics, webhooks, debug, _state } = self;
         if signals {
             end_by_signal(end.clone())?;
         }
         let published = control.published().clone();
         let faults = control.faults();
         let hub = Hub::new(published.names.subscribe(), published.losses.subscribe(), end.clone());
+        let mut tasks = JoinSet::new();
+        let (heartbeats, seen) = Heartbeats::start(faults.clone())?;
+        let notices = if webhooks.is_empty() {
+            Notices::default()
+        } else {
+            let (notices, waiting) = Notices::queue();
+            tasks.spawn(webhook::tell(webhooks, waiting, notices.clone(), faults.clone()));
+            notices
+        };
+        control.watch_health(heartbeats.clone(), seen, notices);
         // Before the control thread says its first word, which is the one that the service manager waits for.
         let summary = published.summary.subscribe();
         let (control, thread) = Handle::spawn(control)?;
-        let api = Api { control: control.clone(), events: hub.clone(), faults: Arc::default() };
+        let api = Api { control: control.clone(), events: hub.clone(), heartbeats, faults: Arc::default() };
 
-        let mut tasks = JoinSet::new();
         tasks.spawn(keep_running("events", faults.clone(), {
             let control = control.clone();
             move || tasks::report_events(control.clone(), hub.clone())

@@ -84,6 +84,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
+/// The names at the end of a path of something within something else.
+pub(super) struct Within(pub(super) String, pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Within {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let refused = |rejection: PathRejection| Problem::new(ProblemKind::Malformed, rejection.body_text());
+        Path::from_request_parts(parts, state).await.map(|Path((outer, inner))| Self(outer, inner)).map_err(refused)
+    }
+}
+
 /// The revision that `If-Match` names, if it names one.
 pub(super) struct IfMatch(pub(super) Option<u64>);
 

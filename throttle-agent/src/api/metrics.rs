@@ -1,9 +1,13 @@
 //! The figures for Prometheus: a page made from one [`Status`] at each scrape.
 //!
-//! Labels are bounded by policy and by closed lists of words: limit, result, reason, outcome, family, interface, mode.
+//! Labels are bounded by policy and by closed lists of words: limit, result, reason, outcome, family, interface, mode,
+//! service, backend, level, signal, state.
 //! Counters that never counted stand at 0, so that the first refusal is a change and not an appearance.
 
+mod health;
+
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
@@ -16,7 +20,7 @@ use prometheus_client::{
 };
 use throttle_common::words::{Outcome, Reason};
 
-use super::wire::{Connections, LimitView, RegionLoad, Status, Tally};
+use super::wire::{Connections, HeartbeatView, Heartbeats, LimitView, RegionLoad, Status, Tally};
 use crate::policy::Mode;
 
 /// What [`encode`] writes.
@@ -32,9 +36,9 @@ pub struct Faults {
 }
 
 /// The page.
-pub(super) fn encode(status: Status, faults: &Faults) -> String {
-    let page =
-        Page { refused_requests: faults.requests.load(Relaxed), refused_peers: faults.peers.load(Relaxed), status };
+pub(super) fn encode(status: Status, heartbeats: Heartbeats, faults: &Faults) -> String {
+    let [refused_requests, refused_peers] = [&faults.requests, &faults.peers].map(|count| count.load(Relaxed));
+    let page = Page { status, heartbeats, refused_requests, refused_peers };
     let mut registry = Registry::with_prefix("throttle");
     registry.register_collector(Box::new(page));
     let mut text = String::new();
@@ -45,6 +49,7 @@ pub(super) fn encode(status: Status, faults: &Faults) -> String {
 #[derive(Debug)]
 struct Page {
     status: Status,
+    heartbeats: Heartbeats,
     refused_requests: u64,
     refused_peers: u64,
 }
@@ -122,6 +127,8 @@ impl Collector for Page {
         self.limits(&mut to)?;
         self.table(&mut to)?;
         self.losses(&mut to)?;
+        self.heartbeats(&mut to)?;
+        health::write(&mut to, &self.status)?;
         self.host(&mut to)
     }
 }
@@ -199,6 +206,32 @@ impl Page {
         to.counter("api_refused_peers", "Peers that may not use the socket", self.refused_peers)
     }
 
+    fn heartbeats(&self, to: &mut Writer) -> Result<(), fmt::Error> {
+        let mut backends = BTreeMap::<_, Vec<&HeartbeatView>>::new();
+        for view in &self.heartbeats.heartbeats {
+            backends.entry((&view.service, &view.backend)).or_default().push(view);
+        }
+        let labels = |(service, backend): &(&String, &String)| -> Labels {
+            vec![("service", (*service).clone()), ("backend", (*backend).clone())]
+        };
+        let results = backends.iter().flat_map(|(backend, views)| {
+            HEARTBEATS.iter().map(move |(result, count)| {
+                let counted = views.iter().map(|view| count(view)).sum();
+                ([labels(backend), vec![("result", (*result).to_owned())]].concat(), counted)
+            })
+        });
+        to.counters("heartbeats", "Probes of a backend's instances and what they pushed, by result", results)?;
+        let instances = backends.iter().map(|(backend, views)| (labels(backend), gauge(views.len() as u64)));
+        to.gauges("backend_instances", "Addresses that a backend has", instances)?;
+        let latencies = backends.iter().filter_map(|(backend, views)| {
+            let slowest = views.iter().filter_map(|view| view.latency_seconds).reduce(f64::max)?;
+            Some((labels(backend), slowest))
+        });
+        let help = "How long the last answer took, of the slowest of a backend's instances";
+        to.ratios("heartbeat_latency_seconds", help, latencies)?;
+        to.counter("heartbeats_lost", "Heartbeats that were not looked at in time", self.heartbeats.lost)
+    }
+
     fn host(&self, to: &mut Writer) -> Result<(), fmt::Error> {
         let status = &self.status;
         let attached = status.attachments.iter().map(|it| {
@@ -219,6 +252,16 @@ impl Page {
         to.gauges("build_info", "What is running", [(build, 1)])
     }
 }
+
+/// What becomes of heartbeats.
+const HEARTBEATS: [(&str, fn(&HeartbeatView) -> u64); 6] = [
+    ("answered", |view| view.answered),
+    ("failed", |view| view.failed),
+    ("unanswered", |view| view.unanswered),
+    ("refused", |view| view.refused),
+    ("unsent", |view| view.unsent),
+    ("pushed", |view| view.beats),
+];
 
 fn of(view: &LimitView) -> Labels {
     vec![("limit", view.limit.name.clone())]

@@ -30,6 +30,7 @@ use wire::{Write, Written, paths};
 use crate::{
     control::{Author, Handle},
     events::Hub,
+    heartbeat::Heartbeats,
     policy::{Document, edit::EditError},
 };
 
@@ -45,6 +46,8 @@ pub struct Api {
     pub control: Handle,
     /// Sampled refusals.
     pub events: Hub,
+    /// What backends say of their life.
+    pub heartbeats: Heartbeats,
     /// Mistakes of peers.
     pub faults: Arc<Faults>,
 }
@@ -52,7 +55,7 @@ pub struct Api {
 impl Api {
     /// Every route, for the Unix socket.
     pub fn router(self) -> Router {
-        use routes::{blocks, entries, explain, health, policy, prefixes, speeds, top};
+        use routes::{blocks, breakers, entries, explain, health, heartbeats, policy, prefixes, services, speeds, top};
 
         let large = Router::new()
             .route(paths::POLICY_CHECK, post(policy::check))
@@ -68,8 +71,22 @@ impl Api {
                 "/v1/limits/{name}",
                 get(entries::limit).put(entries::set_limit).patch(entries::change_limit).delete(entries::delete_limit),
             )
-            .route(paths::SERVICES, get(entries::services))
-            .route("/v1/services/{name}", put(entries::set_service).delete(entries::delete_service))
+            .route(paths::SERVICES, get(services::services))
+            .route(
+                "/v1/services/{name}",
+                get(services::service)
+                    .put(services::set_service)
+                    .patch(services::change_service)
+                    .delete(services::delete_service),
+            )
+            .route(paths::BACKENDS, get(services::backends))
+            .route(
+                "/v1/backends/{name}",
+                get(services::backend)
+                    .put(services::set_backend)
+                    .patch(services::change_backend)
+                    .delete(services::delete_backend),
+            )
             .route(paths::TENANTS, get(entries::tenants))
             .route("/v1/tenants/{name}", put(entries::set_tenant).delete(entries::delete_tenant))
             .route(paths::MODE, put(entries::set_mode))
@@ -77,8 +94,13 @@ impl Api {
             .route(paths::ALLOWS_DELETE, post(prefixes::delete_allows))
             .route(paths::KNOWN, get(prefixes::known).post(prefixes::add_known))
             .route(paths::KNOWN_DELETE, post(prefixes::delete_known))
+            .route(paths::HEARTBEATS, get(heartbeats::heartbeats).post(heartbeats::push_heartbeat))
             .route(paths::SPEEDS, get(speeds::speeds).put(speeds::set_speed))
             .route(paths::SPEEDS_RESET, post(speeds::reset_speed))
+            .route(paths::HEALTH, get(breakers::health))
+            .route("/v1/health/{service}", get(breakers::health_of))
+            .route("/v1/breakers/{service}", put(breakers::hold).delete(breakers::release))
+            .route("/v1/breakers/{service}/{backend}", put(breakers::hold_backend).delete(breakers::release_backend))
             .route(paths::POLICY, get(policy::policy))
             .route(paths::POLICY_CONFIRM, post(policy::confirm))
             .route(paths::POLICY_ROLLBACK, post(policy::rollback))

@@ -93,7 +93,11 @@ impl Check {
             Mode::Enforce => "",
             Mode::Observe => "; it observes: nothing is refused before mode = \"enforce\"",
         };
-        let summary = format!("{name} is sound: services: {services}, limits: {limits}{mode}\n");
+        let backends = match document.backends.len() {
+            0 => String::new(),
+            backends => format!(", backends: {backends}"),
+        };
+        let summary = format!("{name} is sound: services: {services}{backends}, limits: {limits}{mode}\n");
         output::data(&(summary + &render(&compiled, self.flood, context.output.paint)))
     }
 }

@@ -9,7 +9,9 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+mod backend;
 mod blocks;
+mod breaker;
 mod check;
 mod client;
 mod detach;
@@ -17,6 +19,8 @@ mod doctor;
 mod events;
 mod explain;
 mod failure;
+mod following;
+mod health;
 mod limit;
 mod limit_views;
 mod mode;
@@ -28,6 +32,7 @@ mod problem;
 mod quantity;
 mod run;
 mod service;
+mod service_views;
 mod session;
 mod speed;
 mod status;
@@ -91,14 +96,22 @@ enum Command {
     /// Set, list and delete limits
     #[command(subcommand)]
     Limit(limit::LimitCommand),
-    /// Name services, so that limits can be theirs
+    /// Name services, so that limits can be theirs, and follow their health
     #[command(subcommand)]
     Service(service::ServiceCommand),
+    /// Name backends: who answers for a service, and how it is asked whether it is well
+    #[command(subcommand)]
+    Backend(backend::BackendCommand),
     /// Name tenants: groups of sources that share limits
     #[command(subcommand)]
     Tenant(tenant::TenantCommand),
     /// Have the clocks of limits run slower: a share of every rate, of all sources at once
     Speed(speed::SpeedArgs),
+    /// Show the health of services and backends, and what follows from it
+    Health(health::HealthArgs),
+    /// Hold the breaker of a service or backend open or closed, or leave it to itself
+    #[command(subcommand)]
+    Breaker(breaker::BreakerCommand),
     /// Refuse sources, for a time or for ever
     #[command(subcommand)]
     Block(blocks::BlockCommand),
@@ -182,8 +195,11 @@ fn obey(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Mode(mode) => mode.obey(context),
         Command::Limit(command) => command.obey(context),
         Command::Service(command) => command.obey(context),
+        Command::Backend(command) => command.obey(context),
         Command::Tenant(command) => command.obey(context),
         Command::Speed(speed) => speed.obey(context),
+        Command::Health(health) => health.obey(context),
+        Command::Breaker(command) => command.obey(context),
         Command::Block(command) => command.obey(context),
         Command::Allow(command) => command.obey(context, &prefixes::ALLOWED),
         Command::Known(command) => command.obey(context, &prefixes::KNOWN),
@@ -229,6 +245,9 @@ mod tests {
             "limit set web --burst -5",
             "limit set web --sources -5",
             "service set web --protocol tcp --port -80",
+            "service set web --objective -5ms",
+            "service set web --least -5",
+            "backend set web-1 --interval -5ms",
             "block add 192.0.2.1 --for -5m",
             "mode enforce --confirm-within -5s",
             "policy check p.toml --flood -1",

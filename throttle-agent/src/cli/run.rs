@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
-use throttle_agent::{agent, datapath, policy::Diagnostics};
+use throttle_agent::{
+    agent::{self, Webhook},
+    datapath,
+    policy::Diagnostics,
+};
 
 use super::{Context, DEFAULT_SETS, Pins, failure::Failure, policy};
 
@@ -16,7 +20,8 @@ go on enforcing from their pins, and the next agent adopts them. `throttle detac
 Examples:
   throttle run --interface eth0
   throttle run --interface eth0 --interface eth1 --policy /etc/throttle/policy.toml --socket-group throttle
-  throttle run --interface eth0 --metrics 127.0.0.1:9851")]
+  throttle run --interface eth0 --metrics 127.0.0.1:9851
+  throttle run --interface eth0 --webhook http://oncall.internal:8080/throttle")]
 pub(crate) struct Run {
     /// An interface to throttle; may be given several times. One that is absent is waited for
     #[arg(long = "interface", short, value_name = "IF")]
@@ -39,9 +44,17 @@ pub(crate) struct Run {
     state_dir: PathBuf,
     #[command(flatten)]
     pins: Pins,
+    /// A control group (cgroup2) whose processes find a backend refused at once while its breaker is open, so that a proxy
+    /// tries the next; e.g. /sys/fs/cgroup/system.slice/nginx.service
+    #[arg(long, value_name = "DIR")]
+    cgroup: Option<PathBuf>,
     /// A loopback address that serves /metrics for Prometheus, e.g. 127.0.0.1:9851
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = metrics)]
     metrics: Option<SocketAddr>,
+    /// Tell this URL of backends that are suspect, die or come back, of breakers, and of services that need more workers: by
+    /// POST, as JSON; may be given several times. Plain http
+    #[arg(long = "webhook", value_name = "URL")]
+    webhooks: Vec<Webhook>,
     /// Let the kernel programs write debugging output to the agent's log; it costs time for every packet
     #[arg(long)]
     debug: bool,
@@ -83,7 +96,9 @@ impl Run {
             state_dir: self.state_dir,
             pin_dir: self.pins.pin_dir,
             policy: self.policy,
+            cgroup: self.cgroup,
             metrics: self.metrics,
+            webhooks: self.webhooks,
             debug: self.debug,
             drop_privileges: !self.keep_privileges,
         };

@@ -1,17 +1,18 @@
-//! `throttle service`: names for protocol, ports and destination, so that limits can be theirs.
+//! `throttle service`: names for protocol, ports and destination, so that limits can be theirs, and follow their health.
 
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use throttle_agent::{
-    api::wire::{Envelope, ServiceRequest, Services, paths},
-    policy::{PortRange, Prefix, Protocol, Service, Word as _, units::Span},
+    api::wire::{Envelope, ServicePatch, ServiceView, Services, paths},
+    policy::{HealthChange, PortRange, Prefix, Protocol, ServiceChange, units::Span},
 };
 
 use super::{
     Context,
     client::{query, under},
     failure::Failure,
-    output::{self, Paint},
-    table::Table,
+    following::Following,
+    output,
+    service_views::{describe, render},
     words::word,
     writing,
     writing::Writing,
@@ -20,15 +21,18 @@ use super::{
 /// What to do with services.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServiceCommand {
-    /// Create a service, or replace it as a whole
-    #[command(after_help = "Examples:\n  throttle service set web --protocol tcp --port 80 --port 443\n  \
-                            throttle service set dns --protocol udp --port 53 --destination 192.0.2.53\n  \
-                            throttle service set ping --protocol icmp\n  \
-                            throttle service set app --protocol tcp --port 443 --forwarded --idle-after 1h")]
-    Set(Set),
+    /// Create a service, or change what is named of it
+    #[command(after_help = SET_EXAMPLES)]
+    Set(Box<Set>),
     /// List services
     List,
-    /// Delete a service; no limit may name it
+    /// Show everything about one service, defaults included
+    Show {
+        /// Its name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+    },
+    /// Delete a service; no limit and no backend may name it
     Delete {
         /// Its name
         #[arg(value_parser = NonEmptyStringValueParser::new())]
@@ -38,27 +42,45 @@ pub(crate) enum ServiceCommand {
     },
 }
 
-/// A service as its flags say it.
-#[derive(Debug, Args)]
+const SET_EXAMPLES: &str = "\
+Examples:
+  throttle service set web --protocol tcp --port 80 --port 443
+  throttle service set dns --protocol udp --port 53 --destination 192.0.2.53
+  throttle service set ping --protocol icmp
+  throttle service set app --protocol tcp --port 443 --forwarded --idle-after 1h
+  throttle service set web --health observe --objective 200ms
+  throttle service set dns --health enforce --control rate
+  throttle service set web --no-health";
+
+/// A service as its flags say it. What no flag names stays as it is, or is the default in a new service.
+#[derive(Debug, Default, Args)]
 pub(crate) struct Set {
     /// Its name
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
-    /// What it speaks; `icmp` covers both families and has no ports
+    /// What it speaks; `icmp` covers both families and has no ports; a new service needs it
     #[arg(long, value_parser = word::<Protocol>())]
-    protocol: Protocol,
-    /// A port or a range of ports, e.g. 80 or 8000-8080; may be given several times
+    protocol: Option<Protocol>,
+    /// A port or a range of ports, e.g. 80 or 8000-8080; may be given several times, and is then all that it has
     #[arg(long = "port", value_name = "PORT", value_delimiter = ',', allow_hyphen_values = true)]
     ports: Vec<PortRange>,
     /// Only packets to this address or prefix of the host
     #[arg(long, value_name = "PREFIX")]
     destination: Option<Prefix>,
+    /// Packets to every address of the host again
+    #[arg(long, conflicts_with = "destination")]
+    any_destination: bool,
     /// Count its open connections by their packets: they may end on another host that this one forwards to
     #[arg(long)]
     forwarded: bool,
+    /// Count its open connections by this host's sockets again; the default
+    #[arg(long, conflicts_with_all = ["forwarded", "idle_after"])]
+    no_forwarded: bool,
     /// After how long a forwarded connection that nothing is heard of is forgotten; 15m without this
-    #[arg(long, value_name = "TIME", requires = "forwarded")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     idle_after: Option<Span>,
+    #[command(flatten)]
+    following: Following,
     #[command(flatten)]
     writing: Writing,
 }
@@ -68,9 +90,8 @@ impl ServiceCommand {
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
         match self {
             Self::Set(set) => {
-                let path = under(paths::SERVICES, &set.name);
-                let request = ServiceRequest { write: set.writing.wire(), service: set.service()? };
-                writing::tell(context, &context.client()?.put(&path, &request)?)
+                let request = ServicePatch { change: set.change()?, write: set.writing.wire() };
+                writing::tell(context, &context.client()?.patch(&under(paths::SERVICES, &set.name), &request)?)
             }
             Self::List => {
                 let answer = context.client()?.get(paths::SERVICES)?;
@@ -84,6 +105,13 @@ impl ServiceCommand {
                 }
                 output::data(&render(&services, context.output.paint))
             }
+            Self::Show { name } => {
+                let answer = context.client()?.get(&under(paths::SERVICES, &name))?;
+                if context.output.json {
+                    return output::data(&answer.text());
+                }
+                output::data(&describe(&answer.parse::<Envelope<ServiceView>>()?.body))
+            }
             Self::Delete { name, writing } => {
                 let path = query(&under(paths::SERVICES, &name), &writing.wire())?;
                 writing::tell(context, &context.client()?.delete(&path)?)
@@ -93,65 +121,43 @@ impl ServiceCommand {
 }
 
 impl Set {
-    fn service(self) -> Result<Service, Failure> {
-        let Self { name, protocol, ports, destination, forwarded, idle_after, .. } = self;
-        match (protocol, ports.is_empty()) {
-            (Protocol::Icmp, false) => Err(Failure::Usage("--port: ICMP has no ports; leave it out".into())),
-            (Protocol::Tcp | Protocol::Udp, true) => {
-                Err(Failure::Usage(format!("a {} service needs --port, e.g. --port 80", protocol.name())))
-            }
-            _ => Ok(Service { name, protocol, ports, destination, forwarded, idle_after }),
+    /// What the flags say.
+    fn change(&self) -> Result<ServiceChange, Failure> {
+        if self.protocol == Some(Protocol::Icmp) && !self.ports.is_empty() {
+            return Err(Failure::Usage("--port: ICMP has no ports; leave it out".into()));
         }
+        Ok(ServiceChange {
+            protocol: self.protocol,
+            ports: (!self.ports.is_empty()).then(|| self.ports.clone()),
+            destination: self.destination,
+            any_destination: self.any_destination,
+            forwarded: match (self.forwarded, self.no_forwarded) {
+                (true, _) => Some(true),
+                (_, true) => Some(false),
+                _ => None,
+            },
+            idle_after: self.idle_after,
+            health: Some(self.following.change()).filter(|change| *change != HealthChange::default()),
+            no_health: self.following.ends(),
+        })
     }
-}
-
-fn render(services: &[Service], paint: Paint) -> String {
-    let mut table = Table::new(&["SERVICE", "PROTOCOL", "PORTS", "DESTINATION", "COUNTED BY"]);
-    for service in services {
-        let ports: Vec<_> = service.ports.iter().map(PortRange::to_string).collect();
-        table.row([
-            service.name.as_str().into(),
-            service.protocol.name().into(),
-            ports.join(", ").into(),
-            service.destination.map(|prefix| prefix.to_string()).unwrap_or_default().into(),
-            if service.forwarded { "packets" } else { "" }.into(),
-        ]);
-    }
-    table.render(paint)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn set(protocol: Protocol, ports: &[&str]) -> Set {
-        Set {
-            name: "web".to_owned(),
-            protocol,
-            ports: ports.iter().map(|port| port.parse().unwrap()).collect(),
-            destination: None,
-            forwarded: false,
-            idle_after: None,
-            writing: Writing::default(),
-        }
+    #[test]
+    fn what_no_flag_names_is_not_changed() {
+        assert_eq!(Set::default().change().unwrap(), ServiceChange::default());
+        let set = Set { no_forwarded: true, ports: vec!["80".parse().unwrap()], ..Set::default() };
+        let change = set.change().unwrap();
+        assert_eq!((change.forwarded, change.ports), (Some(false), Some(set.ports)));
     }
 
     #[test]
-    fn ports_go_with_the_protocols_that_have_them() {
-        assert!(matches!(set(Protocol::Tcp, &[]).service(), Err(Failure::Usage(text)) if text.contains("--port")));
-        assert!(matches!(set(Protocol::Icmp, &["1"]).service(), Err(Failure::Usage(_))));
-        assert!(set(Protocol::Icmp, &[]).service().is_ok());
-    }
-
-    #[test]
-    fn a_list_shows_ports_as_they_are_written() {
-        let services = [set(Protocol::Tcp, &["80", "8000-8080"]), set(Protocol::Icmp, &[])];
-        let services = services.map(|set| set.service().unwrap());
-        let expected = "\
-SERVICE  PROTOCOL  PORTS
-web      tcp       80, 8000-8080
-web      icmp
-";
-        assert_eq!(render(&services, Paint::PLAIN), expected);
+    fn icmp_has_no_ports() {
+        let set = Set { protocol: Some(Protocol::Icmp), ports: vec!["1".parse().unwrap()], ..Set::default() };
+        assert!(matches!(set.change(), Err(Failure::Usage(text)) if text.contains("--port")));
     }
 }

@@ -20,6 +20,7 @@ use super::{
     Context,
     client::Answer,
     failure::Failure,
+    health::overview,
     limit_views,
     output::{self, Paint},
     quantity::{bytes, count, per_second, span, until},
@@ -97,6 +98,7 @@ fn render(status: &Status, verbose: bool, now: Timestamp, paint: Paint) -> Strin
     };
     part(attachments(status, paint));
     part(if status.limits.is_empty() { String::new() } else { limit_views::render(&status.limits, paint) });
+    part(overview(&status.health, paint));
     part(traffic(status, paint));
     part(table(status) + &counting(status));
     if verbose {

@@ -60,6 +60,7 @@ impl Control {
         self.count_connections();
         self.kept = None;
         self.end_speeds();
+        self.follow_health();
         self.faults.note("policy", Ok(()));
         self.publish_names();
         Ok(())

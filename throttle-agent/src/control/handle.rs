@@ -1,11 +1,12 @@
 //! The one thread that owns the kernel and the store, and how the rest of the agent asks it.
 //!
 //! What it does may block: a compile, 100 000 blocks, an fsync. So it has a thread of its own, takes one job after the
-//! other, and between them does what is due: ends blocks, takes back what nobody confirmed.
+//! other, and between them does what is due: looks at the health of services, ends blocks, takes back what nobody confirmed.
 
 use std::{
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     thread::JoinHandle,
+    time::Instant,
 };
 
 use anyhow::Context as _;
@@ -60,11 +61,16 @@ fn gone() -> Problem {
 }
 
 fn work(mut control: Control, jobs: &Receiver<Job>) {
+    let mut due = Instant::now() + control.tick();
     loop {
-        match jobs.recv_timeout(control.tick()) {
+        // Health is looked at between any two jobs, where that is due; the rest when a job may have changed it, and in time.
+        let rest = control.look_at_health();
+        match jobs.recv_timeout(rest.min(due.saturating_duration_since(Instant::now()))) {
             Ok(job) => job(&mut control),
+            Err(RecvTimeoutError::Timeout) if Instant::now() < due => continue,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
+        due = Instant::now() + control.tick();
     }
 }

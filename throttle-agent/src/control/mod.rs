@@ -5,16 +5,19 @@
 //! back. A crash between the two is mended at the next start, which puts what is stored in force again. What changes no more
 //! than how much limits allow need not wait for the disk: it is in force first, then stored. Going back goes
 //! that way round too: in force first, then stored, because until it is stored it is tried again. Time comes in through
-//! [`Control::tick`]: blocks and sessions end, and what nobody confirmed goes back.
+//! [`Control::tick`]: blocks and sessions end, and what nobody confirmed goes back; and, twenty times a second where a service
+//! follows its health, through [`health`].
 
 mod back;
 mod clock;
 mod connections;
 mod due;
 mod enforce;
+mod entries;
 mod explain;
 mod faults;
 mod handle;
+mod health;
 mod held;
 mod interfaces;
 mod session;
@@ -34,6 +37,8 @@ pub use clock::Clock;
 use connections::Counting;
 pub use faults::Faults;
 pub use handle::Handle;
+use health::Health;
+pub use health::{Notice, Notices};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use sessions::Sessions;
@@ -75,6 +80,8 @@ pub struct Control {
     blocks: Blocks,
     /// The speeds of health clocks that were set by hand.
     speeds: Vec<SetSpeed>,
+    /// The health of services, and what follows from it.
+    health: Health,
     /// Whether the kernel has all that this agent makes of the policy in force, so that a part of it that another policy
     /// has too is known to be right, and to be there.
     in_step: bool,
@@ -131,7 +138,9 @@ impl Control {
         build: Build,
         seed: Option<Document>,
     ) -> anyhow::Result<Self> {
+        let boot = std::fs::read_to_string(BOOT).unwrap_or_default();
         let mut control = Self {
+            health: Health::new(state_dir, &boot),
             sessions: Sessions::open(state_dir),
             clock: Clock::new(),
             document: Document::default(),
@@ -149,7 +158,7 @@ impl Control {
             attachments: Vec::new(),
             faults: Faults::default(),
             started: Timestamp::now(),
-            boot: std::fs::read_to_string(BOOT).unwrap_or_default(),
+            boot,
             build,
             capabilities: Vec::new(),
             published: Published::default(),
@@ -160,6 +169,7 @@ impl Control {
         control.take_over()?;
         // Buckets are carried over from an earlier layout while all clocks run as fast as real time.
         control.resume_speeds();
+        control.resume_breakers();
         Ok(control)
     }
 

@@ -74,7 +74,10 @@ impl Control {
             speeds.push(SetSpeed { service, parts: speed.parts(), since: self.moment(), lasts, author });
         }
         self.store.set_speeds(&speeds).map_err(|error| stored(&error))?;
-        if let Err(error) = self.datapath.publish_speed(clock, speed, self.end_of(lasts)) {
+        // Where its health has it run slower yet, that is in force.
+        let by_health = service.and_then(|name| self.speed_by_health(name)).filter(|by_health| *by_health < speed);
+        let end = if by_health.is_some() { None } else { self.end_of(lasts) };
+        if let Err(error) = self.datapath.publish_speed(clock, by_health.unwrap_or(speed), end) {
             let kept = self.store.set_speeds(&self.speeds);
             self.faults.note("speeds", kept.map_err(|error| format!("the speed before is not stored: {error}")));
             return Err(kernel(&error));
@@ -129,8 +132,16 @@ impl Control {
         }
     }
 
+    /// How fast a service's clock was set to run by hand, and for how long yet; for as long as nobody sets another where there
+    /// is no end.
+    pub(super) fn speed_by_hand(&self, service: &str) -> Option<(Speed, Option<Duration>)> {
+        let set = self.speeds.iter().find(|held| held.service.as_deref() == Some(service))?;
+        let rest = set.remaining(&self.moment());
+        Speed::of_parts(set.parts).filter(|_| rest.is_none_or(|rest| !rest.is_zero())).map(|speed| (speed, rest))
+    }
+
     /// An instant of the kernel's clock.
-    fn end_of(&self, rest: Option<Duration>) -> Option<u64> {
+    pub(super) fn end_of(&self, rest: Option<Duration>) -> Option<u64> {
         rest.map(|rest| self.datapath.now().saturating_add(u64::try_from(rest.as_nanos()).unwrap_or(u64::MAX)))
     }
 

@@ -32,7 +32,7 @@ impl Control {
     pub fn status(&self) -> Result<Status, Problem> {
         let limits = self.limits()?;
         let losses = self.datapath.losses().map_err(|error| kernel(&error))?;
-        let mut problems = self.problems();
+        let (mut problems, health) = (self.problems(), self.health(None)?);
         problems.extend(self.connections().filter(|it| it.uncounted > 0).map(|it| {
             format!(
                 "{} connections were not counted: as many as there is room for hold places; limit the service as a whole \
@@ -44,7 +44,10 @@ impl Control {
         problems.extend(limits.iter().flat_map(crowded));
         Ok(Status {
             problems,
-            warnings: self.trends.warnings(),
+            warnings: self.trends.warnings().into_iter().chain(self.held_breakers()).collect(),
+            health: health.services,
+            health_transitions: health.transitions_in_all,
+            health_notices_lost: health.notices_lost,
             mode: self.mode(),
             revision: self.head().revision,
             pending: self.pending(),
@@ -141,6 +144,7 @@ impl Control {
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.faults.all();
         problems.extend(self.attachments().into_iter().filter_map(|it| it.problem));
+        problems.extend(self.health_problems());
         if self.datapath.policy().counts_forwarded != 0 {
             problems.extend(self.uncounted());
         }

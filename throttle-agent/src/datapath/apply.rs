@@ -80,13 +80,15 @@ impl Datapath {
             let repriced = |held: &Limit| Limit { price: next.price, depth: next.depth, batch: next.batch, ..*held };
             held.get(number).is_some_and(|held| repriced(held) == *next)
         };
+        // What a service's limit allows all together says how much of it a health window leaves.
+        let unpriced = |service: &Service| Service { connections: 0, ..*service };
         let in_force = self.policy();
         in_force == Policy { revision: in_force.revision, ..policy.policy }
             && held.len() == policy.limits.len()
             && policy.limits.iter().all(only_repriced)
             && policy.overridden.is_empty()
             && policy.tenants == self.tenants[self.tables.in_force() as usize]
-            && self.services().iter().map(|(_, service)| service).eq(&policy.services)
+            && self.services().iter().map(|(_, it)| unpriced(it)).eq(policy.services.iter().map(unpriced))
     }
 
     /// Puts a policy in force. Buckets of limits that stay are kept; where the price of a limit changed, every bucket
@@ -99,12 +101,15 @@ impl Datapath {
         for &number in &plan.renamed {
             self.tallies.reset_limit(number)?;
         }
+        self.begin_measuring(&policy.services)?;
         self.begin_clocks(policy.services.iter().map(|service| service.clock));
         let spare = 1 - self.tables.in_force() as usize;
         self.tables.write_spare(policy, &self.tenants[spare]);
         self.tenants[spare] = Arc::clone(&policy.tenants);
         self.tables.flip();
         self.forget_clocks();
+        self.forget_windows();
+        self.forget_breakers();
         for repriced in &plan.repriced {
             self.reprice(&Reprice { scale: repriced.scale.or_within(self.deepest(&repriced.limit)), ..*repriced });
         }
@@ -169,6 +174,7 @@ impl Datapath {
             clear(&self.tables, first, count)?;
         }
         self.bound_debts();
+        self.count_broken();
         self.sources.announce(&self.tables);
         Ok(())
     }

@@ -104,6 +104,13 @@ pub(super) struct LinkInfo {
     pub(super) rest: [u32; 7],
 }
 
+impl LinkInfo {
+    /// Of a link to a control group, the number of that; 0 once it is gone.
+    pub(super) fn cgroup(&self) -> u64 {
+        u64::from(self.rest[0]) << 32 | u64::from(self.interface)
+    }
+}
+
 /// `BPF_LINK_TYPE_XDP`.
 pub(super) const XDP_LINK: u32 = 6;
 /// `BPF_LINK_TYPE_TCX`.
@@ -171,6 +178,16 @@ pub(super) fn link_create(program: BorrowedFd<'_>, interface: u32, mode: u32) ->
 /// Attaches a classifier to what leaves by an interface, behind those that are there, for as long as the link lives.
 pub(super) fn link_create_egress(program: BorrowedFd<'_>, interface: u32) -> io::Result<OwnedFd> {
     let mut attributes = [number(program), interface, ATTACH_EGRESS, 0];
+    bpf(Command::LinkCreate, &mut attributes).map(owned)
+}
+
+/// Attaches a program to what processes of a control group do, for as long as the link lives.
+pub(super) fn link_create_cgroup(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attributes = [number(program), number(cgroup), attach_type, 0];
     bpf(Command::LinkCreate, &mut attributes).map(owned)
 }
 

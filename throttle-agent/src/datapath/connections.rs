@@ -23,7 +23,8 @@ use throttle_common::{
     gcra::{self, MAX_DEPTH},
     packet::{Family, Packet, protocol},
     records::{
-        CONNECTION_LIMITS, Connection, Ends, Hold, Home, Limit, NONE, Region, Service, SourceEntry, Whose, override_key,
+        Address, CONNECTION_LIMITS, Connection, Ends, Hold, Home, Limit, NONE, Region, Service, SourceEntry, Whose,
+        override_key,
     },
     services,
     table::{Commit, Look, Request, Set, WAYS, check, commit},
@@ -314,9 +315,18 @@ struct Owner {
 
 /// Who opened a connection.
 pub fn opener(ends: &Ends) -> IpAddr {
-    match family(ends) {
-        Family::V4 => Ipv4Addr::from_bits(ends.source.low as u32).into(),
-        Family::V6 => Ipv6Addr::from_bits(u128::from(ends.source.high) << 64 | u128::from(ends.source.low)).into(),
+    address(ends.source, family(ends))
+}
+
+/// The address of this host that it was opened to.
+pub(super) fn own(ends: &Ends) -> IpAddr {
+    address(ends.destination, family(ends))
+}
+
+fn address(Address { high, low }: Address, family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::from_bits(low as u32).into(),
+        Family::V6 => Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into(),
     }
 }
 

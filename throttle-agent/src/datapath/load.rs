@@ -20,7 +20,7 @@ use throttle_common::{
 };
 
 use super::{
-    Datapath, OBJECT, PROGRAMS,
+    Datapath, OBJECT, PROGRAMS, answers,
     apply::Owed,
     grace::Grace,
     migrate::{Earlier, Handover, layout_of},
@@ -34,7 +34,7 @@ use super::{
     tallies::Tallies,
     undo::Undo,
 };
-use crate::policy::{self, Compiled, HeldLimit, Layout};
+use crate::policy::{self, Compiled, Layout};
 
 /// How to load.
 #[derive(Clone, Debug)]
@@ -136,7 +136,7 @@ impl Datapath {
             None => {
                 let draft = pins.draft()?;
                 let mut datapath = Self::load(pins, draft.directory(), options)?;
-                datapath.begin(draw_secret()?, options.table_sets, Vec::new());
+                datapath.begin(draw_secret()?, options.table_sets, observing());
                 draft.finish(&datapath.pins)?;
                 datapath.undo.maps = true;
                 Ok(datapath)
@@ -149,7 +149,10 @@ impl Datapath {
         tracing::info!("the maps have layout {}, and are changed over to {LAYOUT}", earlier.layout);
         let draft = pins.draft()?;
         let mut datapath = Self::load(pins, draft.directory(), options)?;
-        datapath.begin(earlier.secret, earlier.sets, earlier.limits.clone());
+        let limits = earlier.limits.iter().map(|held| (held.number, held.record)).collect();
+        let (services, tenants) = (earlier.services.clone(), Arc::new(earlier.tenants.clone()));
+        datapath.begin(earlier.secret, earlier.sets, Compiled { limits, services, tenants, ..observing() });
+        earlier.clocks.iter().for_each(|(number, clock)| datapath.tables.clocks.set((*number).into(), clock));
         if options.test_clock {
             datapath.set_clock(earlier.test_clock)?;
         }
@@ -195,6 +198,8 @@ impl Datapath {
             overrides: Overrides::new(&ebpf)?,
             grace: Grace::new().context("cannot make the map that waiting for packets needs")?,
             connections: map(&ebpf, maps::CONNECTIONS)?,
+            backends: map(&ebpf, maps::BACKENDS)?,
+            answers: answers::Measured::new(&ebpf)?,
             events: map(&ebpf, maps::EVENTS)?,
             owed: Owed::default(),
             handover: None,
@@ -210,13 +215,13 @@ impl Datapath {
         })
     }
 
-    /// Fills new maps, before anything is attached.
-    /// No packet meets the limits that are held already: they keep their numbers and regions for the first policy.
-    fn begin(&self, secret: Secret, sets: u32, held: Vec<HeldLimit>) {
+    /// Fills new maps, before anything is attached. No packet meets the limits and services that are held already: they keep
+    /// their numbers, regions and clocks for the first policy, as tenants do theirs.
+    fn begin(&mut self, secret: Secret, sets: u32, held: Compiled) {
         let control = Control { layout: LAYOUT, secret, generation: 1, sets, ..Control::default() };
         self.tables.set_control(&control);
-        let limits = held.into_iter().map(|held| (held.number, held.record)).collect();
-        self.tables.write_spare(&Compiled { limits, ..observing() }, &self.tenants[0]);
+        self.tables.write_spare(&held, &self.tenants[0]);
+        self.tenants[0] = held.tenants;
         self.tables.flip();
     }
 }

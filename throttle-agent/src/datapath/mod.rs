@@ -8,13 +8,16 @@
 //!
 //! Everything here acts in the network namespace of the calling thread. What is done stays done when the agent dies.
 
+mod answers;
 mod apply;
 mod attach;
 mod between;
 mod bpf;
+mod breakers;
 mod btf;
 mod claim;
 mod clsact;
+mod connecting;
 mod connections;
 pub mod doctor;
 mod egress;
@@ -48,6 +51,7 @@ mod talkers;
 mod tallies;
 mod undo;
 mod watch;
+mod windows;
 
 use std::{
     collections::BTreeMap,
@@ -61,11 +65,8 @@ use aya::{
 };
 use throttle_common::records::GENERATIONS;
 
-use self::{
-    apply::Owed, grace::Grace, migrate::Handover, pins::Pins, reconcile::Refused, sources::Sources, speeds::Speeds,
-    tables::Tables, tallies::Tallies, undo::Undo,
-};
 pub use self::{
+    answers::Answers,
     attach::{Attachment, Mode, Standing, XdpMode},
     claim::{Claim, LINGER, PRIVATE_PINS, claim, lock},
     connections::{Drift, Held, opener},
@@ -78,10 +79,16 @@ pub use self::{
     pins::{Detached, detach_all, detach_interface},
     reconcile::{Change, Step, reconcile},
     recount::Recount,
+    sockdiag::{Listener, listeners},
     sources::{Entries, SourceDelta},
     speeds::{ClockState, LEASE},
     talkers::{Source, Talker, Talkers},
     watch::Watch,
+    windows::WindowState,
+};
+use self::{
+    apply::Owed, grace::Grace, migrate::Handover, pins::Pins, reconcile::Refused, sources::Sources, speeds::Speeds,
+    tables::Tables, tallies::Tallies, undo::Undo,
 };
 use crate::policy::Tenants;
 
@@ -121,6 +128,8 @@ pub struct Datapath {
     /// Interfaces by which packets leave unseen, with the reason.
     unseen: BTreeMap<String, String>,
     connections: MapData,
+    backends: MapData,
+    answers: answers::Measured,
     events: MapData,
     /// Whoever reads the events.
     reader: Weak<()>,

@@ -8,6 +8,8 @@
 //! <pin-dir>/egress/<interface>  the attachments of the program that sees packets leave, where they are links
 //! <pin-dir>/sockets             the programs that watch sockets
 //! <pin-dir>/sockets_again
+//! <pin-dir>/connect4            the attachments of the programs that see what processes dial
+//! <pin-dir>/connect6
 //! ```
 //!
 //! The directory is locked by the agent that uses it. What else lies in the file system is not touched.
@@ -28,6 +30,7 @@ use throttle_common::records::maps;
 use super::{
     OpenError, bpf,
     claim::{LINGER, lock_directory, outlives_this_process},
+    connecting::unguard,
     egress::{unsee, unsee_all},
     rename::{open_link, pin_of},
     sockets::unwatch,
@@ -39,7 +42,7 @@ pub(super) const MOUNT_POINT: &str = "/sys/fs/bpf";
 const MAGIC: i64 = 0xcafe_4a11;
 
 /// The maps that outlive the agent.
-pub(super) const PINNED: [&str; 27] = [
+pub(super) const PINNED: [&str; 32] = [
     maps::CONTROL,
     maps::POLICIES,
     maps::LIMITS,
@@ -49,6 +52,11 @@ pub(super) const PINNED: [&str; 27] = [
     maps::CANDIDATE_LISTS,
     maps::PORTS,
     maps::CLOCKS,
+    maps::WINDOWS,
+    maps::BREAKERS,
+    maps::BACKENDS,
+    maps::EXCHANGES,
+    maps::ANSWERS,
     maps::BUCKETS,
     maps::AGGREGATES,
     maps::LEASES,
@@ -279,6 +287,7 @@ pub fn detach_all(root: &Path) -> Result<Detached> {
     detached.interfaces.dedup();
     unsee_all(root)?;
     unwatch(root)?;
+    unguard(root)?;
     detached.maps =
         [finished, drafts, superseded].iter().map(|place| remove_maps(&place(root))).sum::<io::Result<_>>()?;
     match remove_if_empty(root) {

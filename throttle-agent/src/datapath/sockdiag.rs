@@ -4,6 +4,7 @@ use std::{
     cell::OnceCell,
     collections::{HashMap, HashSet},
     io,
+    net::IpAddr,
 };
 
 use rustix::net::Protocol;
@@ -12,7 +13,7 @@ use throttle_common::{
     records::{Address, Ends},
 };
 
-use super::{interfaces::interfaces, netlink};
+use super::{connections, interfaces::interfaces, netlink};
 
 /// `NETLINK_SOCK_DIAG`.
 const SOCK_DIAG: Option<Protocol> = Some(rustix::net::netlink::SOCK_DIAG);
@@ -38,6 +39,41 @@ const MAPPED: u128 = 0xffff;
 
 /// The number of the interface that a socket is bound to, as those of link-local addresses are; 0 where it is to none.
 type Device = u32;
+
+/// `idiag_rqueue` and `idiag_wqueue` of `struct inet_diag_msg`: of a socket that waits for connections how many wait to be
+/// accepted, and how many may.
+const QUEUE: usize = 56;
+const ROOM: usize = 60;
+
+/// A socket that waits for connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// At which address; unspecified for any of its family, and of IPv6 often for all of IPv4 too.
+    pub address: IpAddr,
+    /// At which port.
+    pub port: u16,
+    /// Connections that are complete and wait to be accepted.
+    pub waiting: u32,
+    /// How many may; one more is let in by the kernel before it drops.
+    pub room: u32,
+}
+
+/// The sockets of this network namespace that wait for TCP connections, each with how many wait.
+pub fn listeners() -> io::Result<Vec<Listener>> {
+    let mut found = Vec::new();
+    for family in [V4, V6] {
+        let answers = netlink::dump(SOCK_DIAG, BY_FAMILY, &request(family, LISTEN, &[0; ID]))?;
+        found.extend(answers.iter().filter_map(|answer| listener(answer)));
+    }
+    Ok(found)
+}
+
+fn listener(answer: &[u8]) -> Option<Listener> {
+    let (ends, _) = read(answer)?;
+    let number = |at: usize| Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
+    let address = connections::own(&ends);
+    Some(Listener { address, port: ends.destination_port, waiting: number(QUEUE)?, room: number(ROOM)? })
+}
 
 /// The sockets that there were at a time.
 pub(super) struct Sockets {
@@ -164,6 +200,23 @@ fn read(answer: &[u8]) -> Option<(Ends, Device)> {
 mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_socket_tells_how_many_wait_to_be_accepted_and_how_many_may() {
+        for listen in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(listen) else { continue };
+            let here = listener.local_addr().unwrap();
+            let own = || *listeners().unwrap().iter().find(|it| it.port == here.port()).unwrap();
+            let before = own();
+            assert_eq!((before.address, before.waiting), (here.ip(), 0));
+            assert!(before.room > 0);
+            let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(here).unwrap()).collect();
+            assert_eq!(own().waiting, 3);
+            let accepted = listener.accept().unwrap();
+            assert_eq!(own().waiting, 2);
+            drop((clients, accepted));
+        }
+    }
 
     #[test]
     fn an_open_connection_is_listed_and_found_until_it_is_closed() {

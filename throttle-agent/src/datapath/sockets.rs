@@ -12,7 +12,7 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
 };
 
-use super::{Datapath, btf::Types};
+use super::{Datapath, btf::Types, connecting};
 
 /// The programs, which are also the names of their pinned links, and the tracepoint that they hang on.
 const PROGRAMS: [&str; 2] = ["sockets", "sockets_again"];
@@ -44,6 +44,8 @@ pub(super) struct Told {
     described: u8,
     readable: u8,
     own_net: u32,
+    own_net_cookie: u64,
+    says_errors: u8,
 }
 
 impl Told {
@@ -55,12 +57,22 @@ impl Told {
         });
         // The numbers of namespaces are inode numbers of 32 bits.
         let own_net = fs::metadata("/proc/thread-self/ns/net").map_or(0, |namespace| namespace.ino() as u32);
-        Self { offsets, described: u8::from(offsets.is_some()), readable: u8::from(memory_is_readable()), own_net }
+        Self {
+            offsets,
+            described: u8::from(offsets.is_some()),
+            readable: u8::from(memory_is_readable()),
+            own_net,
+            // Without one nothing that a process dials is refused.
+            own_net_cookie: connecting::own_cookie().unwrap_or(0),
+            says_errors: u8::from(connecting::says_errors()),
+        }
     }
 
     /// Hands them to the loader.
     pub(super) fn tell<'l>(&'l self, loader: &mut EbpfLoader<'l>) {
         loader.override_global("OWN_NET", &self.own_net, true);
+        loader.override_global("OWN_NET_COOKIE", &self.own_net_cookie, true);
+        loader.override_global("SAYS_ERRORS", &self.says_errors, true);
         loader.override_global("SOCKETS_DESCRIBED", &self.described, true);
         loader.override_global("MEMORY_READ", &self.readable, true);
         for ((global, _), offset) in FIELDS.iter().zip(self.offsets.iter().flatten()) {

@@ -14,8 +14,8 @@ use throttle_common::{
     gcra::Ticks,
     lease,
     records::{
-        CANDIDATES, Control, HealthClock, Lease, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME,
-        PORT_WORDS, Policy, Service, Slot, SourceMaps, maps, name_bytes, name_str, port_place,
+        Breaker, CANDIDATES, Control, HealthClock, Lease, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS,
+        NAME, PORT_WORDS, Policy, Service, Slot, SourceMaps, maps, name_bytes, name_str, port_place,
     },
     services::Directory,
     table::WAYS,
@@ -34,6 +34,8 @@ pub(super) struct Tables {
     candidates: MappedArray<[u16; CANDIDATES]>,
     ports: MappedArray<u64>,
     pub(super) clocks: MappedArray<HealthClock>,
+    pub(super) windows: MappedArray<u64>,
+    pub(super) breakers: MappedArray<Breaker>,
     pub(super) buckets: MappedArray<[Slot; WAYS]>,
     pub(super) aggregates: MappedArray<Ticks>,
     pub(super) leases: MappedArray<Lease>,
@@ -43,9 +45,14 @@ pub(super) struct Tables {
 /// later refer to.
 pub(super) fn map(ebpf: &Ebpf, name: &str) -> Result<MapData> {
     match ebpf.map(name) {
-        Some(Map::Array(map) | Map::PerCpuArray(map) | Map::HashMap(map) | Map::LpmTrie(map) | Map::RingBuf(map)) => {
-            Ok(MapData::from_fd(map.fd().as_fd().try_clone_to_owned()?)?)
-        }
+        Some(
+            Map::Array(map)
+            | Map::PerCpuArray(map)
+            | Map::HashMap(map)
+            | Map::PerCpuHashMap(map)
+            | Map::LpmTrie(map)
+            | Map::RingBuf(map),
+        ) => Ok(MapData::from_fd(map.fd().as_fd().try_clone_to_owned()?)?),
         _ => anyhow::bail!("the object has no map {name}"),
     }
 }
@@ -61,6 +68,8 @@ impl Tables {
             candidates: MappedArray::new(&map(ebpf, maps::CANDIDATE_LISTS)?)?,
             ports: MappedArray::new(&map(ebpf, maps::PORTS)?)?,
             clocks: MappedArray::new(&map(ebpf, maps::CLOCKS)?)?,
+            windows: MappedArray::new(&map(ebpf, maps::WINDOWS)?)?,
+            breakers: MappedArray::new(&map(ebpf, maps::BREAKERS)?)?,
             buckets: MappedArray::new(&map(ebpf, maps::BUCKETS)?)?,
             aggregates: MappedArray::new(&map(ebpf, maps::AGGREGATES)?)?,
             leases: MappedArray::new(&map(ebpf, maps::LEASES)?)?,

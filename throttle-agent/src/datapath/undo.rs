@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::{
     Datapath,
+    connecting::unguard,
     pins::{detach_all, detach_interface},
     sockets::unwatch,
 };
@@ -18,6 +19,8 @@ pub(super) struct Undo {
     pub(super) maps: bool,
     /// The program that watches sockets.
     pub(super) sockets: bool,
+    /// The programs that see connects.
+    pub(super) connects: bool,
     /// Programs on interfaces that had none of ours.
     pub(super) links: BTreeSet<String>,
 }
@@ -25,7 +28,7 @@ pub(super) struct Undo {
 impl Undo {
     /// Nothing yet, in this pin directory.
     pub(super) fn nothing(root: PathBuf) -> Self {
-        Self { root, tentative: false, maps: false, sockets: false, links: BTreeSet::new() }
+        Self { root, tentative: false, maps: false, sockets: false, connects: false, links: BTreeSet::new() }
     }
 
     fn undo(&self) -> Result<()> {
@@ -34,6 +37,9 @@ impl Undo {
         }
         for interface in &self.links {
             detach_interface(&self.root, interface)?;
+        }
+        if self.connects {
+            unguard(&self.root)?;
         }
         if self.sockets { unwatch(&self.root) } else { Ok(()) }
     }

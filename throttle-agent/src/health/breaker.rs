@@ -9,6 +9,8 @@
 
 use std::{collections::VecDeque, num::NonZero};
 
+pub use throttle_common::breakers::{TRIAL_EXPIRES, TRIALS};
+
 pub use super::circuit::{Admission, Change, Evidence, Forced, Life, Outcomes, Reason, State};
 use super::{Nanos, SECOND, whole};
 
@@ -25,12 +27,8 @@ pub const FAILED_PERCENT: u64 = 50;
 /// The share of failed or slow outcomes that opens, in percent. Resilience4j waits for 100, which a single quick answer
 /// puts off.
 pub const BAD_PERCENT: u64 = 80;
-/// Connections that a round of trials admits in all (Resilience4j's permitted calls in half-open state).
-pub const TRIALS: u32 = 10;
 /// Good ones among them that close.
 pub const GOOD_TRIALS: u32 = 8;
-/// After so long a trial that has not ended counts as failed.
-pub const TRIAL_EXPIRES: Nanos = 5 * SECOND;
 /// How long it is open for the first time (Hystrix' sleep window). Each further time doubles it.
 pub const OPEN_TIME: Nanos = 5 * SECOND;
 /// The longest open time, but for the jitter (Envoy's longest ejection).
@@ -91,6 +89,13 @@ impl Breaker {
             window: [(0, Outcomes::default()); WINDOW],
             round: Round::default(),
         }
+    }
+
+    /// One that goes on from the state that an agent before this one left in force.
+    pub fn resume(now: Nanos, state: State) -> Self {
+        let admitted = if let State::HalfOpen { left } = state { TRIALS.saturating_sub(left) } else { 0 };
+        let running = (0..admitted).map(|_| now).collect();
+        Self { state, round: Round { running, admitted, ..Round::default() }, ..Self::new(now) }
     }
 
     /// What becomes of new connections.

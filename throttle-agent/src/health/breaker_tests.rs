@@ -64,6 +64,22 @@ fn learns_nothing_in_a_round_from_connections_that_were_there_before() {
 }
 
 #[test]
+fn goes_on_from_what_was_in_force_and_counts_trials_that_were_admitted_before() {
+    let mut breaker = Breaker::resume(START, State::HalfOpen { left: 4 });
+    let evidence = Evidence { trials: TRIALS, ..outcomes(7, 0, 0) };
+    assert_eq!(breaker.step(START + 1, &evidence, 0.5), None);
+    assert_eq!(breaker.state(), State::HalfOpen { left: 0 });
+    assert_eq!(
+        breaker.step(START + TRIAL_EXPIRES, &Evidence::default(), 0.5),
+        None,
+        "six of seven good ones were trials"
+    );
+    let until = START + SECOND;
+    let mut breaker = Breaker::resume(START, State::Open { until });
+    assert_eq!(breaker.step(until, &Evidence::default(), 0.5).map(|it| it.reason), Some(Reason::TimeIsOver));
+}
+
+#[test]
 fn opens_for_a_dead_backend_until_it_is_heard_of_and_then_tries_it_at_once() {
     let mut breaker = Breaker::new(START);
     breaker.step(START, &dead(), 0.5);

@@ -1,6 +1,7 @@
-//! The words of a breaker: what it sees, what it says, and the rule by which the kernel admits between two steps.
+//! The words of a breaker: what it sees, what it says, and, from what it shares with the kernel, the rule by which that
+//! admits between two steps.
 
-use super::{Nanos, breaker::TRIALS};
+pub use throttle_common::breakers::{Admission, Forced, State};
 
 /// What became of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,59 +53,6 @@ pub enum Life {
     Dead,
     /// It was, and is heard of again: it may be tried at once.
     Back,
-}
-
-/// A state that an operator holds it in, whatever is seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forced {
-    /// Nothing is admitted.
-    Open,
-    /// All is admitted.
-    Closed,
-}
-
-/// What becomes of new connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// All are admitted.
-    Closed,
-    /// None are, until an instant; then trials.
-    Open {
-        /// When the kernel begins to admit trials.
-        until: Nanos,
-    },
-    /// Trials are.
-    HalfOpen {
-        /// How many the round may yet admit.
-        left: u32,
-    },
-    /// What an operator says.
-    Forced(Forced),
-}
-
-/// What becomes of one new connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// It is admitted.
-    Pass,
-    /// It is admitted as a trial.
-    Trial,
-    /// It is refused.
-    Refuse,
-}
-
-impl State {
-    /// What becomes of a new connection when `taken` trials of the round have been admitted since this was published: the
-    /// rule that the kernel follows between two steps of the agent.
-    pub const fn admit(self, now: Nanos, taken: u32) -> Admission {
-        let left = match self {
-            Self::Closed | Self::Forced(Forced::Closed) => return Admission::Pass,
-            Self::Open { until } if now >= until => TRIALS,
-            Self::HalfOpen { left } => left,
-            Self::Open { .. } | Self::Forced(Forced::Open) => return Admission::Refuse,
-        };
-        if taken < left { Admission::Trial } else { Admission::Refuse }
-    }
 }
 
 /// Why a breaker changed.

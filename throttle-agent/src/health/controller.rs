@@ -171,6 +171,26 @@ impl Controller {
         *self = Self { window: f64::from(self.terms.least), ..Self::new(self.terms) };
     }
 
+    /// Goes on from what an agent before this one left in force: a window and a speed, and the delay that was usual.
+    pub fn resume(&mut self, now: Nanos, window: u32, speed: Speed, usual: Option<Nanos>) {
+        self.window = f64::from(window);
+        self.rate_share = speed.parts() as f64 / Speed::ONE.parts() as f64;
+        if let Some(usual) = usual {
+            self.latency.add(now, usual as f64);
+        }
+    }
+
+    /// Goes by other terms from now on. What is known stays; the window moves only where it must.
+    pub fn follow(&mut self, terms: Terms) {
+        self.terms = terms;
+        self.bound(None, 0.0);
+    }
+
+    /// The time to first byte that is usual, where it is known.
+    pub fn usual(&self) -> Option<Nanos> {
+        self.latency.value().map(whole)
+    }
+
     /// Takes what the last period showed, and says what holds for the next. `share` is what suspicion, slow start and the
     /// operator leave, from 0 to 1.
     pub fn step(&mut self, now: Nanos, signals: &Signals, share: f64) -> Adjustment {
@@ -192,7 +212,8 @@ impl Controller {
                 self.window *= OVERFLOW_LEAVES;
                 Cause::Overflow
             }
-            (_, Some(delay)) if delay.beyond > target => {
+            // Who is not held back by the window is not helped by a smaller one: at low load one slow answer says little.
+            (_, Some(delay)) if delay.beyond > target && used => {
                 self.window *= shrunk(delay, target);
                 Cause::Delay
             }
@@ -203,7 +224,7 @@ impl Controller {
             (_, Some(_)) => Cause::Unused,
             (_, None) => Cause::Unsure,
         };
-        self.bound(delay, target);
+        self.bound(delay.filter(|delay| used && delay.beyond > target), target);
         self.guard(rung, delay, target, used);
         Adjustment {
             window: whole(self.window) as u32,
@@ -213,6 +234,20 @@ impl Controller {
             delay: delay.map(|delay| whole(delay.beyond)),
             target: whole(target),
         }
+    }
+
+    /// What a window that is only shown would come to: without effect on the delay that it follows, it would shrink to its
+    /// least. It settles where the delay is at its target, at what Little's law makes of that.
+    pub fn imagine(&mut self, adjustment: Adjustment) -> Adjustment {
+        let usual = match adjustment.rung {
+            Rung::Latency => self.latency.value(),
+            Rung::Little => self.little.value(),
+            Rung::Backlog | Rung::Heartbeats | Rung::Static => None,
+        };
+        let settles =
+            usual.zip(self.throughput.peak()).map(|(usual, peak)| peak * (usual + self.target()) / SECOND as f64);
+        self.window = self.window.max(settles.unwrap_or_default().min(f64::from(self.terms.most)));
+        Adjustment { window: whole(self.window) as u32, ..adjustment }
     }
 
     fn target(&self) -> f64 {
@@ -285,7 +320,9 @@ impl Controller {
         }
     }
 
-    /// Keeps the window within what policy allows, and within what Little's law makes of what is delivered at most.
+    /// Keeps the window within what policy allows, and, where it holds somebody back who waits, within what Little's law makes
+    /// of what is delivered at most. Where nobody waits, what is delivered is what was asked for, and says nothing of what
+    /// can be.
     fn bound(&mut self, delay: Option<Delay>, target: f64) {
         let little = delay
             .zip(self.throughput.peak())

@@ -31,6 +31,8 @@ fn settled() -> (Controller, Nanos) {
 #[test]
 fn shrinks_by_breakwaters_law_above_the_target_and_grows_two_percent_below() {
     let (mut controller, now) = settled();
+    // Below what Little's law allows.
+    controller.window = 100.0;
     let before = controller.window;
     let adjustment = controller.step(now + PERIOD, &busy(now + PERIOD, 83 * MILLISECOND), 1.0);
     assert_eq!((adjustment.rung, adjustment.cause), (Rung::Latency, Cause::Delay));
@@ -49,6 +51,22 @@ fn stays_where_it_is_not_used() {
     let idle = Signals { most_in_flight: 1, ..busy(now + PERIOD, 8 * MILLISECOND) };
     assert_eq!(controller.step(now + PERIOD, &idle, 1.0).cause, Cause::Unused);
     assert_eq!(controller.window, before);
+}
+
+#[test]
+fn one_slow_answer_at_low_load_takes_nothing_from_the_window() {
+    let mut controller = Controller::new(TERMS);
+    for period in 1..=100 {
+        let (now, slow) = (period * PERIOD, period > 50);
+        let latency = Latency { median: if slow { SECOND } else { 8 * MILLISECOND }, samples: 1 };
+        let signals = Signals {
+            latency: Some(Aged { value: latency, at: now }),
+            flow: Some(Aged { value: Flow { completed: u32::from(!slow), in_flight: 1 }, at: now }),
+            most_in_flight: 1,
+            ..Signals::default()
+        };
+        assert_eq!(controller.step(now, &signals, 1.0).window, TERMS.fixed, "period {period}");
+    }
 }
 
 #[test]
@@ -87,8 +105,8 @@ fn silence_is_bad_news() {
         let now = now + period * PERIOD;
         let stuck = Signals {
             latency: Some(Aged { value: Latency { median: 0, samples: 0 }, at: now }),
-            flow: Some(Aged { value: Flow { completed: 0, in_flight: 60 }, at: now }),
-            most_in_flight: 60,
+            flow: Some(Aged { value: Flow { completed: 0, in_flight: 100 }, at: now }),
+            most_in_flight: 100,
             ..Signals::default()
         };
         controller.step(now, &stuck, 1.0);

@@ -108,6 +108,11 @@ impl Detector {
         }
     }
 
+    /// How often it is to beat.
+    pub const fn interval(&self) -> Nanos {
+        self.interval
+    }
+
     /// What is held of it.
     pub const fn level(&self) -> Level {
         self.level

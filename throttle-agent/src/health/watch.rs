@@ -71,6 +71,27 @@ impl Watch {
         }
     }
 
+    /// Watches one backend more, the last of all, which is to beat every `interval`. Where they differ, the longest says how
+    /// late a tick is and how long verdicts wait.
+    pub fn add(&mut self, now: Nanos, interval: Nanos) {
+        self.backends.push(Detector::new(now, interval));
+        self.ejected.push(false);
+        self.interval = self.longest();
+        self.eject();
+    }
+
+    /// Forgets a backend; those after it move up.
+    pub fn remove(&mut self, backend: usize) {
+        self.backends.remove(backend);
+        self.ejected.remove(backend);
+        self.interval = self.longest();
+        self.eject();
+    }
+
+    fn longest(&self) -> Nanos {
+        self.backends.iter().map(Detector::interval).max().unwrap_or(self.interval)
+    }
+
     /// What is known of each backend.
     pub fn backends(&self) -> &[Detector] {
         &self.backends
@@ -88,9 +109,14 @@ impl Watch {
             _ if self.ejected[backend] => 0.0,
             Level::Dead | Level::Held => super::suspicion::LEAST_SHARE,
             // While the fault may be the observer's, silence is nobody's.
-            Level::Healthy | Level::Suspect if now < self.frozen_until => 1.0,
+            Level::Healthy | Level::Suspect if self.is_frozen(now) => 1.0,
             _ => detector.share(now),
         }
+    }
+
+    /// Whether verdicts wait, because so many fell silent at once that the fault may be the observer's.
+    pub const fn is_frozen(&self, now: Nanos) -> bool {
+        now < self.frozen_until
     }
 
     /// How many times as long silence may be, from 1.
@@ -119,7 +145,7 @@ impl Watch {
             self.doubt = self.doubt.saturating_sub(1);
             self.clean_since = now;
         }
-        let leniency = Leniency { patience: self.patience(), frozen: now < self.frozen_until };
+        let leniency = Leniency { patience: self.patience(), frozen: self.is_frozen(now) };
         let looks = self.backends.iter_mut().enumerate();
         let changes: Vec<_> = looks
             .filter_map(|(backend, detector)| detector.tick(now, leniency).map(|change| Changed { backend, change }))

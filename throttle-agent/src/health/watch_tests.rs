@@ -75,6 +75,20 @@ fn the_only_backend_is_never_ejected() {
     assert!(watch.share(0, now) > 0.0);
 }
 
+#[test]
+fn what_is_held_of_a_backend_stays_when_others_come_and_go() {
+    let (mut watch, mut now) = (Watch::new(START, 3, INTERVAL, PERIOD), START);
+    run(&mut watch, &mut now, 2 * SECOND, &[1]);
+    watch.add(now, 4 * INTERVAL);
+    watch.remove(0);
+    let levels: Vec<_> = watch.backends().iter().map(Detector::level).collect();
+    assert_eq!(levels, [Level::Dead, Level::Healthy, Level::Healthy]);
+    assert!(watch.is_ejected(0) && !watch.is_ejected(2));
+    watch.remove(1);
+    watch.remove(1);
+    assert!(!watch.is_ejected(0), "it is the only one now");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

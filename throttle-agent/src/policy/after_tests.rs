@@ -21,11 +21,14 @@ fn layout(compiled: &Compiled) -> Layout {
 }
 
 /// A document with some parts of another: shared with it, or just the same.
-fn with_parts_of(document: &Document, other: &Document, parts: [Option<bool>; 4]) -> Document {
+fn with_parts_of(document: &Document, other: &Document, parts: [Option<bool>; 5]) -> Document {
     let mut mixed = document.clone();
-    let [services, tenants, sources, limits] = parts;
+    let [services, backends, tenants, sources, limits] = parts;
     if let Some(shared) = services {
         mixed.services = if shared { other.services.clone() } else { other.services.to_vec().into() };
+    }
+    if let Some(shared) = backends {
+        mixed.backends = if shared { other.backends.clone() } else { other.backends.to_vec().into() };
     }
     if let Some(shared) = tenants {
         mixed.tenants = if shared { other.tenants.clone() } else { other.tenants.to_vec().into() };
@@ -41,7 +44,7 @@ fn with_parts_of(document: &Document, other: &Document, parts: [Option<bool>; 4]
 
 /// Documents that follow each other.
 fn sequences() -> impl Strategy<Value = Vec<Document>> {
-    let parts = prop::array::uniform4(prop::option::weighted(0.6, any::<bool>()));
+    let parts = prop::array::uniform5(prop::option::weighted(0.6, any::<bool>()));
     prop::collection::vec((documents(), parts), 2..8).prop_map(|drawn| {
         let mut sequence: Vec<Document> = Vec::new();
         for (document, parts) in drawn {

@@ -1,7 +1,8 @@
 //! Documents of a few entries, so that two of them have much in common and some contradict themselves.
 
 use super::{
-    Document, Limit, Mode, Override, PortRange, Prefix, Protocol, Service, Sources, Tenant,
+    Backend, ControlKind, Document, Endpoint, Health, Limit, Mode, Override, PortRange, Prefix, Protocol, Service,
+    Sources, Tenant,
     units::{Period, Quantity, Rate, Scale},
 };
 use ipnet::IpNet;
@@ -35,10 +36,18 @@ pub(super) fn limit(name: u8, kind: u8) -> Limit {
     }
 }
 
-/// The service of a name, at a port by its kind.
+/// The service of a name, at a port by its kind; of kinds 2 and 3 with some health.
 pub(super) fn service(name: u8, kind: u8) -> Service {
     let port = u64::from(name) * 3 + u64::from(kind);
-    Service::new(format!("service-{name}"), Protocol::Tcp, vec![PortRange::new(port, port).expect("a port")])
+    let ports = vec![PortRange::new(port, port).expect("a port")];
+    let health = Health { control: ControlKind::Fixed, breaker: kind == 3, ..Health::default() };
+    Service { health: (kind > 1).then_some(health), ..Service::new(format!("service-{name}"), Protocol::Tcp, ports) }
+}
+
+/// The backend of a name, of the service of that name, at a port by its kind.
+pub(super) fn backend(name: u8, kind: u8) -> Backend {
+    let address = (Ipv4Addr::LOCALHOST, u16::from(name / 2 * 3 + kind)).into();
+    Backend::new(format!("backend-{name}"), format!("service-{name}"), Endpoint::Static(address))
 }
 
 /// The tenant of a name, with sources by its kind.
@@ -57,10 +66,17 @@ fn lists<T: Clone + std::fmt::Debug + 'static>(of: fn(u8, u8) -> T) -> impl Stra
 pub(super) fn documents() -> impl Strategy<Value = Document> {
     let known = [(); 2].map(|()| lists(|number, _| prefix(number)));
     let blocked = lists(|number, _| prefix(number + 6));
-    (lists(service), lists(tenant), lists(limit), known, blocked, any::<bool>()).prop_map(
-        |(services, tenants, limits, [allow, known], block, enforce)| Document {
+    let services =
+        (lists(service), lists(backend), prop::bool::weighted(0.1)).prop_map(|(services, backends, stray)| {
+            let known = |backend: &Backend| stray || services.iter().any(|service| service.name == backend.service);
+            let backends: Vec<_> = backends.into_iter().filter(known).collect();
+            (services, backends)
+        });
+    (services, lists(tenant), lists(limit), known, blocked, any::<bool>()).prop_map(
+        |((services, backends), tenants, limits, [allow, known], block, enforce)| Document {
             mode: if enforce { Mode::Enforce } else { Mode::Observe },
             services: services.into(),
+            backends: backends.into(),
             tenants: tenants.into(),
             limits,
             sources: Sources { allow, known, block }.into(),

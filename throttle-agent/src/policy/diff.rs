@@ -1,7 +1,7 @@
 //! What changes from one document to another, field by field.
 
 use super::{
-    document::{Document, Limit, Sources},
+    document::{Backend, Document, Endpoint, Health, Limit, Sources},
     keyed::{Keyed, differing},
     shared::Shared,
     units::Rate,
@@ -12,16 +12,17 @@ use std::{collections::BTreeSet, fmt};
 use throttle_common::words::{Algorithm, Unit};
 use utoipa::ToSchema;
 
-/// One difference. Services, tenants and limits are told by their names, sources by their prefixes; their order is nothing.
+/// One difference. Services, backends, tenants and limits are told by their names, sources by their prefixes; their order is nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
-    /// The part of the document: `mode`, `service`, `tenant`, `limit`, `sources`, `shapes`, `answers` or `events`.
+    /// The part of the document: `mode`, `service`, `backend`, `tenant`, `limit`, `sources`, `shapes`, `answers` or
+    /// `events`.
     pub kind: String,
-    /// The name of the service, tenant or limit.
+    /// The name of the service, backend, tenant or limit.
     pub name: Option<String>,
-    /// The field, such as `rate` or `prefix.ipv4`; none where a service or limit comes or goes as a whole.
+    /// The field, such as `rate` or `prefix.ipv4`; none where an entry comes or goes as a whole.
     pub field: Option<String>,
-    /// What it was; none where it is new. A whole service or limit is told by the fields that are not as by default.
+    /// What it was; none where it is new. A whole entry is told by the fields that are not as by default.
     #[schema(value_type = Option<Value>)]
     pub from: Option<Value>,
     /// What it is; none where it is gone.
@@ -87,6 +88,7 @@ fn without_what_is_alike(document: &Document, other: &Document) -> Document {
         sources: sources.into(),
         tenants: unlike(&document.tenants, &other.tenants),
         services: unlike(&document.services, &other.services),
+        backends: unlike(&document.backends, &other.backends),
         limits: differing(&document.limits, &other.limits),
         mode: document.mode,
         shapes: document.shapes.clone(),
@@ -125,12 +127,17 @@ impl Place<'_> {
                 let added = new.difference(&old).map(|added| self.change(field, None, Some(added.as_str().into())));
                 changes.extend(added);
             }
+            (old, new) if self.kind == "service" && field == HEALTH => {
+                let silent = Value::Object(silent(Health::default(), &["mode"]));
+                let said = |health: Option<&Value>| health.map(|health| unlike(health, &silent));
+                changes.push(self.change(field, said(old), said(new)));
+            }
             (old, new) => changes.push(self.change(field, old.cloned(), new.cloned())),
         }
     }
 }
 
-/// Services or limits, by their names.
+/// The entries of a list, by their names.
 fn entries(at: Place<'_>, old: &[Value], new: &[Value], changes: &mut Vec<Change>) {
     let (old, new) = (by_name(old), by_name(new));
     for name in keys(&old, &new) {
@@ -157,16 +164,33 @@ fn by_name(list: &[Value]) -> Map<String, Value> {
 
 /// What of an entry is not as it would be if nobody had said so.
 fn said(kind: &str, entry: &Value) -> Value {
-    let mut silent = Map::new();
-    if kind == "limit" {
-        let limit = Limit::new("", Unit::Packets, Rate::per_second(1));
-        silent = table(serde_json::to_value(limit).expect("a limit has only string keys"));
-        silent.retain(|field, _| !["unit", "rate"].contains(&field.as_str()));
-        if entry.get("concurrent").is_some() {
-            silent.insert("algorithm".to_owned(), Algorithm::Concurrency.name().into());
+    let silent = match kind {
+        "limit" => {
+            let limit = Limit::new("", Unit::Packets, Rate::per_second(1));
+            let mut silent = silent(limit, &["unit", "rate"]);
+            if entry.get("concurrent").is_some() {
+                silent.insert("algorithm".to_owned(), Algorithm::Concurrency.name().into());
+            }
+            silent
         }
-    }
+        "service" => Map::from_iter([(HEALTH.to_owned(), silent(Health::default(), &["mode"]).into())]),
+        "backend" => {
+            let place = Endpoint::Static(([127, 0, 0, 1], 1).into());
+            silent(Backend::new("", "", place), &["service", "address"])
+        }
+        _ => Map::new(),
+    };
     unlike(entry, &Value::Object(silent))
+}
+
+/// The part of a service that comes and goes by itself. Its mode is always told: it has limits follow, or not.
+const HEALTH: &str = "health";
+
+/// What the fields of an entry are by default, but for those that have to be said.
+fn silent(entry: impl Serialize, told: &[&str]) -> Map<String, Value> {
+    let mut silent = table(serde_json::to_value(entry).expect("an entry has only string keys"));
+    silent.retain(|field, _| !told.contains(&field.as_str()));
+    silent
 }
 
 /// A table without the fields that another has just so.
@@ -186,7 +210,7 @@ fn keys<'m>(old: &'m Map<String, Value>, new: &'m Map<String, Value>) -> BTreeSe
 fn table(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(fields) => fields,
-        _ => unreachable!("documents, services and limits are tables"),
+        _ => unreachable!("documents and their entries are tables"),
     }
 }
 
@@ -258,6 +282,31 @@ mod tests {
         assert_eq!(changes("", limit), [r#"+ limit "few": rate 5/s, unit packets"#]);
         let coarse = format!("{limit}mode = \"observe\"\nprefix = {{ ipv6 = 56 }}\n");
         assert_eq!(changes("", &coarse), [r#"+ limit "few": mode observe, prefix (ipv6 56), rate 5/s, unit packets"#]);
+    }
+
+    #[test]
+    fn health_and_backends_are_told_by_what_was_said_of_them() {
+        let service = "[[service]]\nname = \"dns\"\nprotocol = \"udp\"\nports = [53]\n";
+        let limit = "[[limit]]\nname = \"few\"\nservice = \"dns\"\nunit = \"packets\"\nrate = \"5/s\"\n";
+        let before = format!("{limit}{service}");
+        let health = "[service.health]\ncontrol = \"rate\"\n";
+        let slow = format!("{health}objective = \"1s\"\n");
+        let told = |from: &str, to: &str| changes(&format!("{before}{from}"), &format!("{before}{to}"));
+        assert_eq!(told("", health), [r#"+ service "dns": health control rate, mode observe"#]);
+        assert_eq!(told(&slow, ""), [r#"- service "dns": health control rate, mode observe, objective 1s"#]);
+        assert_eq!(told(health, &slow), [r#"~ service "dns": health.objective 250ms -> 1s"#]);
+        let with = changes("", &format!("{before}{health}"));
+        assert!(
+            with.contains(
+                &r#"+ service "dns": health (control rate, mode observe), ports (53), protocol udp"#.to_owned()
+            ),
+            "{with:?}"
+        );
+        let backend = "[[backend]]\nname = \"one\"\nservice = \"dns\"\naddress = \"10.0.0.5:53\"\nprobe = \"push\"\n";
+        assert_eq!(
+            told(health, &format!("{health}{backend}")),
+            [r#"+ backend "one": address 10.0.0.5:53, probe push, service dns"#]
+        );
     }
 
     #[test]

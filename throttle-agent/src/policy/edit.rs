@@ -2,8 +2,8 @@
 //! right is not asked here: [`super::compile()`] refuses what is not.
 
 use super::{
-    change::LimitChange,
-    document::{Document, Limit, Mode, Service, Tenant},
+    change::{BackendChange, LimitChange, ServiceChange},
+    document::{Backend, Document, Limit, Mode, Service, Tenant},
     fault::Diagnostic,
     prefix::Prefix,
     word::one_of,
@@ -27,20 +27,22 @@ pub enum EditError {
     /// There is nothing of that name.
     #[error("there is no {what} `{name}`; {remedy}")]
     Unknown {
-        /// `limit`, `service` or `tenant`.
+        /// `limit`, `service`, `backend` or `tenant`.
         what: &'static str,
         /// The name that was asked for.
         name: String,
         /// The nearest name, or all.
         remedy: String,
     },
-    /// The service cannot go while limits count its packets.
-    #[error("service `{service}` is used by limit {}; delete these limits first, or give them another service", .limits.join(", "))]
+    /// The service cannot go while limits count its packets, or backends answer for it.
+    #[error("service `{service}` is used by {}; delete these first, or give them another service", used_by(.limits, .backends))]
     InUse {
         /// The service.
         service: String,
         /// The limits that use it.
         limits: Vec<String>,
+        /// Its backends.
+        backends: Vec<String>,
     },
     /// What the change says means nothing.
     #[error("{}", .0.text())]
@@ -53,6 +55,11 @@ pub enum EditError {
         /// The first prefix that is not in it.
         prefix: Prefix,
     },
+}
+
+fn used_by(limits: &[String], backends: &[String]) -> String {
+    let users = [("limit", limits), ("backend", backends)].into_iter().filter(|(_, names)| !names.is_empty());
+    users.map(|(what, names)| format!("{what} {}", names.join(", "))).collect::<Vec<_>>().join(" and ")
 }
 
 /// Sets whether the host enforces.
@@ -87,15 +94,43 @@ pub fn set_service(document: &Document, service: Service) -> Document {
     changed
 }
 
-/// Removes a service that no limit uses.
+/// Changes the service of a name, or makes it.
+pub fn change_service(document: &Document, name: &str, change: &ServiceChange) -> Result<Document, EditError> {
+    let held = document.services.iter().find(|service| service.name == name);
+    Ok(set_service(document, change.of(name, held)?))
+}
+
+/// Removes a service that no limit and no backend uses.
 pub fn delete_service(document: &Document, name: &str) -> Result<Document, EditError> {
     let mut changed = document.clone();
     take("service", &mut changed.services, name, |service| &service.name)?;
     let users = document.limits.iter().filter(|limit| limit.service.as_deref() == Some(name));
     let limits: Vec<_> = users.map(|limit| limit.name.clone()).collect();
-    if !limits.is_empty() {
-        return Err(EditError::InUse { service: name.to_owned(), limits });
+    let backends = document.backends.iter().filter(|backend| backend.service == name);
+    let backends: Vec<_> = backends.map(|backend| backend.name.clone()).collect();
+    if !(limits.is_empty() && backends.is_empty()) {
+        return Err(EditError::InUse { service: name.to_owned(), limits, backends });
     }
+    Ok(changed)
+}
+
+/// Adds a backend, or replaces the one of the same name.
+pub fn set_backend(document: &Document, backend: Backend) -> Document {
+    let mut changed = document.clone();
+    put(&mut changed.backends, backend, |backend| &backend.name);
+    changed
+}
+
+/// Changes the backend of a name, or makes it.
+pub fn change_backend(document: &Document, name: &str, change: &BackendChange) -> Result<Document, EditError> {
+    let held = document.backends.iter().find(|backend| backend.name == name);
+    Ok(set_backend(document, change.of(name, held)?))
+}
+
+/// Removes a backend.
+pub fn delete_backend(document: &Document, name: &str) -> Result<Document, EditError> {
+    let mut changed = document.clone();
+    take("backend", &mut changed.backends, name, |backend| &backend.name)?;
     Ok(changed)
 }
 
@@ -205,9 +240,15 @@ mod tests {
 
     #[test]
     fn a_service_in_use_stays() {
-        let error = delete_service(&example(), "web").unwrap_err();
-        assert_eq!(error, EditError::InUse { service: "web".into(), limits: vec!["new-connections".into()] });
-        let without = delete_limit(&example(), "new-connections").unwrap();
+        let error = delete_service(&example(), "web").unwrap_err().to_string();
+        let expected = "service `web` is used by limit new-connections, open and backend web-1, web-2; \
+                        delete these first, or give them another service";
+        assert_eq!(error, expected);
+        let mut without = delete_backend(&example(), "web-1").unwrap();
+        without.limits.clear();
+        let error = delete_service(&without, "web").unwrap_err().to_string();
+        assert!(error.starts_with("service `web` is used by backend web-2; "), "{error}");
+        without = delete_backend(&without, "web-2").unwrap();
         assert!(delete_service(&without, "web").unwrap().services.iter().all(|service| service.name != "web"));
     }
 

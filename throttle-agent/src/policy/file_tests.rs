@@ -119,7 +119,7 @@ proptest! {
     }
 
     #[test]
-    fn no_damage_to_a_file_is_too_strange_to_be_refused(place in 0usize..900, junk in ".{0,3}", length in 0usize..5) {
+    fn no_damage_to_a_file_is_too_strange_to_be_refused(place in 0usize..1400, junk in ".{0,3}", length in 0usize..5) {
         let mut text = EXAMPLE.to_owned();
         let end = |at: usize| (at.min(text.len())..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap();
         text.replace_range(end(place)..end(place + length), &junk);
@@ -188,7 +188,9 @@ fn documents() -> impl Strategy<Value = Document> {
         for (index, limit) in limits.iter_mut().enumerate() {
             limit.name = format!("limit-{index}");
         }
-        document.limits = limits;
+        // Health follows a limit of the example.
+        document.limits.retain(|limit| limit.name == "open");
+        document.limits.append(&mut limits);
         document.sources.known =
             addresses.into_iter().map(|address| IpAddr::from(Ipv4Addr::from(address)).into()).collect();
         document.sources.block.clear();

@@ -1,7 +1,7 @@
 //! Entries of a document's lists, told apart by their names, prefixes by themselves.
 
 use super::{
-    document::{Limit, Service, Tenant},
+    document::{Backend, Limit, Service, Tenant},
     prefix::Prefix,
 };
 use std::{collections::HashMap, hash::Hash};
@@ -33,7 +33,7 @@ macro_rules! keyed_by_name {
     )+};
 }
 
-keyed_by_name!(Service, Tenant, Limit);
+keyed_by_name!(Service, Backend, Tenant, Limit);
 
 /// The entries of a list that another does not have just so.
 pub(super) fn differing<T: Keyed>(list: &[T], other: &[T]) -> Vec<T> {

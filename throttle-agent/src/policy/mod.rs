@@ -36,11 +36,14 @@ mod text;
 pub mod units;
 pub mod word;
 
-pub use change::LimitChange;
+pub use change::{BackendChange, HealthChange, LimitChange, ServiceChange};
 pub use check::{check, new_warnings};
 pub use compile::{compile, compile_after};
 pub use diff::{Change, diff};
-pub use document::{Answers, Document, Events, Lengths, Limit, Mode, Protocol, Service, Sources, Tenant};
+pub use document::{
+    Answers, Backend, ControlKind, Document, Endpoint, Events, Health, HealthMode, Lengths, Limit, Mode, Probe,
+    Protocol, Service, Sources, Tenant,
+};
 pub use fault::{Diagnostic, Diagnostics, Fault, Warning};
 pub use file::{parse, parse_with_warnings, text, to_toml};
 pub use guarantee::Guarantee;
@@ -50,6 +53,7 @@ pub use patch::Patch;
 pub use ports::PortRange;
 pub use prefix::Prefix;
 pub use shared::Shared;
+pub use throttle_common::words::Speaks;
 pub use word::Word;
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The page on policy has every field, no other, each with its default; and the examples of the documentation are right.
 
-use super::{Answers, Document, Events, Limit, Service, Sources, Tenant, Word as _, parse, units::Rate};
+use super::{
+    Answers, Backend, Document, Events, Health, Limit, Service, Sources, Tenant, Word as _, parse, units::Rate,
+};
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, fs, path::Path};
 use throttle_common::words::{Reason, Unit};
@@ -54,10 +56,13 @@ fn expected<T: PartialSchema>(default: &Value) -> BTreeMap<String, String> {
 #[test]
 fn the_page_on_policy_has_every_field_with_its_default_and_no_other() {
     let limit = Limit { rate: None, ..Limit::new("", Unit::Packets, Rate::per_second(1)) };
+    let backend = Backend::new("", "", "10.0.0.5:80".parse().unwrap());
     let shapes = Reason::all().into_iter();
-    let code: [(&str, BTreeMap<String, String>); 8] = [
+    let code: [(&str, BTreeMap<String, String>); 10] = [
         ("The document", expected::<Document>(&serde_json::to_value(Document::default()).unwrap())),
         ("[[service]]", expected::<Service>(&Value::Null)),
+        ("[service.health]", expected::<Health>(&serde_json::to_value(Health::default()).unwrap())),
+        ("[[backend]]", expected::<Backend>(&serde_json::to_value(backend).unwrap())),
         ("[[tenant]]", expected::<Tenant>(&Value::Null)),
         ("[[limit]]", expected::<Limit>(&serde_json::to_value(limit).unwrap())),
         ("[sources]", expected::<Sources>(&Value::Null)),

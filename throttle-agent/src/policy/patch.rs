@@ -30,6 +30,8 @@ struct Removed {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     services: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    backends: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     tenants: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     limits: Vec<String>,
@@ -56,6 +58,7 @@ impl Patch {
         };
         let put = Document {
             services: shared_difference(&before.services, &after.services, &mut removed.services),
+            backends: shared_difference(&before.backends, &after.backends, &mut removed.backends),
             tenants: shared_difference(&before.tenants, &after.tenants, &mut removed.tenants),
             limits: difference(&before.limits, &after.limits, &mut removed.limits),
             sources: sources.into(),
@@ -72,8 +75,9 @@ impl Patch {
     #[must_use]
     pub fn apply(self, mut document: Document) -> Document {
         let Self { put, removed } = self;
-        let Document { mode, services, tenants, limits, sources, shapes, answers, events } = put;
+        let Document { mode, services, backends, tenants, limits, sources, shapes, answers, events } = put;
         apply_shared(&mut document.services, &services, &removed.services);
+        apply_shared(&mut document.backends, &backends, &removed.backends);
         apply_shared(&mut document.tenants, &tenants, &removed.tenants);
         apply(&mut document.limits, &limits, &removed.limits);
         let gone = [&removed.allow, &removed.known, &removed.block].iter().any(|list| !list.is_empty());

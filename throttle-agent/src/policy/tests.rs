@@ -14,6 +14,28 @@ destination = "10.0.0.0/8"
 forwarded = true
 idle-after = "1h"
 
+[service.health]
+mode = "enforce"
+control = "aimd"
+objective = "100ms"
+speaks = "tls"
+least = 4
+most = 100
+breaker = false
+
+[[backend]]
+name = "web-1"
+service = "web"
+address = "10.0.0.5:8080"
+probe = "http:/healthz"
+interval = "1s"
+timeout = "500ms"
+
+[[backend]]
+name = "web-2"
+service = "web"
+address = "dns:web.internal:8080"
+
 [[limit]]
 name = "new-connections"
 service = "web"
@@ -32,6 +54,13 @@ name = "traffic"
 unit = "bytes"
 rate = "10Mbit/s"
 burst = "256KiB"
+
+[[limit]]
+name = "open"
+service = "web"
+unit = "connections"
+concurrent = 200
+per = "service"
 
 [sources]
 allow = ["192.0.2.0/24"]

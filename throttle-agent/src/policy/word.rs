@@ -3,7 +3,7 @@
 use super::fault::Fault;
 use serde::{Deserializer, Serializer, de::Error as _};
 use std::borrow::Cow;
-use throttle_common::words::{Action, Algorithm, Fate, Overflow, Per, Reason, Unit};
+use throttle_common::words::{Action, Algorithm, Fate, Overflow, Per, Reason, Speaks, Unit};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
 /// A word of a closed list.
@@ -46,6 +46,7 @@ common_words! {
     Algorithm, "algorithm", |_| true;
     Overflow, "overflow rule", |_| true;
     Per, "sharing", |_| true;
+    Speaks, "language", |_| true;
     Fate, "fate", |_| true;
     Reason, "shape", |reason: &Reason| reason.is_shape();
 }

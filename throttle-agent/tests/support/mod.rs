@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
-mod skip;
+pub(crate) mod skip;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -87,6 +87,7 @@ impl Host {
             pin_dir: self.dir.path().join("bpf/throttle"),
             policy: None,
             metrics: None,
+            webhooks: Vec::new(),
             debug: false,
             drop_privileges: false,
         }
@@ -248,7 +249,7 @@ pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn run(command: &str) {
+pub(crate) fn run(command: &str) {
     let mut words = command.split(' ');
     let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
     assert!(status.success(), "{command}: {status}");

@@ -5,16 +5,17 @@
 //! generation: the agent writes the spare one and then flips [`Control::generation`].
 
 mod account;
+mod backends;
 mod connections;
 mod policy;
 mod sources;
 
-pub use self::{account::*, connections::*, policy::*, sources::*};
-pub use crate::{health_clock::HealthClock, lease::Lease};
+pub use self::{account::*, backends::*, connections::*, policy::*, sources::*};
+pub use crate::{breakers::Breaker, exchanges::Exchanges, health_clock::HealthClock, lease::Lease};
 
 /// The version of everything in this module and of the set of maps. Pinned maps of an earlier version change over, where
 /// the agent has a description of it (`datapath::migrate`, which says what must stay as it is); others are refused.
-pub const LAYOUT: u64 = 4;
+pub const LAYOUT: u64 = 5;
 
 /// Policies that exist at once: the one in force and the one being written.
 pub const GENERATIONS: u32 = 2;
@@ -30,6 +31,12 @@ pub const MAX_CLOCKS: u32 = 2 * MAX_SERVICES;
 pub const HOST_CLOCK: u16 = 0;
 /// The clock of limits of an earlier layout, which had none: beyond the last, it reads CLOCK_MONOTONIC.
 pub const NO_CLOCK: u16 = u16::MAX;
+/// Breakers: those of services have the numbers of their clocks, those of backends numbers from [`FIRST_BACKEND`] on.
+pub const MAX_BREAKERS: u32 = 1 << 13;
+/// The first number of a backend's breaker.
+pub const FIRST_BACKEND: u16 = MAX_CLOCKS as u16;
+/// Backends that may have breakers.
+pub const MAX_BACKENDS: u32 = MAX_BREAKERS - FIRST_BACKEND as u32;
 /// Different lists of services that share a port.
 pub const MAX_CANDIDATES: u32 = 1024;
 /// Services that may share one port (told apart by destination).
@@ -73,6 +80,16 @@ pub mod maps {
     pub const PORTS: &str = "PORTS";
     /// `Array<HealthClock, MAX_CLOCKS>`, mmapable.
     pub const CLOCKS: &str = "CLOCKS";
+    /// `Array<u64, MAX_CLOCKS>`, mmapable: the health windows of services, by the numbers of their clocks.
+    pub const WINDOWS: &str = "WINDOWS";
+    /// `Array<Breaker, MAX_BREAKERS>`, mmapable; element 0 is no breaker's: its word says how many are not closed.
+    pub const BREAKERS: &str = "BREAKERS";
+    /// `Hash<Backend, u64>`: the numbers of backends' breakers.
+    pub const BACKENDS: &str = "BACKENDS";
+    /// `Array<u64, exchanges::CELLS>`, mmapable: requests that wait for their answers.
+    pub const EXCHANGES: &str = "EXCHANGES";
+    /// `PerCpuHash<u32, Exchanges>`: what was measured of services, by the numbers of their clocks.
+    pub const ANSWERS: &str = "ANSWERS";
     /// `Array<Bucket Set, sets>`, mmapable.
     pub const BUCKETS: &str = "BUCKETS";
     /// `Array<Ticks, sets>`, mmapable: the aggregates' buckets, one for each set.
@@ -167,6 +184,9 @@ sized! {
     Losses: 40,
     Event: 64,
     Carried: 88,
+    Breaker: 16,
+    Backend: 24,
+    Exchanges: 448,
     Ends: 40,
     Hold: 16,
     Connection: 96,

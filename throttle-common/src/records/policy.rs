@@ -53,8 +53,12 @@ pub struct Policy {
     pub counts_connections: u8,
     /// 1 where it counts those of a service by their packets, so that what leaves this host is looked at.
     pub counts_forwarded: u8,
-    /// Zero.
-    pub padding: [u8; 3],
+    /// 1 where services or backends have breakers.
+    pub has_breakers: u8,
+    /// 1 where the time to first byte of a service is measured, so that what leaves this host is looked at.
+    pub measures: u8,
+    /// Of this power of two of flows one is measured: see [`crate::exchanges::Flow`].
+    pub sample_shift: u8,
 }
 
 /// Room for the fates of all reasons.
@@ -104,14 +108,17 @@ pub struct Service {
     pub protocol: u8,
     /// 1 where its connections are counted by their packets, whether or not they end here.
     pub forwarded: u8,
-    /// Zero.
-    pub padding: u8,
+    /// What is measured of it: a [`crate::words::Speaks`].
+    pub measures: u8,
     /// Seconds after which a forwarded connection that nothing is heard of is forgotten; 0 where none is forwarded.
     pub idle_after: u32,
-    /// The health clock of its limits.
+    /// The health clock of its limits, which is the number of its health window and of its measurements too.
     pub clock: u16,
-    /// Zero.
-    pub rest: [u8; 6],
+    /// Its breaker's number; [`NONE`] where it has none.
+    pub breaker: u16,
+    /// How many connections may be open to it at once, as policy says; 0 where no limit of its own does. What is
+    /// reserved by guarantees is among them.
+    pub connections: u32,
     /// Its name.
     pub name: [u8; NAME],
 }
@@ -356,6 +363,12 @@ impl Limit {
             HOST => Per::Host.refusal(),
             _ => Per::Source.refusal(),
         }
+    }
+
+    /// Whether all that its service serves share its bucket.
+    #[inline(always)]
+    pub const fn is_of_service(&self) -> bool {
+        self.per == Per::Service as u8
     }
 
     /// Whether sources share its buckets.

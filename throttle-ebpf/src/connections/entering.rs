@@ -6,6 +6,7 @@ use throttle_common::{
     gcra::Ticks,
     handshakes::Asking,
     hash::Secret,
+    health_window::Share,
     limits::Table as _,
     packet::{Family, Packet},
     records::{CONNECTION_LIMITS, Connection, Ends, Hold, Home, Limit, NO_LIMIT, NONE, Whose, override_key},
@@ -48,6 +49,8 @@ pub struct Entering {
     pub asked: u16,
     /// Of one that is counted by its packets, what this one says.
     pub segment: Segment,
+    /// What the health window of its service leaves of the limits.
+    pub share: Share,
 }
 
 impl Entering {
@@ -74,7 +77,7 @@ impl Entering {
             (*key, *place, *way, *limit) = (0, 0, 0, NO_LIMIT);
             index += 1;
         }
-        (self.count, self.resumed, self.asked) = (0, false, 0);
+        (self.count, self.resumed, self.asked, self.share) = (0, false, 0, Share::ALL);
         self.family = packet.family;
         self.generation = generation;
         self.secret = secret;
@@ -92,13 +95,17 @@ impl Entering {
         limit.home(&self.whose(), self.secret)
     }
 
-    /// How many connections a limit allows those of its class, as the depth of a bucket.
+    /// How many connections a limit allows those of its class, as the depth of a bucket, and its service's health window.
     #[inline(always)]
     pub fn allowed(&self, limit: &Limit) -> Ticks {
-        if limit.overridden == 0 || self.class == NONE {
-            return limit.depth;
+        let mut depth = limit.depth;
+        if limit.overridden != 0
+            && self.class != NONE
+            && let Some(terms) = Maps.terms(override_key(self.generation, limit.number, self.class))
+        {
+            depth = terms.depth;
         }
-        Maps.terms(override_key(self.generation, limit.number, self.class)).map_or(limit.depth, |terms| terms.depth)
+        self.share.depth(limit, depth)
     }
 
     /// Where it is noted what has been asked of a limit under a key.

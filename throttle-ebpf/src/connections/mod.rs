@@ -21,6 +21,7 @@ mod request;
 
 use aya_ebpf::bindings::xdp_md;
 use throttle_common::{
+    health_window::{HealthWindow, Share},
     packet::{protocol, tcp},
     records::{CONNECTION_LIMITS, Connection, SCOPE_LIMITS, Scope},
 };
@@ -28,12 +29,14 @@ use throttle_common::{
 pub use self::{
     entering::Entering,
     flow::{follow, note_answer, segment},
+    handshake::transport,
     places::{GUARANTEED, NOTHING, WITHOUT_END, attempt, give_back, look, settle, take},
 };
 use crate::{
+    atomic,
     limits::{ADMITTED, Pending, STOP, scope},
-    services::is_forwarded,
-    tables::{CONTROL, scratch},
+    services::{self, is_forwarded},
+    tables::{CONTROL, WINDOWS, scratch},
 };
 
 /// Limits on open connections that may apply to one, and their guarantees: a connection that has a place of a guarantee
@@ -78,6 +81,7 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     scratch.entering.arrive(packet, *now, *generation, control.secret);
     scratch.entering.length = question.length;
     (scratch.entering.tenant, scratch.entering.class) = (question.tenant(), question.class());
+    scratch.entering.share = window(*generation, service, *now);
     if packet.opens_connection() {
         if !forwarded && handshake::is_under_way(ctx) != 0 {
             return ADMITTED;
@@ -120,6 +124,16 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
         }
     }
     first
+}
+
+/// What its health window leaves of the limits on open connections of a service.
+#[inline(always)]
+fn window(generation: u32, service: u32, now: u64) -> Share {
+    let Some(service) = services::get(generation, service) else { return Share::ALL };
+    let Some(window) = WINDOWS.get_ptr(service.clock.into()) else { return Share::ALL };
+    // SAFETY: an element of the map, aligned to 8.
+    let window = HealthWindow::of(unsafe { atomic::load(window) });
+    Share::left_by(window, service.connections, now)
 }
 
 /// What becomes of it when the other limits have spoken: it is noted, or undone where `passes` is 0.

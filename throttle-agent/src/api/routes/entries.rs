@@ -1,4 +1,4 @@
-//! Status, limits, services, tenants and the host's mode.
+//! Status, limits, tenants and the host's mode.
 
 use axum::extract::State;
 
@@ -8,8 +8,8 @@ use crate::{
         extract::{Answer, Asked, Named, Queried, answer},
         peer::Peer,
         wire::{
-            Envelope, LimitPatch, LimitRequest, LimitView, Limits, ModeRequest, Problem, ProblemKind, ServiceRequest,
-            Services, Status, TenantRequest, Tenants, Write, Written,
+            Envelope, LimitPatch, LimitRequest, LimitView, Limits, ModeRequest, Problem, ProblemKind, Status,
+            TenantRequest, Tenants, Write, Written,
         },
     },
     policy::edit,
@@ -89,48 +89,6 @@ pub(crate) async fn delete_limit(
     api.edit(&peer, &act, write, move |document| edit::delete_limit(document, &name)).await
 }
 
-/// Every service.
-#[utoipa::path(get, path = "/v1/services", tag = "services", responses((status = 200, body = Envelope<Services>)))]
-pub(crate) async fn services(State(api): State<Api>) -> Answer<Services> {
-    let services = api.control.ask(|control| Ok(control.in_force().services.to_vec())).await?;
-    Ok(answer(Services { services }))
-}
-
-/// Sets a service: creates it, or replaces the one with its name.
-#[utoipa::path(
-    put, path = "/v1/services/{name}", tag = "services",
-    params(("name" = String, Path, description = "The service's name")), request_body = ServiceRequest,
-    responses((status = 200, body = Envelope<Written>),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"))
-)]
-pub(crate) async fn set_service(
-    State(api): State<Api>,
-    peer: Peer,
-    Named(name): Named,
-    Asked(request): Asked<ServiceRequest>,
-) -> Answer<Written> {
-    same_name(&name, &request.service.name)?;
-    let act = format!("service set {name}");
-    api.edit(&peer, &act, request.write, move |document| Ok(edit::set_service(document, request.service))).await
-}
-
-/// Deletes a service that no limit is for.
-#[utoipa::path(
-    delete, path = "/v1/services/{name}", tag = "services",
-    params(("name" = String, Path, description = "The service's name"), Write),
-    responses((status = 200, body = Envelope<Written>),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"))
-)]
-pub(crate) async fn delete_service(
-    State(api): State<Api>,
-    peer: Peer,
-    Named(name): Named,
-    Queried(write): Queried<Write>,
-) -> Answer<Written> {
-    let act = format!("service delete {name}");
-    api.edit(&peer, &act, write, move |document| edit::delete_service(document, &name)).await
-}
-
 /// Every tenant.
 #[utoipa::path(get, path = "/v1/tenants", tag = "tenants", responses((status = 200, body = Envelope<Tenants>)))]
 pub(crate) async fn tenants(State(api): State<Api>) -> Answer<Tenants> {
@@ -187,7 +145,7 @@ pub(crate) async fn set_mode(
     api.edit(&peer, "mode", request.write, move |document| Ok(edit::set_mode(document, request.mode))).await
 }
 
-fn same_name(path: &str, body: &str) -> Result<(), Problem> {
+pub(super) fn same_name(path: &str, body: &str) -> Result<(), Problem> {
     if path == body {
         return Ok(());
     }

@@ -12,6 +12,7 @@ use crate::{
         wire::{Problem, ProblemKind},
     },
     control::Control,
+    heartbeat,
 };
 
 /// 200 while the control thread answers and the kernel's maps can be read.
@@ -31,7 +32,7 @@ pub(crate) async fn readyz(State(api): State<Api>) -> Result<&'static str, Probl
 #[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String)))]
 pub(crate) async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
     let status = api.control.ask(|control| control.status()).await?;
-    let text = metrics::encode(status, &api.faults);
+    let text = metrics::encode(status, api.heartbeats.views(heartbeat::now()), &api.faults);
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 

@@ -1,4 +1,4 @@
-//! Limits, services, blocks, allows: the entries of the policy that commands edit one by one.
+//! Limits, tenants, blocks, allows: the entries of the policy that commands edit one by one.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Pending, RegionLoad, SessionAllow};
-use crate::policy::{Limit, LimitChange, Mode, Service, Tenant};
+use crate::policy::{Limit, LimitChange, Mode, Tenant};
 
 /// What every write may say beside its subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
@@ -148,24 +148,6 @@ pub struct LimitRequest {
 pub struct LimitPatch {
     /// The change.
     pub change: LimitChange,
-    /// How to write it.
-    #[serde(default)]
-    pub write: Write,
-}
-
-/// All services.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Services {
-    /// In the policy's order.
-    pub services: Vec<Service>,
-}
-
-/// A service to set: created, or replaced as a whole. The name in the path must be the service's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceRequest {
-    /// The service.
-    pub service: Service,
     /// How to write it.
     #[serde(default)]
     pub write: Write,

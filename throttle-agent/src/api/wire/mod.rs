@@ -11,27 +11,37 @@ use utoipa::ToSchema;
 mod entries;
 mod events;
 mod explain;
+mod health;
+mod heartbeat;
 mod policy;
 mod problem;
+mod services;
 mod speeds;
 mod status;
 mod top;
 
 pub use entries::{
     Block, Blocks, BlocksRequest, GuaranteeView, LimitPatch, LimitRequest, LimitView, Limits, ModeRequest, NewBlock,
-    Prefixes, PrefixesDelete, PrefixesRequest, ServiceRequest, Services, Tallies, Tally, TenantRequest, Tenants, Write,
-    Written,
+    Prefixes, PrefixesDelete, PrefixesRequest, Tallies, Tally, TenantRequest, Tenants, Write, Written,
 };
 pub use events::{Event, EventFilter, Gap, StreamItem};
 pub use explain::{
     AskedPacket, BlockedBy, ConnectionsWalk, ExplainQuery, Explanation, GuaranteeWalk, LimitWalk, OpenConnection,
     Standing, TenantOf, Walk, WindowWalk,
 };
+pub use health::{
+    BackendHealthView, BreakerRequest, BreakerView, HealthReport, HeldBreakerView, ServiceHealthView, SignalView,
+    TransitionView, WindowView,
+};
+pub use heartbeat::{HeartbeatRequest, HeartbeatTaken, HeartbeatView, Heartbeats, PushedView};
 pub use policy::{
     ApplyRequest, CheckReport, CheckRequest, DiffReport, History, LimitForecast, Pending, PolicyQuery, PolicyView,
     RevisionView, RollbackRequest,
 };
 pub use problem::{Problem, ProblemKind};
+pub use services::{
+    BackendPatch, BackendRequest, BackendView, Backends, ServicePatch, ServiceRequest, ServiceView, Services,
+};
 pub use speeds::{SpeedRequest, SpeedReset, SpeedView, Speeds};
 pub use status::{
     Attachment, Build, Connections, Forecast, LossCounts, ReasonCount, RegionLoad, SessionAllow, Status, Table,
@@ -65,8 +75,12 @@ pub mod paths {
     /// `GET` [`super::Limits`]; `GET` [`super::LimitView`], `PUT` [`super::LimitRequest`] and `DELETE` (with
     /// [`super::Write`] as its query) at `/v1/limits/{name}`.
     pub const LIMITS: &str = "/v1/limits";
-    /// `GET` [`super::Services`]; `PUT` [`super::ServiceRequest`] and `DELETE` at `/v1/services/{name}`.
+    /// `GET` [`super::Services`]; `GET` [`super::ServiceView`], `PUT` [`super::ServiceRequest`], `PATCH`
+    /// [`super::ServicePatch`] and `DELETE` at `/v1/services/{name}`.
     pub const SERVICES: &str = "/v1/services";
+    /// `GET` [`super::Backends`]; `GET` [`super::BackendView`], `PUT` [`super::BackendRequest`], `PATCH`
+    /// [`super::BackendPatch`] and `DELETE` at `/v1/backends/{name}`.
+    pub const BACKENDS: &str = "/v1/backends";
     /// `GET` [`super::Tenants`]; `PUT` [`super::TenantRequest`] and `DELETE` at `/v1/tenants/{name}`.
     pub const TENANTS: &str = "/v1/tenants";
     /// `GET` [`super::Blocks`]; `POST` [`super::BlocksRequest`].
@@ -83,10 +97,17 @@ pub mod paths {
     pub const KNOWN_DELETE: &str = "/v1/known/delete";
     /// `PUT` [`super::ModeRequest`].
     pub const MODE: &str = "/v1/mode";
+    /// `GET` [`super::Heartbeats`]; `POST` [`super::HeartbeatRequest`], answered by [`super::HeartbeatTaken`].
+    pub const HEARTBEATS: &str = "/v1/heartbeats";
     /// `GET` [`super::Speeds`]; `PUT` [`super::SpeedRequest`], answered by [`super::SpeedView`].
     pub const SPEEDS: &str = "/v1/speeds";
     /// `POST` [`super::SpeedReset`], answered by [`super::SpeedView`].
     pub const SPEEDS_RESET: &str = "/v1/speeds/reset";
+    /// `GET` [`super::HealthReport`]; of one service at `/v1/health/{service}`.
+    pub const HEALTH: &str = "/v1/health";
+    /// `PUT` [`super::BreakerRequest`] and `DELETE`, answered by [`super::HeldBreakerView`]: at `/v1/breakers/{service}` and
+    /// `/v1/breakers/{service}/{backend}`.
+    pub const BREAKERS: &str = "/v1/breakers";
     /// `GET` [`super::PolicyView`] (query [`super::PolicyQuery`]).
     pub const POLICY: &str = "/v1/policy";
     /// `POST` [`super::CheckRequest`], answered by [`super::CheckReport`].

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{LimitView, Pending, SpeedView};
+use super::{LimitView, Pending, ServiceHealthView, SpeedView};
 use crate::policy::Mode;
 
 /// What the agent does now.
@@ -40,6 +40,15 @@ pub struct Status {
     /// The health clocks that run slower than real time, or that were set to; empty where all limits admit their rates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub speeds: Vec<SpeedView>,
+    /// The health of the services that follow theirs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<ServiceHealthView>,
+    /// How many changes of it there were since the agent was started.
+    #[serde(default)]
+    pub health_transitions: u64,
+    /// How many of them a webhook was not told. Reads 0.
+    #[serde(default)]
+    pub health_notices_lost: u64,
     /// Every limit with its counts and its part of the table.
     pub limits: Vec<LimitView>,
     /// Frames by reason and outcome; together every frame that the program saw. Combinations that read 0 are left out.

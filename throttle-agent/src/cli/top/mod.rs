@@ -142,11 +142,14 @@ fn heading(text: &str) -> Result<String, String> {
     Err("no table has such a column; write the beginning of a heading that --batch prints, e.g. used".to_owned())
 }
 
-/// Some time between two looks: without any the agent would do nothing else.
+/// Between two looks: with less the agent would do little else.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Some time between two looks.
 fn interval(text: &str) -> Result<Span, String> {
     let span: Span = text.parse().map_err(|fault: Fault| fault.to_string())?;
-    if Duration::from(span).is_zero() {
-        Err("no time lies between two looks; write 1s or more".to_owned())
+    if Duration::from(span) < SHORTEST_INTERVAL {
+        Err("too little time lies between two looks; write 100ms or more".to_owned())
     } else {
         Ok(span)
     }

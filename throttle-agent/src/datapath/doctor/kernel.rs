@@ -8,6 +8,7 @@ use super::{
     super::{
         bpf::{self, MapShape},
         clsact,
+        connecting::says_errors,
     },
     Finding, Level,
 };
@@ -59,6 +60,7 @@ pub(super) fn examine() -> Vec<Finding> {
         ),
     ]);
     findings.push(egress());
+    findings.push(connects());
     findings.push(btf());
     findings.extend(compiler());
     findings
@@ -149,17 +151,20 @@ fn egress() -> Finding {
     let Err(lacks) = bpf::has_egress_links(LOOPBACK) else {
         return Finding::ok(
             SUBJECT,
-            "has links on what leaves (tcx): `forwarded` services are counted by their packets",
+            "has links on what leaves (tcx): `forwarded` services are counted by their packets, and the time to first byte \
+             is measured",
         );
     };
     match filter() {
         Ok(()) => Finding::ok(
             SUBJECT,
-            "has filters on what leaves (clsact): `forwarded` services are counted by their packets",
+            "has filters on what leaves (clsact): `forwarded` services are counted by their packets, and the time to first \
+             byte is measured",
         ),
         Err(error) => {
-            let remedy = "without them the limits on open connections of `forwarded` services count nothing, and refuse \
-                          nothing; those of this host's own sockets do. Use Linux 6.6 or newer, or one with \
+            let remedy = "without them no time to first byte is measured, and health goes by heartbeats and backlog alone; \
+                          the limits on open connections of `forwarded` services count nothing, and refuse nothing; \
+                          those of this host's own sockets do. Use Linux 6.6 or newer, or one with \
                           CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF; root learns here whether it has them";
             let text = format!("has no links on what leaves, tcx ({lacks}), nor filters, clsact ({error:#})");
             Finding::new(SUBJECT, Level::Note, text, remedy)
@@ -178,6 +183,19 @@ fn filter() -> Result<()> {
         clsact::see(program.as_fd(), LOOPBACK, Path::new(SUBJECT))
     });
     attempt.join().map_err(|_| anyhow!("the attempt ended early"))?
+}
+
+/// Whether what processes dial can be refused, and how.
+fn connects() -> Finding {
+    if says_errors() {
+        return Finding::ok(
+            SUBJECT,
+            "can refuse what processes dial: breakers of backends hold there too (`--cgroup`)",
+        );
+    }
+    let remedy = "what processes dial to a backend whose breaker is open then fails with EPERM instead of ECONNREFUSED, if \
+                  at all, and not every proxy tries the next. Use Linux 5.18 or newer with CONFIG_CGROUP_BPF";
+    Finding::new(SUBJECT, Level::Note, "cannot say why a connect fails", remedy)
 }
 
 fn btf() -> Finding {

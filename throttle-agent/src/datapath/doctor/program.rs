@@ -5,7 +5,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use throttle_common::records::maps;
 
 use super::{
-    super::{OBJECT, PROGRAMS, egress, load::load_program, sockets::Told},
+    super::{OBJECT, PROGRAMS, connecting, egress, load::load_program, sockets::Told},
     Finding, Level,
     kernel::USE_NEWER,
 };
@@ -25,7 +25,14 @@ pub(super) fn examine() -> Finding {
     if let Err(error) = egress::load(&mut ebpf) {
         let text =
             format!("the one that sees packets leave is refused by the kernel: {}", complaint(&format!("{error:#}")));
-        let remedy = "without it the limits on open connections of `forwarded` services count nothing";
+        let remedy = "without it the limits on open connections of `forwarded` services count nothing, and no time to \
+                      first byte is measured";
+        return Finding::new(SUBJECT, Level::Warning, text, remedy);
+    }
+    if let Err(error) = connecting::load_all(&mut ebpf) {
+        let text = format!("those that see connects are refused by the kernel: {}", complaint(&format!("{error:#}")));
+        let remedy =
+            "without them what this host dials meets no breaker (`--cgroup`). The kernel needs CONFIG_CGROUP_BPF=y";
         return Finding::new(SUBJECT, Level::Warning, text, remedy);
     }
     match walked(&mut ebpf) {

@@ -2,7 +2,9 @@
 
 use throttle_common::{
     connections::{PLACE, Room},
+    gcra::Ticks,
     handshakes::MOMENT_BITS,
+    health_window::Share,
     records::Limit,
     words::Reason,
 };
@@ -17,24 +19,25 @@ impl Copy {
     /// about; the one that completes a handshake takes a place.
     pub(super) fn weigh_connection(&self, index: usize, at: u64) -> Option<Reason> {
         let (_, limit) = &self.concurrent[index];
-        let (room, home) = (self.room(limit)?, self.question.home(limit)?);
-        let asking = self.question.asking(limit, home);
-        room.refusal(asking, self.asked[index], at, self.there(limit).0.depth / PLACE).filter(|_| self.asks(limit))
+        let (depth, home) = (self.left_at(limit, at), self.question.home(limit)?);
+        let (room, asking) = (self.question.room(limit, depth, self)?, self.question.asking(limit, home));
+        room.refusal(asking, self.asked[index], at, depth / PLACE).filter(|_| self.asks(limit))
     }
 
-    /// Where the source's next connection has its place.
-    fn room(&self, limit: &Limit) -> Option<Room> {
-        self.question.room(limit, self.there(limit).0.depth, self)
+    /// What the health window of the service leaves of a limit at an instant, as the depth of a bucket.
+    fn left_at(&self, limit: &Limit, at: u64) -> Ticks {
+        Share::left_by(self.window, self.connections, at).depth(limit, self.there(limit).0.depth)
     }
 
     pub(super) fn walk_connection(&self, index: usize, now: u64) -> Weighed {
         let (number, limit) = self.concurrent[index];
-        let (record, overridden) = self.there(&limit);
+        let (there, overridden) = self.there(&limit);
+        let record = Limit { depth: self.left_at(&limit, now), ..there };
         // Who has a place of a guarantee needs none of the limits behind it.
         let spared = self.concurrent[..index].iter().enumerate().any(|(before, (_, it))| {
             it.is_guarantee() && self.asks(it) && self.weigh_connection(before, now).is_none()
         });
-        let (bucket, taken) = match self.room(&limit) {
+        let (bucket, taken) = match self.question.room(&limit, record.depth, self) {
             None | Some(Room::Own(0)) => (Bucket::New, 0),
             Some(Room::Own(taken)) => (Bucket::Own, taken),
             Some(Room::Shared(taken)) => (Bucket::Shared, taken),
@@ -53,9 +56,14 @@ impl Copy {
             full_at: now,
             window: None,
             cost: PLACE,
-            passes_at: first(now, moments(now), |at| self.weigh_connection(index, at).is_none()),
+            passes_at: first(now, self.turns_of_connections(now), |at| self.weigh_connection(index, at).is_none()),
             under_way: home.map(|home| self.question.asking(&limit, home).under_way(self.asked[index], now)),
         }
+    }
+
+    /// The instants at which a limit on open connections may change its mind, if nobody closes any.
+    pub(super) fn turns_of_connections(&self, now: u64) -> Vec<u64> {
+        moments(now).into_iter().chain([self.window.until()]).collect()
     }
 
     /// Whether a limit on open connections has a say in the packet.
@@ -65,6 +73,6 @@ impl Copy {
 }
 
 /// The instants at which what a source has asked for grows old: after two moments it is counted no more.
-pub(super) fn moments(now: u64) -> Vec<u64> {
+fn moments(now: u64) -> Vec<u64> {
     (1..=3).map(|ahead| ((now >> MOMENT_BITS) + ahead) << MOMENT_BITS).collect()
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use throttle_common::{
+    breakers::{Admission, Breaker, Taken, Word},
     gcra::{self, Ticks},
+    health_window::HealthWindow,
     limits::{Charge, Clock, Question, Table, outcome, weigh},
     proven::{Claim, Line},
     records::{Limit, Policy, Slot, SourceEntry, Terms},
@@ -12,7 +14,7 @@ use throttle_common::{
     words::{Outcome, Overflow, Reason},
 };
 
-use super::{Bucket, Foretold, Weighed, Window, connecting::moments};
+use super::{Bucket, Foretold, Weighed, Window};
 use crate::datapath::speeds::{ends_at, full_at};
 
 /// What the maps held when the packet was asked about.
@@ -36,6 +38,11 @@ pub(super) struct Copy {
     pub(super) terms: BTreeMap<u64, Terms>,
     /// The line that would remember the source's handshake.
     pub(super) handshakes: Line,
+    /// The health window of the packet's service, and how many connections policy allows there all together.
+    pub(super) window: HealthWindow,
+    pub(super) connections: u32,
+    /// The breakers that it meets: of its service, and of the backend that it is for.
+    pub(super) breakers: Vec<Breaker>,
     /// The bucket of the host's answers.
     pub(super) answers: Ticks,
     /// Whether such a packet may be answered at all.
@@ -107,6 +114,10 @@ impl Copy {
         if self.entry.blocks(|| at) {
             return told(Reason::Blocked, if host_observes { Outcome::Observe } else { Outcome::Drop });
         }
+        if self.is_kept_away(at) {
+            let outcome = if host_observes { Outcome::Observe } else { self.answered(Outcome::Reject, at) };
+            return told(Reason::BreakerOpen, outcome);
+        }
         // As the program does: the first limit that refuses ends it; one that only observes lets it go on, and the first
         // of those names the verdict.
         let mut verdict = told(Reason::Admitted, Outcome::Pass);
@@ -142,10 +153,22 @@ impl Copy {
         verdict
     }
 
+    /// Whether a breaker keeps the packet's connection away at an instant.
+    fn is_kept_away(&self, at: u64) -> bool {
+        let admits = |it: &Breaker| Word::of(it.word).admit(Taken::of(it.taken), at) != Admission::Refuse;
+        self.policy.has_breakers != 0 && self.question.opens_connection() && !self.breakers.iter().all(admits)
+    }
+
+    /// The instants at which a breaker may change its mind.
+    fn turns_of_breakers(&self, now: u64) -> impl Iterator<Item = u64> + '_ {
+        self.breakers.iter().flat_map(move |it| Word::of(it.word).turns(now))
+    }
+
     /// From when on the packet passes, at `now` or later.
     pub(super) fn passes_at(&self, now: u64) -> Option<u64> {
         let mut turns = vec![self.entry.blocked_until];
-        turns.extend(moments(now));
+        turns.extend(self.turns_of_connections(now));
+        turns.extend(self.turns_of_breakers(now));
         (0..self.limits.len()).for_each(|index| turns.extend(self.turns(index, now)));
         first(now, turns, |at| matches!(self.judge(at).outcome, Outcome::Pass | Outcome::Observe))
     }

@@ -14,10 +14,11 @@ use ipnet::IpNet;
 use throttle_common::{
     gcra::Ticks,
     handshakes::UnderWay,
+    health_window::HealthWindow,
     limits::Question,
     packet::{Family, Packet, protocol, tcp},
     proven::Line,
-    records::{Address, Limit, NONE, Service, SourceEntry, SourceMaps, maps, override_key},
+    records::{Address, Backend, Breaker, Limit, NONE, Service, SourceEntry, SourceMaps, maps, override_key},
     services::{self, Directory as _},
     words::{Outcome, Reason},
 };
@@ -189,7 +190,10 @@ impl Datapath {
             terms: terms.collect(),
             handshakes: self.handshakes(&question)?,
             asked: self.asked(&question, &concurrent)?,
-            answers: self.answers().context("cannot read the bucket of answers")?,
+            window: service.as_ref().map_or(HealthWindow::NONE, |(_, service)| self.window(service.clock)),
+            connections: service.as_ref().map_or(0, |(_, service)| service.connections),
+            breakers: self.breakers_met(service.as_ref().map(|(_, service)| service), packet)?,
+            answers: self.bucket_of_answers().context("cannot read the bucket of answers")?,
             answerable: answerable(packet),
             clocks: limits.iter().chain(&concurrent).map(|(_, limit)| (limit.clock, self.timeline(limit))).collect(),
             policy,
@@ -297,6 +301,14 @@ impl Datapath {
         Ok(proven.get(question.claim().line))
     }
 
+    /// The breakers of a packet's service, and of the backend that it is for.
+    fn breakers_met(&self, service: Option<&Service>, packet: &Packet) -> Result<Vec<Breaker>> {
+        let Packet { destination: address, destination_port: port, family, protocol, .. } = *packet;
+        let backend = Backend { address, port, family: family as u8, protocol, padding: [0; 4] };
+        let numbers = [service.map_or(NONE, |service| service.breaker), self.breaker_of(&backend)?];
+        Ok(numbers.map(|number| self.breaker(number)).into())
+    }
+
     /// What the source has asked of limits on open connections.
     fn asked(&self, question: &Question, limits: &[(u16, Limit)]) -> Result<Vec<u64>> {
         if limits.is_empty() {
@@ -307,7 +319,7 @@ impl Datapath {
         Ok(limits.iter().map(|(_, limit)| cell(limit).unwrap_or_default()).collect())
     }
 
-    fn answers(&self) -> Result<Ticks> {
+    fn bucket_of_answers(&self) -> Result<Ticks> {
         let (map, mut value) = (map(&self.ebpf, maps::ANSWER_BUCKET)?, [0; size_of::<Ticks>()]);
         bpf::map_lookup(map.fd().as_fd(), bytes_of(&[0_u32]), &mut value)?;
         Ok(Ticks::from_ne_bytes(value))

@@ -8,7 +8,7 @@ use throttle_common::{
     hash::Secret,
     packet::Family,
     proven,
-    records::{Counters, LimitTally, Region, Slot, maps},
+    records::{Counters, HealthClock, Limit, LimitTally, Region, Service, Slot, maps},
     table::WAYS,
 };
 
@@ -24,7 +24,7 @@ use crate::{
         mapped::{MappedArray, bytes_of},
         regions::{FAMILIES, Scale, keeps},
     },
-    policy::HeldLimit,
+    policy::{HeldLimit, Tenants},
 };
 
 /// The program that adds to counters, and what it answers where it did: `XDP_PASS`.
@@ -43,6 +43,12 @@ pub(in crate::datapath) struct Earlier {
     pub(super) revision: u64,
     /// The limits in force there: names, prices and places.
     pub(in crate::datapath) limits: Vec<HeldLimit>,
+    /// The services in force there: names and clocks.
+    pub(in crate::datapath) services: Vec<Service>,
+    /// What these clocks followed when this was opened; no agent writes them any more.
+    pub(in crate::datapath) clocks: Vec<(u16, HealthClock)>,
+    /// The tenants in force there.
+    pub(in crate::datapath) tenants: Tenants,
     pub(super) buckets: MappedArray<[Slot; WAYS]>,
     aggregates: MappedArray<Ticks>,
     proven: MappedArray<proven::Line>,
@@ -65,12 +71,16 @@ impl Earlier {
         let Some(shape) = past(head.layout) else { return Ok(None) };
         let map = |name| shape.open(directory, name);
         map(maps::CONTROL)?;
+        let services = shape.services(directory, head.generation)?;
         Ok(Some(Self {
             layout: head.layout,
             secret: head.secret,
             sets: head.sets,
             revision: Past::revision(&map(maps::POLICIES)?, head.generation)?,
             limits: shape.limits(&map(maps::LIMITS)?, head.generation)?,
+            clocks: shape.clocks(directory, &services)?,
+            services,
+            tenants: shape.tenants(directory, head.generation)?,
             buckets: MappedArray::new(&map(maps::BUCKETS)?)?,
             aggregates: MappedArray::new(&map(maps::AGGREGATES)?)?,
             proven: MappedArray::new(&map(maps::PROVEN)?)?,
@@ -105,12 +115,12 @@ impl Earlier {
     /// Carries over what sources owe, in every region that a limit of the same name keeps; gives how many debts found
     /// no place.
     pub(super) fn carry_buckets(&self, datapath: &Datapath) -> u64 {
-        // Earlier layouts have no health clocks, and speeds are published when this is done: so all clocks read the same.
-        let now = || gcra::ticks(datapath.now());
         let mut lost = 0;
-        for (region, scale) in self.kept(&datapath.limits()) {
+        for (limit, region, scale) in self.kept(&datapath.limits()) {
             let Region { base, sets, .. } = region;
             let tables = &datapath.tables;
+            // Its clock is the one that it had, or one whose speed nobody ever set.
+            let now = || datapath.reads(&limit);
             lost += buckets::carry(self.buckets.run(base, sets), tables.buckets.run(base, sets), &scale, now);
             let aggregates = [&self.aggregates, &tables.aggregates].map(|aggregates| aggregates.run(base, sets));
             buckets::carry_aggregates(aggregates[0], aggregates[1], &scale, now);
@@ -119,7 +129,7 @@ impl Earlier {
     }
 
     /// The regions that stay, and how debts in them are expressed under the limits in force now.
-    fn kept(&self, next: &[HeldLimit]) -> Vec<(Region, Scale)> {
+    fn kept(&self, next: &[HeldLimit]) -> Vec<(Limit, Region, Scale)> {
         let mut kept = Vec::new();
         for old in self.limits.iter().map(|held| &held.record) {
             let Some(new) = next.iter().map(|held| &held.record).find(|new| new.name == old.name) else { continue };
@@ -130,7 +140,7 @@ impl Earlier {
             let families = FAMILIES.into_iter().filter(|&family: &Family| keeps(old, new, family));
             kept.extend(families.map(|family| *new.region(family)).map(|region| {
                 let same = new.price == old.price;
-                (region, if same { Scale::within(new.depth) } else { Scale::between(old, new) })
+                (*new, region, if same { Scale::within(new.depth) } else { Scale::between(old, new) })
             }));
         }
         kept

@@ -17,12 +17,15 @@ use anyhow::{Context, Result, ensure};
 use aya::maps::MapData;
 use throttle_common::{
     hash::Secret,
-    records::{Limit, NO_CLOCK, Region, maps},
+    records::{HOST_CLOCK, HealthClock, Limit, NAME, NO_CLOCK, Region, Service, maps, name_str},
 };
 
 use crate::{
-    datapath::{bpf, mapped::record},
-    policy::HeldLimit,
+    datapath::{
+        bpf,
+        mapped::{MappedArray, record},
+    },
+    policy::{HeldLimit, Tenants},
 };
 
 /// A layout of the past.
@@ -34,6 +37,15 @@ pub(in crate::datapath) struct Past {
     pub(super) sizes: &'static [(&'static str, u32)],
     /// Where a limit has its fields.
     pub(super) limit: LimitFields,
+    /// Where a service has its fields, from the layout on that has health clocks and numbers tenants.
+    pub(super) service: Option<ServiceFields>,
+}
+
+/// Offsets in the record of a service.
+#[derive(Debug)]
+pub(super) struct ServiceFields {
+    pub(super) clock: usize,
+    pub(super) name: usize,
 }
 
 /// Offsets in the record of a limit.
@@ -48,11 +60,15 @@ pub(super) struct LimitFields {
     pub(super) algorithm: usize,
     pub(super) per: usize,
     pub(super) window_shift: usize,
+    /// [`NO_CLOCK`] goes for all where there is none.
+    pub(super) clock: Option<usize>,
     pub(super) name: usize,
 }
 
 /// All of them, the oldest first.
-pub(super) const PAST: [Past; 1] = [Past {
+pub(super) const PAST: [Past; 2] = [LAYOUT_3, LAYOUT_4];
+
+const LAYOUT_3: Past = Past {
     layout: 3,
     sizes: &[
         (maps::CONTROL, 40),
@@ -76,9 +92,44 @@ pub(super) const PAST: [Past; 1] = [Past {
         algorithm: 60,
         per: 61,
         window_shift: 62,
+        clock: None,
         name: 64,
     },
-}];
+    service: None,
+};
+
+const LAYOUT_4: Past = Past {
+    layout: 4,
+    sizes: &[
+        (maps::CONTROL, 40),
+        (maps::POLICIES, 152),
+        (maps::LIMITS, 128),
+        (maps::SERVICES, 136),
+        (maps::TENANTS, 48),
+        (maps::CLOCKS, 256),
+        (maps::BUCKETS, 64),
+        (maps::AGGREGATES, 8),
+        (maps::PROVEN, 64),
+        (maps::REASON_TALLIES, 16),
+        (maps::LIMIT_TALLIES, 80),
+        (maps::LOSSES, 40),
+        (maps::TEST_CLOCK, 8),
+    ],
+    limit: LimitFields {
+        price: 0,
+        depth: 16,
+        window: 24,
+        v4: 40,
+        v6: 52,
+        unit: 64,
+        algorithm: 68,
+        per: 69,
+        window_shift: 70,
+        clock: Some(72),
+        name: 80,
+    },
+    service: Some(ServiceFields { clock: 80, name: 88 }),
+};
 
 /// The description of a layout; `None` where this build knows none.
 pub(in crate::datapath) fn past(layout: u64) -> Option<&'static Past> {
@@ -140,6 +191,42 @@ impl Past {
         Ok(held)
     }
 
+    /// The services in force: of each its name and its health clock; all else reads 0.
+    pub(super) fn services(&self, directory: &Path, generation: u32) -> Result<Vec<Service>> {
+        let Some(fields) = &self.service else { return Ok(Vec::new()) };
+        let zero: Service = record(&[0; size_of::<Service>()]).context("as many zeros as a service has bytes")?;
+        let all = in_force(&self.open(directory, maps::SERVICES)?, generation)?;
+        let read = |(_, bytes): (u16, Vec<u8>)| {
+            let name: [u8; NAME] = field(&bytes, fields.name)?;
+            Ok(Service { clock: field(&bytes, fields.clock)?, name, ..zero })
+        };
+        let all: Result<Vec<Service>> = all.into_iter().map(read).collect();
+        Ok(all?.into_iter().filter(|service| service.name[0] != 0).collect())
+    }
+
+    /// The tenants in force, by name.
+    pub(super) fn tenants(&self, directory: &Path, generation: u32) -> Result<Tenants> {
+        if self.service.is_none() {
+            return Ok(Tenants::new());
+        }
+        let all = in_force(&self.open(directory, maps::TENANTS)?, generation)?;
+        let named = |(number, bytes): (u16, Vec<u8>)| {
+            let name: [u8; NAME] = record(&bytes)?;
+            (name[0] != 0).then(|| (name_str(&name).to_owned(), number))
+        };
+        Ok(all.into_iter().filter_map(named).collect())
+    }
+
+    /// The health clocks of these services and of the host, as they stand.
+    pub(super) fn clocks(&self, directory: &Path, services: &[Service]) -> Result<Vec<(u16, HealthClock)>> {
+        if self.service.is_none() {
+            return Ok(Vec::new());
+        }
+        let clocks = MappedArray::<HealthClock>::new(&self.open(directory, maps::CLOCKS)?)?;
+        let numbers = services.iter().map(|service| service.clock).chain([HOST_CLOCK]);
+        Ok(numbers.filter(|&it| u32::from(it) < clocks.len()).map(|it| (it, clocks.get(it.into()))).collect())
+    }
+
     fn limit(&self, bytes: &[u8]) -> Result<Limit> {
         let fields = &self.limit;
         let zero: Limit = record(&[0; size_of::<Limit>()]).context("as many zeros as a limit has bytes")?;
@@ -155,7 +242,7 @@ impl Past {
             algorithm: field(bytes, fields.algorithm)?,
             per: field(bytes, fields.per)?,
             window_shift: field(bytes, fields.window_shift)?,
-            clock: NO_CLOCK,
+            clock: fields.clock.map_or(Ok(NO_CLOCK), |at| field(bytes, at))?,
             name: *name,
             ..zero
         })
@@ -175,6 +262,12 @@ fn region(bytes: &[u8], at: usize) -> Result<Region> {
 
 fn field<T: aya::Pod>(bytes: &[u8], at: usize) -> Result<T> {
     bytes.get(at..).and_then(record).with_context(|| format!("a record of {} bytes ends before byte {at}", bytes.len()))
+}
+
+/// The elements of one generation of an array of policy, by number.
+fn in_force(array: &MapData, generation: u32) -> Result<Vec<(u16, Vec<u8>)>> {
+    let count = array.info().context("ask for the size of an array")?.max_entries() / 2;
+    (0..count).map(|number| Ok((number as u16, element(array, generation * count + number)?))).collect()
 }
 
 /// A pinned map, whoever made it.
@@ -231,6 +324,30 @@ mod tests {
         assert!(PAST.windows(2).all(|pair| pair[0].layout != pair[1].layout));
         assert!(past(LAYOUT).is_none() && past(LAYOUT + 1).is_none() && past(0).is_none());
         assert!(PAST.iter().all(|past| past.layout < LAYOUT));
+    }
+
+    #[test]
+    fn layout_4_has_its_fields_where_this_one_has_them() {
+        use std::mem::offset_of;
+        let LimitFields { price, depth, window, v4, v6, unit, algorithm, per, window_shift, clock, name } =
+            past(4).unwrap().limit;
+        let here = [
+            offset_of!(Limit, price),
+            offset_of!(Limit, depth),
+            offset_of!(Limit, window),
+            offset_of!(Limit, v4),
+            offset_of!(Limit, v6),
+            offset_of!(Limit, unit),
+            offset_of!(Limit, algorithm),
+            offset_of!(Limit, per),
+            offset_of!(Limit, window_shift),
+            offset_of!(Limit, clock),
+            offset_of!(Limit, name),
+        ];
+        let clock = clock.unwrap();
+        assert_eq!([price, depth, window, v4, v6, unit, algorithm, per, window_shift, clock, name], here);
+        let ServiceFields { clock, name } = past(4).unwrap().service.as_ref().unwrap();
+        assert_eq!([*clock, *name], [offset_of!(Service, clock), offset_of!(Service, name)]);
     }
 
     #[test]

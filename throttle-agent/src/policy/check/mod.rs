@@ -1,6 +1,8 @@
 //! What a document may not say although every field of it can be read, and what it should think twice about.
 
+mod backends;
 mod guarantees;
+mod health;
 mod limits;
 mod names;
 mod overrides;
@@ -45,18 +47,22 @@ pub(super) fn refuse(document: &Document, parts: Parts) -> Result<(), Diagnostic
 #[derive(Clone, Copy)]
 pub(super) struct Parts {
     services: bool,
+    backends: bool,
     tenants: bool,
     sources: bool,
 }
 
 impl Parts {
     /// Everything.
-    pub(super) const ALL: Self = Self { services: true, tenants: true, sources: true };
+    pub(super) const ALL: Self = Self { services: true, backends: true, tenants: true, sources: true };
 
     /// What is not as it was in the document before.
     pub(super) fn differing(before: &Document, after: &Document) -> Self {
+        let services = before.services != after.services;
         Self {
-            services: before.services != after.services,
+            services,
+            // They are theirs.
+            backends: services || before.backends != after.backends,
             tenants: before.tenants != after.tenants,
             sources: before.sources != after.sources,
         }
@@ -76,6 +82,9 @@ pub(super) fn faults(document: &Document, unread: &Unread, parts: Parts) -> Vec<
     if parts.services {
         names::services(document, unread, &mut found);
     }
+    if parts.backends {
+        names::backends(document, unread, &mut found);
+    }
     if parts.tenants {
         names::tenants(document, unread, &mut found);
     }
@@ -83,9 +92,13 @@ pub(super) fn faults(document: &Document, unread: &Unread, parts: Parts) -> Vec<
     if parts.services {
         services::check(document, unread, &mut found);
     }
+    if parts.backends {
+        backends::check(document, unread, &mut found);
+    }
     if parts.tenants {
         tenants::check(document, unread, &mut found);
     }
+    health::check(document, unread, &mut found);
     limits::check(document, unread, &mut found);
     overrides::check(document, unread, &mut found);
     guarantees::check(document, unread, &mut found);
@@ -100,13 +113,14 @@ pub(super) fn faults(document: &Document, unread: &Unread, parts: Parts) -> Vec<
     found
 }
 
-/// The name of the limit, service or tenant that a path leads into.
+/// The name of the limit, service, backend or tenant that a path leads into.
 fn name(document: &Document, path: &str) -> Option<String> {
     let (list, rest) = path.split_once('[')?;
     let index: usize = rest.split_once(']')?.0.parse().ok()?;
     let name = match list {
         "limit" => &document.limits.get(index)?.name,
         "service" => &document.services.get(index)?.name,
+        "backend" => &document.backends.get(index)?.name,
         "tenant" => &document.tenants.get(index)?.name,
         _ => return None,
     };

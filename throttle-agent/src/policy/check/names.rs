@@ -12,6 +12,10 @@ pub(super) fn services(document: &Document, unread: &Unread, found: &mut Vec<Dia
     each("service", document.services.iter().map(|service| service.name.as_str()), unread, found);
 }
 
+pub(super) fn backends(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
+    each("backend", document.backends.iter().map(|backend| backend.name.as_str()), unread, found);
+}
+
 pub(super) fn tenants(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
     each("tenant", document.tenants.iter().map(|tenant| tenant.name.as_str()), unread, found);
 }

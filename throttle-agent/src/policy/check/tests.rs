@@ -159,3 +159,62 @@ fn a_burst_below_joined_frames_is_said_to_hold_them_back() {
         Limit { burst: Some("2KB".parse().unwrap()), ..Limit::new("slow", Unit::Bytes, "1MB/s".parse().unwrap()) };
     assert!(warnings(&enforcing(vec![limit]))[0].contains("large receive offload"));
 }
+
+/// The warnings of a service with this health, and with these other entries.
+fn followed(protocol: &str, health: &str, rest: &str) -> Vec<String> {
+    let service = format!("[[service]]\nname = \"web\"\nprotocol = \"{protocol}\"\nports = [80]\n");
+    warnings(&parse(&format!("{service}[service.health]\n{health}\n{rest}")).unwrap())
+}
+
+const OPEN: &str = "[[limit]]\nname = \"open\"\nservice = \"web\"\nunit = \"connections\"\nconcurrent = 100\n";
+const BACKEND: &str = "[[backend]]\nname = \"one\"\nservice = \"web\"\naddress = \"10.0.0.5:80\"\n";
+
+#[test]
+fn a_window_that_one_source_may_take_is_said_so() {
+    let all = format!("{OPEN}per = \"service\"\n");
+    let found = followed("tcp", "", &all);
+    assert!(found[0].starts_with("service \"web\": health.control: one source alone may take the whole window"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    let each = OPEN.replace("\"open\"", "\"each\"").replace("100", "10");
+    assert_eq!(followed("tcp", "", &format!("{all}{each}")), [""; 0]);
+    let others = each.replace("service = \"web\"\n", "");
+    assert_eq!(followed("tcp", "", &format!("{all}{others}")).len(), 1, "the host's do not shrink with it");
+}
+
+#[test]
+fn a_window_that_never_grows_as_far_as_it_may_is_said_so() {
+    let limits = format!("{OPEN}per = \"service\"\n{}", OPEN.replace("\"open\"", "\"each\"").replace("100", "10"));
+    let found = followed("tcp", "most = 200", &limits);
+    assert_eq!(
+        found,
+        [
+            "service \"web\": health.most: the window never grows to 200: `open` allows 100; leave it out, or raise `concurrent`"
+        ]
+    );
+    assert_eq!(followed("tcp", "most = 100", &limits), [""; 0]);
+}
+
+#[test]
+fn health_that_nothing_tells_of_is_said_so() {
+    let rate = "[[limit]]\nname = \"r\"\nservice = \"web\"\nunit = \"packets\"\nrate = \"10/s\"\n\
+                [[limit]]\nname = \"all\"\nunit = \"packets\"\nrate = \"10000/s\"\n";
+    let push = format!("{BACKEND}probe = \"push\"\n");
+    let silent = followed("udp", "control = \"rate\"", rate);
+    assert!(silent[0].contains("nothing tells how `web` is"), "{silent:?}");
+    assert_eq!(followed("udp", "control = \"rate\"", &format!("{rate}{push}")), [""; 0]);
+    assert_eq!(followed("tcp", "control = \"rate\"", rate), [""; 0], "the kernel measures it");
+    assert_eq!(followed("tcp", "control = \"rate\"\nspeaks = \"opaque\"", rate).len(), 1);
+    let open = format!("{OPEN}per = \"service\"\n{}", OPEN.replace("\"open\"", "\"each\"").replace("100", "10"));
+    let found = followed("tcp", "control = \"aimd\"", &open);
+    assert!(found[0].contains("no backend of `web` beats"), "{found:?}");
+    assert_eq!(followed("tcp", "control = \"aimd\"", &format!("{open}{BACKEND}")), [""; 0]);
+}
+
+#[test]
+fn backends_whose_health_nothing_follows_are_said_so_once() {
+    let service = "[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80]\n";
+    let other = BACKEND.replace("one", "two").replace("10.0.0.5", "10.0.0.6");
+    let found = warnings(&parse(&format!("{service}{BACKEND}{other}")).unwrap());
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("backend \"one\": service: `web` follows the health of none"), "{found:?}");
+}

@@ -1,7 +1,7 @@
 //! What is allowed, and probably not meant.
 
 use super::{
-    Parts,
+    Parts, health,
     shadows::{Scopes, never_binds},
 };
 use crate::policy::{
@@ -45,6 +45,7 @@ pub(super) fn of_parts(document: &Document, parts: Parts) -> Vec<Warning> {
     edges(document, &mut warn);
     fragments(document, &mut warn);
     neighbours(document, &mut warn);
+    health::warn(document, &mut warn);
     if parts.sources || parts.tenants {
         sources(document, &mut warn);
     }

@@ -12,7 +12,7 @@ mod terms;
 use super::{
     check::{Parts, refuse},
     classify,
-    document::{Document, Mode},
+    document::{Document, Mode, Service},
     fault::Diagnostics,
     layout::{Compiled, Layout},
     units::Rate,
@@ -63,7 +63,9 @@ pub fn compile_after(
         clock_first: u8::from(document.limits.iter().any(meets_every_packet)),
         counts_connections: u8::from(counts_connections),
         counts_forwarded: u8::from(counts_connections && forwards),
-        padding: [0; 3],
+        has_breakers: u8::from(document.services.iter().any(Service::has_breaker)),
+        measures: u8::from(document.services.iter().any(Service::is_measured)),
+        sample_shift: 0,
     };
     let services = services::services(document, &scopes, &clocks);
     let overridden = terms::overridden(document, &limits);

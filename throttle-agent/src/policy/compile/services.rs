@@ -9,13 +9,17 @@ use ipnet::IpNet;
 use std::collections::HashMap;
 use throttle_common::{
     packet::{Family, protocol},
-    records::{self, Address, Scope, name_bytes},
-    words::Per,
+    records::{self, Address, NONE, Scope, name_bytes},
+    words::{Per, Speaks},
 };
 
 pub(super) fn services(document: &Document, scopes: &Scopes<'_>, clocks: &Clocks) -> Vec<records::Service> {
-    let scope = |name| scopes.of(Some(name));
-    document.services.iter().map(|service| record(service, scope(&service.name), clocks[&service.name])).collect()
+    let record = |service: &Service| {
+        let name = service.name.as_str();
+        let connections = document.window_of(name).map_or(0, |(_, allows)| allows);
+        record(service, scopes.of(Some(name)), clocks[name], connections)
+    };
+    document.services.iter().map(record).collect()
 }
 
 /// The limits of each service, and those of the host, which are none's.
@@ -68,7 +72,7 @@ fn scope(document: &Document, mut applying: Vec<&Numbered>) -> Scope {
     scope
 }
 
-fn record(service: &Service, scope: Scope, clock: u16) -> records::Service {
+fn record(service: &Service, scope: Scope, clock: u16, connections: u32) -> records::Service {
     let (destination, mask, family) = match service.destination.map(IpNet::from) {
         None => (Address::default(), Address::default(), 0),
         Some(IpNet::V4(net)) => {
@@ -86,6 +90,21 @@ fn record(service: &Service, scope: Scope, clock: u16) -> records::Service {
     let (forwarded, name) = (u8::from(service.forwarded), name_bytes(&service.name));
     // At most a day.
     let idle_after = if service.forwarded { service.idle_seconds() as u32 } else { 0 };
-    let (padding, rest) = (0, [0; 6]);
-    records::Service { scope, destination, mask, family, protocol, forwarded, padding, idle_after, clock, rest, name }
+    let measures = if service.is_measured() { service.speaks() } else { Speaks::Opaque };
+    // In whatever mode: an operator may open it.
+    let breaker = if service.has_breaker() { clock } else { NONE };
+    records::Service {
+        scope,
+        destination,
+        mask,
+        family,
+        protocol,
+        forwarded,
+        measures: measures as u8,
+        idle_after,
+        clock,
+        breaker,
+        connections,
+        name,
+    }
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use throttle_common::{
     gcra,
     records::{self, NONE, Region, name_str, port_slot},
-    words::{Fate, Overflow, Unit},
+    words::{Fate, Overflow, Speaks, Unit},
 };
 
 fn empty(sets: u32) -> Layout {
@@ -171,6 +171,27 @@ fn a_service_keeps_its_clock_whatever_comes_and_goes_around_it() {
     assert_eq!(clocks(&between), [("new".to_owned(), 4), ("c".to_owned(), 3), ("b".to_owned(), 2)]);
     let last = of(&["newer", "new", "c"], &after(&between, 1_000));
     assert_eq!(clocks(&last), [("newer".to_owned(), 1), ("new".to_owned(), 4), ("c".to_owned(), 3)]);
+}
+
+#[test]
+fn what_follows_its_health_is_measured_and_has_a_breaker_by_the_number_of_its_clock() {
+    let of = |health: &str, limit: &str| {
+        let service = "[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80]\n";
+        let open = "[[limit]]\nname = \"open\"\nservice = \"web\"\nunit = \"connections\"\nper = \"service\"\n";
+        let text = format!("{service}{health}{open}concurrent = 900\n{limit}");
+        let compiled = compile(&parse(&text).unwrap(), 1, &empty(1 << 20)).unwrap();
+        let [web] = &compiled.services[..] else { panic!() };
+        let flags = (compiled.policy.measures, compiled.policy.has_breakers);
+        (flags, web.measures, web.breaker == web.clock, web.connections)
+    };
+    assert_eq!(of("", ""), ((0, 0), Speaks::Opaque as u8, false, 900));
+    assert_eq!(of("[service.health]\n", ""), ((1, 1), Speaks::Http as u8, true, 900));
+    let tls = "[service.health]\nspeaks = \"tls\"\nbreaker = false\n";
+    assert_eq!(of(tls, ""), ((1, 0), Speaks::Tls as u8, false, 900));
+    assert_eq!(of("[service.health]\nspeaks = \"opaque\"\n", "").0, (0, 1));
+    let tighter =
+        "[[limit]]\nname = \"few\"\nservice = \"web\"\nunit = \"connections\"\nper = \"service\"\nconcurrent = 70\n";
+    assert_eq!(of("", tighter).3, 70, "the tightest says it");
 }
 
 #[test]

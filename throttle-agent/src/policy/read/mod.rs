@@ -7,7 +7,7 @@
 mod tables;
 
 use super::{
-    document::{Mode, Protocol},
+    document::{ControlKind, Endpoint, Mode, Probe, Protocol},
     fault::{Diagnostic, Fault},
     guarantee::Guarantee,
     ports::PortRange,
@@ -20,7 +20,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
 };
-use throttle_common::words::{Action, Algorithm, Fate, Overflow, Per, Unit};
+use throttle_common::words::{Action, Algorithm, Fate, Overflow, Per, Speaks, Unit};
 
 /// Problems in the order in which they were met, and what they left unread.
 #[derive(Default)]
@@ -235,6 +235,10 @@ read_text! {
     Span => "a time in quotes, such as \"15m\"", str::parse;
     Mode => "\"observe\" or \"enforce\"", Word::named;
     Protocol => "\"tcp\", \"udp\" or \"icmp\"", Word::named;
+    ControlKind => "\"latency\", \"rate\", \"aimd\" or \"fixed\"", Word::named;
+    Speaks => "\"http\", \"tls\" or \"opaque\"", Word::named;
+    Endpoint => "an address and port in quotes, such as \"10.0.0.5:80\"", str::parse;
+    Probe => "a probe in quotes, such as \"http:/healthz\"", str::parse;
     Unit => "\"packets\", \"bytes\" or \"connections\"", Word::named;
     Action => "\"drop\" or \"reject\"", Word::named;
     Algorithm => "\"token-bucket\", \"leaky-bucket\", \"fixed-window\" or \"sliding-window\"", Word::named;

@@ -2,7 +2,10 @@
 
 use super::{Entry, Fields, Problems, Read, join, name_entries, read, wrong_type};
 use crate::policy::{
-    document::{Answers, Document, Events, Lengths, Limit, Mode, Protocol, Service, Sources, Tenant, default},
+    document::{
+        Answers, Backend, Document, Endpoint, Events, Health, Lengths, Limit, Mode, Protocol, Service, Sources, Tenant,
+        default,
+    },
     fault::Diagnostics,
     overrides::Override,
     units::Rate,
@@ -10,7 +13,7 @@ use crate::policy::{
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 use throttle_common::words::{Algorithm, Fate, Reason, Unit};
 
 impl Read for Document {
@@ -19,6 +22,7 @@ impl Read for Document {
         let document = Self {
             mode: fields.or("mode", Mode::default()),
             services: fields.or("service", Vec::new()).into(),
+            backends: fields.or("backend", Vec::new()).into(),
             tenants: fields.or("tenant", Vec::new()).into(),
             limits: fields.or("limit", Vec::new()),
             sources: fields.or("sources", Sources::default()).into(),
@@ -40,16 +44,57 @@ impl Read for Service {
         let destination = fields.optional("destination");
         let forwarded = fields.or("forwarded", false);
         let idle_after = fields.optional("idle-after");
+        let health = fields.optional("health");
         fields.end();
         let Self { name: no_name, protocol: some, .. } = Self::stand_in();
         let (name, protocol) = (name.unwrap_or(no_name), protocol.unwrap_or(some));
-        Some(Self { name, protocol, ports, destination, forwarded, idle_after })
+        Some(Self { name, protocol, ports, destination, forwarded, idle_after, health })
     }
 }
 
 impl Entry for Service {
     fn stand_in() -> Self {
         Self::new("", Protocol::Tcp, Vec::new())
+    }
+}
+
+impl Read for Health {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(value, path, problems)?;
+        let silent = Self::default();
+        let health = Self {
+            mode: fields.or("mode", silent.mode),
+            control: fields.or("control", silent.control),
+            objective: fields.or("objective", silent.objective),
+            speaks: fields.optional("speaks"),
+            least: fields.or("least", silent.least),
+            most: fields.optional("most"),
+            breaker: fields.or("breaker", silent.breaker),
+        };
+        fields.end();
+        Some(health)
+    }
+}
+
+impl Read for Backend {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(value, path, problems)?;
+        let silent = Self::stand_in();
+        let name = fields.required("name", "\"web-1\"");
+        let service = fields.required("service", "\"web\"");
+        let address = fields.required("address", "\"10.0.0.5:80\"");
+        let probe = fields.or("probe", silent.probe);
+        let interval = fields.or("interval", silent.interval);
+        let timeout = fields.optional("timeout");
+        fields.end();
+        let (name, service) = (name.unwrap_or(silent.name), service.unwrap_or(silent.service));
+        Some(Self { name, service, address: address.unwrap_or(silent.address), probe, interval, timeout })
+    }
+}
+
+impl Entry for Backend {
+    fn stand_in() -> Self {
+        Self::new("", "", Endpoint::Static((Ipv4Addr::LOCALHOST, 1).into()))
     }
 }
 
@@ -222,4 +267,4 @@ macro_rules! deserialize_by_reading {
     )+};
 }
 
-deserialize_by_reading!(Document, Service, Tenant, Limit, Override, Sources, Answers, Events);
+deserialize_by_reading!(Document, Service, Health, Backend, Tenant, Limit, Override, Sources, Answers, Events);

@@ -3,14 +3,14 @@
 use crate::policy::{fault::Fault, text::written_as_text};
 use std::{fmt, str::FromStr, time::Duration};
 
-/// A time of whole seconds, such as `30s`, `5m`, `2h`, `1d` or `1h30m`.
+/// A time of whole milliseconds, such as `250ms`, `30s`, `5m`, `2h`, `1d` or `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
-    seconds: u64,
+    millis: u64,
 }
 
-/// Every unit, the longest first.
-const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+/// Every unit, the longest first, in milliseconds.
+const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl Span {
     /// The longest, about 100 years.
@@ -18,31 +18,41 @@ impl Span {
 
     /// A number of seconds.
     pub const fn of_seconds(seconds: u64) -> Self {
-        Self { seconds }
+        Self { millis: 1_000 * seconds }
     }
 
-    /// How many seconds it is.
+    /// A number of milliseconds.
+    pub const fn of_millis(millis: u64) -> Self {
+        Self { millis }
+    }
+
+    /// How many milliseconds it is.
+    pub const fn millis(self) -> u64 {
+        self.millis
+    }
+
+    /// How many seconds it is; a part of one counts as one, so that nothing ends before its time.
     pub const fn seconds(self) -> u64 {
-        self.seconds
+        self.millis.div_ceil(1_000)
     }
 }
 
 impl From<Span> for Duration {
     fn from(span: Span) -> Self {
-        Self::from_secs(span.seconds)
+        Self::from_millis(span.millis)
     }
 }
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.seconds;
+        let mut rest = self.millis;
         if rest == 0 {
             return f.write_str("0s");
         }
-        for (name, seconds) in UNITS {
-            if rest >= seconds {
-                write!(f, "{}{name}", rest / seconds)?;
-                rest %= seconds;
+        for (name, millis) in UNITS {
+            if rest >= millis {
+                write!(f, "{}{name}", rest / millis)?;
+                rest %= millis;
             }
         }
         Ok(())
@@ -55,7 +65,7 @@ impl FromStr for Span {
     fn from_str(text: &str) -> Result<Self, Fault> {
         let wrong = || {
             let no = if text.starts_with('-') { "negative" } else { "no time" };
-            Fault::new(format!("`{text}` is {no}"), "write it as in 30s, 5m, 2h, 1d or 1h30m")
+            Fault::new(format!("`{text}` is {no}"), "write it as in 250ms, 30s, 5m, 2h, 1d or 1h30m")
         };
         let (mut rest, mut sum) = (text, 0u64);
         while !rest.is_empty() {
@@ -64,14 +74,14 @@ impl FromStr for Span {
             let number: u64 = number.parse().map_err(|_| wrong())?;
             let letters = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
             let (unit, after) = unit.split_at(letters);
-            let seconds = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?.1;
-            sum = number.checked_mul(seconds).and_then(|part| sum.checked_add(part)).ok_or_else(wrong)?;
+            let millis = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?.1;
+            sum = number.checked_mul(millis).and_then(|part| sum.checked_add(part)).ok_or_else(wrong)?;
             rest = after;
         }
-        if text.is_empty() || sum > Self::MAX.seconds {
+        if text.is_empty() || sum > Self::MAX.millis {
             return Err(wrong());
         }
-        Ok(Self { seconds: sum })
+        Ok(Self { millis: sum })
     }
 }
 

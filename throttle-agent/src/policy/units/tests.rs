@@ -37,8 +37,8 @@ proptest! {
     }
 
     #[test]
-    fn a_time_shown_reads_back(seconds in 0..=Span::MAX.seconds()) {
-        let span = Span::of_seconds(seconds);
+    fn a_time_shown_reads_back(millis in prop_oneof![0..=Span::MAX.millis(), 0..100_000u64]) {
+        let span = Span::of_millis(millis);
         prop_assert_eq!(span.to_string().parse(), Ok(span));
     }
 
@@ -71,6 +71,14 @@ fn a_rate_costs_what_it_says() {
     // and to the cost being even.
     assert!(cost("3bit/s", Unit::Bytes, 3).abs_diff(256 * 8_000_000_000) <= 2);
     assert_eq!("10Mbit/s".parse::<Rate>().unwrap().price(Unit::Packets), None);
+}
+
+#[test]
+fn a_time_of_a_part_of_a_second_ends_no_earlier_than_it_says() {
+    let span = |text: &str| text.parse::<Span>().unwrap();
+    assert_eq!((span("1s500ms").millis(), span("1s500ms").seconds()), (1_500, 2));
+    assert_eq!((span("250ms").seconds(), span("2m").seconds(), span("0s").seconds()), (1, 120, 0));
+    assert_eq!(span("90500ms").to_string(), "1m30s500ms");
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! A change of one limit: what it does not name stays as it is.
+//! A change of one limit.
 
-use super::{
+use super::replace;
+use crate::policy::{
     document::{Lengths, Limit, Mode},
     edit::EditError,
     fault::Fault,
@@ -131,12 +132,6 @@ impl LimitChange {
         if self.service.is_some() {
             limit.service.clone_from(&self.service);
         }
-    }
-}
-
-fn replace<T>(field: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *field = value;
     }
 }
 

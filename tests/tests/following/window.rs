@@ -1,0 +1,112 @@
+//! The window of a service that slows down.
+
+use super::{RUN, health, policy, until};
+use anyhow::{Context, Result, ensure};
+use std::time::{Duration, Instant};
+use throttle_tests::{
+    agent::Site,
+    needs_root, say,
+    slow::{Askers, SlowServer, at, open_at_once},
+    wire::{FAR_V4, Wire},
+};
+
+/// Clients that ask at once.
+const CLIENTS: usize = 40;
+const QUICK: Duration = Duration::from_millis(2);
+const SLOW: Duration = Duration::from_millis(400);
+
+/// Asks it until what is usual is known.
+fn settle(site: &Site<'_>) -> Result<()> {
+    until(site, "the time to first byte is known", |view| view.signal == "latency" && view.usual_seconds.is_some())?;
+    std::thread::sleep(Duration::from_secs(2));
+    Ok(())
+}
+
+#[test]
+fn sinks_when_the_server_slows_down_and_comes_back_with_it() -> Result<()> {
+    needs_root!();
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let (server, agent) = (SlowServer::on(&wire.far, 80)?, site.start(&RUN)?);
+    server.take(QUICK);
+    site.apply(&policy("enforce", ""))?;
+    let askers = Askers::on(&wire.near, CLIENTS, at(FAR_V4, 80))?;
+    settle(&site)?;
+    let before = health(&site, "web")?.window.and_then(|it| it.in_force).context("a window is in force")?;
+    server.take(SLOW);
+    let slow = until(&site, "the window sinks", |view| view.window.is_some_and(|it| it.in_force <= Some(before / 3)))?;
+    ensure!(slow.delay_seconds.is_some_and(|delay| delay > slow.target_seconds), "{slow:#?}");
+    let refused = site.judged(|reason, outcome| reason == "connection-limit" && outcome == "reject")?;
+    server.take(QUICK);
+    until(&site, "it comes back", |view| view.window.is_some_and(|it| it.in_force >= Some(before)))?;
+    say!("window: {before} at {QUICK:?}, {:?} at {SLOW:?}, {refused} refused meanwhile", slow.window);
+
+    // With the agent dead all is as policy says when the lease is over.
+    server.take(SLOW);
+    until(&site, "the window sinks again", |view| view.window.is_some_and(|it| it.in_force <= Some(10)))?;
+    let short = open_at_once(&wire.near, 60, at(FAR_V4, 80))?.len();
+    ensure!(short < 60, "all of 60 were let in by a window of 10");
+    agent.kill()?;
+    drop(askers);
+    let start = Instant::now();
+    let all = || -> Result<bool> { Ok(open_at_once(&wire.near, 60, at(FAR_V4, 80))?.len() == 60) };
+    while !all()? {
+        ensure!(start.elapsed() < Duration::from_secs(30), "policy's number does not come back with the agent dead");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    say!("window: {short} of 60 let in while it was small, 60 of 60 with the agent dead for {:?}", start.elapsed());
+    Ok(())
+}
+
+#[test]
+fn the_next_agent_goes_on_from_where_it_is() -> Result<()> {
+    needs_root!();
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let (server, agent) = (SlowServer::on(&wire.far, 80)?, site.start(&RUN)?);
+    server.take(QUICK);
+    site.apply(&policy("enforce", ""))?;
+    let _askers = Askers::on(&wire.near, CLIENTS, at(FAR_V4, 80))?;
+    settle(&site)?;
+    // What is usual is written down now and then.
+    std::thread::sleep(Duration::from_secs(11));
+    server.take(SLOW);
+    let small = |it: &throttle_agent::api::wire::ServiceHealthView| it.window.and_then(|it| it.in_force) <= Some(10);
+    until(&site, "the window sinks", small)?;
+    agent.kill()?;
+    let _agent = site.start(&RUN)?;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        let view = health(&site, "web")?;
+        ensure!(view.window.is_some_and(|it| it.in_force <= Some(20)), "it jumps: {view:#?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_only_observed_writes_nothing() -> Result<()> {
+    needs_root!();
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let (server, _agent) = (SlowServer::on(&wire.far, 80)?, site.start(&RUN)?);
+    server.take(QUICK);
+    site.apply(&policy("observe", "[[backend]]\nname = \"web-1\"\nservice = \"web\"\naddress = \"10.98.0.1:81\"\n"))?;
+    let _askers = Askers::on(&wire.near, CLIENTS, at(FAR_V4, 80))?;
+    settle(&site)?;
+    server.take(SLOW);
+    let view = until(&site, "it shows what it would do", |view| {
+        view.window.is_some_and(|it| it.decided < it.policy) && view.delay_seconds > Some(view.target_seconds)
+    })?;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        let view = health(&site, "web")?;
+        ensure!(view.window.is_some_and(|it| it.in_force.is_none()), "a window is in force: {view:#?}");
+    }
+    let speeds = site.json(&["speed"])?;
+    ensure!(speeds["speeds"].as_array().is_some_and(|all| all.iter().all(|it| it["speed"] == 1.0)), "{speeds}");
+    let refused = site.judged(|reason, outcome| reason != "admitted" && outcome == "reject")?;
+    ensure!(refused == 0, "{refused} were refused");
+    ensure!(view.summary.contains("only shown"), "{}", view.summary);
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! How health reads on a screen.
+
+use throttle_agent::api::wire::{SignalView, WindowView};
+
+use super::*;
+
+fn breaker(state: &str) -> BreakerView {
+    BreakerView {
+        state: state.to_owned(),
+        since_seconds: 3.0,
+        tries_in_seconds: None,
+        trials_left: None,
+        held_by: None,
+    }
+}
+
+fn backend(name: &str, level: &str) -> BackendHealthView {
+    BackendHealthView {
+        backend: name.to_owned(),
+        address: "10.0.0.5:80".parse().unwrap(),
+        level: level.to_owned(),
+        since_seconds: 61.0,
+        suspicion: 0.43,
+        share: if level == "dead" { 0.0 } else { 1.0 },
+        latency_seconds: Some(0.0012),
+        breaker: Some(if level == "dead" {
+            BreakerView { tries_in_seconds: Some(4.2), ..breaker("open") }
+        } else {
+            breaker("closed")
+        }),
+    }
+}
+
+fn view() -> ServiceHealthView {
+    ServiceHealthView {
+        service: "web".to_owned(),
+        mode: Mode::Enforce,
+        control: "latency".to_owned(),
+        signal: "latency".to_owned(),
+        summary: "38 of 200 connections may be open, 37 are; it follows the time to first byte: it shrinks".to_owned(),
+        cause: "it shrinks".to_owned(),
+        signals: vec![SignalView { name: "latency".to_owned(), value: "91 ms".to_owned(), age_seconds: 0.04 }],
+        delay_seconds: Some(0.083),
+        target_seconds: 0.05,
+        usual_seconds: Some(0.008),
+        window: Some(WindowView { decided: 38, in_force: Some(38), policy: 200, least: 2, most: 200, open: Some(37) }),
+        speed: 0.5,
+        share: 0.5,
+        refused_per_second: 120.0,
+        answered_per_second: 800.0,
+        breaker: Some(breaker("closed")),
+        needs_workers: true,
+        doubts: false,
+        backends: vec![backend("web-1", "healthy"), backend("web-2", "dead")],
+    }
+}
+
+#[test]
+fn a_service_is_told_from_what_is_decided_down_to_each_backend() {
+    let report = HealthReport {
+        services: vec![view()],
+        transitions: vec![TransitionView {
+            number: 1,
+            time: "2026-01-02T03:04:05.678Z".parse().unwrap(),
+            service: "web".to_owned(),
+            backend: Some("web-2".to_owned()),
+            address: None,
+            kind: "backend".to_owned(),
+            from: "suspect".to_owned(),
+            to: "dead".to_owned(),
+            reason: Some("refused".to_owned()),
+            message: "backend web-2 of web (10.0.0.5:80) is dead: it refuses connections; nothing listens there"
+                .to_owned(),
+        }],
+        transitions_in_all: 1,
+        ..HealthReport::default()
+    };
+    let expected = "\
+web: enforced, control latency
+  38 of 200 connections may be open, 37 are; it follows the time to first byte: it shrinks
+  800/s answered; 120/s refused for want of a place; the first byte takes 8 ms as a rule; its backends leave 50 % of the load
+  breaker closed
+  ! it needs more workers: it is asked for more than it may bear
+  SIGNAL            AGE  SAYS
+  latency (live)  40 ms  91 ms
+  BACKEND  ADDRESS      STATE          FOR  SUSPICION  SHARE  ANSWERED IN  BREAKER
+  web-1    10.0.0.5:80  healthy  1 min 1 s        0.4  100 %         1 ms  closed
+  web-2    10.0.0.5:80  dead     1 min 1 s        0.4    0 %         1 ms  open, tries in 4.2 s
+
+last changes, the newest first
+  03:04:05.6Z backend web-2 of web (10.0.0.5:80) is dead: it refuses connections; nothing listens there
+";
+    assert_eq!(render(&report, LAST, Paint::PLAIN), expected);
+}
+
+#[test]
+fn where_nothing_follows_its_health_it_says_how_to_begin() {
+    assert!(render(&HealthReport::default(), LAST, Paint::PLAIN).contains("throttle service set"));
+}

@@ -1,0 +1,238 @@
+//! Which services follow their health, and which backends stand behind them: by policy, and by what names and files come to.
+//! What is known of those that stay is kept, by their names and places.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use throttle_common::{
+    breakers::State,
+    connections,
+    packet::protocol,
+    records::{self, FIRST_BACKEND, MAX_BREAKERS, NONE, name_str},
+    speed::Speed,
+    words::Per,
+};
+
+use super::{
+    Control, Followed,
+    signals::{Earlier, Listens, Shared},
+};
+use crate::{
+    datapath::Datapath,
+    health::{
+        MILLISECOND, Nanos, controller,
+        service::{self, Place, ServiceHealth, Terms},
+    },
+    heartbeat::{Endpoint, Member, Probe, Target},
+    policy::{self, ControlKind, Document, Mode, Protocol, Service, units},
+};
+
+impl Control {
+    /// After a change of policy, and when the agent runs: follows the services that it says, each from where it stands.
+    pub(in crate::control) fn follow_health(&mut self) {
+        if self.health.watched.is_none() {
+            // Not before all that an agent before this one left is known.
+            return;
+        }
+        let (now, document) = (self.datapath.now(), self.in_force().clone());
+        let numbers = self.datapath.services();
+        let mut before = std::mem::take(&mut self.health.services);
+        for policy in document.services.iter() {
+            let Some(terms) = terms(&document, policy) else { continue };
+            let Some((number, record)) = numbers.iter().find(|(_, it)| name_str(&it.name) == policy.name) else {
+                continue;
+            };
+            let name: Arc<str> = Arc::from(policy.name.as_str());
+            let mut followed = match before.remove(&name) {
+                Some(mut followed) => {
+                    followed.health.follow(terms);
+                    followed
+                }
+                None => self.begin(now, &name, terms, record),
+            };
+            (followed.number, followed.clock) = (*number, record.clock);
+            followed.breaker = Some(record.breaker).filter(|&number| number != NONE);
+            followed.measured = policy.is_measured();
+            followed.listens = Listens::of(policy);
+            followed.limits = shared(&document, policy, &self.datapath);
+            self.health.services.insert(name, followed);
+        }
+        for (name, followed) in before {
+            self.let_go(&name, &followed);
+        }
+        if let Some(watched) = &self.health.watched {
+            watched.heartbeats.set_targets(targets(&document));
+        }
+        self.follow_members();
+    }
+
+    /// One that was not followed so far. Where an agent before this one left something in force, it goes on from there.
+    fn begin(&self, now: Nanos, name: &str, terms: Terms, record: &records::Service) -> Followed {
+        let mut health = ServiceHealth::new(now, terms);
+        let window = self.datapath.window_state(record.clock).map(|window| window.connections);
+        let speed =
+            if self.speed_by_hand(name).is_some() { Speed::ONE } else { self.datapath.clock_state(record.clock).speed };
+        let usual = self.health.usual.of(name);
+        if window.is_some() || speed != Speed::ONE || usual.is_some() {
+            health.resume(now, window, speed, usual);
+        }
+        if record.breaker != NONE {
+            health.resume_breaker(now, None, self.datapath.breaker_state(record.breaker));
+        }
+        Followed {
+            health,
+            number: NONE,
+            clock: record.clock,
+            breaker: None,
+            breakers: Vec::new(),
+            measured: false,
+            listens: Listens::default(),
+            limits: Vec::new(),
+            earlier: Earlier::default(),
+            published: None,
+            speed: None,
+        }
+    }
+
+    /// A service that follows its health no longer, where it is still one: its limits are those of policy again.
+    fn let_go(&mut self, name: &str, followed: &Followed) {
+        if self.datapath.clocks().get(name) != Some(&followed.clock) {
+            return;
+        }
+        let window = self.datapath.publish_window(followed.clock, None);
+        let speed = self.put_speed_in_force(name, followed.clock, Speed::ONE).map(drop);
+        let breaker = followed.breaker.map_or(Ok(()), |number| self.datapath.publish_breaker(number, State::Closed));
+        let done = window.and(speed).and(breaker);
+        self.faults.note("health", done.map_err(|error| format!("{name} is not let go: {error:#}")));
+    }
+
+    /// After addresses of backends have changed: watches those, and gives each its breaker.
+    pub(super) fn follow_members(&mut self) {
+        let now = self.datapath.now();
+        let members: Arc<[Member]> = match &mut self.health.watched {
+            Some(watched) => Arc::clone(&watched.members.borrow_and_update()),
+            None => return,
+        };
+        let mut wanted: BTreeMap<&str, Vec<(Place, Nanos)>> = BTreeMap::new();
+        for member in members.iter() {
+            let place = Place { backend: Arc::clone(&member.instance.backend), address: member.instance.address };
+            let interval = member.interval.as_nanos() as Nanos;
+            wanted.entry(&member.instance.service).or_default().push((place, interval));
+        }
+        let numbers = self.number_breakers(&members);
+        for (name, followed) in &mut self.health.services {
+            let known: HashSet<Place> = followed.health.backends(now).map(|(it, ..)| it.place().clone()).collect();
+            followed.health.set_backends(now, wanted.get(&**name).map_or(&[], Vec::as_slice));
+            let places: Vec<Place> = followed.health.backends(now).map(|(it, ..)| it.place().clone()).collect();
+            let number = |place: &Place| numbers.get(&(place.address, protocol::TCP)).copied();
+            followed.breakers = places.iter().map(|place| followed.breaker.and_then(|_| number(place))).collect();
+            for (place, number) in places.iter().zip(&followed.breakers).filter(|(place, _)| !known.contains(place)) {
+                if let Some(number) = number {
+                    followed.health.resume_breaker(now, Some(place), self.datapath.breaker_state(*number));
+                }
+            }
+        }
+        self.health.numbers = numbers;
+        self.hold_breakers();
+    }
+
+    /// The numbers of backends' breakers: those that have one keep it, the first of an address has it.
+    fn number_breakers(&self, members: &[Member]) -> HashMap<(SocketAddr, u8), u16> {
+        let breaks = |member: &&Member| {
+            let followed = self.health.services.get(&member.instance.service);
+            member.protocol == Protocol::Tcp && followed.is_some_and(|followed| followed.breaker.is_some())
+        };
+        let at = |member: &Member| (member.instance.address, protocol::TCP);
+        let wanted: HashSet<_> = members.iter().filter(breaks).map(at).collect();
+        // At the start the kernel knows what an agent before this one gave.
+        let mut held = self.health.numbers.clone();
+        if held.is_empty() {
+            let known = self.datapath.backends().unwrap_or_default();
+            held = known.into_iter().map(|(at, protocol, number)| ((at, protocol), number)).collect();
+        }
+        held.retain(|at, _| wanted.contains(at));
+        let taken: HashSet<u16> = held.values().copied().collect();
+        let mut free = (FIRST_BACKEND..MAX_BREAKERS as u16).filter(|number| !taken.contains(number));
+        let mut new: Vec<_> = wanted.into_iter().filter(|at| !held.contains_key(at)).collect();
+        new.sort_unstable();
+        held.extend(new.into_iter().map_while(|at| Some((at, free.next()?))));
+        let all: Vec<_> = held.iter().map(|(&(at, protocol), &number)| (at, protocol, number)).collect();
+        let set = self.datapath.set_backends(&all);
+        self.faults.note("breakers", set.map_err(|error| format!("backends have not all their breakers: {error:#}")));
+        held
+    }
+}
+
+/// By which terms a service follows its health; nothing where it does not.
+fn terms(document: &Document, service: &Service) -> Option<Terms> {
+    let health = service.health?;
+    let own = || document.limits.iter().filter(|limit| limit.service.as_deref() == Some(service.name.as_str()));
+    let all = || own().filter(|limit| limit.per == Per::Service);
+    let fixed = all().filter_map(|limit| limit.concurrent).min().unwrap_or(connections::MOST);
+    let rates = all().filter(|limit| limit.unit == throttle_common::words::Unit::Connections);
+    let rate = rates.filter_map(|limit| limit.rate.map(|rate| per_second(rate, limit.unit))).reduce(f64::min);
+    Some(Terms {
+        control: match health.control {
+            ControlKind::Latency => service::Control::Latency,
+            ControlKind::Rate => service::Control::Rate,
+            ControlKind::Aimd => service::Control::Aimd,
+            ControlKind::Fixed => service::Control::Fixed,
+        },
+        enforces: health.mode == Mode::Enforce,
+        breaks: health.breaker,
+        bounds: controller::Terms {
+            objective: health.objective.millis() * MILLISECOND,
+            least: health.least.min(fixed),
+            most: health.most.unwrap_or(fixed).min(fixed),
+            fixed,
+            rate,
+        },
+    })
+}
+
+/// The limits that all of a service share.
+fn shared(document: &Document, service: &Service, datapath: &Datapath) -> Vec<Shared> {
+    let held = datapath.limits();
+    let own = document.limits.iter().filter(|limit| limit.service.as_deref() == Some(service.name.as_str()));
+    own.filter(|limit| limit.per == Per::Service)
+        .filter_map(|limit| {
+            let held = held.iter().find(|held| name_str(&held.record.name) == limit.name)?;
+            let per_second = limit.rate.map(|rate| per_second(rate, limit.unit));
+            Some(Shared { number: held.number, unit: limit.unit, per_second })
+        })
+        .collect()
+}
+
+fn per_second(rate: units::Rate, unit: throttle_common::words::Unit) -> f64 {
+    rate.units(unit) as f64 / rate.per.seconds() as f64
+}
+
+/// Whom heartbeats are to watch: backends of services that follow their health.
+fn targets(document: &Document) -> Vec<Target> {
+    let of = |backend: &policy::Backend| {
+        let service =
+            document.services.iter().find(|service| service.name == backend.service && service.health.is_some())?;
+        Some(Target {
+            service: Arc::from(service.name.as_str()),
+            backend: Arc::from(backend.name.as_str()),
+            protocol: service.protocol,
+            endpoint: match &backend.address {
+                policy::Endpoint::Static(address) => Endpoint::Static(*address),
+                policy::Endpoint::Dns { name, port } => Endpoint::Dns { name: name.clone(), port: *port },
+                policy::Endpoint::File(path) => Endpoint::File(path.clone()),
+            },
+            probe: match &backend.probe {
+                policy::Probe::Tcp => Probe::Tcp,
+                policy::Probe::Http { path } => Probe::Http { path: path.clone() },
+                policy::Probe::Grpc { service } => Probe::Grpc { service: service.clone() },
+                policy::Probe::Push => Probe::Push,
+            },
+            interval: backend.interval.into(),
+            timeout: backend.timeout_at(service).into(),
+        })
+    };
+    document.backends.iter().filter_map(of).collect()
+}

@@ -1,0 +1,75 @@
+//! What others are told of changes: a queue that never holds anybody up. What finds it full is lost, and counted.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::{
+    api::wire::TransitionView,
+    health::{
+        names,
+        service::{Transition, What},
+    },
+};
+
+/// Notices that may wait: many more than change at once, unless all of a large fleet does.
+const WAITING: usize = 1_024;
+
+/// A change, as others are told it.
+pub type Notice = TransitionView;
+
+/// Where notices go: to nobody, unless [`Notices::queue`] made it.
+#[derive(Clone, Debug, Default)]
+pub struct Notices {
+    queue: Option<mpsc::Sender<Notice>>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Notices {
+    /// A queue, and its end.
+    pub fn queue() -> (Self, mpsc::Receiver<Notice>) {
+        let (queue, waiting) = mpsc::channel(WAITING);
+        (Self { queue: Some(queue), lost: Arc::default() }, waiting)
+    }
+
+    /// Those that nobody was told.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Relaxed)
+    }
+
+    /// One that nobody was told.
+    pub fn lose(&self) {
+        self.lost.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn send(&self, transition: &Transition, notice: impl FnOnce() -> Notice) {
+        // Which signal is followed is for who looks; the rest is for who sleeps.
+        if matches!(transition.what, What::Signal { .. }) {
+            return;
+        }
+        if self.queue.as_ref().is_some_and(|queue| queue.try_send(notice()).is_err()) {
+            self.lose();
+        }
+    }
+}
+
+/// A change in the words of the API.
+pub(super) fn view(number: u64, service: &str, transition: &Transition, time: Timestamp, message: String) -> Notice {
+    let (kind, from, to, reason) = names::change(&transition.what);
+    TransitionView {
+        number,
+        time,
+        service: service.to_owned(),
+        backend: transition.place.as_ref().map(|place| place.backend.to_string()),
+        address: transition.place.as_ref().map(|place| place.address),
+        kind: kind.to_owned(),
+        from: from.to_owned(),
+        to: to.to_owned(),
+        reason: reason.map(str::to_owned),
+        message,
+    }
+}

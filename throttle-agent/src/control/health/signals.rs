@@ -1,0 +1,324 @@
+//! What is seen of services: measured by the kernel, counted by limits, and waiting at listening sockets.
+
+use std::{
+    collections::VecDeque,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+use throttle_common::words::Unit;
+
+use super::{Control, Followed, Nanos};
+use crate::{
+    datapath::{Answers, Datapath, Listener, listeners},
+    health::{
+        SECOND,
+        circuit::Outcomes,
+        controller::LEAST_SAMPLES,
+        service::Observed,
+        signals::{Aged, Backlog, Flow, Latency, Signals},
+    },
+    policy::{Prefix, Protocol, Service},
+};
+
+/// Requests that are not answered in so long never will be, or their clients have gone.
+const UNANSWERED: Nanos = 60 * SECOND;
+/// The part of a CPU that listing listening sockets may take: a fiftieth.
+const PARTS: u32 = 50;
+
+/// A limit that all of a service share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Shared {
+    pub(super) number: u16,
+    /// What it counts.
+    pub(super) unit: Unit,
+    /// What it admits in a second at full speed; nothing where it counts open connections.
+    pub(super) per_second: Option<f64>,
+}
+
+/// Where a service listens.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Listens {
+    tcp: bool,
+    ports: Vec<std::ops::RangeInclusive<u16>>,
+    destination: Option<IpNet>,
+}
+
+impl Listens {
+    pub(super) fn of(service: &Service) -> Self {
+        let ports = service.ports.iter().map(|range| range.ports()).collect();
+        let tcp = service.protocol == Protocol::Tcp && !service.forwarded;
+        Self { tcp, ports, destination: service.destination.map(Prefix::net) }
+    }
+
+    /// Whether a listening socket takes its connections: one that listens at any address takes those of all.
+    fn at(&self, listener: &Listener) -> bool {
+        let any = |address: IpAddr| address.is_unspecified();
+        let within = |net: IpNet| any(listener.address) || net.contains(&listener.address);
+        self.tcp && self.ports.iter().any(|ports| ports.contains(&listener.port)) && self.destination.is_none_or(within)
+    }
+}
+
+/// What was seen of a service before.
+#[derive(Debug)]
+pub(super) struct Earlier {
+    answers: Answers,
+    /// When the last answer began.
+    answered: Nanos,
+    /// What requests were ahead of answers, in the last minute: the least is what never will be answered.
+    ahead: VecDeque<(Nanos, u64)>,
+    /// Of its limits, together: what was refused, and what entered.
+    refused: u64,
+    lacked: u64,
+    entered: u64,
+    /// What each of its limits admitted.
+    admitted: Vec<u64>,
+    /// Connections that are open, the most since the last period, and those at its end.
+    pub(super) open: Option<u32>,
+    most_open: u32,
+    open_before: u32,
+    /// When one last closed, or none was open.
+    closed: Nanos,
+    waiting: u32,
+    /// When all this was.
+    at: Nanos,
+    /// What was last made of it, to be shown.
+    pub(super) shown: Shown,
+}
+
+/// What was seen in the last period, to be shown.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shown {
+    pub(super) signals: Signals,
+    pub(super) listener: Option<(u32, u32)>,
+    pub(super) refused_per_second: f64,
+    pub(super) answered_per_second: f64,
+    pub(super) p99: Option<Duration>,
+}
+
+impl Default for Earlier {
+    fn default() -> Self {
+        Self {
+            answers: Answers::NONE,
+            answered: 0,
+            ahead: VecDeque::new(),
+            refused: 0,
+            lacked: 0,
+            entered: 0,
+            admitted: Vec::new(),
+            open: None,
+            most_open: 0,
+            open_before: 0,
+            closed: 0,
+            waiting: 0,
+            at: 0,
+            shown: Shown::default(),
+        }
+    }
+}
+
+impl Earlier {
+    /// Looks how many connections are open, between two periods.
+    pub(super) fn glance(&mut self, datapath: &Datapath, service: u16) {
+        self.open = datapath.open_at(service);
+        self.most_open = self.most_open.max(self.open.unwrap_or_default());
+    }
+
+    /// Requests that wait for their answers now, by how far requests are ahead of answers.
+    fn outstanding(&mut self, now: Nanos, ahead: u64) -> u32 {
+        self.ahead.push_back((now, ahead));
+        while self.ahead.front().is_some_and(|(at, _)| now.saturating_sub(*at) > UNANSWERED) {
+            self.ahead.pop_front();
+        }
+        let never = self.ahead.iter().map(|(_, ahead)| *ahead).min().unwrap_or(ahead);
+        u32::try_from(ahead.saturating_sub(never)).unwrap_or(u32::MAX)
+    }
+}
+
+/// The listening sockets, listed as often as that costs little.
+#[derive(Debug, Default)]
+pub(super) struct Listening {
+    sockets: Vec<Listener>,
+    at: Nanos,
+    next: Option<Instant>,
+}
+
+impl Listening {
+    /// How many connections wait at the sockets of a service, and how many may; nothing where none listens.
+    fn at(&self, listens: &Listens) -> Option<(u32, u32)> {
+        let own = self.sockets.iter().filter(|listener| listens.at(listener));
+        own.map(|it| (it.waiting, it.room)).reduce(|one, other| (one.0 + other.0, one.1 + other.1))
+    }
+
+    fn look(&mut self, now: Nanos) -> Result<(), String> {
+        let begin = Instant::now();
+        if self.next.is_some_and(|next| begin < next) {
+            return Ok(());
+        }
+        let listed = listeners();
+        self.next = Some(begin + begin.elapsed() * PARTS);
+        (self.sockets, self.at) = (listed.map_err(|error| format!("the listen backlog is not known: {error}"))?, now);
+        Ok(())
+    }
+}
+
+impl Control {
+    /// What was seen of each service since the last period.
+    pub(super) fn observe_services(&mut self, now: Nanos) -> Vec<Observed> {
+        let overflows = self.health.host.overflows(now);
+        let listed = if self.health.services.values().any(|it| it.listens.tcp) {
+            self.health.listening.look(now)
+        } else {
+            Ok(())
+        };
+        self.faults.note("backlog", listed);
+        let Self { datapath, health, .. } = self;
+        let listening = &health.listening;
+        let seen = |followed: &mut Followed| followed.observe(datapath, listening, now, overflows > 0);
+        health.services.values_mut().map(seen).collect()
+    }
+}
+
+impl Followed {
+    fn observe(&mut self, datapath: &Datapath, listening: &Listening, now: Nanos, overflows: bool) -> Observed {
+        let objective = Duration::from_nanos(self.health.terms().bounds.objective);
+        let (counts, earlier) = (Counts::of(datapath, &self.limits), &mut self.earlier);
+        let answers = datapath.answers(self.clock).unwrap_or(Answers::NONE);
+        let since = Since::of(earlier, now, &counts, &answers);
+        let sampled = datapath.sampled();
+        let answered = since.answers.answers();
+        earlier.answered = if answered > 0 { now } else { earlier.answered };
+        let waits = earlier.outstanding(now, answers.requests().saturating_sub(answers.answers()));
+        let mut signals = Signals::default();
+        // What leaves may go unseen: then requests begin, and no answer ever does.
+        if self.measured && answers.answers() > 0 {
+            let median = since.answers.median().map_or(0, |median| median.as_nanos() as Nanos);
+            // Where nothing is asked, that nothing is answered says nothing bad.
+            let at = if waits == 0 { now } else { earlier.answered };
+            signals.latency = Some(Aged { value: Latency { median, samples: small(answered) }, at });
+            let (completed, in_flight) = (small(answered * sampled), small(u64::from(waits) * sampled));
+            signals.flow = Some(Aged { value: Flow { completed, in_flight }, at: now });
+        } else if let Some(open) = earlier.open.filter(|_| self.listens.tcp) {
+            let closed = (since.entered + u64::from(since.open)).saturating_sub(open.into());
+            earlier.closed = if closed > 0 || open == 0 { now } else { earlier.closed };
+            // Connections that are kept for long say nothing of what is done in them.
+            signals.flow = Some(Aged { value: Flow { completed: small(closed), in_flight: open }, at: earlier.closed });
+        }
+        let listener = self.listens.tcp.then(|| listening.at(&self.listens)).flatten();
+        if let Some((waiting, _)) = listener {
+            let accepted = (since.entered + u64::from(earlier.waiting)).saturating_sub(waiting.into());
+            earlier.waiting = waiting;
+            signals.backlog = Some(Aged { value: Backlog { waiting, accepted: small(accepted) }, at: listening.at });
+        }
+        let errors = since.answers.resets();
+        let crowded = listener.is_some_and(|(waiting, room)| 2 * waiting >= room);
+        signals.overflow = overflows && crowded || errors > answered && errors >= LEAST_SAMPLES.into();
+        // Who was refused a place found none free, however few hold one at the moment at which that is looked at.
+        signals.most_in_flight = if since.lacked { u32::MAX } else { earlier.most_open };
+        earlier.most_open = earlier.open.unwrap_or_default();
+        let good = since.answers.within(objective).min(answered);
+        earlier.shown = Shown {
+            signals,
+            listener,
+            refused_per_second: since.refused as f64 / since.seconds,
+            answered_per_second: (answered * sampled) as f64 / since.seconds,
+            p99: since.answers.percentile(99.0),
+        };
+        Observed {
+            signals,
+            outcomes: Outcomes { good: small(good), slow: small(answered - good), failed: small(errors) },
+            taken: self.breaker.map_or(0, |number| datapath.trials_taken(number)),
+            backends_taken: self
+                .breakers
+                .iter()
+                .map(|it| it.map_or(0, |number| datapath.trials_taken(number)))
+                .collect(),
+            refused: since.refused,
+            admitted: since.admitted,
+        }
+    }
+}
+
+/// What the limits count that a service shares, since there are.
+#[derive(Debug, Default)]
+struct Counts {
+    refused: u64,
+    /// Those of them that lacked a place.
+    lacked: u64,
+    entered: u64,
+    /// What each admitted, in its unit.
+    admitted: Vec<(Shared, u64)>,
+}
+
+impl Counts {
+    fn of(datapath: &Datapath, limits: &[Shared]) -> Self {
+        let mut counts = Self::default();
+        let places = limits.iter().any(|limit| limit.per_second.is_none());
+        for limit in limits {
+            let Ok(tally) = datapath.limit_tally(limit.number) else { continue };
+            let refused = tally.refused.packets + tally.observed.packets;
+            // A flood that a rate keeps away is no demand; where there are no places, it is all that is known of demand.
+            if limit.per_second.is_none() || !places {
+                counts.refused += refused;
+            }
+            if limit.per_second.is_none() {
+                // A connection enters once under each; they are all of this service.
+                counts.entered = counts.entered.max(tally.admitted.packets);
+                counts.lacked += refused;
+            }
+            let admitted = if limit.unit == Unit::Bytes { tally.admitted.bytes } else { tally.admitted.packets };
+            counts.admitted.push((*limit, admitted));
+        }
+        counts
+    }
+}
+
+/// What came since the period before.
+struct Since {
+    seconds: f64,
+    answers: Answers,
+    refused: u64,
+    lacked: bool,
+    entered: u64,
+    /// Connections that were open at its beginning.
+    open: u32,
+    /// What rates admitted, as a share of what they allow: of the one that was used up most.
+    admitted: Option<f64>,
+}
+
+impl Since {
+    /// Of the first period nothing is known. What begins anew has not grown.
+    fn of(earlier: &mut Earlier, now: Nanos, counts: &Counts, answers: &Answers) -> Self {
+        let first = earlier.at == 0;
+        let seconds = now.saturating_sub(std::mem::replace(&mut earlier.at, now)).max(1) as f64 / SECOND as f64;
+        let before = std::mem::replace(&mut earlier.answers, answers.clone());
+        let anew = first || before.requests() > answers.requests() || before.answers() > answers.answers();
+        let grown = |before: &mut u64, now: u64| {
+            let grown = now.saturating_sub(std::mem::replace(before, now));
+            if first { 0 } else { grown }
+        };
+        let mut admitted = None;
+        earlier.admitted.resize(counts.admitted.len(), 0);
+        for ((limit, count), before) in counts.admitted.iter().zip(&mut earlier.admitted) {
+            let grown = grown(before, *count);
+            if let Some(rate) = limit.per_second.filter(|_| !first) {
+                let share = grown as f64 / (rate * seconds);
+                admitted = Some(admitted.map_or(share, |most: f64| most.max(share)));
+            }
+        }
+        Self {
+            seconds,
+            answers: if anew { Answers::NONE } else { answers.since(&before) },
+            refused: grown(&mut earlier.refused, counts.refused),
+            lacked: grown(&mut earlier.lacked, counts.lacked) > 0,
+            entered: grown(&mut earlier.entered, counts.entered),
+            open: std::mem::replace(&mut earlier.open_before, earlier.open.unwrap_or_default()),
+            admitted,
+        }
+    }
+}
+
+fn small(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,232 @@
+//! How the health of services stands, in the words of the API.
+
+use std::fmt::Write as _;
+
+use throttle_common::{breakers::State, speed::Speed};
+
+use super::{Control, Followed, Nanos, notices};
+use crate::{
+    api::wire::{
+        BackendHealthView, BreakerView, HealthReport, Problem, ProblemKind, ServiceHealthView, SignalView,
+        TransitionView, WindowView,
+    },
+    control::speeds::ratio,
+    health::{
+        SECOND,
+        breaker::Breaker,
+        controller::{Adjustment, Rung},
+        life::Level,
+        names::{control, level, rung, state},
+        service::{Control as Moves, Transition},
+        words::{self as said, span},
+    },
+    policy::{Mode, word::one_of},
+};
+
+/// Changes that one answer shows.
+const SHOWN: usize = 100;
+
+impl Control {
+    /// How the health of services stands, or that of one.
+    pub fn health(&self, service: Option<&str>) -> Result<HealthReport, Problem> {
+        let now = self.datapath.now();
+        let wanted = |name: &str| service.is_none_or(|service| service == name);
+        let services: Vec<_> = self.health.services.iter().filter(|(name, _)| wanted(name)).collect();
+        if let (Some(service), true) = (service, services.is_empty()) {
+            let names: Vec<&str> = self.health.services.keys().map(|name| &**name).collect();
+            let remedy = if names.is_empty() { "none does".to_owned() } else { one_of(service, &names) };
+            let detail = format!("there is no service `{service}` that follows its health; {remedy}");
+            return Err(Problem::new(ProblemKind::NotFound, detail));
+        }
+        let kept = self.health.chronicle.iter().filter(|(_, name, _)| wanted(name)).take(SHOWN);
+        Ok(HealthReport {
+            services: services.into_iter().map(|(name, followed)| self.health_view(name, followed, now)).collect(),
+            transitions: kept.map(|(number, name, it)| self.transition_view(*number, name, it)).collect(),
+            transitions_in_all: self.health.chronicle.count(),
+            notices_lost: self.health.notices.lost(),
+            cpu_pressure: self.health.pressure.share,
+        })
+    }
+
+    fn transition_view(&self, number: u64, service: &str, it: &Transition) -> TransitionView {
+        notices::view(number, service, it, self.clock.wall(it.at), said::sentence(service, it))
+    }
+
+    fn health_view(&self, name: &str, followed: &Followed, now: Nanos) -> ServiceHealthView {
+        let (health, shown) = (&followed.health, &followed.earlier.shown);
+        let (terms, adjustment) = (health.terms(), health.adjustment());
+        let seconds = |nanos: Nanos| nanos as f64 / SECOND as f64;
+        let moves_window = matches!(terms.control, Moves::Latency | Moves::Aimd);
+        let window = moves_window.then(|| WindowView {
+            decided: adjustment.map_or(terms.bounds.fixed, |it| it.window),
+            in_force: self.datapath.window_state(followed.clock).map(|window| window.connections),
+            policy: terms.bounds.fixed,
+            least: terms.bounds.least,
+            most: terms.bounds.most,
+            open: followed.earlier.open,
+        });
+        let held = |backend: Option<&str>| {
+            let mut held = self.health.held.iter();
+            held.find(|it| it.service == name && it.backend.as_deref() == backend).map(|it| it.author.clone())
+        };
+        let target = adjustment.map_or(0, |it| it.target);
+        let view = ServiceHealthView {
+            service: name.to_owned(),
+            mode: if terms.enforces { Mode::Enforce } else { Mode::Observe },
+            control: control(terms.control).to_owned(),
+            signal: rung(adjustment.map_or(Rung::Static, |it| it.rung)).to_owned(),
+            summary: String::new(),
+            cause: adjustment.map_or_else(|| "it has not been looked at yet".to_owned(), said::cause),
+            signals: signals(followed, now),
+            delay_seconds: adjustment.and_then(|it| it.delay).map(seconds),
+            target_seconds: seconds(target),
+            usual_seconds: health.usual().map(seconds),
+            window,
+            speed: ratio(adjustment.map_or(Speed::ONE, |it| it.speed)),
+            share: health.share(now),
+            refused_per_second: shown.refused_per_second,
+            answered_per_second: shown.answered_per_second,
+            breaker: followed.breaker.map(|_| breaker(health.breaker(), now, held(None))),
+            needs_workers: health.wants_more(),
+            doubts: health.doubts(),
+            backends: health
+                .backends(now)
+                .zip(&followed.breakers)
+                .map(|((it, detector, share), number)| BackendHealthView {
+                    backend: it.place().backend.to_string(),
+                    address: it.place().address,
+                    level: level(detector.level()).to_owned(),
+                    since_seconds: seconds(now.saturating_sub(detector.since())),
+                    suspicion: detector.phi(now),
+                    share,
+                    latency_seconds: it.latency().map(seconds),
+                    breaker: number.map(|_| breaker(it.breaker(), now, held(Some(&it.place().backend)))),
+                })
+                .collect(),
+        };
+        ServiceHealthView { summary: summary(&view, adjustment), ..view }
+    }
+
+    /// What is wrong with services, each with its remedy.
+    pub(in crate::control) fn health_problems(&self) -> Vec<String> {
+        let now = self.datapath.now();
+        let mut problems = Vec::new();
+        for (name, followed) in &self.health.services {
+            let health = &followed.health;
+            let out: Vec<String> = health
+                .backends(now)
+                .filter(|(_, detector, _)| matches!(detector.level(), Level::Dead | Level::Held))
+                .map(|(it, ..)| format!("{} ({})", it.place().backend, it.place().address))
+                .collect();
+            if !out.is_empty() {
+                let all = health.backends(now).count();
+                problems.push(format!(
+                    "{} of {all} backends of {name} are dead: {}; `throttle health {name}` says since when and why",
+                    out.len(),
+                    out.join(", ")
+                ));
+            }
+            if let State::Open { .. } | State::HalfOpen { .. } = health.breaker().state()
+                && health.terms().enforces
+            {
+                problems.push(format!(
+                    "the breaker of {name} is {}: new connections are refused, but for a few that try; look at the service, \
+                     or let all in with `throttle breaker close {name}`",
+                    state(health.breaker().state())
+                ));
+            }
+            if health.wants_more() {
+                problems.push(format!(
+                    "{name} needs more workers: it is asked for more than it may bear; add some, or raise `most` if it may"
+                ));
+            }
+        }
+        problems
+    }
+
+    /// What an operator holds, and should not forget.
+    pub(in crate::control) fn held_breakers(&self) -> Vec<String> {
+        let note = |it: &crate::store::HeldBreaker| {
+            let whose = it.backend.as_ref().map_or(it.service.clone(), |backend| format!("{}/{backend}", it.service));
+            let state = if it.open { "open: nothing new passes" } else { "closed: all passes, whatever fails" };
+            format!("{} holds the breaker of {whose} {state}; `throttle breaker auto {whose}` ends that", it.author)
+        };
+        self.health.held.iter().map(note).collect()
+    }
+}
+
+/// All of it in a sentence.
+fn summary(view: &ServiceHealthView, adjustment: Option<&Adjustment>) -> String {
+    let follows = said::signal(adjustment.map_or(Rung::Static, |it| it.rung));
+    let mut text = match &view.window {
+        Some(window) => {
+            let most = window.in_force.map_or_else(
+                || format!("policy's {} connections may be open", window.policy),
+                |in_force| format!("{in_force} of {} connections may be open", window.policy),
+            );
+            let open = window.open.map_or_else(String::new, |open| format!(", {open} are"));
+            format!("{most}{open}; it follows {follows}: {}", view.cause)
+        }
+        None if view.control == "rate" => {
+            format!("its rates are admitted at {:.0} %; it follows {follows}", view.speed * 100.0)
+        }
+        None => "its limits do not move; only breakers act".to_owned(),
+    };
+    if view.window.is_some() && view.speed < 1.0 {
+        _ = write!(text, "; its clock is to run at {:.2}", view.speed);
+    }
+    if view.mode == Mode::Observe {
+        text += " (only shown: `mode = \"enforce\"` in its health puts it in force)";
+    }
+    text
+}
+
+/// What was seen of a service, each with its age.
+fn signals(followed: &Followed, now: Nanos) -> Vec<SignalView> {
+    let shown = &followed.earlier.shown;
+    let mut all = Vec::new();
+    let mut add = |name: &str, at: Nanos, value: String| {
+        all.push(SignalView {
+            name: name.to_owned(),
+            value,
+            age_seconds: now.saturating_sub(at) as f64 / SECOND as f64,
+        });
+    };
+    if let Some(latency) = shown.signals.latency {
+        let p99 = shown.p99.map_or_else(String::new, |p99| format!(", 99 % within {}", span(p99.as_nanos() as Nanos)));
+        let value = match latency.value.samples {
+            0 => "no answer in the last period".to_owned(),
+            samples => format!("{} in the middle of {samples} answers{p99}", span(latency.value.median)),
+        };
+        add("latency", latency.at, value);
+    }
+    if let Some(flow) = shown.signals.flow {
+        let value = format!("{} under way, {} ended in the last period", flow.value.in_flight, flow.value.completed);
+        add("flow", flow.at, value);
+    }
+    if let (Some(backlog), Some((waiting, room))) = (shown.signals.backlog, shown.listener) {
+        let overflow = if shown.signals.overflow { ", it overflows" } else { "" };
+        add("backlog", backlog.at, format!("{waiting} of {room} wait to be accepted{overflow}"));
+    }
+    if let Some(beat) = followed.health.bad_beat() {
+        let value = if beat.value { "most are bad or late" } else { "they are good" };
+        add("heartbeats", beat.at, value.to_owned());
+    }
+    all
+}
+
+fn breaker(breaker: &Breaker, now: Nanos, held_by: Option<String>) -> BreakerView {
+    let seconds = |nanos: Nanos| nanos as f64 / SECOND as f64;
+    let (tries_in_seconds, trials_left) = match breaker.state() {
+        State::Open { until } => (Some(seconds(until.saturating_sub(now))), None),
+        State::HalfOpen { left } => (None, Some(left)),
+        State::Closed | State::Forced(_) => (None, None),
+    };
+    BreakerView {
+        state: state(breaker.state()).to_owned(),
+        since_seconds: seconds(now.saturating_sub(breaker.since())),
+        tries_in_seconds,
+        trials_left,
+        held_by,
+    }
+}

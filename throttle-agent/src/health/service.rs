@@ -1,0 +1,479 @@
+//! One service: its controller, its watch and its breakers, tied together.
+//!
+//! What was seen of backends comes in through [`ServiceHealth::see`], every [`LOOKS`](super::watch::LOOKS) it looks at all of
+//! them ([`ServiceHealth::look`]), and every [`PERIOD`](super::controller::PERIOD) it takes what the kernel measured and says
+//! what holds from now on ([`ServiceHealth::step`]). Backends are known by their [`Place`]: what is held of one stays when
+//! others come and go.
+//!
+//! The speed of the limits' clock is the least of what the control says and of the share that its backends may have, all
+//! together. A service that only observes decides all the same, and publishes nothing but what an operator forces.
+
+use std::collections::HashMap;
+
+use throttle_common::speed::Speed;
+
+pub use super::transition::{Chronicle, Place, Transition, What};
+use super::{
+    Nanos,
+    breaker::{Breaker, State, TRIALS},
+    circuit::{Change, Evidence, Forced, Life, Outcomes},
+    controller::{self, Adjustment, Cause, Controller, Rung},
+    detector::{CONFIRM_EVERY, Detector, Reason, Sign},
+    pacer::Pacer,
+    scale_out::ScaleOut,
+    signals::{Aged, Signals},
+    watch::{Changed, LOOKS, Watch},
+    whole,
+};
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;
+
+/// What moves with the health of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// The window of open connections, by latency or what stands in for it, and the speed as its guard.
+    Latency,
+    /// The speed alone, by the same signals.
+    Rate,
+    /// The window, by heartbeats alone.
+    Aimd,
+    /// Nothing: only breakers act.
+    Fixed,
+}
+
+/// What policy says of a service.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Terms {
+    /// What moves.
+    pub control: Control,
+    /// Whether what is decided is put in force, or only shown.
+    pub enforces: bool,
+    /// Whether breakers keep new connections from what fails.
+    pub breaks: bool,
+    /// Its bounds.
+    pub bounds: controller::Terms,
+}
+
+/// What was seen of the service within a period, beside its backends.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// What the kernel measured; `bad_beat` is not asked for, [`ServiceHealth::see`] says it.
+    pub signals: Signals,
+    /// What became of its own connections.
+    pub outcomes: Outcomes,
+    /// Trials that the kernel has admitted to it in the round that runs, those that were published as spent among them.
+    pub taken: u32,
+    /// The same of each backend, in the order of [`ServiceHealth::backends`].
+    pub backends_taken: Vec<u32>,
+    /// What was refused for want of a place or of rate.
+    pub refused: u64,
+    /// What its rates admitted, as a share of what they allow.
+    pub admitted: Option<f64>,
+}
+
+/// What holds from now on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// The window to publish; none where policy's holds.
+    pub window: Option<u32>,
+    /// The speed to publish: that of real time where none is needed.
+    pub speed: Speed,
+    /// The service's breaker as it is to be published.
+    pub breaker: State,
+    /// The backends' breakers, in their order.
+    pub backends: Vec<State>,
+    /// What has changed.
+    pub transitions: Vec<Transition>,
+}
+
+/// What is known of one backend.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    place: Place,
+    circuit: Circuit,
+    /// How long its last answer took.
+    latency: Option<Nanos>,
+    /// When it may be probed again for its breaker.
+    next_trial: Nanos,
+}
+
+impl Backend {
+    /// Which.
+    pub const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// How long its last answer took.
+    pub const fn latency(&self) -> Option<Nanos> {
+        self.latency
+    }
+
+    /// Its breaker.
+    pub const fn breaker(&self) -> &Breaker {
+        &self.circuit.breaker
+    }
+}
+
+/// A breaker with what it is to see at the next step.
+#[derive(Clone, Debug)]
+struct Circuit {
+    breaker: Breaker,
+    forced: Option<Forced>,
+    was_dead: bool,
+    ended: Outcomes,
+}
+
+/// Trials of a breaker.
+#[derive(Clone, Copy, Debug)]
+struct Trials {
+    /// Those that the kernel has admitted in the round that runs.
+    taken: u32,
+    /// Whether all that ended were trials beside these.
+    all_are: bool,
+}
+
+impl Circuit {
+    fn new(now: Nanos) -> Self {
+        Self { breaker: Breaker::new(now), forced: None, was_dead: false, ended: Outcomes::default() }
+    }
+
+    /// Where nothing but an operator may move it, nothing else is told to it.
+    fn step(&mut self, now: Nanos, breaks: bool, trials: Trials, dead: bool, dice: f64) -> Option<Change> {
+        let ended = std::mem::take(&mut self.ended);
+        if !breaks {
+            let evidence = Evidence { forced: self.forced, ..Evidence::default() };
+            return self.breaker.step(now, &evidence, dice);
+        }
+        // A probe that has ended was a trial of our own; and where nobody is kept away, whoever comes is one.
+        let own = if trials.all_are { u32::try_from(ended.all()).unwrap_or(u32::MAX) } else { 0 };
+        let known = if let State::HalfOpen { left } = self.breaker.state() { TRIALS - left } else { 0 };
+        let trials = trials.taken.saturating_sub(known).saturating_add(own);
+        // A backend that has come back is tried at once, but only once: what trials say counts more.
+        let life = match (dead, std::mem::replace(&mut self.was_dead, dead)) {
+            (true, _) => Life::Dead,
+            (false, true) => Life::Back,
+            (false, false) => Life::Unremarkable,
+        };
+        let evidence = Evidence { outcomes: ended, trials, life, forced: self.forced };
+        self.breaker.step(now, &evidence, dice)
+    }
+
+    /// What the kernel is told: of one that is only shown nothing, but for what an operator forces.
+    fn published(&self, acts: bool) -> State {
+        match self.breaker.state() {
+            state if acts || matches!(state, State::Forced(_)) => state,
+            _ => State::Closed,
+        }
+    }
+}
+
+/// The health of one service.
+#[derive(Clone, Debug)]
+pub struct ServiceHealth {
+    terms: Terms,
+    controller: Controller,
+    pacer: Pacer,
+    watch: Watch,
+    backends: Vec<Backend>,
+    numbers: HashMap<Place, usize>,
+    circuit: Circuit,
+    scale_out: ScaleOut,
+    /// Beats since the last step: all, bad ones, and when the last came.
+    beats: (u32, u32, Nanos),
+    bad_beat: Option<Aged<bool>>,
+    last: Option<Adjustment>,
+    doubts: bool,
+}
+
+impl ServiceHealth {
+    /// One of which nothing is known yet: all as policy says.
+    pub fn new(now: Nanos, terms: Terms) -> Self {
+        Self {
+            terms,
+            controller: Controller::new(terms.bounds),
+            pacer: Pacer::default(),
+            watch: Watch::new(now, 0, super::detector::INTERVAL, LOOKS),
+            backends: Vec::new(),
+            numbers: HashMap::new(),
+            circuit: Circuit::new(now),
+            scale_out: ScaleOut::default(),
+            beats: (0, 0, 0),
+            bad_beat: None,
+            last: None,
+            doubts: false,
+        }
+    }
+
+    /// Goes on from what an agent before this one left in force, so that nothing jumps: a window where there is one, a speed,
+    /// and the time to first byte that was usual.
+    pub fn resume(&mut self, now: Nanos, window: Option<u32>, speed: Speed, usual: Option<Nanos>) {
+        let window = window.unwrap_or(self.terms.bounds.fixed);
+        self.controller.resume(now, window, speed, usual);
+        self.pacer.resume(speed);
+    }
+
+    /// The same of its breaker, or of that in a place.
+    pub fn resume_breaker(&mut self, now: Nanos, place: Option<&Place>, state: State) {
+        let circuit = match place {
+            None => Some(&mut self.circuit),
+            Some(place) => self.number(place).map(|number| &mut self.backends[number].circuit),
+        };
+        if let Some(circuit) = circuit {
+            circuit.breaker = Breaker::resume(now, state);
+        }
+    }
+
+    /// Goes by other terms from now on; what is known stays.
+    pub fn follow(&mut self, terms: Terms) {
+        self.terms = terms;
+        self.controller.follow(terms.bounds);
+    }
+
+    /// By which terms it goes.
+    pub const fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Watches these backends and no others, each with how often it is to beat. Of those that were watched before, with the
+    /// same rhythm, all stays.
+    pub fn set_backends(&mut self, now: Nanos, wanted: &[(Place, Nanos)]) {
+        for number in (0..self.backends.len()).rev() {
+            let interval = self.watch.backends()[number].interval();
+            let stays = |(place, of): &(Place, Nanos)| *place == self.backends[number].place && *of == interval;
+            if !wanted.iter().any(stays) {
+                self.backends.remove(number);
+                self.watch.remove(number);
+            }
+        }
+        self.numbers = self.backends.iter().enumerate().map(|(number, it)| (it.place.clone(), number)).collect();
+        for (place, interval) in wanted {
+            if self.number(place).is_none() {
+                self.backends.push(Backend {
+                    place: place.clone(),
+                    circuit: Circuit::new(now),
+                    latency: None,
+                    next_trial: now,
+                });
+                self.watch.add(now, *interval);
+                self.numbers.insert(place.clone(), self.backends.len() - 1);
+            }
+        }
+    }
+
+    /// Has an operator hold the breakers of a backend, in all its places, or that of the service itself; none leaves it to
+    /// itself again. Says how many there are.
+    pub fn force(&mut self, backend: Option<&str>, forced: Option<Forced>) -> usize {
+        let Some(name) = backend else {
+            self.circuit.forced = forced;
+            return 1;
+        };
+        let own = self.backends.iter_mut().filter(|it| *it.place.backend == *name);
+        own.map(|it| it.circuit.forced = forced).count()
+    }
+
+    /// Leaves all breakers to themselves again, but for those that [`ServiceHealth::force`] names after it.
+    pub fn release(&mut self) {
+        self.circuit.forced = None;
+        self.backends.iter_mut().for_each(|it| it.circuit.forced = None);
+    }
+
+    /// Takes what was seen of a backend, whether that was good, and how long the answer took.
+    pub fn see(
+        &mut self,
+        at: Nanos,
+        place: &Place,
+        sign: Sign,
+        latency: Option<Nanos>,
+        good: bool,
+    ) -> Option<Transition> {
+        let number = self.number(place)?;
+        let late = latency.is_some_and(|latency| latency > self.terms.bounds.objective);
+        if sign != Sign::Packet {
+            let backend = &mut self.backends[number];
+            backend.latency = latency.or(backend.latency);
+            let outcomes = match (good, late) {
+                (true, false) => Outcomes { good: 1, ..Outcomes::default() },
+                (true, true) => Outcomes { slow: 1, ..Outcomes::default() },
+                (false, _) => Outcomes { failed: 1, ..Outcomes::default() },
+            };
+            backend.circuit.ended.add(outcomes);
+            if !self.watch.is_ejected(number) {
+                let (all, bad, last) = self.beats;
+                self.beats = (all + 1, bad + u32::from(!good || late), last.max(at));
+            }
+        }
+        let change = self.watch.sign(at, number, sign)?;
+        Some(self.note(at, change))
+    }
+
+    /// Looks at the backends; `starved` says that this host kept the observer from its CPU for most of the time since the
+    /// last look.
+    pub fn look(&mut self, now: Nanos, starved: bool) -> Vec<Transition> {
+        let changes = self.watch.tick(now, starved);
+        let mut transitions: Vec<_> = changes.into_iter().map(|change| self.note(now, change)).collect();
+        let doubts = self.watch.is_frozen(now);
+        if std::mem::replace(&mut self.doubts, doubts) != doubts {
+            transitions.push(Transition { at: now, place: None, what: What::Doubt(doubts) });
+        }
+        transitions
+    }
+
+    fn note(&mut self, at: Nanos, Changed { backend, change }: Changed) -> Transition {
+        if change.reason == Reason::Restarted && self.backends.len() == 1 {
+            // What was usual was so of another incarnation.
+            self.controller.restart();
+        }
+        Transition { at, place: Some(self.backends[backend].place.clone()), what: What::Level(change) }
+    }
+
+    /// Which backends are to be probed now, beside the probes that policy asks for: suspects, and those whose breaker tries
+    /// them, because nobody else tells how a trial ends.
+    pub fn probes(&mut self, now: Nanos) -> Vec<Place> {
+        let mut due = Vec::new();
+        for (number, backend) in self.backends.iter_mut().enumerate() {
+            let half_open = matches!(backend.circuit.breaker.state(), State::HalfOpen { .. });
+            let tries = half_open && now >= backend.next_trial;
+            if tries {
+                backend.next_trial = now + CONFIRM_EVERY;
+            }
+            if self.watch.probe_is_due(now, number) || tries {
+                due.push(backend.place.clone());
+            }
+        }
+        due
+    }
+
+    /// The share of its load that the service may have: that of its backends, all together.
+    pub fn share(&self, now: Nanos) -> f64 {
+        let shares = (0..self.backends.len()).map(|backend| self.watch.share(backend, now));
+        if self.backends.is_empty() { 1.0 } else { shares.sum::<f64>() / self.backends.len() as f64 }
+    }
+
+    /// What was last decided, whether it is in force or not.
+    pub const fn adjustment(&self) -> Option<&Adjustment> {
+        self.last.as_ref()
+    }
+
+    /// The time to first byte that is usual, where it is known.
+    pub fn usual(&self) -> Option<Nanos> {
+        self.controller.usual()
+    }
+
+    /// Its own breaker.
+    pub const fn breaker(&self) -> &Breaker {
+        &self.circuit.breaker
+    }
+
+    /// What the last heartbeats were: bad, where most were.
+    pub const fn bad_beat(&self) -> Option<Aged<bool>> {
+        self.bad_beat
+    }
+
+    /// Whether it needs more workers than it has.
+    pub const fn wants_more(&self) -> bool {
+        self.scale_out.wants()
+    }
+
+    /// Whether verdicts wait because the fault may be the observer's.
+    pub const fn doubts(&self) -> bool {
+        self.doubts
+    }
+
+    /// Its backends, each with what is held of it, and the share of its load that it may have.
+    pub fn backends(&self, now: Nanos) -> impl Iterator<Item = (&Backend, &Detector, f64)> {
+        let numbered = self.backends.iter().zip(self.watch.backends()).enumerate();
+        numbered.map(move |(number, (backend, detector))| (backend, detector, self.watch.share(number, now)))
+    }
+
+    /// Takes what was seen within the last period, and says what holds for the next. `dice` is drawn evenly from 0 (included)
+    /// to 1 (excluded), anew for each breaker.
+    pub fn step(&mut self, now: Nanos, observed: &Observed, mut dice: impl FnMut() -> f64) -> Decision {
+        let Terms { control, enforces, breaks, .. } = self.terms;
+        let mut transitions = Vec::new();
+        let (signals, share) = (self.visible(now, observed), self.share(now));
+        let adjustment = self.controller.step(now, &signals, share);
+        let adjustment = if enforces { adjustment } else { self.controller.imagine(adjustment) };
+        let paced = self.pacer.step(&adjustment, observed.admitted).min(share);
+        let speed = match control {
+            Control::Rate => Speed::of_parts(whole(paced * Speed::ONE.parts() as f64)).unwrap_or(Speed::LEAST),
+            Control::Latency | Control::Aimd => adjustment.speed,
+            Control::Fixed => Speed::ONE,
+        };
+        let adjustment = Adjustment { speed, ..adjustment };
+        if let Some(last) = self.last.replace(adjustment).filter(|last| last.rung != adjustment.rung) {
+            let what = What::Signal { from: last.rung, to: adjustment.rung };
+            transitions.push(Transition { at: now, place: None, what });
+        }
+        if let Some(wants) = self.scale_out.step(now, self.is_short(&adjustment, observed)) {
+            transitions.push(Transition { at: now, place: None, what: What::ScaleOut(wants) });
+        }
+        transitions.extend(self.step_breakers(now, observed, &mut dice));
+        let acts = enforces && breaks;
+        Decision {
+            window: (enforces && moves_window(control) && adjustment.rung != Rung::Static).then_some(adjustment.window),
+            speed: if enforces { speed } else { Speed::ONE },
+            breaker: self.circuit.published(acts),
+            backends: self.backends.iter().map(|it| it.circuit.published(acts)).collect(),
+            transitions,
+        }
+    }
+
+    /// The signals that the control goes by.
+    fn visible(&mut self, now: Nanos, observed: &Observed) -> Signals {
+        let (all, bad, last) = std::mem::take(&mut self.beats);
+        if all > 0 {
+            self.bad_beat = Some(Aged { value: 2 * bad > all, at: last.min(now) });
+        }
+        let signals = Signals { bad_beat: self.bad_beat, ..observed.signals };
+        match self.terms.control {
+            Control::Latency | Control::Rate => signals,
+            Control::Aimd => Signals { latency: None, flow: None, backlog: None, ..signals },
+            Control::Fixed => Signals { most_in_flight: signals.most_in_flight, ..Signals::default() },
+        }
+    }
+
+    /// Whether it was asked for more than it may bear.
+    fn is_short(&self, adjustment: &Adjustment, observed: &Observed) -> bool {
+        let late = adjustment.delay.is_some_and(|delay| delay > adjustment.target);
+        observed.refused > 0
+            || late && adjustment.cause != Cause::NoSignal && adjustment.window >= self.terms.bounds.most
+    }
+
+    fn step_breakers(&mut self, now: Nanos, observed: &Observed, dice: &mut impl FnMut() -> f64) -> Vec<Transition> {
+        let Terms { enforces, breaks, .. } = self.terms;
+        let mut transitions = Vec::new();
+        self.circuit.ended.add(self.outcomes(observed));
+        let trials = Trials { taken: observed.taken, all_are: !enforces };
+        let change = self.circuit.step(now, breaks, trials, false, dice());
+        transitions.extend(change.map(|change| Transition { at: now, place: None, what: What::Breaker(change) }));
+        for (number, backend) in self.backends.iter_mut().enumerate() {
+            let taken = observed.backends_taken.get(number).copied().unwrap_or_default();
+            let trials = Trials { taken, all_are: true };
+            let change = backend.circuit.step(now, breaks, trials, self.watch.is_ejected(number), dice());
+            let place = Some(backend.place.clone());
+            transitions.extend(change.map(|change| Transition { at: now, place, what: What::Breaker(change) }));
+        }
+        transitions
+    }
+
+    /// What became of its own connections. What is slow is for the control to mend, as long as it can.
+    fn outcomes(&self, observed: &Observed) -> Outcomes {
+        let Outcomes { good, slow, failed } = observed.outcomes;
+        let mends = match self.terms.control {
+            Control::Latency | Control::Aimd => self.last.is_some_and(|last| last.window > self.terms.bounds.least),
+            Control::Rate => self.last.is_some_and(|last| last.speed > Speed::LEAST),
+            Control::Fixed => false,
+        };
+        if mends { Outcomes { good: good.saturating_add(slow), slow: 0, failed } } else { observed.outcomes }
+    }
+
+    fn number(&self, place: &Place) -> Option<usize> {
+        self.numbers.get(place).copied()
+    }
+}
+
+const fn moves_window(control: Control) -> bool {
+    matches!(control, Control::Latency | Control::Aimd)
+}

@@ -1,0 +1,92 @@
+//! What changed with a service's health, and the last changes of all services.
+
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+
+use super::{Nanos, circuit, controller::Rung, life};
+
+/// Changes that are kept.
+pub const KEPT: usize = 512;
+
+/// One place where a backend is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// The backend's name in the policy.
+    pub backend: Arc<str>,
+    /// Where it is.
+    pub address: SocketAddr,
+}
+
+/// A change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// When.
+    pub at: Nanos,
+    /// Of which backend; of the service itself where it is none's.
+    pub place: Option<Place>,
+    /// What changed, and why.
+    pub what: What,
+}
+
+/// What changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// What is held of a backend.
+    Level(life::Change),
+    /// A breaker.
+    Breaker(circuit::Change),
+    /// What the limits follow.
+    Signal {
+        /// What they followed.
+        from: Rung,
+        /// What they follow now.
+        to: Rung,
+    },
+    /// Whether so many backends fell silent at once that the fault may be the observer's: then verdicts wait.
+    Doubt(bool),
+    /// Whether it needs more workers than it has.
+    ScaleOut(bool),
+}
+
+/// The last [`KEPT`] changes, each with the service that it is of and a number that counts them all.
+#[derive(Debug, Default)]
+pub struct Chronicle {
+    kept: VecDeque<(u64, Arc<str>, Transition)>,
+    count: u64,
+}
+
+impl Chronicle {
+    /// Keeps a change.
+    pub fn add(&mut self, service: Arc<str>, transition: Transition) {
+        self.count += 1;
+        self.kept.push_back((self.count, service, transition));
+        if self.kept.len() > KEPT {
+            self.kept.pop_front();
+        }
+    }
+
+    /// Those that are kept, the newest first, each with its number and its service.
+    pub fn iter(&self) -> impl Iterator<Item = &(u64, Arc<str>, Transition)> {
+        self.kept.iter().rev()
+    }
+
+    /// How many there were in all.
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_last_changes_and_counts_all() {
+        let mut chronicle = Chronicle::default();
+        for at in 0..KEPT as u64 + 10 {
+            chronicle.add("web".into(), Transition { at, place: None, what: What::Doubt(true) });
+        }
+        let kept: Vec<_> = chronicle.iter().map(|(number, _, transition)| (*number, transition.at)).collect();
+        assert_eq!((kept.len(), kept[0], kept[KEPT - 1]), (KEPT, (522, 521), (11, 10)));
+        assert_eq!(chronicle.count(), 522);
+    }
+}

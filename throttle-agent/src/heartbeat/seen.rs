@@ -1,0 +1,141 @@
+//! What becomes of a probe, and what that says of a backend's life.
+
+use std::{fmt, io::ErrorKind, sync::Arc, time::Duration};
+
+use super::Instance;
+use crate::health::{
+    Nanos,
+    life::{Incarnation, Sign},
+};
+
+/// Something that was seen of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Of which.
+    pub instance: Arc<Instance>,
+    /// When, on CLOCK_MONOTONIC.
+    pub at: Nanos,
+    /// What it says of its life.
+    pub sign: Sign,
+    /// How long the answer took: of HTTP and gRPC from the request to the head of its answer, of TCP from SYN to SYN-ACK;
+    /// what a beat says of itself.
+    pub latency: Option<Nanos>,
+    /// Whether the backend did as a good one does: what a breaker counts. An error that it answers is a sign of life, and
+    /// not good. A [`Sign::Packet`] is neither good nor bad and is not to be counted.
+    pub good: bool,
+}
+
+/// What became of a probe, or a beat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It was answered well.
+    Answered { latency: Nanos },
+    /// It was answered by an error.
+    Failed { latency: Nanos, error: Error },
+    /// It was not answered.
+    Unanswered(Silence),
+    /// The connection was refused.
+    Refused(ErrorKind),
+    /// This host could not send it, for which the backend is not to blame: nobody died of it yet, and none is well.
+    Unsent(ErrorKind),
+    /// The kernel of its host answered.
+    Packet,
+    /// It beat by itself.
+    Beat { of: Incarnation, sequence: u64, latency: Option<Nanos> },
+}
+
+/// An error that a backend answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Error {
+    /// HTTP's status.
+    Http(u16),
+    /// gRPC's status.
+    Grpc(u32),
+    /// The health that it says it has, which is not `SERVING`.
+    Health(u64),
+    /// What it says is not of the protocol.
+    Protocol,
+}
+
+/// How it was silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// No connection came about in time.
+    Connecting(Duration),
+    /// It took the connection and said nothing in time.
+    Answering(Duration),
+    /// It closed the connection without an answer.
+    Closed,
+    /// It sent no heartbeat by itself.
+    NoBeat(Duration),
+}
+
+impl Outcome {
+    /// What it says of the backend's life.
+    pub(super) fn sign(&self) -> Sign {
+        match self {
+            Self::Answered { .. } | Self::Failed { .. } => Sign::Answered,
+            Self::Unanswered(_) | Self::Unsent(_) => Sign::Unanswered,
+            Self::Refused(_) => Sign::Refused,
+            Self::Packet => Sign::Packet,
+            Self::Beat { of, sequence, .. } => Sign::Beat { of: *of, sequence: *sequence },
+        }
+    }
+
+    /// How long the answer took.
+    pub(super) fn latency(&self) -> Option<Nanos> {
+        match self {
+            Self::Answered { latency } | Self::Failed { latency, .. } => Some(*latency),
+            Self::Beat { latency, .. } => *latency,
+            _ => None,
+        }
+    }
+
+    /// Whether the backend did as a good one does.
+    pub(super) fn is_good(&self) -> bool {
+        matches!(self, Self::Answered { .. } | Self::Beat { .. })
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered { .. } => f.write_str("answered"),
+            Self::Failed { error: Error::Http(status), .. } => write!(f, "answered HTTP {status}"),
+            Self::Failed { error: Error::Grpc(status), .. } => write!(f, "answered gRPC status {status}"),
+            Self::Failed { error: Error::Health(0), .. } => f.write_str("answered UNKNOWN"),
+            Self::Failed { error: Error::Health(2), .. } => f.write_str("answered NOT_SERVING"),
+            Self::Failed { error: Error::Health(3), .. } => f.write_str("answered SERVICE_UNKNOWN"),
+            Self::Failed { error: Error::Health(health), .. } => write!(f, "answered health {health}"),
+            Self::Failed { error: Error::Protocol, .. } => f.write_str("answered what is not of the probe's protocol"),
+            Self::Unanswered(Silence::Connecting(after)) => write!(f, "took no connection within {after:?}"),
+            Self::Unanswered(Silence::Answering(after)) => write!(f, "did not answer within {after:?}"),
+            Self::Unanswered(Silence::Closed) => f.write_str("closed the connection without an answer"),
+            Self::Unanswered(Silence::NoBeat(after)) => write!(f, "sent no heartbeat within {after:?}"),
+            Self::Refused(kind) => write!(f, "refused: {kind}"),
+            Self::Unsent(kind) => write!(f, "could not be asked, for a fault of this host: {kind}"),
+            Self::Packet => f.write_str("its kernel answered"),
+            Self::Beat { .. } => f.write_str("beat"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_a_sign_of_life_and_not_good() {
+        let failed = Outcome::Failed { latency: 7, error: Error::Http(503) };
+        assert_eq!((failed.sign(), failed.is_good(), failed.latency()), (Sign::Answered, false, Some(7)));
+        let well = Outcome::Answered { latency: 7 };
+        assert_eq!((well.sign(), well.is_good(), well.latency()), (Sign::Answered, true, Some(7)));
+    }
+
+    #[test]
+    fn nobody_is_refused_by_a_fault_of_this_host() {
+        let unsent = Outcome::Unsent(ErrorKind::NetworkUnreachable);
+        assert_eq!((unsent.sign(), unsent.is_good()), (Sign::Unanswered, false));
+        assert_eq!(Outcome::Refused(ErrorKind::ConnectionRefused).sign(), Sign::Refused);
+    }
+}

@@ -1,0 +1,88 @@
+//! The task of one instance: it probes at its pace, and at once when asked to, each on a connection of its own.
+
+use std::{io::ErrorKind, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{
+    Probe, now,
+    pace::Pace,
+    probe::{self, Road},
+    roll::{Sink, Watched},
+    seen::{Outcome, Silence},
+};
+use crate::{health::detector::CONFIRM_EVERY, policy::Protocol};
+
+/// How long a confirmation waits for its answer: as long as until the next one.
+const CONFIRMS_WITHIN: Duration = Duration::from_nanos(CONFIRM_EVERY);
+
+/// Watches it until it is dropped.
+pub(super) async fn watch(watched: Arc<Watched>, sink: Sink, seed: u64) {
+    tokio::join!(at_its_pace(&watched, &sink, seed), when_asked(&watched, &sink));
+}
+
+/// Probes every interval, on a connection that is kept. One that the backend closes is no answer, but worth a probe before
+/// its time: where the backend has died, it is refused.
+async fn at_its_pace(watched: &Watched, sink: &Sink, seed: u64) {
+    let member = &watched.member;
+    if member.probe == Probe::Push {
+        return;
+    }
+    let start = Instant::now();
+    let mut pace = Pace::new(Duration::ZERO, member.interval, seed);
+    let (mut road, mut is_early) = (Road::default(), false);
+    loop {
+        let due = start + pace.next(start.elapsed());
+        is_early = tokio::select! {
+            biased;
+            () = sleep_until(due) => false,
+            () = road.closed(), if !is_early => true,
+        };
+        Box::pin(ask(watched, sink, &mut road, Instant::now() + member.timeout)).await;
+    }
+}
+
+/// Probes by a new connection each time that somebody asks for it.
+async fn when_asked(watched: &Watched, sink: &Sink) {
+    loop {
+        watched.confirm.notified().await;
+        let end = Instant::now() + CONFIRMS_WITHIN;
+        match watched.member.probe {
+            Probe::Push => Box::pin(knock(watched, sink, end)).await,
+            _ => Box::pin(ask(watched, sink, &mut Road::default(), end)).await,
+        }
+    }
+}
+
+/// One probe of the application. That its kernel took the connection is told as soon as it is known.
+async fn ask(watched: &Watched, sink: &Sink, road: &mut Road, end: Instant) {
+    let (member, start) = (&watched.member, Instant::now());
+    let mut silence = Silence::Connecting as fn(Duration) -> Silence;
+    let asked = probe::ask(member, road, || {
+        silence = Silence::Answering;
+        watched.report(sink, now(), &Outcome::Packet);
+    });
+    let outcome = timeout_at(end, asked).await;
+    let outcome = outcome.unwrap_or_else(|_| Outcome::Unanswered(silence(end - start)));
+    watched.report(sink, now(), &outcome);
+}
+
+/// Looks whether the host of one lives that beats by itself, and whether it beats meanwhile.
+async fn knock(watched: &Watched, sink: &Sink, end: Instant) {
+    let (beats, start) = (watched.beats(), Instant::now());
+    let knocked = timeout_at(end, probe::knock(watched.member.instance.address)).await;
+    let is_stream = watched.member.protocol == Protocol::Tcp;
+    match knocked {
+        // Who listens to datagrams takes no connection; that its host refuses one shows that the host lives.
+        Ok(Outcome::Answered { .. }) => watched.report(sink, now(), &Outcome::Packet),
+        Ok(Outcome::Refused(ErrorKind::ConnectionRefused)) if !is_stream => {
+            watched.report(sink, now(), &Outcome::Packet);
+        }
+        Ok(refused @ Outcome::Refused(_)) => return watched.report(sink, now(), &refused),
+        _ => {}
+    }
+    sleep_until(end).await;
+    if watched.beats() == beats {
+        watched.report(sink, now(), &Outcome::Unanswered(Silence::NoBeat(end - start)));
+    }
+}

@@ -1,0 +1,193 @@
+//! Heartbeats of real servers and over real networks, in namespaces of their own.
+
+mod support;
+
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::{Host, privileged};
+use throttle_agent::{
+    control::Faults,
+    health::life::Sign,
+    heartbeat::{Endpoint, Heartbeats, Instance, Probe, Seen, Target},
+    policy::Protocol,
+};
+use tokio::sync::mpsc::{Receiver, error::TryRecvError};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whoever watches one backend, on a host.
+struct Watcher {
+    heartbeats: Heartbeats,
+    seen: Receiver<Seen>,
+    instance: Arc<Instance>,
+}
+
+impl Watcher {
+    fn new(host: &Host, address: &'static str, probe: Probe, timeout: Duration) -> Self {
+        // The thread of heartbeats lives where it is started.
+        let (heartbeats, seen) = host.within(|| Heartbeats::start(Faults::default()).unwrap());
+        let target = Target {
+            service: "web".into(),
+            backend: "web-1".into(),
+            protocol: Protocol::Tcp,
+            endpoint: Endpoint::Static(address.parse().unwrap()),
+            probe,
+            interval: Duration::from_millis(50),
+            timeout,
+        };
+        heartbeats.set_targets(vec![target]);
+        let members = heartbeats.members();
+        support::wait_for("the member", || !members.borrow().is_empty());
+        let instance = Arc::clone(&members.borrow()[0].instance);
+        Self { heartbeats, seen, instance }
+    }
+
+    fn next(&mut self) -> Seen {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.seen.try_recv() {
+                Ok(seen) => return seen,
+                Err(TryRecvError::Empty) => assert!(Instant::now() < end, "nothing is seen"),
+                Err(error) => panic!("{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn wait_for(&mut self, sign: Sign) -> Seen {
+        loop {
+            let seen = self.next();
+            if seen.sign == sign {
+                return seen;
+            }
+        }
+    }
+
+    fn view(&self) -> throttle_agent::api::wire::HeartbeatView {
+        self.heartbeats.views(throttle_agent::heartbeat::now()).heartbeats.remove(0)
+    }
+}
+
+/// A real server, killed in the end.
+struct Server(Child);
+
+impl Server {
+    /// nginx as one process; `None` where there is none, which is said.
+    fn nginx(host: &Host) -> Option<Self> {
+        if Command::new("nginx").arg("-v").stderr(Stdio::null()).status().is_err() {
+            support::skip::skipped("needs nginx");
+            return None;
+        }
+        let directory = host.dir.path().to_owned();
+        std::fs::write(directory.join("nginx.conf"), configuration(&directory)).unwrap();
+        let start = move || Command::new("nginx").arg("-c").arg(directory.join("nginx.conf")).spawn().unwrap();
+        Some(Self(host.within(start)))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn configuration(directory: &Path) -> String {
+    let directory = directory.display();
+    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("{name}_temp_path {directory}/{name};\n"))
+        .concat();
+    format!(
+        "daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/nginx.log;\n\
+         events {{}}\n\
+         http {{ access_log off; {paths} server {{ listen 127.0.0.1:8080; location / {{ return 200 well; }} }} }}\n"
+    )
+}
+
+fn http() -> Probe {
+    Probe::Http { path: "/healthz".to_owned() }
+}
+
+#[test]
+fn heartbeats_tell_a_server_that_hangs_from_one_that_is_killed() {
+    if !privileged() {
+        return;
+    }
+    let host = Host::new();
+    let Some(nginx) = Server::nginx(&host) else { return };
+    let mut watcher = Watcher::new(&host, "127.0.0.1:8080", http(), Duration::from_millis(300));
+    assert!(watcher.wait_for(Sign::Answered).good);
+    assert!(watcher.wait_for(Sign::Answered).latency.is_some());
+
+    nginx.signal(Signal::STOP);
+    assert!(!watcher.wait_for(Sign::Unanswered).good);
+    watcher.heartbeats.confirm(&watcher.instance);
+    watcher.wait_for(Sign::Packet);
+    watcher.wait_for(Sign::Unanswered);
+    assert_eq!(watcher.view().refused, 0);
+
+    nginx.signal(Signal::CONT);
+    watcher.wait_for(Sign::Answered);
+
+    nginx.signal(Signal::KILL);
+    watcher.wait_for(Sign::Refused);
+    assert_eq!(watcher.view().last.as_deref(), Some("refused: connection refused"));
+}
+
+#[test]
+fn heartbeats_of_a_host_that_takes_no_packet_stay_away_without_a_sign_of_life() {
+    if !privileged() {
+        return;
+    }
+    let host = Host::new();
+    host.run("ip link add here type veth peer name there");
+    host.run("ip addr add 10.9.0.1/24 dev here");
+    host.run("ip link set here up");
+    host.run("ip link set there up");
+    // It is known where to send the packets, and nobody is there to take them.
+    host.run("ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:99 dev here");
+    let mut watcher = Watcher::new(&host, "10.9.0.2:80", http(), Duration::from_millis(100));
+    for _ in 0..3 {
+        watcher.heartbeats.confirm(&watcher.instance);
+        let seen = watcher.next();
+        assert_eq!((seen.sign, seen.good, seen.latency), (Sign::Unanswered, false, None));
+    }
+    assert_eq!(watcher.view().last.as_deref(), Some("took no connection within 100ms"));
+
+    host.run("ip link set here down");
+    support::wait_for("the fault of this host", || watcher.view().unsent > 0);
+    let last = watcher.view().last.unwrap();
+    assert!(last.starts_with("could not be asked, for a fault of this host"), "{last}");
+    assert_eq!(watcher.view().refused, 0, "nobody dies of this host's own fault");
+}
+
+#[test]
+fn heartbeats_take_a_routers_word_that_a_host_is_unreachable() {
+    if !privileged() {
+        return;
+    }
+    let (host, router) = (Host::new(), Host::new());
+    let thread = router.within(|| rustix::thread::gettid().as_raw_nonzero());
+    host.run("ip link add up type veth peer name down");
+    host.within(move || support::run(&format!("ip link set down netns {thread}")));
+    host.run("ip addr add 10.9.0.1/24 dev up");
+    host.run("ip link set up up");
+    host.run("ip route add 10.8.0.0/16 via 10.9.0.2");
+    router.run("ip addr add 10.9.0.2/24 dev down");
+    router.run("ip link set down up");
+    router.run("ip route add unreachable 10.8.0.0/16");
+    router.within(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+    let mut watcher = Watcher::new(&host, "10.8.0.1:80", Probe::Tcp, Duration::from_secs(1));
+    watcher.wait_for(Sign::Refused);
+    assert_eq!(watcher.view().last.as_deref(), Some("refused: host unreachable"));
+}

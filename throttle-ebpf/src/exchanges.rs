@@ -1,0 +1,142 @@
+//! The time to first byte: from the first segment of a request that comes in to the first payload that leaves by its
+//! connection.
+//!
+//! Most packets of a service that is measured are told at a glance to be no beginning of either: the place of their
+//! connection is computed, and one word read.
+
+use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+use throttle_common::{
+    exchanges::{Flow, bucket},
+    packet::{Packet, protocol, tcp},
+    records::{Exchanges, Service},
+    words::Speaks,
+};
+
+use crate::{
+    atomic,
+    clock::Clock,
+    connections::transport,
+    frame::at,
+    services,
+    tables::{ANSWERS, EXCHANGES, InForce, scratch},
+};
+
+/// The content type of a TLS record with application data (RFC 8446, section 5.1).
+const APPLICATION_DATA: u8 = 0x17;
+/// Bytes before what a record holds.
+const RECORD_HEADER: usize = 5;
+/// How far behind a payload may begin.
+const FARTHEST: usize = 1 << 12;
+
+/// Notes the request that a packet begins which comes in for a service and passes.
+#[inline(always)]
+pub fn begin(ctx: &XdpContext, in_force: &InForce, service: u16, packet: &Packet, clock: &Clock) {
+    if in_force.policy.measures != 0 && packet.payload != 0 && packet.protocol == protocol::TCP {
+        begin_exchange(ctx.ctx, u32::from(service), in_force.epoch, clock.known());
+    }
+}
+
+/// The same of the packet in the scratch space. `now` is 0 where the clock has not been read.
+///
+/// A global function, which the verifier checks once and by itself.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn begin_exchange(ctx: *mut xdp_md, service: u32, epoch: u32, now: u64) -> u32 {
+    let (Some(in_force), Some(scratch)) = (InForce::of(epoch), scratch()) else { return 0 };
+    let packet = &scratch.packet;
+    let Some(service) = services::measured(in_force.generation, service) else { return 0 };
+    let flow = Flow::of(packet, in_force.control.secret);
+    if !flow.is_sampled(in_force.policy.sample_shift) {
+        return 0;
+    }
+    if service.measures == Speaks::Tls as u8 && !has_application_data(&XdpContext::new(ctx), packet) {
+        return 0;
+    }
+    let Some(cell) = EXCHANGES.get_ptr_mut(flow.cell) else { return 0 };
+    // SAFETY: an element of the map.
+    let seen = unsafe { atomic::load(cell) };
+    let Some(next) = flow.begin(seen, Clock::at(now).nanos()) else { return 0 };
+    // SAFETY: an element of the map.
+    if unsafe { atomic::swap(cell, seen, next) }.0 {
+        count(service.clock, |exchanges| exchanges.requests += 1);
+    }
+    0
+}
+
+/// Whether the payload of a segment begins with a TLS record of application data.
+#[inline(always)]
+fn has_application_data(ctx: &XdpContext, packet: &Packet) -> bool {
+    let Some(header) = transport(ctx, packet) else { return false };
+    // SAFETY: `transport` checked the range.
+    let words = unsafe { (*header).doff() };
+    let payload = usize::from(packet.transport) + 4 * usize::from(words);
+    if payload > FARTHEST {
+        return false;
+    }
+    // SAFETY: `at` checked the range.
+    at::<[u8; RECORD_HEADER]>(ctx, payload).is_some_and(|record| unsafe { (*record)[0] } == APPLICATION_DATA)
+}
+
+/// Sees a packet that leaves, whose ends are named as those of the packets that come in: the first payload answers what waits
+/// there. SYN-ACKs and resets are counted.
+#[inline(always)]
+pub fn see_leaving(in_force: &InForce, packet: &Packet) {
+    let flow = Flow::of(packet, in_force.control.secret);
+    if !flow.is_sampled(in_force.policy.sample_shift) {
+        return;
+    }
+    if packet.payload != 0 {
+        if let Some(cell) = EXCHANGES.get_ptr_mut(flow.cell) {
+            // SAFETY: an element of the map.
+            let seen = unsafe { atomic::load(cell) };
+            if flow.waits(seen) {
+                answer(in_force, packet, flow, seen);
+            }
+        }
+        return;
+    }
+    let says = packet.flags & (tcp::SYN | tcp::RST);
+    if says != 0
+        && let Some(service) = of(in_force, packet)
+    {
+        count(
+            service.clock,
+            |exchanges| {
+                if says & tcp::RST != 0 { exchanges.resets += 1 } else { exchanges.syn_acks += 1 }
+            },
+        );
+    }
+}
+
+/// Takes what waits, and counts for how long it has.
+#[inline(always)]
+fn answer(in_force: &InForce, packet: &Packet, flow: Flow, seen: u64) {
+    let (Some(service), Some(cell)) = (of(in_force, packet), EXCHANGES.get_ptr_mut(flow.cell)) else { return };
+    let took = flow.answer(seen, Clock::read().nanos());
+    // SAFETY: an element of the map.
+    let taken = unsafe { atomic::swap(cell, seen, 0) }.0;
+    if taken && let Some(took) = took {
+        count(service.clock, |exchanges| {
+            exchanges.answers += 1;
+            if let Some(bucket) = exchanges.took.get_mut(bucket(took)) {
+                *bucket += 1;
+            }
+        });
+    }
+}
+
+/// The service that is measured and a packet's.
+#[inline(always)]
+fn of(in_force: &InForce, packet: &Packet) -> Option<&'static Service> {
+    let (number, _) = services::classify(in_force, packet);
+    services::measured(in_force.generation, u32::from(number))
+}
+
+#[inline(always)]
+fn count(clock: u16, add: impl FnOnce(&mut Exchanges)) {
+    let clock = u32::from(clock);
+    if let Some(exchanges) = ANSWERS.get_ptr_mut(&clock) {
+        // SAFETY: this CPU's own element. Where what leaves is interrupted by what comes in, one of two may go uncounted.
+        add(unsafe { &mut *exchanges });
+    }
+}
