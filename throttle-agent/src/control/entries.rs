@@ -3,7 +3,7 @@
 use super::Control;
 use crate::{
     api::wire::{BackendView, Problem, ProblemKind, ServiceView},
-    policy::word::one_of,
+    policy::{units::Span, word::one_of},
 };
 
 impl Control {
@@ -28,7 +28,7 @@ impl Control {
         let backend = named("backend", name, &document.backends, |backend| &backend.name)?;
         let service = document.services.iter().find(|service| service.name == backend.service);
         let timeout = service.filter(|_| backend.probe.connects()).map(|service| backend.timeout_at(service));
-        Ok(BackendView { backend: backend.clone(), timeout_milliseconds: timeout.map(|timeout| timeout.millis()) })
+        Ok(BackendView { backend: backend.clone(), timeout_milliseconds: timeout.map(Span::millis) })
     }
 }
 

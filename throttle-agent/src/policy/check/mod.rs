@@ -45,6 +45,7 @@ pub(super) fn refuse(document: &Document, parts: Parts) -> Result<(), Diagnostic
 
 /// The parts of a document of which there may be very much. What the others say is always looked at.
 #[derive(Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of parts, each looked at or not")]
 pub(super) struct Parts {
     services: bool,
     backends: bool,
