@@ -19,18 +19,15 @@ use crate::{
     verdict::Verdict,
 };
 
-/// What the breakers say of the packet, which lies in the scratch space: those of its service, and of the backend that it
-/// is for.
+/// The verdict on the packet, which lies in the scratch space, where a breaker keeps it away: that of its service, or of the
+/// backend that it is for. Notes which of them admit it as a trial.
 #[inline(always)]
-pub fn judge(in_force: &InForce, service: u16, packet: &Packet, clock: &mut Clock) -> Admission {
-    if in_force.policy.has_breakers == 0 || !packet.opens_connection() || all_are_closed() {
-        return Admission::Pass;
+pub fn refusal(in_force: &InForce, packet: &Packet, clock: &Clock) -> Option<Verdict> {
+    if in_force.policy.has_breakers == 0 || !packet.opens_connection() {
+        return None;
     }
-    match weigh_breakers(in_force.generation, u32::from(service), clock.nanos()) {
-        PASS => Admission::Pass,
-        TRIAL => Admission::Trial,
-        _ => Admission::Refuse,
-    }
+    let answer = weigh_breakers(in_force.epoch, clock.known());
+    if answer & REFUSE == 0 { None } else { Some(refuse(in_force.policy, (answer >> SERVICE) as u16)) }
 }
 
 /// Refuses a connection: with a reset, where an answer is due.
@@ -40,16 +37,26 @@ pub fn refuse(policy: &Policy, service: u16) -> Verdict {
     Verdict { outcome, service, ..Verdict::pass(Reason::BreakerOpen) }
 }
 
-/// Takes the trials that [`judge`] has found; `false` where others have taken the last of them since.
+/// Takes the trials that were found; `false` where others have taken the last of them since. `now` is 0 where the clock has
+/// not been read.
 #[inline(always)]
-pub fn take_trials(clock: &mut Clock) -> bool {
-    take_found_trials(clock.nanos()) != 0
+pub fn take_trials(trials: &[u16; 2], now: u64) -> bool {
+    let mut index = 0;
+    while index < trials.len() {
+        if trials[index] != NONE && !take_trial(trials[index], Clock::at(now).nanos()) {
+            return false;
+        }
+        index += 1;
+    }
+    true
 }
 
 // What the functions below answer.
 const PASS: u32 = 0;
 const TRIAL: u32 = 1;
 const REFUSE: u32 = 2;
+/// Above these, the number of the service.
+const SERVICE: u32 = 16;
 
 /// Whether no breaker has anything to say.
 #[inline(always)]
@@ -58,17 +65,22 @@ pub fn all_are_closed() -> bool {
     BREAKERS.get_ptr(NONE.into()).is_none_or(|broken| unsafe { atomic::load(&raw const (*broken).word) } == 0)
 }
 
-/// A global function, which the verifier checks once and by itself; so is the other.
+/// A global function, which the verifier checks once and by itself.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn weigh_breakers(generation: u32, service: u32, now: u64) -> u32 {
-    let Some(scratch) = scratch() else { return PASS };
+extern "C" fn weigh_breakers(epoch: u32, now: u64) -> u32 {
+    let (Some(in_force), Some(scratch)) = (InForce::of(epoch), scratch()) else { return PASS };
+    scratch.trials = [NONE; 2];
+    if all_are_closed() {
+        return PASS;
+    }
+    let now = Clock::at(now).nanos();
     let packet = &scratch.packet;
     let Backend { address, port, family, protocol, padding } = &mut scratch.backend;
     (*address, *port, *family) = (packet.destination, packet.destination_port, packet.family as u8);
     (*protocol, *padding) = (protocol::TCP, [0; 4]);
-    let numbers = [services::breaker(generation, service), number_of(&scratch.backend)];
-    scratch.trials = [NONE; 2];
+    let service = u32::from(services::classify(&in_force, packet).0);
+    let numbers = [services::breaker(in_force.generation, service), number_of(&scratch.backend)];
     let mut answer = PASS;
     for index in 0..2 {
         match admit(numbers[index], now) {
@@ -77,22 +89,10 @@ extern "C" fn weigh_breakers(generation: u32, service: u32, now: u64) -> u32 {
                 scratch.trials[index] = numbers[index];
                 answer = TRIAL;
             }
-            _ => return REFUSE,
+            _ => return REFUSE | service << SERVICE,
         }
     }
     answer
-}
-
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn take_found_trials(now: u64) -> u32 {
-    let Some(scratch) = scratch() else { return 1 };
-    for index in 0..2 {
-        if !take_trial(scratch.trials[index], now) {
-            return 0;
-        }
-    }
-    1
 }
 
 /// The number of a backend's breaker.

@@ -25,10 +25,14 @@ mod sources;
 mod tables;
 mod verdict;
 
-use aya_ebpf::{bindings::xdp_action, helpers::bpf_xdp_get_buff_len, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    helpers::bpf_xdp_get_buff_len,
+    macros::xdp,
+    programs::XdpContext,
+};
 use throttle_common::{
-    breakers::Admission,
-    packet::{self, Packet},
+    packet::{self, Packet, protocol},
     records::{FATES, Limit, SourceEntry},
     words::{Outcome, Reason},
 };
@@ -68,6 +72,9 @@ fn judge(ctx: &XdpContext, length: u32) -> u32 {
         None => decide(ctx, &in_force, packet, length, clock),
         Some(shape) => shape,
     };
+    if *shape == READABLE {
+        pass(ctx, &in_force, &mut verdict, clock);
+    }
     if matches!(verdict.outcome, Outcome::Reject) {
         let crowded = u32::from(is_crowded(&in_force, &verdict));
         let answered = answer::answer(ctx.ctx, length, in_force.generation, clock.nanos(), crowded);
@@ -122,21 +129,41 @@ fn decide(ctx: &XdpContext, in_force: &InForce, packet: &Packet, length: u32, cl
     if entry.is_some_and(|entry| entry.blocks(|| clock.nanos())) {
         return Verdict::refuse(Reason::Blocked, in_force.policy);
     }
+    if let Some(refusal) = breakers::refusal(in_force, packet, clock) {
+        return refusal;
+    }
     let service = services::classify(in_force, packet);
-    let tries = match breakers::judge(in_force, service.0, packet, clock) {
-        Admission::Pass => false,
-        Admission::Trial => true,
-        Admission::Refuse => return breakers::refuse(in_force.policy, service.0),
-    };
-    let verdict = limits::judge(ctx, in_force, service, (packet, length), entry, clock);
-    let passes = matches!(verdict.outcome, Outcome::Pass | Outcome::Observe);
-    if tries && passes && !breakers::take_trials(clock) {
-        return breakers::refuse(in_force.policy, service.0);
+    limits::judge(ctx, in_force, service, (packet, length), entry, clock)
+}
+
+/// Notes what a packet that passes means to breakers and measurements: one that opens a connection may be a trial, and one
+/// with payload begin an exchange. Where there is no trial left for it, it does not pass.
+#[inline(always)]
+fn pass(ctx: &XdpContext, in_force: &InForce, verdict: &mut Verdict, clock: &Clock) {
+    let passes = matches!(verdict.outcome, Outcome::Pass | Outcome::Observe) && verdict.reason != Reason::Allowed as u8;
+    if passes
+        && in_force.policy.has_breakers | in_force.policy.measures != 0
+        && note_passing(ctx.ctx, u32::from(verdict.service), in_force.epoch, clock.known()) != 0
+    {
+        *verdict = breakers::refuse(in_force.policy, verdict.service);
     }
-    if passes {
-        exchanges::begin(ctx, in_force, service.0, packet, clock);
+}
+
+/// The same, of the packet in the scratch space. `now` is 0 where the clock has not been read.
+///
+/// A global function, which the verifier checks once and by itself.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn note_passing(ctx: *mut xdp_md, service: u32, epoch: u32, now: u64) -> u32 {
+    let (Some(in_force), Some(scratch)) = (InForce::of(epoch), scratch()) else { return 0 };
+    let packet = &scratch.packet;
+    if packet.opens_connection() {
+        return u32::from(in_force.policy.has_breakers != 0 && !breakers::take_trials(&scratch.trials, now));
     }
-    verdict
+    if in_force.policy.measures != 0 && packet.payload != 0 && packet.protocol == protocol::TCP {
+        exchanges::begin(ctx, service, epoch, now);
+    }
+    0
 }
 
 #[cfg(not(test))]

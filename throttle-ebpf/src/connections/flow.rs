@@ -17,18 +17,27 @@ use crate::{
     tables::{CONNECTIONS, CONTROL, SYN_ACKS, scratch},
 };
 
-/// What [`read_step`] answers.
+/// What [`read_step`] answers, beside 0.
 pub const COMPLETES: u32 = 2;
 pub const CONTINUES: u32 = 3;
 
 /// What the packet in the scratch space, whose ends are noted there, means for its connection: [`COMPLETES`],
-/// [`CONTINUES`], or 0 for nothing.
+/// [`CONTINUES`], or 0 for nothing. One function after the other and not within it, as elsewhere.
+#[inline(always)]
+pub fn read_step(ctx: *mut xdp_md) -> u32 {
+    match read_segment(ctx) {
+        COMPLETES => read_answer(),
+        step => step,
+    }
+}
+
+/// The same, but that what may complete a handshake is said to.
 ///
 /// A global function, which the verifier checks once and by itself; so are the others.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn read_step(ctx: *mut xdp_md) -> u32 {
-    let (Some(scratch), Some(control)) = (scratch(), CONTROL.get(0)) else { return 0 };
+extern "C" fn read_segment(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
     let entering = &mut scratch.entering;
     let Some(header) = transport(&XdpContext::new(ctx), &scratch.packet) else { return 0 };
     // SAFETY: `transport` checked the range.
@@ -41,9 +50,17 @@ pub extern "C" fn read_step(ctx: *mut xdp_md) -> u32 {
         let news = found.state == Connection::FORWARDED && !found.knows(&entering.segment, now);
         return if news { CONTINUES } else { 0 };
     }
-    if scratch.packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) != tcp::ACK {
-        return 0;
-    }
+    if scratch.packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::ACK { COMPLETES } else { 0 }
+}
+
+/// Whether the segment that was read acknowledges what the service has answered.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn read_answer() -> u32 {
+    let (Some(scratch), Some(control)) = (scratch(), CONTROL.get(0)) else { return 0 };
+    let entering = &mut scratch.entering;
+    let Segment { sequence, acknowledged, .. } = entering.segment;
+    let now = entering.connection.since;
     let awaited = Awaited::of(&entering.ends, control.secret);
     let Some(cell) = SYN_ACKS.get_ptr(awaited.cell) else { return 0 };
     // SAFETY: an element of the map.

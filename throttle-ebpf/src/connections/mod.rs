@@ -36,7 +36,7 @@ use crate::{
     atomic,
     limits::{ADMITTED, Pending, STOP, scope},
     services::{self, is_forwarded},
-    tables::{CONTROL, WINDOWS, scratch},
+    tables::{CONTROL, Scratch, WINDOWS, scratch},
 };
 
 /// Limits on open connections that may apply to one, and their guarantees: a connection that has a place of a guarantee
@@ -81,7 +81,7 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     scratch.entering.arrive(packet, *now, *generation, control.secret);
     scratch.entering.length = question.length;
     (scratch.entering.tenant, scratch.entering.class) = (question.tenant(), question.class());
-    scratch.entering.share = window(*generation, service, *now);
+    read_window(service);
     if packet.opens_connection() {
         if !forwarded && handshake::is_under_way(ctx) != 0 {
             return ADMITTED;
@@ -126,14 +126,17 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     first
 }
 
-/// What its health window leaves of the limits on open connections of a service.
-#[inline(always)]
-fn window(generation: u32, service: u32, now: u64) -> Share {
-    let Some(service) = services::get(generation, service) else { return Share::ALL };
-    let Some(window) = WINDOWS.get_ptr(service.clock.into()) else { return Share::ALL };
+/// Notes what its health window leaves the connection in the scratch space of the limits of its service.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn read_window(service: u32) -> u32 {
+    let Some(Scratch { entering, .. }) = scratch() else { return 0 };
+    let Some(service) = services::get(entering.generation, service) else { return 0 };
+    let Some(window) = WINDOWS.get_ptr(service.clock.into()) else { return 0 };
     // SAFETY: an element of the map, aligned to 8.
     let window = HealthWindow::of(unsafe { atomic::load(window) });
-    Share::left_by(window, service.connections, now)
+    entering.share = Share::left_by(window, service.connections, entering.connection.since);
+    0
 }
 
 /// What becomes of it when the other limits have spoken: it is noted, or undone where `passes` is 0.
