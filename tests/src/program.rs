@@ -21,7 +21,7 @@ use throttle_common::{
     gcra::Ticks,
     records::{self, Control, Lease, Limit, LimitTally, Slot, SourceEntry, Tally, maps},
     table::WAYS,
-    words::{Outcome, Reason},
+    words::{Outcome, Reason, Speaks},
 };
 
 /// The `XDP_*` actions (linux/bpf.h) that a verdict may come out as.
@@ -123,6 +123,33 @@ impl Program {
         }
         let entries = sources::resolve(sources::stated(&self.document, &self.compiled.tenants));
         self.datapath.switch(&self.compiled, &entries)
+    }
+
+    /// Puts the policy in force once more, changed where the kernel has it.
+    pub fn change(&mut self, change: impl FnOnce(&mut Compiled)) -> Result<()> {
+        change(&mut self.compiled);
+        let entries = sources::resolve(sources::stated(&self.document, &self.compiled.tenants));
+        self.datapath.switch(&self.compiled, &entries)
+    }
+
+    /// Gives its first service the breaker that goes with its clock, and gives the number of that.
+    pub fn break_first(&mut self) -> Result<u16> {
+        let mut number = 0;
+        self.change(|compiled| {
+            number = compiled.services[0].clock;
+            compiled.services[0].breaker = number;
+            compiled.policy.has_breakers = 1;
+        })?;
+        Ok(number)
+    }
+
+    /// Has the time to first byte of its first service measured, and gives the number of its clock.
+    pub fn measure_first(&mut self, speaks: Speaks) -> Result<u16> {
+        self.change(|compiled| {
+            compiled.services[0].measures = speaks as u8;
+            compiled.policy.measures = 1;
+        })?;
+        Ok(self.compiled.services[0].clock)
     }
 
     /// Replaces what is said of sources.

@@ -10,12 +10,13 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 use support::{Host, privileged};
 use throttle_agent::{
     control::Faults,
     health::life::Sign,
-    heartbeat::{Endpoint, Heartbeats, Instance, Probe, Seen, Target},
-    policy::Protocol,
+    heartbeat::{Heartbeats, Instance, Seen, Target},
+    policy::{Endpoint, Probe, Protocol},
 };
 use tokio::sync::mpsc::{Receiver, error::TryRecvError};
 
@@ -109,8 +110,8 @@ fn configuration(directory: &Path) -> String {
         .concat();
     format!(
         "daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/nginx.log;\n\
-         events {{}}\n\
-         http {{ access_log off; {paths} server {{ listen 127.0.0.1:8080; location / {{ return 200 well; }} }} }}\n"
+         worker_rlimit_nofile 8192; events {{ worker_connections 4096; }}\n\
+         http {{ access_log off; {paths} server {{ listen 8080; location / {{ return 200 well; }} }} }}\n"
     )
 }
 
@@ -178,16 +179,111 @@ fn heartbeats_take_a_routers_word_that_a_host_is_unreachable() {
     }
     let (host, router) = (Host::new(), Host::new());
     let thread = router.within(|| rustix::thread::gettid().as_raw_nonzero());
-    host.run("ip link add up type veth peer name down");
-    host.within(move || support::run(&format!("ip link set down netns {thread}")));
-    host.run("ip addr add 10.9.0.1/24 dev up");
-    host.run("ip link set up up");
+    host.run("ip link add near type veth peer name far");
+    host.within(move || support::run(&format!("ip link set far netns {thread}")));
+    host.run("ip addr add 10.9.0.1/24 dev near");
+    host.run("ip link set near up");
     host.run("ip route add 10.8.0.0/16 via 10.9.0.2");
-    router.run("ip addr add 10.9.0.2/24 dev down");
-    router.run("ip link set down up");
+    router.run("ip addr add 10.9.0.2/24 dev far");
+    router.run("ip link set far up");
     router.run("ip route add unreachable 10.8.0.0/16");
     router.within(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
     let mut watcher = Watcher::new(&host, "10.8.0.1:80", Probe::Tcp, Duration::from_secs(1));
     watcher.wait_for(Sign::Refused);
     assert_eq!(watcher.view().last.as_deref(), Some("refused: host unreachable"));
+}
+
+/// What this process has used of its CPUs, in seconds, and of memory, in bytes.
+fn used() -> (f64, u64) {
+    let usage = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = usage.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: f64 = fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kibibytes: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    // Linux tells programs of hundredths of a second, whatever it counts in itself.
+    (ticks / 100.0, kibibytes << 10)
+}
+
+/// Watches so many backends for some seconds, and says what it took.
+fn measure(host: &Host, probe: &Probe, backends: u32) -> String {
+    let (heartbeats, mut seen) = host.within(|| Heartbeats::start(Faults::default()).unwrap());
+    let (_, before) = used();
+    let target = |number: u32| Target {
+        service: "web".into(),
+        backend: format!("web-{number}").into(),
+        protocol: Protocol::Tcp,
+        endpoint: Endpoint::Static(format!("127.1.{}.{}:8080", number / 250, number % 250 + 1).parse().unwrap()),
+        probe: probe.clone(),
+        interval: Duration::from_millis(200),
+        timeout: Duration::from_secs(1),
+    };
+    heartbeats.set_targets((0..backends).map(target).collect());
+    let mut watch = |span: Duration| {
+        let (end, mut count) = (Instant::now() + span, 0u64);
+        while Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(50));
+            while let Ok(seen) = seen.try_recv() {
+                count += u64::from(seen.good);
+            }
+        }
+        count
+    };
+    watch(Duration::from_secs(3));
+    let ((cpu, memory), span) = (used(), Duration::from_secs(10));
+    let answered = watch(span);
+    let share = (used().0 - cpu) / span.as_secs_f64() * 100.0;
+    let bytes = memory.saturating_sub(before) / u64::from(backends);
+    let lost = heartbeats.views(throttle_agent::heartbeat::now()).lost;
+    format!("{probe}: {answered} answers in {span:?}, {share:.1} % of a CPU, {bytes} bytes a backend, {lost} lost")
+}
+
+#[test]
+#[ignore = "measures for half a minute; run it by hand: cargo test --release --test heartbeats -- --ignored --nocapture"]
+fn heartbeats_of_a_thousand_backends_take_little() {
+    if !privileged() {
+        return;
+    }
+    let host = Host::new();
+    let Some(_nginx) = Server::nginx(&host) else { return };
+    for probe in [http(), Probe::Tcp] {
+        println!("{}", measure(&host, &probe, 1_000));
+    }
+}
+
+#[test]
+fn heartbeats_are_pushed_and_shown_over_the_api() {
+    if !privileged() {
+        return;
+    }
+    let host = Host::new();
+    let agent = host.agent();
+    let beat = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut beat = json!({
+            "backend": "web-1", "node": "node-1", "boot_id": "01234567-89ab-cdef-0123-456789abcdef",
+            "generation": 1, "sequence": 7, "time": "2026-01-01T00:00:00Z", "load": 0.5, "metadata": {"zone": "a"},
+        });
+        change(&mut beat);
+        beat
+    };
+    agent.post("/v1/heartbeats", &beat(&|_| ())).problem(404, "not-found");
+    let toml = "[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80]\nhealth = { control = \"fixed\" }\n\
+                [[backend]]\nname = \"web-1\"\nservice = \"web\"\naddress = \"127.0.0.1:80\"\nprobe = \"push\"\n";
+    agent.post("/v1/policy/apply", &json!({"toml": toml})).ok();
+    support::wait_for("the backend", || agent.get("/v1/heartbeats").ok()["heartbeats"] != json!([]));
+    let taken = agent.post("/v1/heartbeats", &beat(&|_| ())).ok();
+    assert_eq!((&taken["service"], &taken["fresh"]), (&json!("web"), &json!(true)));
+    assert_eq!(agent.post("/v1/heartbeats", &beat(&|_| ())).ok()["fresh"], false);
+    agent.post("/v1/heartbeats", &beat(&|it| it["sequence"] = json!(6))).problem(409, "conflict");
+    agent.post("/v1/heartbeats", &beat(&|it| it["boot_id"] = json!("soon"))).problem(400, "malformed");
+    agent.post("/v1/heartbeats", &beat(&|it| it["colour"] = json!(1))).problem(400, "malformed");
+    agent.post("/v1/heartbeats", &beat(&|it| it["metadata"]["k"] = json!("v".repeat(1024)))).problem(400, "malformed");
+    let shown = &agent.get("/v1/heartbeats").ok()["heartbeats"][0];
+    assert_eq!((&shown["backend"], &shown["address"]), (&json!("web-1"), &json!("127.0.0.1:80")));
+    assert_eq!((&shown["beats"], &shown["last"]), (&json!(1), &json!("beat")));
+    assert_eq!((&shown["pushed"]["sequence"], &shown["pushed"]["metadata"]["zone"]), (&json!(7), &json!("a")));
+    let figures = agent.get("/metrics").body;
+    let counted = "throttle_heartbeats_total{service=\"web\",backend=\"web-1\",result=\"pushed\"} 1";
+    assert!(figures.contains(counted), "{figures}");
+    assert!(figures.contains("throttle_backend_instances{service=\"web\",backend=\"web-1\"} 1"), "{figures}");
 }

@@ -216,6 +216,7 @@ impl Word {
 
     /// What to store so that a breaker that stands so has a state from `now` on. A round that runs goes on: what it has
     /// admitted counts, and the kernel begins none of its own as long as it is said again.
+    #[must_use]
     pub const fn then(self, state: State, now: u64) -> Self {
         let (kind, at) = match state {
             State::Closed | State::Forced(Forced::Closed) => (CLOSED, 0),

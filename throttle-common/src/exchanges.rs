@@ -108,6 +108,7 @@ pub struct Exchanges {
 
 /// The bucket of a time.
 #[inline(always)]
+#[expect(clippy::manual_ilog2, reason = "that one can panic, and the kernel programs have no place for that")]
 pub const fn bucket(nanos: u64) -> usize {
     let nanos = if nanos >> SHORTEST == 0 { 1 << SHORTEST } else { nanos };
     let octave = 63 - nanos.leading_zeros();

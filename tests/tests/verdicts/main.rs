@@ -1,6 +1,7 @@
 //! Verdict tables: a sentence, a policy, frames at times, and what the kernel program must make of each.
 
 mod answers;
+mod breakers;
 mod guarantees;
 mod leases;
 mod limits;
@@ -9,6 +10,7 @@ mod scopes;
 mod shapes;
 mod sources;
 mod tenants;
+mod windows;
 
 use anyhow::{Context, Result, ensure};
 use throttle_common::words::{Outcome, Reason};

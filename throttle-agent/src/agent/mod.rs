@@ -39,7 +39,7 @@ use crate::{
     control::{Control, Handle, Notices},
     datapath::{self, Datapath, Mode, OBJECT},
     events::Hub,
-    heartbeat::Heartbeats,
+    heartbeat::{Heartbeats, Target},
     policy::{self, Diagnostics, Document},
     run::{
         lock::{Lock, Socket},
@@ -190,6 +190,7 @@ impl Agent {
             let control = control.clone();
             tasks.spawn(keep_running("kernel log", faults, move || tasks::tell_kernel_log(control.clone())));
         }
+        tasks.spawn(watch_backends(published.targets.subscribe(), api.heartbeats.clone()));
         if let Some(period) = notify::watchdog_period() {
             let beating = control.clone();
             tasks.spawn(notify::feed_watchdog(period, end.clone(), move || {
@@ -222,6 +223,14 @@ async fn report(mut summary: watch::Receiver<String>) {
         tracing::info!("{summary}");
         tell(&summary);
         tell = notify::status;
+    }
+}
+
+/// Has those watched who are backends in the policy in force.
+async fn watch_backends(mut targets: watch::Receiver<Arc<[Target]>>, heartbeats: Heartbeats) {
+    targets.mark_changed();
+    while targets.changed().await.is_ok() {
+        heartbeats.set_targets(targets.borrow_and_update().to_vec());
     }
 }
 

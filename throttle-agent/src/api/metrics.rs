@@ -253,8 +253,11 @@ impl Page {
     }
 }
 
+/// A count of heartbeats.
+type Count = fn(&HeartbeatView) -> u64;
+
 /// What becomes of heartbeats.
-const HEARTBEATS: [(&str, fn(&HeartbeatView) -> u64); 6] = [
+const HEARTBEATS: [(&str, Count); 6] = [
     ("answered", |view| view.answered),
     ("failed", |view| view.failed),
     ("unanswered", |view| view.unanswered),

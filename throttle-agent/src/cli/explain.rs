@@ -144,6 +144,9 @@ fn cause(explanation: &Explanation, walk: &Walk) -> String {
             format!("limit {limit}, which has no place left for this source")
         }
         (Some(limit), _) => format!("limit {limit}"),
+        (None, _) if walk.reason == Reason::BreakerOpen.name() => {
+            "the breaker of what it is for, which fails (`throttle health` says why)".to_owned()
+        }
         (None, Some(block)) => format!("the block of {}", plain(block.prefix)),
         (None, None) => walk.reason.clone(),
     }
@@ -348,6 +351,9 @@ fn places(limit: &LimitWalk, open: u64, source: &str) -> String {
         _ => format!("connections of {source}"),
     };
     _ = write!(text, ": {} of {} open", count(open), count(limit.burst));
+    if let Some(policy) = limit.narrowed_from {
+        _ = write!(text, " (so few by the service's health, {} by policy; `throttle health` says why)", count(policy));
+    }
     if let Some(ConnectionsWalk { under_way: under_way @ 1.., doubted, .. }) = &limit.connections {
         let handshakes = if *under_way == 1 { "handshake" } else { "handshakes" };
         _ = write!(text, ", {} {handshakes} under way", count(*under_way));

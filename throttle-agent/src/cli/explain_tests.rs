@@ -20,6 +20,7 @@ fn limit(name: &str, room: u64, refusal: bool) -> LimitWalk {
         burst: 100,
         mode: Mode::Enforce,
         source: "203.0.113.7/32".parse().unwrap(),
+        narrowed_from: None,
         guarantee: None,
         overridden_for: None,
         leased: None,

@@ -48,6 +48,9 @@ fn status() -> Status {
         sockets_unwatched: None,
         connections: None,
         table: Room { sets: 1 << 20, sets_used: 131_072, bytes: 72 << 20 },
+        health: Vec::new(),
+        health_transitions: 0,
+        health_notices_lost: 0,
         speeds: Vec::new(),
         limits: vec![LimitView {
             speed: 1.0,

@@ -8,6 +8,7 @@ use super::{Control, kernel, refused};
 use crate::{
     api::wire::Problem,
     events::Names,
+    heartbeat::Target,
     policy::{self, Compiled, Document, Mode, sources::state_the_same},
 };
 
@@ -93,6 +94,14 @@ impl Control {
             interfaces: self.attachments.iter().map(|it| (it.index, it.interface.clone())).collect(),
             clock: self.clock,
         }));
+        let targets = Target::all(self.in_force());
+        self.published.targets.send_if_modified(|held| {
+            let differs = **held != *targets;
+            if differs {
+                *held = targets.into();
+            }
+            differs
+        });
     }
 }
 

@@ -144,6 +144,7 @@ impl Control {
                     shared_by: shared_by(&it.record, &explained),
                     debt_seconds: (it.full_at - now) as f64 / 1e9,
                     speed: self.slowed(&it.record),
+                    narrowed_from: self.narrowed(it),
                     connections: held::walk(it, query.address.to_canonical(), packet.family, held, now),
                     ..limit_walk(it, query.address.to_canonical(), packet.family)
                 })
@@ -159,6 +160,14 @@ impl Control {
     fn slowed(&self, limit: &Limit) -> Option<f64> {
         let speed = self.datapath.clock_state(limit.clock).speed;
         (speed != Speed::ONE && !limit.is_concurrency()).then(|| ratio(speed))
+    }
+
+    /// How many connections policy says, where the service's health leaves fewer.
+    fn narrowed(&self, it: &Weighed) -> Option<u64> {
+        let limits = self.datapath.limits();
+        let said = limits.iter().find(|held| held.number == it.number).map(|held| &held.record)?;
+        let narrower = it.record.is_concurrency() && !it.overridden && it.record.depth < said.depth;
+        narrower.then(|| units(said, said.depth))
     }
 
     /// Whom the override is for that applies to a source: the longest prefix of one, else its tenant.
@@ -281,6 +290,7 @@ fn limit_walk(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
         rate_per_second: (!concurrency).then(|| 1e9 * TICKS_PER_NANO as f64 / unit_price(record)),
         open: concurrency.then(|| units(record, *debt)),
         connections: None,
+        narrowed_from: None,
         burst: units(record, record.depth),
         mode: mode(record.observe),
         source: prefix(region.prefix),

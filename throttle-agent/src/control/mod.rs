@@ -50,6 +50,7 @@ use crate::{
     api::wire::{Build, LossCounts, Problem, ProblemKind},
     datapath::{Attachment, Datapath},
     events::Names,
+    heartbeat::Target,
     policy::{self, Diagnostics, Document},
     store::{Block, Note, SetSpeed, Store, StoreError},
 };
@@ -115,6 +116,8 @@ pub struct Published {
     pub losses: watch::Sender<LossCounts>,
     /// How it stands, in one line.
     pub summary: watch::Sender<String>,
+    /// The backends that the policy in force has.
+    pub targets: watch::Sender<Arc<[Target]>>,
 }
 
 impl Default for Published {
@@ -123,6 +126,7 @@ impl Default for Published {
             names: watch::Sender::new(Arc::default()),
             losses: watch::Sender::new(LossCounts::default()),
             summary: watch::Sender::new(String::new()),
+            targets: watch::Sender::new(Arc::from([])),
         }
     }
 }

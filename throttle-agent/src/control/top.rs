@@ -8,7 +8,7 @@ use throttle_common::{
     gcra,
     records::{self, Limit},
     table::WAYS,
-    words::Unit,
+    words::{Per, Unit},
 };
 
 use super::{
@@ -53,6 +53,11 @@ impl Control {
                 service: limit.service.clone(),
                 unit: limit.unit.name().to_owned(),
                 rate: limit.allowance_with_guarantee(),
+                window: self
+                    .datapath
+                    .window_state(held.record.clock)
+                    .map(|window| window.connections)
+                    .filter(|&window| limit.per == Per::Service && limit.concurrent.is_some_and(|most| window < most)),
                 mode: limit.mode,
                 tallies: views::tallies(&tally),
                 in_aggregates: if held.record.is_concurrency() {

@@ -151,7 +151,7 @@ impl Datapath {
         let mut datapath = Self::load(pins, draft.directory(), options)?;
         let limits = earlier.limits.iter().map(|held| (held.number, held.record)).collect();
         let (services, tenants) = (earlier.services.clone(), Arc::new(earlier.tenants.clone()));
-        datapath.begin(earlier.secret, earlier.sets, Compiled { limits, services, tenants, ..observing() });
+        datapath.begin(earlier.secret, earlier.sets, Compiled { limits, tenants, services, ..observing() });
         earlier.clocks.iter().for_each(|(number, clock)| datapath.tables.clocks.set((*number).into(), clock));
         if options.test_clock {
             datapath.set_clock(earlier.test_clock)?;

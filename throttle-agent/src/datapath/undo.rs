@@ -12,6 +12,7 @@ use super::{
 };
 
 /// What was made since the pin directory was opened. It stays, unless it is told otherwise.
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing of its own that was made or not")]
 pub(super) struct Undo {
     root: PathBuf,
     tentative: bool,

@@ -54,8 +54,8 @@ impl Datapath {
         // Whoever has a place of a guarantee has none under the limits behind it.
         let shared =
             rest.iter().filter(|limit| limit.is_of_service()).map(|limit| self.open_connections(limit)).max()?;
-        let guaranteed: u64 = guarantees.iter().map(|limit| self.open_connections(limit)).sum();
-        Some(u32::try_from(shared + guaranteed).unwrap_or(u32::MAX))
+        let reserved: u64 = guarantees.iter().map(|limit| self.open_connections(limit)).sum();
+        Some(u32::try_from(shared + reserved).unwrap_or(u32::MAX))
     }
 
     /// The window of a service, whether or not it is in force.

@@ -21,9 +21,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 pub use seen::Seen;
-pub use target::{Endpoint, Instance, Member, Probe, Target};
+pub use target::{Instance, Member, Target};
 use tokio::sync::{mpsc, watch};
 
+pub use crate::policy::{Endpoint, Probe};
 use crate::{
     api::wire::{self, HeartbeatRequest, HeartbeatTaken, Problem, ProblemKind},
     control::Faults,

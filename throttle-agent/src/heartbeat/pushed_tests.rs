@@ -1,6 +1,9 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    Order::{Fresh, Late, Repeated},
+    *,
+};
 
 const BOOT: &str = "01234567-89ab-cdef-0123-456789abcdef";
 const OTHER: &str = "fedcba98-7654-3210-fedc-ba9876543210";
@@ -45,7 +48,6 @@ fn the_later_of_two_is_kept() {
     .into_iter()
     .map(|beat| pushed.take(beat))
     .collect();
-    use Order::{Fresh, Late, Repeated};
     assert_eq!(orders, [Fresh, Repeated, Late, Fresh, Fresh, Late, Fresh, Late, Fresh]);
     let view = pushed.view(SECOND).unwrap();
     assert_eq!((&*view.boot_id, view.generation, view.sequence), (OTHER, 1, 2));

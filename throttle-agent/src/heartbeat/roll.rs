@@ -11,13 +11,14 @@ use std::{
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    Instance, Member, Probe, Seen,
+    Instance, Member, Seen,
     pushed::{Beat, Order, Pushed},
     seen::Outcome,
 };
 use crate::{
     api::wire::HeartbeatView,
     health::{Nanos, SECOND},
+    policy::Probe,
 };
 
 /// All that are watched, by service, backend and address. Clones are of one roll.

@@ -1,8 +1,8 @@
 //! The words for whom to watch: backends as policy declares them, and the instances that they come to.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::policy::Protocol;
+use crate::policy::{Backend, Document, Endpoint, Probe, Protocol};
 
 /// A backend to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,39 +23,24 @@ pub struct Target {
     pub timeout: Duration,
 }
 
-/// Where a backend is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// At an address.
-    Static(SocketAddr),
-    /// At all addresses of a name.
-    Dns {
-        /// The name.
-        name: String,
-        /// The port at each.
-        port: u16,
-    },
-    /// At the addresses that a file lists.
-    File(PathBuf),
-}
-
-/// How a backend is asked whether it serves.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Probe {
-    /// By a connection, which its kernel answers: no word of the application.
-    Tcp,
-    /// By `GET` over HTTP/1.1; good is a status of 2xx.
-    Http {
-        /// The path, with its query.
-        path: String,
-    },
-    /// By `grpc.health.v1.Health/Check`; good is `SERVING`.
-    Grpc {
-        /// The service to ask for; empty for the server.
-        service: String,
-    },
-    /// Not at all: it beats by itself (`POST /v1/heartbeats`).
-    Push,
+impl Target {
+    /// The backends of a policy. One whose service is not there has none to answer for.
+    pub fn all(document: &Document) -> Vec<Self> {
+        let services: HashMap<_, _> = document.services.iter().map(|service| (&service.name, service)).collect();
+        let of = |backend: &Backend| {
+            let service = services.get(&backend.service)?;
+            Some(Self {
+                service: service.name.as_str().into(),
+                backend: backend.name.as_str().into(),
+                protocol: service.protocol,
+                endpoint: backend.address.clone(),
+                probe: backend.probe.clone(),
+                interval: backend.interval.into(),
+                timeout: backend.timeout_at(service).into(),
+            })
+        };
+        document.backends.iter().filter_map(of).collect()
+    }
 }
 
 /// One place where a backend is; a backend of a name or a file may have several.
@@ -90,4 +75,41 @@ pub struct Member {
     pub interval: Duration,
     /// How long a probe waits for its answer.
     pub timeout: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_says_whom_to_watch_and_how() {
+        let text = r#"
+            [[service]]
+            name = "web"
+            protocol = "tcp"
+            ports = [80]
+            health = { control = "fixed", objective = "100ms" }
+
+            [[backend]]
+            name = "web-1"
+            service = "web"
+            address = "10.0.0.5:80"
+            probe = "http:/healthz"
+            interval = "1s"
+
+            [[backend]]
+            name = "web-2"
+            service = "web"
+            address = "dns:web.internal:80"
+            timeout = "50ms"
+        "#;
+        let targets = Target::all(&crate::policy::parse(text).unwrap());
+        let [first, second] = &*targets else { panic!("{targets:?}") };
+        assert_eq!((&*first.service, &*first.backend), ("web", "web-1"));
+        assert_eq!(first.probe, Probe::Http { path: "/healthz".to_owned() });
+        assert_eq!((first.interval, first.timeout), (Duration::from_secs(1), Duration::from_millis(400)));
+        assert_eq!(second.probe, Probe::Tcp);
+        assert_eq!(second.endpoint, Endpoint::Dns { name: "web.internal".to_owned(), port: 80 });
+        assert_eq!((second.interval, second.timeout), (Duration::from_millis(200), Duration::from_millis(50)));
+    }
 }

@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::{health::life::Sign, policy::Protocol};
+use crate::{
+    health::life::Sign,
+    policy::{Endpoint, Probe, Protocol},
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -90,7 +93,7 @@ async fn one_that_hangs_is_confirmed_by_its_kernel_while_its_answer_is_still_wai
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (heartbeats, mut seen) = start();
     let mut target = target("a", listener.local_addr().unwrap(), http());
-    (target.interval, target.timeout) = (Duration::from_millis(50), Duration::from_secs(3_600));
+    (target.interval, target.timeout) = (Duration::from_millis(50), Duration::from_hours(1));
     heartbeats.set_targets(vec![target]);
     let instance = wait_for(&mut seen, "a sign of its kernel", |seen| seen.sign == Sign::Packet).await.instance;
     let (mut asked, _) = listener.accept().await.unwrap();
@@ -111,7 +114,7 @@ async fn a_kept_connection_that_breaks_is_a_reason_to_ask_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (heartbeats, mut seen) = start();
     let mut target = target("a", listener.local_addr().unwrap(), http());
-    target.interval = Duration::from_secs(3_600);
+    target.interval = Duration::from_hours(1);
     heartbeats.set_targets(vec![target]);
     let (mut stream, _) = timeout(PATIENCE, listener.accept()).await.expect("it is asked").unwrap();
     stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();

@@ -2,16 +2,19 @@
 
 use std::{io::ErrorKind, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{
-    Probe, now,
+    now,
     pace::Pace,
     probe::{self, Road},
     roll::{Sink, Watched},
     seen::{Outcome, Silence},
 };
-use crate::{health::detector::CONFIRM_EVERY, policy::Protocol};
+use crate::{
+    health::detector::CONFIRM_EVERY,
+    policy::{Probe, Protocol},
+};
 
 /// How long a confirmation waits for its answer: as long as until the next one.
 const CONFIRMS_WITHIN: Duration = Duration::from_nanos(CONFIRM_EVERY);
@@ -38,7 +41,7 @@ async fn at_its_pace(watched: &Watched, sink: &Sink, seed: u64) {
             () = sleep_until(due) => false,
             () = road.closed(), if !is_early => true,
         };
-        Box::pin(ask(watched, sink, &mut road, Instant::now() + member.timeout)).await;
+        Box::pin(ask(watched, sink, &mut road, member.timeout)).await;
     }
 }
 
@@ -46,30 +49,28 @@ async fn at_its_pace(watched: &Watched, sink: &Sink, seed: u64) {
 async fn when_asked(watched: &Watched, sink: &Sink) {
     loop {
         watched.confirm.notified().await;
-        let end = Instant::now() + CONFIRMS_WITHIN;
         match watched.member.probe {
-            Probe::Push => Box::pin(knock(watched, sink, end)).await,
-            _ => Box::pin(ask(watched, sink, &mut Road::default(), end)).await,
+            Probe::Push => Box::pin(knock(watched, sink, CONFIRMS_WITHIN)).await,
+            _ => Box::pin(ask(watched, sink, &mut Road::default(), CONFIRMS_WITHIN)).await,
         }
     }
 }
 
 /// One probe of the application. That its kernel took the connection is told as soon as it is known.
-async fn ask(watched: &Watched, sink: &Sink, road: &mut Road, end: Instant) {
-    let (member, start) = (&watched.member, Instant::now());
+async fn ask(watched: &Watched, sink: &Sink, road: &mut Road, within: Duration) {
     let mut silence = Silence::Connecting as fn(Duration) -> Silence;
-    let asked = probe::ask(member, road, || {
+    let asked = probe::ask(&watched.member, road, || {
         silence = Silence::Answering;
         watched.report(sink, now(), &Outcome::Packet);
     });
-    let outcome = timeout_at(end, asked).await;
-    let outcome = outcome.unwrap_or_else(|_| Outcome::Unanswered(silence(end - start)));
+    let outcome = timeout(within, asked).await;
+    let outcome = outcome.unwrap_or_else(|_| Outcome::Unanswered(silence(within)));
     watched.report(sink, now(), &outcome);
 }
 
 /// Looks whether the host of one lives that beats by itself, and whether it beats meanwhile.
-async fn knock(watched: &Watched, sink: &Sink, end: Instant) {
-    let (beats, start) = (watched.beats(), Instant::now());
+async fn knock(watched: &Watched, sink: &Sink, within: Duration) {
+    let (beats, end) = (watched.beats(), Instant::now() + within);
     let knocked = timeout_at(end, probe::knock(watched.member.instance.address)).await;
     let is_stream = watched.member.protocol == Protocol::Tcp;
     match knocked {
@@ -83,6 +84,6 @@ async fn knock(watched: &Watched, sink: &Sink, end: Instant) {
     }
     sleep_until(end).await;
     if watched.beats() == beats {
-        watched.report(sink, now(), &Outcome::Unanswered(Silence::NoBeat(end - start)));
+        watched.report(sink, now(), &Outcome::Unanswered(Silence::NoBeat(within)));
     }
 }

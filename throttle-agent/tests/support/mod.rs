@@ -86,6 +86,7 @@ impl Host {
             state_dir: self.dir.path().join("state"),
             pin_dir: self.dir.path().join("bpf/throttle"),
             policy: None,
+            cgroup: None,
             metrics: None,
             webhooks: Vec::new(),
             debug: false,

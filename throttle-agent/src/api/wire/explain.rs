@@ -203,6 +203,9 @@ pub struct LimitWalk {
     pub connections: Option<ConnectionsWalk>,
     /// Units that it admits at once; of open connections, those that no guarantee reserves.
     pub burst: u64,
+    /// How many connections policy says instead, where the health of the service leaves fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub narrowed_from: Option<u64>,
     /// What it guarantees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guarantee: Option<GuaranteeWalk>,

@@ -80,6 +80,9 @@ pub struct TopLimit {
     pub unit: String,
     /// What the policy says: `50/s`.
     pub rate: String,
+    /// How many open connections the health of its service leaves, where that is fewer than the policy says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<u32>,
     /// Whether it refuses, or only observes.
     pub mode: Mode,
     /// What it did since it exists.

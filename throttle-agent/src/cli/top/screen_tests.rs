@@ -58,6 +58,7 @@ fn look(second: u32) -> Top {
             service: Some("web".to_owned()),
             unit: "packets".to_owned(),
             rate: "50/s".to_owned(),
+            window: None,
             mode: Mode::Enforce,
             tallies: Tallies { admitted: packets(70), refused: packets(900), ..Tallies::default() },
             in_aggregates: 5,

@@ -238,7 +238,7 @@ impl Looks {
                 Field::text(&it.limit),
                 Field::text(it.service.clone().unwrap_or_default()),
                 Field::text(&it.unit),
-                Field::text(&it.rate),
+                Field::text(it.window.map_or(it.rate.clone(), |window| format!("{} (now {window})", it.rate))),
                 Field::text(it.mode.name()),
                 rate(|it| it.tallies.admitted),
                 rate(|it| it.tallies.refused),

@@ -8,11 +8,14 @@ use std::{
 };
 
 use super::{
-    super::{Endpoint, Instance, Member, Target},
+    super::{Instance, Member, Target},
     file::Signature,
     listed,
 };
-use crate::health::{Nanos, SECOND};
+use crate::{
+    health::{Nanos, SECOND},
+    policy::Endpoint,
+};
 
 #[cfg(test)]
 #[path = "book_tests.rs"]

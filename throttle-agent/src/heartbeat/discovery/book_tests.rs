@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{heartbeat::Probe, policy::Protocol};
+use crate::policy::{Probe, Protocol};
 
 fn target(backend: &str, endpoint: Endpoint) -> Target {
     Target {

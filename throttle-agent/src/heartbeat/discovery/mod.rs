@@ -12,7 +12,8 @@ use std::{net::ToSocketAddrs as _, sync::Arc};
 use book::{Book, Due, Found};
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{Endpoint, Member, Target, now};
+use super::{Member, Target, now};
+use crate::policy::Endpoint;
 
 /// Names that are looked up at once: a resolver that does not answer takes one for half a minute.
 const NAMES_AT_ONCE: usize = 6;

@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(read(&[0, 0, 0, 0, 2, 0x08, 1]), Some(SERVING));
         assert_eq!(read(&[0, 0, 0, 0, 2, 0x08, 2]), Some(2));
         assert_eq!(read(&[0, 0, 0, 0, 0]), Some(0), "protocol buffers leave a zero out");
-        assert_eq!(read(&[0, 0, 0, 0, 8, 0x12, 1, b'x', 0x1d, 1, 2, 3, 4]), None, "shorter than it says");
+        assert_eq!(read(&[0, 0, 0, 0, 7, 0x12, 1, b'x', 0x1d, 1, 2, 3]), None, "shorter than it says");
         assert_eq!(read(&[0, 0, 0, 0, 10, 0x12, 1, b'x', 0x1d, 1, 2, 3, 4, 0x08, 1]), Some(SERVING), "unknown fields");
         assert_eq!(read(&[1, 0, 0, 0, 2, 0x08, 1]), None, "compressed, which was not asked for");
         assert_eq!(read(&[0, 0, 0, 0, 3, 0x08, 1]), None);

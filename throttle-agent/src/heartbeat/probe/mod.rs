@@ -16,10 +16,10 @@ use std::{
 use tokio::net::TcpStream;
 
 use super::{
-    Member, Probe, now,
+    Member, now,
     seen::{Error, Outcome, Silence},
 };
-use crate::health::Nanos;
+use crate::{health::Nanos, policy::Probe};
 
 /// The connection that is kept between two probes, if there is one.
 #[derive(Default)]

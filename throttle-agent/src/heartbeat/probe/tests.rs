@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket},
+    sync::Notify,
     time::timeout,
 };
 
@@ -155,13 +156,29 @@ async fn a_body_without_end_is_not_read_and_costs_its_connection() {
 
 #[tokio::test]
 async fn a_kept_connection_that_was_closed_is_no_fault() {
-    let address = say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let (listener, address) = listener().await;
+    let (closes, closed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let when = (Arc::clone(&closes), Arc::clone(&closed));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 512];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            when.0.notified().await;
+            drop(stream);
+            when.1.notify_one();
+        }
+    });
     let (member, mut road) = (http(address), Road::default());
     assert!(matches!(asked(&member, &mut road).await, (Outcome::Answered { .. }, 1)));
     assert!(road.0.is_some(), "the server did not say that it would close");
+    closes.notify_one();
     timeout(Duration::from_secs(10), road.closed()).await.expect("its closing is heard of");
     assert!(road.0.is_none());
+    closed.notified().await;
     assert!(matches!(asked(&member, &mut road).await, (Outcome::Answered { .. }, 1)));
+    closes.notify_one();
+    closed.notified().await;
     // Where nobody listened for the closing, the next probe finds out and makes another.
     assert!(matches!(asked(&member, &mut road).await, (Outcome::Answered { .. }, 1)));
 }
