@@ -6,13 +6,14 @@ use crate::{
     demand::{self, Answers},
     generator::Sender,
     kernel,
-    simulator::scenario::{CAPACITY, Phase},
+    simulator::scenario::{CAPACITY, OBJECTIVE, Phase},
     wire::{FAR, Wire},
     workers::Workers,
 };
 use anyhow::{Context, Result};
 use aya::{Ebpf, programs::XdpMode};
 use std::path::Path;
+use throttle_agent::health::MILLISECOND;
 
 /// What stands before the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +22,12 @@ pub enum Guard {
     Nothing,
     /// A limit on new connections that is what the server can do at its best.
     AtCapacity,
+    /// A limit on open connections that is far too wide, and follows the server's health.
+    Health,
 }
 
 /// All of them, the worst first.
-pub const GUARDS: [Guard; 2] = [Guard::Nothing, Guard::AtCapacity];
+pub const GUARDS: [Guard; 3] = [Guard::Nothing, Guard::AtCapacity, Guard::Health];
 
 impl Guard {
     /// What it is called.
@@ -32,18 +35,24 @@ impl Guard {
         match self {
             Self::Nothing => "no throttle",
             Self::AtCapacity => "a static limit at capacity",
+            Self::Health => "throttle, by health",
         }
     }
 
     /// The policy of the agent, where there is one. Who is refused is told so at once, however many there are.
     fn policy(self) -> Option<String> {
-        let limit = match self {
+        let (health, limit) = match self {
             Self::Nothing => return None,
-            Self::AtCapacity => format!("rate = \"{CAPACITY:.0}/s\"\nburst = {:.0}", CAPACITY / 10.0),
+            Self::AtCapacity => (String::new(), format!("rate = \"{CAPACITY:.0}/s\"\nburst = {:.0}", CAPACITY / 10.0)),
+            Self::Health => {
+                let objective = OBJECTIVE / MILLISECOND;
+                let health = format!("[service.health]\nmode = \"enforce\"\nobjective = \"{objective}ms\"\n");
+                (health, "concurrent = 1000".to_owned())
+            }
         };
         Some(format!(
             "mode = \"enforce\"\n[answers]\nrate = \"1000000/s\"\n\
-             [[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80]\n\
+             [[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80]\n{health}\
              [[limit]]\nname = \"web\"\nservice = \"web\"\nper = \"service\"\nunit = \"connections\"\naction = \"reject\"\n\
              {limit}\n"
         ))

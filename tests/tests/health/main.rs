@@ -31,7 +31,7 @@ fn run(guard: Guard) -> Result<Answers> {
 }
 
 #[test]
-fn overload_leaves_nothing_even_when_it_is_over_where_no_limit_follows_health() -> Result<()> {
+fn overload_leaves_nothing_even_when_it_is_over_but_where_a_limit_follows_health() -> Result<()> {
     needs_root!();
     let _machine = machine::alone()?;
     let unguarded = run(Guard::Nothing)?;
@@ -43,6 +43,10 @@ fn overload_leaves_nothing_even_when_it_is_over_where_no_limit_follows_health() 
             ensure!(phase.goodput() < 0.5, "{phase:?}");
         }
         ensure!(answers.phases[3].recovery().is_none(), "it recovered by itself: {:?}", answers.phases[3]);
+    }
+    let followed = run(Guard::Health)?;
+    for phase in &followed.phases[1..] {
+        ensure!(phase.goodput() >= 0.9, "{phase:?}");
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use throttle_agent::health::{MILLISECOND, SECOND};
 use throttle_tests::{
     demand::Answers,
+    outcome::Outcome,
     overload::{GUARDS, run},
     simulator::scenario::{CAPACITY, OBJECTIVE, PHASES, Phase, RETRIES, TIMEOUT, WORKERS},
 };
@@ -52,6 +53,20 @@ fn report(scenario: &[Phase], rows: &[(&'static str, Answers)]) -> Result<Sectio
             write!(text, " {:.3} ({:.0}) |", phase.goodput(), phase.p99)?;
         }
         writeln!(text)?;
+    }
+    if let Some((name, answers)) = rows.last() {
+        let [double, cut, five, over] = [1, 2, 4, 5].map(|phase| &answers.phases[phase]);
+        let seconds =
+            |outcome: &Outcome| outcome.recovery().map_or("never".to_owned(), |it| format!("after {it:.1} s"));
+        writeln!(
+            text,
+            "\nWith {name}: {:.3} at 2x (goal: 0.95), {:.3} at 5x (goal: 0.90); 0.95 of what is left of the capacity {} (goal: \
+             5 s), and of what is asked for when the overload is over {} (goal: 3 s).",
+            double.goodput(),
+            five.goodput(),
+            seconds(cut),
+            seconds(over),
+        )?;
     }
     let heads = ["attempts", "refused", "timed out", "99 % of clients late by, ms"];
     phases::begin_recoveries(&mut text, "before the server", &heads)?;
