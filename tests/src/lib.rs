@@ -9,6 +9,8 @@
 //! of which one floods. [`policies`] are those that are measured, [`paths`] what becomes of packets under the full one, and
 //! [`calls`] counts the helpers that they call on their way. Everything that these make is undone when it is dropped.
 //! [`stack`] and [`simulator`] need no kernel: the one reads the programs' code, the other runs the agent's pure code on health.
+//! [`workers`] is a real server of the same capacity, [`demand`] are its clients, [`overload`] has them meet behind a throttle
+//! or none, and an [`outcome`] is what came of a phase, real or simulated.
 
 pub mod agent;
 pub mod attached;
@@ -16,6 +18,7 @@ mod binary;
 pub mod bulkheads;
 pub mod calls;
 pub mod clients;
+pub mod demand;
 pub mod denied;
 pub mod filters;
 pub mod frames;
@@ -23,6 +26,8 @@ pub mod generator;
 pub mod kernel;
 pub mod machine;
 pub mod netns;
+pub mod outcome;
+pub mod overload;
 pub mod paced;
 pub mod paths;
 pub mod pins;
@@ -37,6 +42,7 @@ pub mod sockets;
 pub mod stack;
 pub mod stranger;
 pub mod wire;
+pub mod workers;
 
 /// Prints a line past the test harness, which would otherwise keep the figures of a passing test to itself.
 #[macro_export]

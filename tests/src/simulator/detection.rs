@@ -8,7 +8,7 @@ use super::{
 use std::collections::VecDeque;
 use throttle_agent::health::{
     Nanos, SECOND,
-    detector::{CONFIRM_EVERY, INTERVAL, Incarnation, Level, Sign},
+    detector::{CONFIRM_EVERY, INTERVAL, Incarnation, KNOCKS, Level, Sign},
     watch::{Changed, LOOKS, Watch},
     whole,
 };
@@ -137,18 +137,19 @@ impl Node {
         }
     }
 
-    /// Probes it: its application, and its host by a connection, each there and back.
+    /// Probes it: its application, and its host by connections, each there and back.
     fn probe(&mut self, now: Nanos) {
         let mut there_and_back = |link: &mut Link| {
             let [there, back] = [(); 2].map(|()| link.carry(now, &mut self.dice));
             there.zip(back).is_some_and(|(there, back)| there + back < CONFIRM_EVERY)
         };
-        let (application, host) = (there_and_back(&mut self.link), there_and_back(&mut self.link));
+        let application = there_and_back(&mut self.link);
+        let knocks = [(); KNOCKS].map(|()| there_and_back(&mut self.link));
         let paused = self.pauses.until(now, &mut self.dice).is_some();
         let lives = self.crashed.is_none();
         let answer = if application && lives && !paused { Sign::Answered } else { Sign::Unanswered };
         self.answers.push_back((now + CONFIRM_EVERY, answer));
-        if host && lives {
+        if knocks.contains(&true) && lives {
             self.answers.push_back((now + CONFIRM_EVERY, Sign::Packet));
         }
     }

@@ -5,22 +5,15 @@ use super::{
     limits::{Limit, View},
     scenario::{BACKOFF, CAPACITY, OBJECTIVE, Phase, RETRIES, TIMEOUT, WORKERS, Work},
 };
+use crate::outcome::Outcome;
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
 };
-use throttle_agent::health::{Nanos, SECOND, controller::PERIOD, whole};
+use throttle_agent::health::{MILLISECOND, Nanos, SECOND, controller::PERIOD, whole};
 
-/// What came of a phase.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// Answers within the objective, of what the server could have given.
-    pub goodput: f64,
-    /// The 99th percentile of how long answered clients waited, in milliseconds.
-    pub p99: f64,
-    /// Good answers in each second.
-    pub seconds: Vec<f64>,
-}
+/// How finely good answers are counted.
+const TENTH: Nanos = 100 * MILLISECOND;
 
 /// What is to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +54,7 @@ struct Run<'l> {
     phase: Phase,
     most_in_flight: u32,
     completed: Vec<Nanos>,
-    good: u64,
+    asked: u64,
     good_at: Vec<Nanos>,
     waits: Vec<Nanos>,
 }
@@ -81,7 +74,7 @@ pub fn run(phases: &[Phase], work: Work, limit: &mut dyn Limit, seed: u64) -> Ve
         phase: phases[0],
         most_in_flight: 0,
         completed: Vec::new(),
-        good: 0,
+        asked: 0,
         good_at: Vec::new(),
         waits: Vec::new(),
     };
@@ -106,15 +99,12 @@ impl Run<'_> {
             self.happen(event);
         }
         self.now = end;
-        let mut waits = std::mem::take(&mut self.waits);
-        waits.sort_unstable();
-        let p99 = waits.get(waits.len() * 99 / 100).map_or(0.0, |wait| *wait as f64 / 1e6);
-        let mut seconds = vec![0.0; phase.seconds as usize];
+        let mut good = vec![0; (phase.seconds * SECOND / TENTH) as usize];
         for at in self.good_at.drain(..) {
-            seconds[((at - begin) / SECOND) as usize] += 1.0;
+            good[((at - begin) / TENTH) as usize] += 1;
         }
-        let ideal = phase.load.min(phase.capacity) * CAPACITY * phase.seconds as f64;
-        Outcome { goodput: std::mem::take(&mut self.good) as f64 / ideal, p99, seconds }
+        let (asked, waits) = (std::mem::take(&mut self.asked), std::mem::take(&mut self.waits));
+        Outcome::new(good, asked, phase.capacity, waits)
     }
 
     fn happen(&mut self, event: Event) {
@@ -124,6 +114,7 @@ impl Run<'_> {
                 let next = self.now + self.dice.exponential(whole(gap));
                 self.at(next, Event::Arrive);
                 self.clients.push(NONE);
+                self.asked += 1;
                 self.try_again(self.clients.len() as u32 - 1, 0);
             }
             Event::Try(client, attempt) => self.try_again(client, attempt),
@@ -188,7 +179,6 @@ impl Run<'_> {
             self.clients[job.client as usize] = NONE;
             self.waits.push(wait);
             if wait <= OBJECTIVE {
-                self.good += 1;
                 self.good_at.push(self.now);
             }
         }

@@ -61,7 +61,7 @@ impl Control {
         self.count_connections();
         self.kept = None;
         self.end_speeds();
-        self.follow_health();
+        self.follow_health(document);
         self.faults.note("policy", Ok(()));
         self.publish_names();
         Ok(())

@@ -137,8 +137,8 @@ struct Gathered {
     since: Option<Nanos>,
     sum: f64,
     samples: u32,
-    /// The last delay that was believed.
-    delay: Option<f64>,
+    /// The last delay that was believed, and whether it was that of many.
+    delay: Option<(f64, bool)>,
 }
 
 /// A delay with what it is measured against, in nanoseconds.
@@ -147,6 +147,8 @@ struct Delay {
     beyond: f64,
     usual: f64,
     age: Nanos,
+    /// Whether it is that of [`LEAST_SAMPLES`] or more.
+    many: bool,
 }
 
 impl Controller {
@@ -205,6 +207,10 @@ impl Controller {
         let target = self.target();
         let (rung, delay) = self.look(now, signals);
         self.rung = rung;
+        // Who is not held back by the window is not helped by a smaller one: at low load one slow answer says little. But where
+        // many wait there is a queue, and a window far wider than it would only let it grow.
+        let many = |delay: Delay| delay.many && signals.most_in_flight >= LEAST_SAMPLES;
+        let waits = delay.filter(|delay| delay.beyond > target && (used || many(*delay)));
         let cause = match (rung, delay) {
             // What was in force when this began stays until a signal can have come.
             (Rung::Static, _) if self.resumed.is_some_and(|at| now.saturating_sub(at) < STALE) => Cause::Unsure,
@@ -217,8 +223,7 @@ impl Controller {
                 self.window *= OVERFLOW_LEAVES;
                 Cause::Overflow
             }
-            // Who is not held back by the window is not helped by a smaller one: at low load one slow answer says little.
-            (_, Some(delay)) if delay.beyond > target && used => {
+            (_, Some(delay)) if waits.is_some() => {
                 self.window *= shrunk(delay, target);
                 Cause::Delay
             }
@@ -229,7 +234,7 @@ impl Controller {
             (_, Some(_)) => Cause::Unused,
             (_, None) => Cause::Unsure,
         };
-        self.bound(delay.filter(|delay| used && delay.beyond > target), target);
+        self.bound(waits, target);
         self.guard(rung, delay, target, used);
         Adjustment {
             window: whole(self.window) as u32,
@@ -272,24 +277,28 @@ impl Controller {
                 self.gather(now, latency.median, latency.samples);
             }
             let usual = self.latency.value().unwrap_or_default();
-            let delay = self.gathered.delay.map(|delay| Delay { beyond: delay + self.stalled as f64, usual, age });
+            let stalled = self.stalled as f64;
+            let delay = self.gathered.delay.map(|(delay, many)| {
+                let many = many && self.stalled == 0;
+                Delay { beyond: delay + stalled, usual, age, many }
+            });
             return (Rung::Latency, delay);
         }
         if let Some((flow, age)) = flow {
-            let per_second = self.throughput.per_second();
+            let (per_second, many) = (self.throughput.per_second(), flow.in_flight >= LEAST_SAMPLES);
             if self.throughput.peak().is_none() || per_second < 1.0 {
                 let stalled = self.stalled as f64;
-                return (Rung::Little, stuck.then_some(Delay { beyond: stalled, usual: 0.0, age }));
+                return (Rung::Little, stuck.then_some(Delay { beyond: stalled, usual: 0.0, age, many }));
             }
             let time = f64::from(flow.in_flight) / per_second * SECOND as f64;
             let usual = self.little.add(now, time.max(MILLISECOND as f64 / 10.0));
-            return (Rung::Little, Some(Delay { beyond: time - usual + self.stalled as f64, usual, age }));
+            return (Rung::Little, Some(Delay { beyond: time - usual + self.stalled as f64, usual, age, many }));
         }
         if let Some((backlog, age)) = signals.backlog.and_then(|backlog| backlog.fresh(now)) {
             self.accept_rate.add(now, backlog.accepted, true);
             let per_second = self.accept_rate.per_second().max(1.0);
             let beyond = f64::from(backlog.waiting) / per_second * SECOND as f64;
-            return (Rung::Backlog, Some(Delay { beyond, usual: 0.0, age }));
+            return (Rung::Backlog, Some(Delay { beyond, usual: 0.0, age, many: backlog.waiting >= LEAST_SAMPLES }));
         }
         let beat = signals.bad_beat.and_then(|beat| beat.fresh(now));
         (if beat.is_some() { Rung::Heartbeats } else { Rung::Static }, None)
@@ -306,7 +315,8 @@ impl Controller {
         gathered.samples = gathered.samples.saturating_add(samples);
         if gathered.samples >= LEAST_SAMPLES || now.saturating_sub(since) >= SECOND {
             let median = gathered.sum / f64::from(gathered.samples);
-            let delay = Some(median - self.latency.add(now, median));
+            let many = gathered.samples >= LEAST_SAMPLES;
+            let delay = Some((median - self.latency.add(now, median), many));
             self.gathered = Gathered { at: gathered.at, delay, ..Gathered::default() };
         }
     }

@@ -80,6 +80,20 @@ fn what_was_in_force_stays_until_a_signal_can_have_come() {
 }
 
 #[test]
+fn a_window_that_is_far_too_wide_comes_down_as_soon_as_many_wait() {
+    let mut controller = Controller::new(Terms { fixed: 1_000, ..TERMS });
+    for period in 1..=30 {
+        let queue = Signals { most_in_flight: 20, ..busy(period * PERIOD, 8 * MILLISECOND) };
+        assert_eq!(controller.step(period * PERIOD, &queue, 1.0).window, 1_000);
+    }
+    let queue = Signals { most_in_flight: 150, ..busy(31 * PERIOD, 120 * MILLISECOND) };
+    let adjustment = controller.step(31 * PERIOD, &queue, 1.0);
+    assert_eq!(adjustment.cause, Cause::Delay);
+    // Twice what a thousand answers a second have under way at 58 ms.
+    assert_eq!(adjustment.window, 116);
+}
+
+#[test]
 fn takes_the_next_best_signal_and_says_which() {
     let (mut controller, now) = settled();
     let mut signals = busy(now, 8 * MILLISECOND);
@@ -136,7 +150,7 @@ fn one_bad_beat_shrinks_once() {
 
 #[test]
 fn an_older_signal_moves_it_less() {
-    let shrunk_at = |age| shrunk(Delay { beyond: 200e6, usual: 8e6, age }, 50e6);
+    let shrunk_at = |age| shrunk(Delay { beyond: 200e6, usual: 8e6, age, many: true }, 50e6);
     let factors: Vec<_> = [0, 5, 10, 20].map(|periods| shrunk_at(periods * PERIOD)).to_vec();
     assert!(factors.is_sorted() && factors[0] >= SHRINKS_MOST && factors[3] < 1.0, "{factors:?}");
 }

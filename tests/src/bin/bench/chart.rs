@@ -11,7 +11,7 @@ const STYLE: &str = "<style>\
     text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600;font-size:15px}\
     .page{fill:#fff}.grid{stroke:#d0d7de}\
     @media(prefers-color-scheme:dark){text{fill:#e6edf3}.page{fill:#0d1117}.grid{stroke:#3d444d}}\
-    .end{text-anchor:end}.middle{text-anchor:middle}.line{fill:none;stroke-width:2;stroke-linejoin:round}\
+    .small{font-size:11px}.end{text-anchor:end}.middle{text-anchor:middle}.line{fill:none;stroke-width:2;stroke-linejoin:round}\
     .s0{fill:#8c959f;stroke:#8c959f}.s1{fill:#0072b2;stroke:#0072b2}.s2{fill:#d55e00;stroke:#d55e00}\
     .s3{fill:#009e73;stroke:#009e73}.s4{fill:#cc79a7;stroke:#cc79a7}.s5{fill:#e69f00;stroke:#e69f00}\
     </style>";
@@ -57,10 +57,15 @@ pub(super) fn bars(title: &str, axis: Axis, series: &[&str], rows: &[(&str, Vec<
 
 /// Lines over time or another number: their names and points, by what grows to the right.
 pub(super) fn lines(title: &str, axes: [Axis; 2], lines: &[(&str, Vec<[f64; 2]>)]) -> String {
+    timeline(title, axes, &[], lines)
+}
+
+/// The same, where something begins at marks: where, and what.
+pub(super) fn timeline(title: &str, axes: [Axis; 2], marks: &[(f64, &str)], lines: &[(&str, Vec<[f64; 2]>)]) -> String {
     const LEFT: f64 = 64.0;
     const TALL: f64 = 340.0;
     let names: Vec<_> = lines.iter().map(|(name, _)| *name).collect();
-    let top = LEGEND + LINE;
+    let top = LEGEND + if marks.is_empty() { LINE } else { 2.0 * LINE };
     let bottom = top + TALL;
     let most = |of: usize| lines.iter().flat_map(|(_, points)| points).map(|point| point[of]).fold(0.0, f64::max);
     let (wide, high) = (most(0).max(1e-9), most(1).max(1e-9) * 1.04);
@@ -75,6 +80,11 @@ pub(super) fn lines(title: &str, axes: [Axis; 2], lines: &[(&str, Vec<[f64; 2]>)
         let [x, _] = place([tick, 0.0]);
         line(&mut svg, [x, bottom], [x, bottom + 4.0]);
         text(&mut svg, [x, bottom + LINE], "middle", &number(tick));
+    }
+    for (at, name) in marks {
+        let [x, _] = place([*at, 0.0]);
+        line(&mut svg, [x, top - 12.0], [x, bottom]);
+        text(&mut svg, [x + 4.0, top - 4.0], "small", name);
     }
     text(&mut svg, [LEFT, bottom + 38.0], "", &format!("across: {}; up: {}", axes[0], axes[1]));
     for (index, (_, points)) in lines.iter().enumerate() {

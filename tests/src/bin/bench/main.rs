@@ -8,6 +8,8 @@
 //! [`refusals`]: refused packets on a veth, with throttle, nftables and iptables. [`scaling`]: one CPU and two. [`state`]:
 //! memory, and 10^7 sources. [`curves`]: what each algorithm admits of the same bursts. [`web`]: nginx behind
 //! all this. [`bulkheads`]: nginx beside a flood that is another's, and how soon a guarantee is lent and back.
+//! [`overload`]: a real server under more than it can bear. [`health`]: the controller and the detector in simulation, which
+//! needs no machine at all.
 
 mod agent;
 mod beside;
@@ -16,9 +18,12 @@ mod changes;
 mod chart;
 mod curves;
 mod handshakes;
+mod health;
 mod lanes;
+mod overload;
 mod packets;
 mod paths;
+mod phases;
 mod refusals;
 mod report;
 mod rivals;
@@ -34,7 +39,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use throttle_tests::machine;
+use throttle_tests::{machine, workers};
 
 const USAGE: &str = "usage: bench [--short] [--into DIR] [PART]...: measures what throttle costs, and writes a page with \
                      charts of each part into docs/benchmarks or DIR; without a PART all of them. --short only sees that \
@@ -44,7 +49,7 @@ const USAGE: &str = "usage: bench [--short] [--into DIR] [PART]...: measures wha
 type Measure = fn(Effort) -> Result<Section>;
 
 /// What is measured, in this order.
-const PARTS: [(&str, Measure); 12] = [
+const PARTS: [(&str, Measure); 14] = [
     ("paths", paths::measure),
     ("packets", packets::measure),
     ("refusals", refusals::measure),
@@ -57,7 +62,11 @@ const PARTS: [(&str, Measure); 12] = [
     ("beside", beside::measure),
     ("changes", changes::measure),
     ("agent", agent::measure),
+    ("overload", overload::measure),
+    (SIMULATED, health::measure),
 ];
+/// The part that only simulates: it needs neither root nor the machine for itself.
+const SIMULATED: &str = "health";
 
 fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -66,10 +75,14 @@ fn main() -> Result<()> {
     {
         return sockets::hold(rest);
     }
+    if arguments.first().is_some_and(|first| first == workers::WORK) {
+        return workers::work();
+    }
     let Told { effort, into, wanted } = parse(arguments)?;
-    ensure!(machine::is_root(), "the benchmark loads kernel programs: run it as root");
+    let measures = wanted.iter().any(|part| *part != SIMULATED) || wanted.is_empty();
+    ensure!(!measures || machine::is_root(), "the benchmark loads kernel programs: run it as root");
     // Who measures beside it would be held up by the CPU that it takes, and would disturb it.
-    let _machine = machine::alone()?;
+    let _machine = measures.then(machine::alone).transpose()?;
     let here = format!(
         "Linux {}, {}, {} CPUs.",
         fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
@@ -82,7 +95,8 @@ fn main() -> Result<()> {
         let section = measure(effort).with_context(|| format!("measure {name}"))?;
         println!("\n{}", section.text);
         if let Some(directory) = &into {
-            section.write(directory, name, &here)?;
+            let machine = if name == SIMULATED { "Simulated: it is the same on every machine." } else { &here };
+            section.write(directory, name, machine)?;
         }
     }
     Ok(())

@@ -6,7 +6,8 @@ mod ours;
 pub use named::{Aimd, EnvoyGradient, FixedConcurrency, FixedRate, Gradient2, Unlimited, Vegas};
 pub use ours::{Ours, Sees};
 
-use throttle_agent::health::Nanos;
+use std::collections::VecDeque;
+use throttle_agent::health::{Nanos, controller::PERIOD};
 
 /// What was seen within a period of 100 ms.
 #[derive(Clone, Copy, Debug)]
@@ -41,4 +42,31 @@ pub trait Limit {
 
     /// Takes what was seen within a period.
     fn look(&mut self, now: Nanos, view: &View<'_>);
+}
+
+/// A limit that hears late of what ended; what is under way it counts itself, and knows.
+pub struct Delayed<L> {
+    limit: L,
+    periods: usize,
+    under_way: VecDeque<Vec<Nanos>>,
+}
+
+impl<L> Delayed<L> {
+    /// One that hears of it so much later.
+    pub const fn new(limit: L, delay: Nanos) -> Self {
+        Self { limit, periods: (delay / PERIOD) as usize, under_way: VecDeque::new() }
+    }
+}
+
+impl<L: Limit> Limit for Delayed<L> {
+    fn admit(&mut self, now: Nanos, in_flight: u32) -> bool {
+        self.limit.admit(now, in_flight)
+    }
+
+    fn look(&mut self, now: Nanos, view: &View<'_>) {
+        self.under_way.push_back(view.completed.to_vec());
+        let arrived = self.under_way.len() > self.periods;
+        let completed = if arrived { self.under_way.pop_front().unwrap_or_default() } else { Vec::new() };
+        self.limit.look(now, &View { completed: &completed, ..*view });
+    }
 }

@@ -32,16 +32,16 @@ use crate::{
 
 impl Control {
     /// After a change of policy, and when the agent runs: follows the services that it says, each from where it stands.
-    pub(in crate::control) fn follow_health(&mut self) {
+    pub(in crate::control) fn follow_health(&mut self, document: &Document) {
         if self.health.watched.is_none() {
             // Not before all that an agent before this one left is known.
             return;
         }
-        let (now, document) = (self.datapath.now(), self.in_force().clone());
+        let now = self.datapath.now();
         let numbers = self.datapath.services();
         let mut before = std::mem::take(&mut self.health.services);
         for policy in document.services.iter() {
-            let Some(terms) = terms(&document, policy) else { continue };
+            let Some(terms) = terms(document, policy) else { continue };
             let Some((number, record)) = numbers.iter().find(|(_, it)| name_str(&it.name) == policy.name) else {
                 continue;
             };
@@ -57,7 +57,7 @@ impl Control {
             followed.breaker = Some(record.breaker).filter(|&number| number != NONE);
             followed.measured = policy.is_measured();
             followed.listens = Listens::of(policy);
-            followed.limits = shared(&document, policy, &self.datapath);
+            followed.limits = shared(document, policy, &self.datapath);
             self.health.services.insert(name, followed);
         }
         for (name, followed) in before {

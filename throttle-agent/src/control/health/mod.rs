@@ -136,7 +136,8 @@ impl Control {
         let members = heartbeats.members();
         self.health.watched = Some(Watched { heartbeats, members, seen });
         self.health.notices = notices;
-        self.follow_health();
+        let document = self.in_force().clone();
+        self.follow_health(&document);
     }
 
     /// Looks at the health of services where that is due, and says how long it is not.
