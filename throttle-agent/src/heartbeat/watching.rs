@@ -2,17 +2,18 @@
 
 use std::{io::ErrorKind, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
-    now,
+    Member, now,
     pace::Pace,
     probe::{self, Road},
     roll::{Sink, Watched},
     seen::{Outcome, Silence},
 };
 use crate::{
-    health::detector::CONFIRM_EVERY,
+    health::detector::{CONFIRM_EVERY, KNOCKS},
     policy::{Probe, Protocol},
 };
 
@@ -45,13 +46,16 @@ async fn at_its_pace(watched: &Watched, sink: &Sink, seed: u64) {
     }
 }
 
-/// Probes by a new connection each time that somebody asks for it.
+/// Probes the application and its host by new connections each time that somebody asks for it.
 async fn when_asked(watched: &Watched, sink: &Sink) {
     loop {
         watched.confirm.notified().await;
-        match watched.member.probe {
-            Probe::Push => Box::pin(knock(watched, sink, CONFIRMS_WITHIN)).await,
-            _ => Box::pin(ask(watched, sink, &mut Road::default(), CONFIRMS_WITHIN)).await,
+        let host = Box::pin(knock(watched, sink, CONFIRMS_WITHIN));
+        if watched.member.probe == Probe::Push {
+            Box::pin(await_beat(watched, sink, host, CONFIRMS_WITHIN)).await;
+        } else {
+            let mut road = Road::default();
+            tokio::join!(Box::pin(ask(watched, sink, &mut road, CONFIRMS_WITHIN)), host);
         }
     }
 }
@@ -68,19 +72,33 @@ async fn ask(watched: &Watched, sink: &Sink, road: &mut Road, within: Duration) 
     watched.report(sink, now(), &outcome);
 }
 
-/// Looks whether the host of one lives that beats by itself, and whether it beats meanwhile.
-async fn knock(watched: &Watched, sink: &Sink, within: Duration) {
-    let (beats, end) = (watched.beats(), Instant::now() + within);
-    let knocked = timeout_at(end, probe::knock(watched.member.instance.address)).await;
-    let is_stream = watched.member.protocol == Protocol::Tcp;
-    match knocked {
-        // Who listens to datagrams takes no connection; that its host refuses one shows that the host lives.
-        Ok(Outcome::Answered { .. }) => watched.report(sink, now(), &Outcome::Packet),
-        Ok(Outcome::Refused(ErrorKind::ConnectionRefused)) if !is_stream => {
+/// Looks whether the host lives, by [`KNOCKS`] connections; whether it refused one.
+async fn knock(watched: &Watched, sink: &Sink, within: Duration) -> bool {
+    let Member { instance, protocol, .. } = &watched.member;
+    let once = async || match timeout(within, probe::knock(instance.address)).await {
+        Ok(Outcome::Answered { .. }) => {
             watched.report(sink, now(), &Outcome::Packet);
+            false
         }
-        Ok(refused @ Outcome::Refused(_)) => return watched.report(sink, now(), &refused),
-        _ => {}
+        // Who listens to datagrams takes no connection; that its host refuses one shows that the host lives.
+        Ok(Outcome::Refused(ErrorKind::ConnectionRefused)) if *protocol != Protocol::Tcp => {
+            watched.report(sink, now(), &Outcome::Packet);
+            false
+        }
+        Ok(refused @ Outcome::Refused(_)) => {
+            watched.report(sink, now(), &refused);
+            true
+        }
+        _ => false,
+    };
+    join_all((0..KNOCKS).map(|_| once())).await.contains(&true)
+}
+
+/// Looks whether one beats meanwhile that does so by itself, unless its host says that it is not there.
+async fn await_beat(watched: &Watched, sink: &Sink, host: impl Future<Output = bool>, within: Duration) {
+    let (beats, end) = (watched.beats(), Instant::now() + within);
+    if host.await {
+        return;
     }
     sleep_until(end).await;
     if watched.beats() == beats {
