@@ -146,6 +146,9 @@ fn an_operator_holds_a_breaker_over_a_restart_until_it_is_left_to_itself() -> Re
     until(&site, "it is left to itself", |view| breaker(view, "web-2") == "closed")?;
     ensure!(open_at_once(&wire.near, 3, at(FAR_V4, 81))?.len() == 3);
     let refusal = site.run(&["breaker", "open", "web/web-3"])?;
-    ensure!(!refusal.status.success() && String::from_utf8_lossy(&refusal.stderr).contains("web-2"), "{refusal:?}");
+    ensure!(
+        !refusal.status.success() && String::from_utf8_lossy(&refusal.stderr).contains("did you mean `web-1`"),
+        "{refusal:?}"
+    );
     Ok(())
 }
