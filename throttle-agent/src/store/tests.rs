@@ -205,6 +205,21 @@ fn what_is_not_confirmed_goes_back_even_after_a_restart() {
 }
 
 #[test]
+fn a_step_back_is_remembered_as_one_also_from_a_step_back() {
+    let (_directory, path, store) = fresh();
+    (1..=3).for_each(|number| _ = store.append(&document(number), "root", "", at(1)).unwrap());
+    assert_eq!(store.append(Policy::back_to(&document(2), Some(2)), "root", "", at(1)).unwrap(), 4);
+    store.append_pending(&document(5), "root", "", at(2), since(), MINUTE).unwrap();
+    assert_eq!(store.go_back("throttle", at(60)).unwrap(), Some(6));
+    drop(store);
+    let (store, _) = Store::open(&path).unwrap();
+    let back_to: Vec<_> = (1..=6).map(|number| store.info(number).unwrap().back_to).collect();
+    assert_eq!(back_to, [None, None, None, Some(2), None, Some(2)]);
+    let before: Vec<_> = (1..=6).map(|number| store.info(number).unwrap().before()).collect();
+    assert_eq!(before, [Some(0), Some(1), Some(2), Some(1), Some(4), Some(1)]);
+}
+
+#[test]
 fn what_is_confirmed_stays() {
     let (_directory, _path, store) = fresh();
     store.append_pending(&document(1), "root", "", at(1), since(), MINUTE).unwrap();
