@@ -281,7 +281,7 @@ fn last(infos: &impl ReadableTable<u64, &'static [u8]>) -> Result<u64, StoreErro
 
 fn read(transaction: &ReadTransaction, number: u64) -> Result<Revision, StoreError> {
     let infos = transaction.open_table(INFOS)?;
-    Ok(Revision { info: info(&infos, number)?, document: documents::read(transaction, number)? })
+    Ok(Revision { info: info(&infos, number)?, document: documents::read(transaction, number)?.with_units() })
 }
 
 fn info(infos: &impl ReadableTable<u64, &'static [u8]>, number: u64) -> Result<RevisionInfo, StoreError> {

@@ -220,6 +220,28 @@ fn a_step_back_is_remembered_as_one_also_from_a_step_back() {
 }
 
 #[test]
+fn rates_of_bytes_without_a_unit_are_read_as_bytes() {
+    let (_directory, path, store) = fresh();
+    let limit = |rate: &str, guarantee: &str| {
+        let rate = Some(rate.parse().unwrap());
+        let guarantee = Some(guarantee.parse().unwrap());
+        let overrides = vec![policy::Override { tenant: Some("t".into()), rate, guarantee, ..Default::default() }];
+        let limit = policy::Limit::new("few", throttle_common::words::Unit::Bytes, rate.unwrap());
+        policy::Limit { guarantee, overrides, ..limit }
+    };
+    let one = |limit| Document { limits: vec![limit], ..Document::default() };
+    // As earlier versions wrote it.
+    store.append(&one(limit("5000/s", "70/min")), "root", "", at(1)).unwrap();
+    drop(store);
+    let (store, notes) = Store::open(&path).unwrap();
+    assert_eq!(notes, []);
+    assert_eq!(store.current().unwrap().unwrap().document, one(limit("5000B/s", "70B/min")));
+    let packets = policy::Limit { unit: throttle_common::words::Unit::Packets, ..limit("5/s", "1/s") };
+    store.append(&one(packets.clone()), "root", "", at(1)).unwrap();
+    assert_eq!(store.revision(2).unwrap().document, one(packets), "other rates have no unit");
+}
+
+#[test]
 fn what_is_confirmed_stays() {
     let (_directory, _path, store) = fresh();
     store.append_pending(&document(1), "root", "", at(1), since(), MINUTE).unwrap();

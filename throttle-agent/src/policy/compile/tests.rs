@@ -76,7 +76,7 @@ fn fast_limits_that_sources_share_are_taken_ahead_of() {
 #[test]
 fn the_clock_is_read_first_where_every_packet_needs_it() {
     let clock_first = |unit, of: Option<&str>| {
-        let limit = Limit { service: of.map(str::to_owned), unit, ..limit("l", 100) };
+        let limit = Limit { service: of.map(str::to_owned), unit, ..limit("l", 100) }.with_units();
         let service = |&name: &&str| Service::new(name, Protocol::Icmp, vec![]);
         let services = of.iter().map(service).collect();
         compile(&Document { services, ..with(vec![limit]) }, 1, &empty(1 << 20)).unwrap().policy.clock_first
@@ -218,7 +218,7 @@ fn a_limit_that_goes_by_another_clock_is_a_new_region() {
 fn other_sources_are_a_new_region() {
     let held = after(&compile(&with(vec![limit("a", 30)]), 1, &empty(1_000)).unwrap(), 1_000);
     let prefix = Limit { prefix: Lengths { ipv4: 31, ipv6: 64 }, ..limit("a", 30) };
-    let bytes = Limit { unit: Unit::Bytes, ..limit("a", 30) };
+    let bytes = Limit { unit: Unit::Bytes, ..limit("a", 30) }.with_units();
     let base = |limit| {
         let compiled = compile(&with(vec![limit]), 2, &held).unwrap();
         (compiled.limits[0].1.v4.base, compiled.limits[0].1.v6.base)
