@@ -6,13 +6,10 @@ use jiff::Timestamp;
 
 use super::{Control, Waiting, refused, session::Session, stored};
 use crate::{
-    api::wire::{Problem, ProblemKind, SessionAllow, Write, Written},
+    api::wire::{LONGEST_WAIT, Problem, ProblemKind, SessionAllow, Write, Written},
     policy::{self, Compiled, Diagnostics, Document, edit::EditError, sources::state_the_same},
     store::{self, Pending},
 };
-
-/// The longest time for a confirmation, in seconds: a day.
-const LONGEST_WAIT: u64 = 86_400;
 
 /// Who writes, and what they do.
 #[derive(Clone, Debug)]
@@ -245,11 +242,12 @@ struct Enforcing<'w> {
 
 /// For how long what is written waits for its confirmation.
 fn window(write: &Write) -> Result<Option<Duration>, Problem> {
+    let longest = LONGEST_WAIT.seconds();
     match write.confirm_within_seconds {
         None => Ok(None),
-        Some(seconds @ 1..=LONGEST_WAIT) => Ok(Some(Duration::from_secs(seconds))),
+        Some(seconds) if (1..=longest).contains(&seconds) => Ok(Some(Duration::from_secs(seconds))),
         Some(seconds) => {
-            let detail = format!("a confirmation within {seconds} s; write 1 to {LONGEST_WAIT}");
+            let detail = format!("a confirmation within {seconds} s; write 1 to {longest}");
             Err(Problem::new(ProblemKind::Malformed, detail))
         }
     }

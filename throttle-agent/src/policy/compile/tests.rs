@@ -239,10 +239,18 @@ fn the_gap_that_a_limit_left_is_used_by_the_next_change() {
 
 #[test]
 fn a_table_that_is_too_small_says_by_how_much_and_what_to_do() {
-    let error = compile(&with(vec![limit("a", 30), limit("b", 30)]), 1, &empty(30)).unwrap_err().to_string();
-    let expected = "limit: the limits need 40 sets of the table, which has 30; \
-                    start the agent with --table-sets 64, or ask room for fewer `sources` (3 to a set and family)";
-    assert_eq!(error, expected);
+    let both = with(vec![limit("a", 30), limit("b", 30)]);
+    let refused = |bearable| compile(&both, 1, &Layout { bearable, ..empty(30) }).unwrap_err().to_string();
+    let fewer = "limit \"b\": sources: there is no room for 10 of its sets: all limits need 40 of the table, which has 30; \
+                 ask room for fewer `sources` (3 to a set and family)";
+    let larger = "; or, because a table keeps its size, run `throttle detach` and start the agent with --table-sets 64: \
+                  buckets and counters begin anew";
+    assert_eq!((refused(64), refused(63)), (format!("{fewer}{larger}"), fewer.to_owned()));
+    // Of several the one that wants most is named.
+    let all = with(vec![limit("a", 900_000_000), limit("b", 9)]);
+    let error = compile(&all, 1, &Layout { bearable: 1 << 26, ..empty(3) }).unwrap_err().to_string();
+    assert!(error.starts_with("limit \"a\": sources: there is no room for 600000000 of its sets"), "{error}");
+    assert!(!error.contains("--table-sets"), "no machine has the memory: {error}");
     let held = after(&compile(&with(vec![limit("a", 60)]), 1, &empty(40)).unwrap(), 40);
     let error = compile(&with(vec![limit("b", 60)]), 2, &held).unwrap_err().to_string();
     assert!(error.contains("in a change of its own"), "{error}");
