@@ -56,12 +56,11 @@ impl Control {
         {
             return self.go_back(write, author);
         }
-        let (target, document, back_to) = match revision {
-            Some(revision) => (revision, self.document_of(revision)?, None),
-            None => {
-                let (before, document) = self.before()?;
-                (before, document, Some(before))
-            }
+        let (target, document, back_to) = if let Some(revision) = revision {
+            (revision, self.document_of(revision)?, None)
+        } else {
+            let (before, document) = self.before()?;
+            (before, document, Some(before))
         };
         let message = write.message.clone().unwrap_or_else(|| format!("back to revision {target}"));
         self.put(document, back_to, write, author, &message)
