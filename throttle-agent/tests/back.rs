@@ -66,3 +66,58 @@ fn whoever_goes_back_into_a_policy_that_hits_them_stays_in() {
     assert!(warns(&written) && written["session_allow"].is_null(), "{written}");
     assert_eq!(agent.get("/v1/status").ok()["session_allows"], json!([]));
 }
+
+/// Each step says what is done and which limit is in force then, `-` for none.
+#[test]
+fn a_step_back_leads_to_what_was_in_force_before_and_never_to_what_was_taken_back() {
+    if !privileged() {
+        return;
+    }
+    let sequences = [
+        "apply a; apply b; wait c -> c; back -> b; back -> a; back -> -",
+        "apply a; apply b; pass c -> b; back -> a; back -> -",
+        "apply a; wait b; confirm -> b; back -> a; back -> -",
+        "apply a; apply b; apply c; back -> b; back -> a; apply d; back -> a; back -> -",
+        "apply a; apply b; back -> a; pass c -> a; back -> -",
+        "apply a; apply b; back -> a; apply c; pass d -> c; back -> a; back -> -",
+        // A revision that somebody names is a step forward, whichever it is.
+        "apply a; apply b; apply c; to 1 -> a; back -> c; back -> b",
+        "apply a; apply b; back -> a; to 2 -> b; back -> a; back -> -",
+        // What says the same is no step.
+        "apply a; apply b; wait b; confirm -> b; back -> a",
+    ];
+    for sequence in sequences {
+        let host = Host::new();
+        let agent = host.agent();
+        let in_force = || {
+            let limits = agent.get("/v1/limits").ok()["limits"].as_array().unwrap().clone();
+            limits.first().map_or("-".to_owned(), |view| view["limit"]["name"].as_str().unwrap().to_owned())
+        };
+        let apply = |name: &str, window: Value| {
+            let limit = json!({"name": name, "unit": "packets", "rate": "1/s", "sources": 30});
+            let write = json!({"confirm_within_seconds": window});
+            agent.post("/v1/policy/apply", &json!({"document": {"limit": [limit]}, "write": write})).ok();
+        };
+        for step in sequence.split("; ") {
+            let (act, then) = step.split_once(" -> ").map_or((step, None), |(act, then)| (act, Some(then)));
+            match act.split_once(' ') {
+                Some(("apply", name)) => apply(name, Value::Null),
+                Some(("wait", name)) => apply(name, json!(60)),
+                Some(("pass", name)) => {
+                    apply(name, json!(1));
+                    wait_for("the way back", || agent.get("/v1/status").ok()["pending"].is_null());
+                }
+                Some(("to", number)) => {
+                    let revision = number.parse::<u64>().unwrap();
+                    _ = agent.post("/v1/policy/rollback", &json!({"revision": revision})).ok();
+                }
+                _ if act == "confirm" => _ = agent.post("/v1/policy/confirm", &json!({})).ok(),
+                _ => _ = agent.post("/v1/policy/rollback", &json!({})).ok(),
+            }
+            assert!(then.is_none_or(|name| in_force() == name), "{} after `{step}` of `{sequence}`", in_force());
+        }
+        if sequence.ends_with('-') {
+            agent.post("/v1/policy/rollback", &json!({})).problem(409, "conflict");
+        }
+    }
+}

@@ -79,7 +79,19 @@ fn a_mistake_ends_with_two_where_it_was_typed_and_with_78_where_it_stands_in_a_f
         ends_with(&site, 78, &["policy", "apply", &path(&file)])?;
     }
     ends_with(&site, 2, &["allow", "add", "192.0.2.1/24"])?;
-    ends_with(&site, 2, &["mode", "enforce", "--confirm-within", "30h"])?;
+    for (asked, remedy) in [
+        (&["mode", "enforce", "--confirm-within", "2d"][..], "write a time from 1s to 1d"),
+        (&["speed", "set", "0.5", "--for", "90d"], "write a time from 1s to 30d"),
+        (&["block", "list", "--contains", "foo"], "write one such as 192.0.2.7"),
+        (
+            &["limit", "set", "few", "--unit", "packets", "--rate", "5/s", "--sources", "900000000"],
+            "limit \"few\": sources",
+        ),
+        (&["limit", "set", "few", "--unit", "bytes", "--rate", "5/s"], "write 5B/s"),
+    ] {
+        let said = ends_with(&site, 2, asked)?;
+        ensure!(said.contains(remedy) && !said.contains("--table-sets"), "{asked:?}: {said}");
+    }
     ensure!(site.status()?.revision == 0, "nothing was changed");
     Ok(())
 }

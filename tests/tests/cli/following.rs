@@ -40,6 +40,14 @@ fn a_service_follows_its_health_by_single_commands() -> Result<()> {
         ensure!(shown["limits"] == json!(["open"]) && shown["connections"] == 500 && shown["speaks"] == "http");
         let page = site.ask(&["service", "show", "web"])?;
         ensure!(page.contains("8 to 500 connections") && page.contains("enforce"), "{page}");
+        site.ask(&["service", "set", "web", "--most", "90", "--speaks", "opaque"])?;
+        let said = site.ask(&["service", "set", "web", "--no-most", "--no-speaks"])?;
+        ensure!(said.contains("most") && said.contains("speaks"), "{said}");
+        let shown = site.json(&["service", "show", "web"])?;
+        ensure!(
+            shown["service"]["health"] == expected && shown["speaks"] == "http",
+            "both are the default again: {shown}"
+        );
         let said = ends_with(site, 2, &["limit", "set", "open", "--concurrent", "5"])?;
         ensure!(said.contains("health.least"), "a limit below the least window is refused: {said}");
         let said = ends_with(site, 2, &["limit", "delete", "open"])?;
@@ -65,7 +73,8 @@ fn backends_are_made_changed_shown_and_removed() -> Result<()> {
         let said = ends_with(site, 2, &["backend", "set", "web-2", "--service", "web", "--address", "10.0.0.5:80"])?;
         ensure!(said.contains("`web-1` is at 10.0.0.5:80 already"), "{said}");
         site.ask(&["backend", "set", "web-2", "--service", "web", "--address", "dns:web.internal:80"])?;
-        site.ask(&["backend", "set", "web-1", "--interval", "1s"])?;
+        site.ask(&["backend", "set", "web-1", "--timeout", "2s"])?;
+        site.ask(&["backend", "set", "web-1", "--interval", "1s", "--no-timeout"])?;
         let shown = site.json(&["backend", "show", "web-1"])?;
         let backend = json!({
             "name": "web-1", "service": "web", "address": "10.0.0.5:80", "probe": "http:/up", "interval": "1s"

@@ -94,6 +94,32 @@ fn an_unconfirmed_policy_goes_back_by_itself() -> Result<()> {
 }
 
 #[test]
+fn a_step_back_never_leads_to_what_nobody_confirmed() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let agent = site.start(&["--interface", FAR])?;
+    site.apply("[events]\nrate = \"7/s\"\n")?;
+    site.apply(OPEN)?;
+    let file = site.file("tight.toml");
+    fs::write(&file, TIGHT)?;
+    site.ask(&["policy", "apply", &path(&file), "--confirm-within", "1s"])?;
+    site.until("it goes back", |status| status.pending.is_none())?;
+    agent.kill()?;
+    let _agent = site.start(&["--interface", FAR])?;
+    site.ask(&["policy", "rollback"])?;
+    ensure!(site.ask(&["policy", "export"])?.contains("7/s"), "before what is in force now");
+    ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 0, "what nobody confirmed stays away");
+    site.ask(&["policy", "rollback"])?;
+    let said = ends_with(&site, 1, &["policy", "rollback"])?;
+    ensure!(said.contains("nothing was in force before"), "{said}");
+    // Whoever wants it all the same names it.
+    site.ask(&["policy", "rollback", "3"])?;
+    ensure!(count_of(&site, &wire, &SOURCE, dropped)? == 1);
+    Ok(())
+}
+
+#[test]
 fn a_policy_is_exported_compared_and_taken_back() -> Result<()> {
     needs_root!();
     let wire = Wire::silent()?;

@@ -72,6 +72,9 @@ pub(crate) struct Set {
     /// How long it has for an answer; by default four times its service's objective, up to 5s
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     timeout: Option<Span>,
+    /// Four times its service's objective, up to 5s, for an answer again
+    #[arg(long, conflicts_with = "timeout")]
+    no_timeout: bool,
     #[command(flatten)]
     writing: Writing,
 }
@@ -80,8 +83,8 @@ impl BackendCommand {
     /// Does it.
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
         match self {
-            Self::Set(Set { name, service, address, probe, interval, timeout, writing }) => {
-                let change = BackendChange { service, address, probe, interval, timeout };
+            Self::Set(Set { name, service, address, probe, interval, timeout, no_timeout, writing }) => {
+                let change = BackendChange { service, address, probe, interval, timeout, no_timeout };
                 let request = BackendPatch { change, write: writing.wire() };
                 writing::tell(context, &context.client()?.patch(&under(paths::BACKENDS, &name), &request)?)
             }

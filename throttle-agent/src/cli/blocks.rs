@@ -17,6 +17,7 @@ use super::{
     quantity::{moment, until},
     session::{self, Session},
     table::Table,
+    words::address,
     writing,
 };
 
@@ -38,7 +39,7 @@ pub(crate) enum BlockCommand {
     /// List blocks and when they end
     List {
         /// Only what covers this address
-        #[arg(long, value_name = "IP")]
+        #[arg(long, value_name = "IP", value_parser = address)]
         contains: Option<IpAddr>,
     },
     /// End blocks that were added by command, all or none

@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use throttle_agent::{
     api::wire::{self, CheckReport, Envelope, LimitForecast, RegionLoad},
+    datapath::bearable_sets,
     policy::{
         self, Compiled, Layout, Mode,
         forecast::{self, Forecast},
@@ -79,7 +80,7 @@ impl Check {
         let name = &source.name;
         let refused = |faults| Failure::File { title: REFUSED, faults, file: name.clone() };
         let (document, warnings) = policy::parse_with_warnings(&source.text).map_err(refused)?;
-        let layout = Layout { sets: self.table_sets, ..Layout::default() };
+        let layout = Layout { sets: self.table_sets, bearable: bearable_sets(), ..Layout::default() };
         let compiled = policy::compile(&document, 1, &layout).map_err(refused)?;
         if context.output.json {
             let warnings = warnings.iter().map(ToString::to_string).collect();

@@ -14,7 +14,7 @@ pub(crate) struct Following {
     #[arg(long, value_name = "MODE", value_parser = word::<HealthMode>())]
     health: Option<HealthMode>,
     /// Have its limits follow its health no more
-    #[arg(long, conflicts_with_all = ["health", "control", "objective", "speaks", "least", "most", "breaker", "no_breaker"])]
+    #[arg(long, conflicts_with_all = ["health", "control", "objective", "speaks", "no_speaks", "least", "most", "no_most", "breaker", "no_breaker"])]
     no_health: bool,
     /// What follows: the connections that may be open, by latency or by heartbeats (aimd), or only the rates' clock
     #[arg(long, value_parser = word::<ControlKind>())]
@@ -25,6 +25,8 @@ pub(crate) struct Following {
     /// What its connections carry, which says where the time to the first byte is measured
     #[arg(long, value_parser = word::<Speaks>())]
     speaks: Option<Speaks>,
+    #[command(flatten)]
+    again: Again,
     /// The least connections that stay allowed; by default 2
     #[arg(long, value_name = "COUNT", value_parser = whole(2, connections::MOST), allow_hyphen_values = true)]
     least: Option<u32>,
@@ -39,6 +41,17 @@ pub(crate) struct Following {
     no_breaker: bool,
 }
 
+/// What is the default again.
+#[derive(Debug, Default, Args)]
+struct Again {
+    /// What its protocol carries by default again: http on tcp, on udp opaque
+    #[arg(long, conflicts_with = "speaks")]
+    no_speaks: bool,
+    /// At most what its limit on open connections allows again
+    #[arg(long, conflicts_with = "most")]
+    no_most: bool,
+}
+
 impl Following {
     /// What the flags say.
     pub(crate) fn change(&self) -> HealthChange {
@@ -47,8 +60,10 @@ impl Following {
             control: self.control,
             objective: self.objective,
             speaks: self.speaks,
+            no_speaks: self.again.no_speaks,
             least: self.least,
             most: self.most,
+            no_most: self.again.no_most,
             breaker: match (self.breaker, self.no_breaker) {
                 (true, _) => Some(true),
                 (_, true) => Some(false),

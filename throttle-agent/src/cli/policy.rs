@@ -53,10 +53,10 @@ pub(crate) enum PolicyCommand {
     History,
     /// Put an earlier revision in force again, as a new one
     #[command(
-        after_help = "Examples:\n  throttle policy rollback      # to the one before\n  throttle policy rollback 7"
+        after_help = "Examples:\n  throttle policy rollback      # to what was in force before, and once more for what was before that\n  throttle policy rollback 7"
     )]
     Rollback {
-        /// Which; by default the one before that in force
+        /// Which; by default what was in force before that in force now, never what has been taken back
         revision: Option<u64>,
         #[command(flatten)]
         writing: Writing,

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use throttle_agent::{
-    api::wire::{Envelope, SpeedRequest, SpeedReset, SpeedView, Speeds, paths},
+    api::wire::{Envelope, LONGEST_SPEED, SpeedRequest, SpeedReset, SpeedView, Speeds, paths},
     policy::units::Span,
 };
 
@@ -15,6 +15,7 @@ use super::{
     output::{self, Paint},
     quantity::{moment, span, until},
     table::{Cell, Table, Tone},
+    words::at_most,
 };
 
 /// How fast limits' clocks may run.
@@ -47,8 +48,8 @@ enum SpeedCommand {
         /// The service whose limits go by it; without it the host's clock
         #[arg(long, value_name = "NAME")]
         service: Option<String>,
-        /// For how long, e.g. 30s or 10m; by default until it is reset
-        #[arg(long = "for", value_name = "TIME", allow_hyphen_values = true)]
+        /// For how long, e.g. 30s or 10m, at most 30d; by default until it is reset
+        #[arg(long = "for", value_name = "TIME", value_parser = at_most(LONGEST_SPEED), allow_hyphen_values = true)]
         span: Option<Span>,
     },
     /// Have a clock run as fast as real time again

@@ -9,7 +9,7 @@ use throttle_agent::{
     agent,
     api::wire::{Build, Envelope, paths},
     datapath::forecast::{Fate, Forecast, Plan, Replacement, forecast},
-    policy::{self, Layout},
+    policy::{self, Document, Layout},
 };
 
 use super::{Context, DEFAULT_SETS, Pins, failure::Failure, output, output::Paint};
@@ -64,7 +64,10 @@ impl Policy {
     fn of(view: Option<&Value>, sets: u32) -> Self {
         let Some(toml) = view.and_then(|view| view["toml"].as_str()) else { return Self::Unknown };
         let layout = Layout { sets, ..Layout::default() };
-        match policy::parse(toml).and_then(|document| policy::compile(&document, 1, &layout)) {
+        // As the store will be read. What cannot be is told with its place in the file.
+        let stored = view.and_then(|view| serde_json::from_value::<Document>(view["document"].clone()).ok());
+        let document = stored.map_or_else(|| policy::parse(toml), |document| Ok(document.with_units()));
+        match document.and_then(|document| policy::compile(&document, 1, &layout)) {
             Ok(_) => Self::Accepted,
             Err(faults) => Self::Refused(faults.to_string()),
         }
@@ -256,6 +259,11 @@ lost        events: 3 unread
         let of = |toml: &str| Policy::of(view(toml).as_ref(), 4096);
         assert_eq!(of("mode = \"observe\""), Policy::Accepted);
         assert_eq!(Policy::of(None, 4096), Policy::Unknown);
+        // Earlier versions took rates of bytes without a unit, and this one goes on with them.
+        let bare = "[[limit]]\nname = \"few\"\nunit = \"bytes\"\nrate = \"9000/s\"\nsources = 9\n";
+        let limit = serde_json::json!({"name": "few", "unit": "bytes", "rate": "9000/s", "sources": 9});
+        let earlier = serde_json::json!({"toml": bare, "document": {"limit": [limit]}});
+        assert_eq!(Policy::of(Some(&earlier), 4096), Policy::Accepted);
         let large = of("[[limit]]\nname = \"l\"\nunit = \"packets\"\nrate = \"1/s\"\nsources = 1000000\n");
         assert!(matches!(&large, Policy::Refused(why) if why.contains("sources")), "{large:?}");
         let refused = of("mood = \"observe\"");

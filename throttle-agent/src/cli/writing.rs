@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use jiff::Timestamp;
 use throttle_agent::{
-    api::wire::{Envelope, Pending, Write, Written},
+    api::wire::{Envelope, LONGEST_WAIT, Pending, Write, Written},
     policy::{Mode, units::Span},
 };
 
@@ -16,6 +16,7 @@ use super::{
     output::{self, Paint},
     quantity::{moment, until},
     session::{self, Session},
+    words::at_most,
 };
 
 /// How a change is made.
@@ -24,8 +25,8 @@ pub(crate) struct Writing {
     /// Why, for the history
     #[arg(long, short, value_name = "TEXT")]
     message: Option<String>,
-    /// Go back by itself unless `throttle policy confirm` follows within this time, e.g. 60s
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    /// Go back by itself unless `throttle policy confirm` follows within this time, e.g. 60s; at most 1d
+    #[arg(long, value_name = "TIME", value_parser = at_most(LONGEST_WAIT), allow_hyphen_values = true)]
     confirm_within: Option<Span>,
     /// Do not keep the SSH session that this comes from allowed where it would be hit
     #[arg(long)]

@@ -3,6 +3,10 @@
 //! A revision waits until it is confirmed or the one before it is in force again *and* the store says so: only the last
 //! step ends the waiting. Until then going back is tried again, ever more seldom, and the status says so; an agent that
 //! is started meanwhile goes on trying.
+//!
+//! Going back without naming a revision is a step back, by hand or because nobody confirmed: it leads to what was in
+//! force before what is in force now, and the next one further, never again to what was taken back. Whoever names a
+//! revision takes a step forward, which a step back undoes.
 
 use std::time::{Duration, Instant};
 
@@ -45,22 +49,44 @@ impl Control {
         Ok(Written { revision: self.head().revision, mode: self.mode(), changes, ..Written::default() })
     }
 
-    /// Returns to an earlier revision, by default the one before that in force.
+    /// Returns to an earlier revision, by default to what was in force before what is in force now.
     pub fn rollback(&mut self, revision: Option<u64>, write: &Write, author: &Author) -> Result<Written, Problem> {
         if let Some(waiting) = &self.waiting
             && revision.is_none_or(|revision| revision == waiting.pending.back_to)
         {
             return self.go_back(write, author);
         }
-        let target = match revision {
-            Some(revision) => revision,
-            None => self.revision.checked_sub(1).ok_or_else(|| {
-                Problem::new(ProblemKind::Conflict, "no policy was ever applied; there is nothing to go back to")
-            })?,
+        let (target, document, back_to) = if let Some(revision) = revision {
+            (revision, self.document_of(revision)?, None)
+        } else {
+            let (before, document) = self.before()?;
+            (before, document, Some(before))
         };
-        let document = self.document_of(target)?;
         let message = write.message.clone().unwrap_or_else(|| format!("back to revision {target}"));
-        self.put(document, write, author, &message)
+        self.put(document, back_to, write, author, &message)
+    }
+
+    /// What was in force before what is in force now: past all that says the same.
+    fn before(&self) -> Result<(u64, Document), Problem> {
+        let none =
+            || Problem::new(ProblemKind::Conflict, "nothing was in force before; there is nothing to go back to");
+        let mut number = self.revision;
+        while number != 0 {
+            number = self.store.info(number).map_err(|error| stored(&error))?.before().ok_or_else(none)?;
+            let document = self.document_of(number)?;
+            if document != self.document {
+                return Ok((self.origin(number)?, document));
+            }
+        }
+        Err(none())
+    }
+
+    /// The revision whose document a step back brought again; any other is its own.
+    fn origin(&self, number: u64) -> Result<u64, Problem> {
+        match number {
+            0 => Ok(0),
+            number => Ok(self.store.info(number).map_err(|error| stored(&error))?.back_to.unwrap_or(number)),
+        }
     }
 
     /// Goes back once nobody has confirmed in time; what fails is tried again.

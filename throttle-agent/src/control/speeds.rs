@@ -14,14 +14,11 @@ use throttle_common::{
 
 use super::{Author, Control, kernel, stored};
 use crate::{
-    api::wire::{Problem, ProblemKind, SpeedRequest, SpeedView},
+    api::wire::{LONGEST_SPEED, Problem, ProblemKind, SpeedRequest, SpeedView},
     datapath::LEASE,
     policy::word::one_of,
     store::SetSpeed,
 };
-
-/// The longest time for a speed that has an end, in seconds: 30 days.
-const LONGEST: u64 = 30 * 86_400;
 
 /// A speed as a share of real time.
 pub(super) fn ratio(speed: Speed) -> f64 {
@@ -47,8 +44,9 @@ impl Control {
                 request.speed
             ));
         };
-        if let Some(seconds) = request.seconds.filter(|seconds| !(1..=LONGEST).contains(seconds)) {
-            return malformed(format!("a speed for {seconds} s: write 1 to {LONGEST}, or nothing for no end"));
+        let longest = LONGEST_SPEED.seconds();
+        if let Some(seconds) = request.seconds.filter(|seconds| !(1..=longest).contains(seconds)) {
+            return malformed(format!("a speed for {seconds} s: write 1 to {longest}, or nothing for no end"));
         }
         self.put_speed(request.service.as_deref(), speed, request.seconds.map(Duration::from_secs), author)
     }

@@ -6,13 +6,10 @@ use jiff::Timestamp;
 
 use super::{Control, Waiting, refused, session::Session, stored};
 use crate::{
-    api::wire::{Problem, ProblemKind, SessionAllow, Write, Written},
+    api::wire::{LONGEST_WAIT, Problem, ProblemKind, SessionAllow, Write, Written},
     policy::{self, Compiled, Diagnostics, Document, edit::EditError, sources::state_the_same},
-    store::Pending,
+    store::{self, Pending},
 };
-
-/// The longest time for a confirmation, in seconds: a day.
-const LONGEST_WAIT: u64 = 86_400;
 
 /// Who writes, and what they do.
 #[derive(Clone, Debug)]
@@ -59,7 +56,7 @@ impl Control {
             );
             return Err(Problem::new(ProblemKind::OtherRevision, detail));
         }
-        self.put(document, write, author, author.message(write))
+        self.put(document, None, write, author, author.message(write))
     }
 
     /// Changes the last policy by one command.
@@ -70,12 +67,14 @@ impl Control {
         author: &Author,
     ) -> Result<Written, Problem> {
         let document = change(&self.document).map_err(|error| unedited(&error))?;
-        self.put(document, write, author, author.message(write))
+        self.put(document, None, write, author, author.message(write))
     }
 
+    /// Puts a document in force, as a step forward or, with the revision that it is of, as one back.
     pub(super) fn put(
         &mut self,
         document: Document,
+        back_to: Option<u64>,
         write: &Write,
         author: &Author,
         message: &str,
@@ -90,7 +89,7 @@ impl Control {
         if changes.is_empty() && self.revision > 0 && self.is_in_force() && window.is_none() {
             return self.unchanged(dangers, write, author);
         }
-        let enforcing = Enforcing { document, compiled, dangers, write, author };
+        let enforcing = Enforcing { document, back_to, compiled, dangers, write, author };
         let (revision, pending, session_allow) = if window.is_none() && self.may_go_first(&enforcing) {
             self.enforce_and_store(&enforcing, message)?
         } else {
@@ -125,9 +124,9 @@ impl Control {
         enforcing: &Enforcing<'_>,
         message: &str,
     ) -> Result<(u64, Option<Pending>, Option<SessionAllow>), Problem> {
-        let Enforcing { document, compiled, dangers, write, author } = enforcing;
+        let Enforcing { document, compiled, dangers, write, author, .. } = enforcing;
         let ((), allow) = self.protecting(dangers, write, author, |control| control.enforce(document, compiled))?;
-        match self.store_revision(document, None, author, message) {
+        match self.store_revision(enforcing, None, message) {
             Ok((revision, pending)) => {
                 debug_assert_eq!(revision, compiled.policy.revision, "nobody else writes to the store");
                 Ok((revision, pending, allow))
@@ -138,11 +137,12 @@ impl Control {
 
     fn store_and_enforce(
         &mut self,
-        Enforcing { document, compiled, dangers, write, author }: &Enforcing<'_>,
+        enforcing: &Enforcing<'_>,
         window: Option<Duration>,
         message: &str,
     ) -> Result<(u64, Option<Pending>, Option<SessionAllow>), Problem> {
-        let (revision, pending) = self.store_revision(document, window, author, message)?;
+        let (revision, pending) = self.store_revision(enforcing, window, message)?;
+        let Enforcing { document, compiled, dangers, write, author, .. } = enforcing;
         let compiled = compiled.clone().as_revision(revision);
         match self.protecting(dangers, write, author, |control| control.enforce(document, &compiled)) {
             Ok(((), allow)) => Ok((revision, pending, allow)),
@@ -153,16 +153,16 @@ impl Control {
     /// Appends a revision, for good or until it is confirmed within a window.
     fn store_revision(
         &self,
-        document: &Document,
+        Enforcing { document, back_to, author, .. }: &Enforcing<'_>,
         window: Option<Duration>,
-        author: &Author,
         message: &str,
     ) -> Result<(u64, Option<Pending>), Problem> {
         let (name, now) = (&author.name, Timestamp::now());
+        let policy = store::Policy::back_to(document, *back_to);
         let appended = match window {
-            None => self.store.append(document, name, message, now).map(|revision| (revision, None)),
+            None => self.store.append(policy, name, message, now).map(|revision| (revision, None)),
             Some(window) => {
-                let pending = self.store.append_pending(document, name, message, now, self.moment(), window);
+                let pending = self.store.append_pending(policy, name, message, now, self.moment(), window);
                 pending.map(|pending| (pending.revision, Some(pending)))
             }
         };
@@ -231,6 +231,8 @@ impl Control {
 /// A policy that is to be put in force.
 struct Enforcing<'w> {
     document: Document,
+    /// Where that is a step back, to which revision.
+    back_to: Option<u64>,
     compiled: Compiled,
     /// What it would do to the session that it is written from.
     dangers: Vec<String>,
@@ -240,11 +242,12 @@ struct Enforcing<'w> {
 
 /// For how long what is written waits for its confirmation.
 fn window(write: &Write) -> Result<Option<Duration>, Problem> {
+    let longest = LONGEST_WAIT.seconds();
     match write.confirm_within_seconds {
         None => Ok(None),
-        Some(seconds @ 1..=LONGEST_WAIT) => Ok(Some(Duration::from_secs(seconds))),
+        Some(seconds) if (1..=longest).contains(&seconds) => Ok(Some(Duration::from_secs(seconds))),
         Some(seconds) => {
-            let detail = format!("a confirmation within {seconds} s; write 1 to {LONGEST_WAIT}");
+            let detail = format!("a confirmation within {seconds} s; write 1 to {longest}");
             Err(Problem::new(ProblemKind::Malformed, detail))
         }
     }

@@ -29,7 +29,7 @@ use throttle_common::{
 };
 
 use super::{
-    Datapath,
+    Datapath, bearable_sets,
     regions::{self, Reprice, Scale},
     sources::Entries,
     tables::clear,
@@ -45,6 +45,7 @@ impl Datapath {
     pub fn layout(&self) -> Layout {
         Layout {
             sets: self.tables.control().sets,
+            bearable: bearable_sets(),
             cpus: self.tables.cpus(),
             limits: self.limits(),
             tenants: Arc::clone(&self.tenants[self.tables.in_force() as usize]),

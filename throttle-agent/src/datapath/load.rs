@@ -117,6 +117,12 @@ pub(super) fn observing() -> Compiled {
     policy::compile(&policy::Document::default(), 0, &nothing).expect("an empty document asks for nothing")
 }
 
+/// Sets of the table that half of this machine's memory has room for, at 72 bytes each.
+pub fn bearable_sets() -> u64 {
+    let machine = rustix::system::sysinfo();
+    u64::from(machine.mem_unit) * machine.totalram / 2 / 72
+}
+
 impl Datapath {
     /// Loads the programs; with the maps that are pinned, or with new ones that are then pinned. Attaches nothing.
     pub fn open(options: &Options) -> Result<Self, OpenError> {

@@ -73,7 +73,7 @@ pub use self::{
     egress::Egress,
     events::Events,
     interfaces::{Interface, interfaces},
-    load::{OpenError, Options},
+    load::{OpenError, Options, bearable_sets},
     migrate::{Step as TakeOverStep, TakenOver, forecast},
     occupancy::{Bucket, Occupancy, Use},
     pins::{Detached, detach_all, detach_interface},

@@ -4,6 +4,12 @@
 //! renews while the agent lives: when it falls silent, clocks run at real time's speed again, as policy says. What a clock
 //! has read lies in the kernel's map, so that an agent's restart or a change of policy moves no reading; see
 //! `throttle_common::speed`.
+//!
+//! A new speed begins [`LEAD`] after it is computed, and is published only while half of that is left. Between that look and
+//! the store that publishes lie a few instructions: an agent that is stopped exactly there, for longer than the rest,
+//! publishes a speed that began in the past. Then a clock that had been read meanwhile jumps once, by at most the time
+//! stopped times the difference of the speeds: back where it is slowed, so that sources wait for that much longer, and
+//! forward where it is quickened, as if that time had run at the new speed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

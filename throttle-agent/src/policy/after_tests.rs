@@ -13,6 +13,7 @@ use throttle_common::records::name_str;
 fn layout(compiled: &Compiled) -> Layout {
     Layout {
         sets: 1 << 16,
+        bearable: 0,
         cpus: 2,
         limits: compiled.limits.iter().map(|&(number, record)| HeldLimit { number, record }).collect(),
         tenants: Arc::clone(&compiled.tenants),

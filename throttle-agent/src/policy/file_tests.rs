@@ -176,6 +176,7 @@ fn limits() -> impl Strategy<Value = Limit> {
                 rate: Some(if amount < 100 { Rate::per_second(100) } else { rate }),
                 ..limit
             }
+            .with_units()
         },
     )
 }

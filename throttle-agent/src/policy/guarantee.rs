@@ -85,6 +85,16 @@ impl Limit {
     }
 }
 
+impl Guarantee {
+    /// The same with its unit, where it is one of bytes.
+    pub(super) fn of_bytes(self) -> Self {
+        match self {
+            Self::Rate(rate) => Self::Rate(rate.of_bytes()),
+            Self::Connections(_) => self,
+        }
+    }
+}
+
 impl FromStr for Guarantee {
     type Err = Fault;
 

@@ -8,6 +8,8 @@ use throttle_common::records;
 pub struct Layout {
     /// Sets of the table of buckets.
     pub sets: u32,
+    /// Sets that this machine has memory for; 0 where that is not known, and then no larger table is advised.
+    pub bearable: u64,
     /// CPUs that judge packets; 0 where that is not known, and then every packet is charged by itself.
     pub cpus: u32,
     /// The limits of the policy in force.

@@ -7,6 +7,7 @@ use super::{
     units::{Quantity, Rate},
 };
 use serde::Serialize;
+use throttle_common::words::Unit;
 use utoipa::ToSchema;
 
 /// Other terms of a limit, for a tenant or for some sources. What it leaves out is as the limit says.
@@ -69,6 +70,18 @@ impl Limit {
             overrides: Vec::new(),
             ..*self
         }
+    }
+
+    /// The same with units in its rates, where they are of bytes and earlier versions took them without.
+    #[must_use]
+    pub(super) fn with_units(mut self) -> Self {
+        if self.unit == Unit::Bytes {
+            let guarantees = self.overrides.iter_mut().map(|it| &mut it.guarantee).chain([&mut self.guarantee]);
+            guarantees.for_each(|it| *it = it.map(Guarantee::of_bytes));
+            let rates = self.overrides.iter_mut().map(|it| &mut it.rate).chain([&mut self.rate]);
+            rates.for_each(|it| *it = it.map(Rate::of_bytes));
+        }
+        self
     }
 
     /// Whether it, or one of its overrides, guarantees something.

@@ -23,7 +23,7 @@ pub use breakers::HeldBreaker;
 pub use error::StoreError;
 pub use file::Note;
 pub use pending::{Moment, Pending};
-pub use revisions::{KEPT, KEPT_BYTES, Revision, RevisionInfo};
+pub use revisions::{KEPT, KEPT_BYTES, Policy, Revision, RevisionInfo};
 pub use speeds::SetSpeed;
 
 use documents::Last;

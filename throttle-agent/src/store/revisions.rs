@@ -36,6 +36,38 @@ pub struct RevisionInfo {
     pub at: Timestamp,
     /// How much its document takes in the store, where that may be only what it changes.
     pub bytes: u64,
+    /// Where it is a step back, to which revision: its document is that one's, or the empty one for 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_to: Option<u64>,
+}
+
+impl RevisionInfo {
+    /// The revision that a step back from here leads to; none before the first. Where this one is a step back itself, the
+    /// next leads further: nothing that was taken back is in force again unless somebody names it.
+    pub fn before(&self) -> Option<u64> {
+        self.back_to.unwrap_or(self.revision).checked_sub(1)
+    }
+}
+
+/// What a revision is to say.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy<'d> {
+    document: &'d Document,
+    /// Where it is a step back, to which revision.
+    back_to: Option<u64>,
+}
+
+impl<'d> Policy<'d> {
+    /// A step back to an earlier revision, whose document it is; one forward where there is none.
+    pub const fn back_to(document: &'d Document, revision: Option<u64>) -> Self {
+        Self { document, back_to: revision }
+    }
+}
+
+impl<'d> From<&'d Document> for Policy<'d> {
+    fn from(document: &'d Document) -> Self {
+        Self::back_to(document, None)
+    }
 }
 
 /// A policy that is or was in force.
@@ -61,6 +93,11 @@ impl Store {
         self.read(|transaction| read(transaction, number))
     }
 
+    /// The history of a revision.
+    pub fn info(&self, number: u64) -> Result<RevisionInfo, StoreError> {
+        self.read(|transaction| info(&transaction.open_table(INFOS)?, number))
+    }
+
     /// The history, the newest first.
     pub fn revisions(&self) -> Result<Vec<RevisionInfo>, StoreError> {
         self.read(|transaction| {
@@ -75,18 +112,24 @@ impl Store {
     }
 
     /// Puts a policy in force for good, and gives its number. Refused while another waits for its confirmation.
-    pub fn append(&self, document: &Document, author: &str, message: &str, at: Timestamp) -> Result<u64, StoreError> {
+    pub fn append<'d>(
+        &self,
+        policy: impl Into<Policy<'d>>,
+        author: &str,
+        message: &str,
+        at: Timestamp,
+    ) -> Result<u64, StoreError> {
         self.write_last(|transaction, held| {
             no_pending(transaction)?;
-            append(transaction, held, document, author, message, at)
+            append(transaction, held, policy.into(), author, message, at)
         })
     }
 
     /// Puts a policy in force for a while. Unless [`Store::confirm`] is called, the agent puts the one before in force
     /// when that is over, and then calls [`Store::go_back`]; until then the revision waits, whatever happens.
-    pub fn append_pending(
+    pub fn append_pending<'d>(
         &self,
-        document: &Document,
+        policy: impl Into<Policy<'d>>,
         author: &str,
         message: &str,
         at: Timestamp,
@@ -96,7 +139,7 @@ impl Store {
         self.write_last(|transaction, held| {
             no_pending(transaction)?;
             let back_to = last(&transaction.open_table(INFOS)?)?;
-            let revision = append(transaction, held, document, author, message, at)?;
+            let revision = append(transaction, held, policy.into(), author, message, at)?;
             let pending = Pending { revision, back_to, since, window };
             let sealed = record::seal("state", PENDING_KEY.as_bytes(), &pending);
             transaction.open_table(STATE)?.insert(PENDING_KEY, sealed.as_slice())?;
@@ -152,7 +195,12 @@ impl Store {
             };
             transaction.open_table(STATE)?.remove(PENDING_KEY)?;
             let message = format!("back to revision {back_to}: {revision} was not confirmed");
-            append(transaction, held, &document, author, &message, at).map(Some)
+            // Which may have been a step back itself.
+            let infos = transaction.open_table(INFOS)?;
+            let origin = if back_to == 0 { None } else { info(&infos, back_to)?.back_to };
+            drop(infos);
+            let policy = Policy::back_to(&document, origin.or(Some(back_to)));
+            append(transaction, held, policy, author, &message, at).map(Some)
         })
     }
 }
@@ -181,7 +229,7 @@ pub(super) fn verify(transaction: &ReadTransaction) -> Result<(), StoreError> {
 fn append(
     transaction: &WriteTransaction,
     held: &mut Option<Last>,
-    document: &Document,
+    Policy { document, back_to }: Policy<'_>,
     author: &str,
     message: &str,
     at: Timestamp,
@@ -194,7 +242,7 @@ fn append(
     };
     let mut last = documents::append(transaction, &before, document)?;
     let (revision, bytes) = (last.revision, last.bytes);
-    let info = RevisionInfo { revision, author: author.to_owned(), message: message.to_owned(), at, bytes };
+    let info = RevisionInfo { revision, author: author.to_owned(), message: message.to_owned(), at, bytes, back_to };
     infos.insert(revision, record::seal(INFO_NAME, &revision.to_be_bytes(), &info).as_slice())?;
     while let Some(oldest) = surplus(&infos, last.kept)? {
         infos.remove(oldest.revision)?;
@@ -233,9 +281,12 @@ fn last(infos: &impl ReadableTable<u64, &'static [u8]>) -> Result<u64, StoreErro
 
 fn read(transaction: &ReadTransaction, number: u64) -> Result<Revision, StoreError> {
     let infos = transaction.open_table(INFOS)?;
+    Ok(Revision { info: info(&infos, number)?, document: documents::read(transaction, number)?.with_units() })
+}
+
+fn info(infos: &impl ReadableTable<u64, &'static [u8]>, number: u64) -> Result<RevisionInfo, StoreError> {
     let sealed = infos.get(number)?.ok_or(StoreError::NoRevision(number))?;
-    let info = record::open(INFO_NAME, &number.to_be_bytes(), sealed.value())?;
-    Ok(Revision { info, document: documents::read(transaction, number)? })
+    record::open(INFO_NAME, &number.to_be_bytes(), sealed.value())
 }
 
 fn pending(state: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Option<Pending>, StoreError> {

@@ -205,6 +205,44 @@ fn what_is_not_confirmed_goes_back_even_after_a_restart() {
 }
 
 #[test]
+fn a_step_back_is_remembered_as_one_also_from_a_step_back() {
+    let (_directory, path, store) = fresh();
+    (1..=3).for_each(|number| _ = store.append(&document(number), "root", "", at(1)).unwrap());
+    assert_eq!(store.append(Policy::back_to(&document(2), Some(2)), "root", "", at(1)).unwrap(), 4);
+    store.append_pending(&document(5), "root", "", at(2), since(), MINUTE).unwrap();
+    assert_eq!(store.go_back("throttle", at(60)).unwrap(), Some(6));
+    drop(store);
+    let (store, _) = Store::open(&path).unwrap();
+    let back_to: Vec<_> = (1..=6).map(|number| store.info(number).unwrap().back_to).collect();
+    assert_eq!(back_to, [None, None, None, Some(2), None, Some(2)]);
+    let before: Vec<_> = (1..=6).map(|number| store.info(number).unwrap().before()).collect();
+    assert_eq!(before, [Some(0), Some(1), Some(2), Some(1), Some(4), Some(1)]);
+}
+
+#[test]
+fn rates_of_bytes_without_a_unit_are_read_as_bytes() {
+    let (_directory, path, store) = fresh();
+    let limit = |rate: &str, guarantee: &str| {
+        let rate: policy::Rate = rate.parse().unwrap();
+        let guarantee = Some(guarantee.parse().unwrap());
+        let tenant = Some("t".into());
+        let overrides = vec![policy::Override { tenant, rate: Some(rate), guarantee, ..Default::default() }];
+        let limit = policy::Limit::new("few", throttle_common::words::Unit::Bytes, rate);
+        policy::Limit { guarantee, overrides, ..limit }
+    };
+    let one = |limit| Document { limits: vec![limit], ..Document::default() };
+    // As earlier versions wrote it.
+    store.append(&one(limit("5000/s", "70/min")), "root", "", at(1)).unwrap();
+    drop(store);
+    let (store, notes) = Store::open(&path).unwrap();
+    assert_eq!(notes, []);
+    assert_eq!(store.current().unwrap().unwrap().document, one(limit("5000B/s", "70B/min")));
+    let packets = policy::Limit { unit: throttle_common::words::Unit::Packets, ..limit("5/s", "1/s") };
+    store.append(&one(packets.clone()), "root", "", at(1)).unwrap();
+    assert_eq!(store.revision(2).unwrap().document, one(packets), "other rates have no unit");
+}
+
+#[test]
 fn what_is_confirmed_stays() {
     let (_directory, _path, store) = fresh();
     store.append_pending(&document(1), "root", "", at(1), since(), MINUTE).unwrap();

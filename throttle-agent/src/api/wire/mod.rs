@@ -35,14 +35,14 @@ pub use health::{
 };
 pub use heartbeat::{HeartbeatRequest, HeartbeatTaken, HeartbeatView, Heartbeats, PushedView};
 pub use policy::{
-    ApplyRequest, CheckReport, CheckRequest, DiffReport, History, LimitForecast, Pending, PolicyQuery, PolicyView,
-    RevisionView, RollbackRequest,
+    ApplyRequest, CheckReport, CheckRequest, DiffReport, History, LONGEST_WAIT, LimitForecast, Pending, PolicyQuery,
+    PolicyView, RevisionView, RollbackRequest,
 };
 pub use problem::{Problem, ProblemKind};
 pub use services::{
     BackendPatch, BackendRequest, BackendView, Backends, ServicePatch, ServiceRequest, ServiceView, Services,
 };
-pub use speeds::{SpeedRequest, SpeedReset, SpeedView, Speeds};
+pub use speeds::{LONGEST_SPEED, SpeedRequest, SpeedReset, SpeedView, Speeds};
 pub use status::{
     Attachment, Build, Connections, Forecast, LossCounts, ReasonCount, RegionLoad, SessionAllow, Status, Table,
 };

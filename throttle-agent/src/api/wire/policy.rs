@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{RegionLoad, Write};
-use crate::policy::{Change, Document};
+use crate::policy::{Change, Document, units::Span};
+
+/// The longest that a policy may wait for its confirmation.
+pub const LONGEST_WAIT: Span = Span::of_seconds(86_400);
 
 /// Which revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
@@ -123,7 +126,7 @@ pub struct ApplyRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
-    /// Which; absent for the one before that in force.
+    /// Which; absent for what was in force before that in force now, past all that was taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
     /// How to write it.

@@ -4,6 +4,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::policy::units::Span;
+
+/// The longest that a speed with an end may last.
+pub const LONGEST_SPEED: Span = Span::of_seconds(30 * 86_400);
+
 /// All health clocks: the host's, and those of services in the policy's order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Speeds {

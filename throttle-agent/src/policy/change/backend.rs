@@ -29,6 +29,9 @@ pub struct BackendChange {
     /// How long it has for an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
+    /// Whether that goes by its service's objective again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_timeout: bool,
 }
 
 impl BackendChange {
@@ -50,7 +53,7 @@ impl BackendChange {
             backend.probe.clone_from(probe);
         }
         replace(&mut backend.interval, self.interval);
-        backend.timeout = self.timeout.or(backend.timeout);
+        backend.timeout = self.timeout.or(backend.timeout).filter(|_| !self.no_timeout);
         Ok(backend)
     }
 }
@@ -79,6 +82,8 @@ mod tests {
         assert_eq!(change.of("one", Some(&one())).unwrap(), Backend { interval: Span::of_seconds(1), ..one() });
         let change = BackendChange { probe: Some(Probe::Push), ..BackendChange::default() };
         assert_eq!(change.of("one", Some(&one())).unwrap(), Backend { probe: Probe::Push, timeout: None, ..one() });
+        let change = BackendChange { no_timeout: true, ..BackendChange::default() };
+        assert_eq!(change.of("one", Some(&one())).unwrap(), Backend { timeout: None, ..one() });
     }
 
     #[test]

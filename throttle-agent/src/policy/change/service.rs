@@ -61,12 +61,18 @@ pub struct HealthChange {
     #[serde(with = "word::optional", skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = word::schema::<Speaks>)]
     pub speaks: Option<Speaks>,
+    /// Whether that goes by the service's protocol again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_speaks: bool,
     /// The least that the window shrinks to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub least: Option<u32>,
     /// The most that it grows to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub most: Option<u32>,
+    /// Whether that is what its limit on open connections allows again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_most: bool,
     /// Whether new connections are kept from what fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub breaker: Option<bool>,
@@ -120,8 +126,8 @@ impl HealthChange {
         replace(&mut health.objective, self.objective);
         replace(&mut health.least, self.least);
         replace(&mut health.breaker, self.breaker);
-        health.speaks = self.speaks.or(health.speaks);
-        health.most = self.most.or(health.most);
+        health.speaks = self.speaks.or(health.speaks).filter(|_| !self.no_speaks);
+        health.most = self.most.or(health.most).filter(|_| !self.no_most);
         health
     }
 }
@@ -182,6 +188,16 @@ mod tests {
     fn what_is_taken_away_is_gone() {
         let change = ServiceChange { no_health: true, any_destination: true, ..ServiceChange::default() };
         assert_eq!(change.of("web", Some(&web())).unwrap(), Service { health: None, destination: None, ..web() });
+    }
+
+    #[test]
+    fn what_is_taken_from_its_health_is_the_default_again() {
+        let of = |change: HealthChange, held: Health| change.of(held);
+        let held = Health { speaks: Some(Speaks::Opaque), ..web().health.unwrap() };
+        let no_most = HealthChange { no_most: true, ..HealthChange::default() };
+        assert_eq!(of(no_most, held), Health { most: None, ..held });
+        let no_speaks = HealthChange { no_speaks: true, ..HealthChange::default() };
+        assert_eq!(of(no_speaks, held), Health { speaks: None, ..held });
     }
 
     #[test]

@@ -189,6 +189,10 @@ pub(super) fn rate(limit: &Limit, rate: Rate) -> Result<(), Fault> {
         let reason = format!("`{rate}` measures bytes, but the limit counts {}", limit.unit.name());
         return Err(Fault::new(reason, "write a bare number such as 1000/s, or unit = \"bytes\""));
     }
+    if limit.unit == Unit::Bytes && rate.quantity.scale() == Scale::One {
+        let remedy = format!("write {} if bytes are meant, or a larger unit such as KiB or Mbit", rate.of_bytes());
+        return Err(Fault::new(format!("`{rate}` does not say what it measures"), remedy));
+    }
     let Some(price) = rate.price(limit.unit) else {
         let reason = format!("`{rate}` is beyond what a bucket can hold");
         return Err(Fault::new(reason, "write a rate from 1/day to 1000000000/s"));

@@ -42,7 +42,8 @@ fn a_limit_that_only_observes_is_said_to() {
 fn a_services_limit_that_fragments_slip_around_is_said_to() {
     let service = "mode = \"enforce\"\n[[service]]\nname = \"dns\"\nprotocol = \"udp\"\nports = [53]\n";
     let limit = |name: &str, unit: &str, rest: &str| {
-        format!("[[limit]]\nname = \"{name}\"\nunit = \"{unit}\"\nrate = \"1000000/s\"\nburst = 100_000\n{rest}\n")
+        let rate = if unit == "bytes" { "1000000B/s" } else { "1000000/s" };
+        format!("[[limit]]\nname = \"{name}\"\nunit = \"{unit}\"\nrate = \"{rate}\"\nburst = 100_000\n{rest}\n")
     };
     let of_dns = "service = \"dns\"";
     let found = |limits: &[String]| {

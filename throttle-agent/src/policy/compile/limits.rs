@@ -7,7 +7,7 @@ use super::{
 use crate::policy::{
     claims::Claims,
     document::{Document, Limit, Mode, Service},
-    fault::{Diagnostics, Fault},
+    fault::{Diagnostic, Diagnostics, Fault},
     layout::{Clocks, HeldLimit, Layout},
     overrides::Override,
     units::Rate,
@@ -61,6 +61,7 @@ pub(super) fn limits(document: &Document, held: &Layout, clocks: &Clocks) -> Res
             continue;
         };
         let clock = limit.service.as_ref().map_or(HOST_CLOCK, |service| clocks[service]);
+        let missing = table.missing;
         let mut region =
             |family| table.region(&services, &limit, family, before.filter(|held| held.record.goes_by(clock)));
         let (v4, v6) = if limit.per == Per::Source {
@@ -70,6 +71,9 @@ pub(super) fn limits(document: &Document, held: &Layout, clocks: &Clocks) -> Res
             let shared = region(Family::V4);
             (shared, shared)
         };
+        if table.missing > missing {
+            table.largest = table.largest.max(Some((table.missing - missing, index)));
+        }
         let overridden = u8::from(!document.limits[index].overrides.is_empty());
         let batch = if is_guarantee { 0 } else { batch(document, index, terms, held.cpus) };
         let kind = records::Limit {
@@ -82,7 +86,11 @@ pub(super) fn limits(document: &Document, held: &Layout, clocks: &Clocks) -> Res
         };
         compiled.push(Numbered { index, record: records::Limit { v4, v6, ..kind } });
     }
-    found.extend(table.shortage().map(|fault| fault.at("limit")));
+    if let Some((index, fault)) = table.shortage() {
+        let limit = &document.limits[index];
+        let field = if limit.per == Per::Source { ".sources" } else { "" };
+        found.push(Diagnostic { name: Some(limit.name.clone()), ..fault.at(format!("limit[{index}]{field}")) });
+    }
     if found.is_empty() { Ok(compiled) } else { Err(Diagnostics(found)) }
 }
 
@@ -141,6 +149,10 @@ struct Table {
     asked: u64,
     /// Sets that found no room.
     missing: u64,
+    /// The most of these that are one limit's, and its place in the document.
+    largest: Option<(u64, usize)>,
+    /// [`Layout::bearable`].
+    bearable: u64,
 }
 
 impl Table {
@@ -164,7 +176,7 @@ impl Table {
         if held.sets > start {
             free.push((start, held.sets - start));
         }
-        Self { sets: held.sets, free, asked: 0, missing: 0 }
+        Self { sets: held.sets, free, asked: 0, missing: 0, largest: None, bearable: held.bearable }
     }
 
     /// The limit's region for a family: the one that it has, the first range that is large enough, or none where the
@@ -216,27 +228,33 @@ impl Table {
         Region { base, ..wanted }
     }
 
-    fn shortage(&self) -> Option<Fault> {
-        if self.missing == 0 {
-            return None;
-        }
+    /// The limit that misses most, and what that is.
+    fn shortage(&self) -> Option<(usize, Fault)> {
+        let (wanted, index) = self.largest?;
         let free: u64 = self.free.iter().map(|&(_, length)| u64::from(length)).sum();
         let fits = self.asked <= u64::from(self.sets);
-        let mut reason = format!("the limits need {} sets of the table, which has {}", self.asked, self.sets);
+        let mut reason = format!(
+            "there is no room for {wanted} of its sets: all limits need {} of the table, which has {}",
+            self.asked, self.sets
+        );
         if fits {
             _ = write!(reason, "; {} of them have no place in one piece among the {free} that are free", self.missing);
         }
         let remedy = if fits {
-            "remove or shrink limits in a change of its own, so that their sets are free for the next; \
-             or start the agent with a larger --table-sets"
-                .to_owned()
+            "remove or shrink limits in a change of its own, so that their sets are free for the next".to_owned()
         } else {
             let larger = self.asked.next_power_of_two();
-            format!(
-                "start the agent with --table-sets {larger}, or ask room for fewer `sources` (3 to a set and family)"
-            )
+            let mut remedy = "ask room for fewer `sources` (3 to a set and family)".to_owned();
+            if larger <= self.bearable {
+                _ = write!(
+                    remedy,
+                    "; or, because a table keeps its size, run `throttle detach` and start the agent with \
+                     --table-sets {larger}: buckets and counters begin anew"
+                );
+            }
+            remedy
         };
-        Some(Fault::new(reason, remedy))
+        Some((index, Fault::new(reason, remedy)))
     }
 }
 

@@ -76,7 +76,7 @@ fn fast_limits_that_sources_share_are_taken_ahead_of() {
 #[test]
 fn the_clock_is_read_first_where_every_packet_needs_it() {
     let clock_first = |unit, of: Option<&str>| {
-        let limit = Limit { service: of.map(str::to_owned), unit, ..limit("l", 100) };
+        let limit = Limit { service: of.map(str::to_owned), unit, ..limit("l", 100) }.with_units();
         let service = |&name: &&str| Service::new(name, Protocol::Icmp, vec![]);
         let services = of.iter().map(service).collect();
         compile(&Document { services, ..with(vec![limit]) }, 1, &empty(1 << 20)).unwrap().policy.clock_first
@@ -218,7 +218,7 @@ fn a_limit_that_goes_by_another_clock_is_a_new_region() {
 fn other_sources_are_a_new_region() {
     let held = after(&compile(&with(vec![limit("a", 30)]), 1, &empty(1_000)).unwrap(), 1_000);
     let prefix = Limit { prefix: Lengths { ipv4: 31, ipv6: 64 }, ..limit("a", 30) };
-    let bytes = Limit { unit: Unit::Bytes, ..limit("a", 30) };
+    let bytes = Limit { unit: Unit::Bytes, ..limit("a", 30) }.with_units();
     let base = |limit| {
         let compiled = compile(&with(vec![limit]), 2, &held).unwrap();
         (compiled.limits[0].1.v4.base, compiled.limits[0].1.v6.base)
@@ -239,10 +239,18 @@ fn the_gap_that_a_limit_left_is_used_by_the_next_change() {
 
 #[test]
 fn a_table_that_is_too_small_says_by_how_much_and_what_to_do() {
-    let error = compile(&with(vec![limit("a", 30), limit("b", 30)]), 1, &empty(30)).unwrap_err().to_string();
-    let expected = "limit: the limits need 40 sets of the table, which has 30; \
-                    start the agent with --table-sets 64, or ask room for fewer `sources` (3 to a set and family)";
-    assert_eq!(error, expected);
+    let both = with(vec![limit("a", 30), limit("b", 30)]);
+    let refused = |bearable| compile(&both, 1, &Layout { bearable, ..empty(30) }).unwrap_err().to_string();
+    let fewer = "limit \"b\": sources: there is no room for 10 of its sets: all limits need 40 of the table, which has 30; \
+                 ask room for fewer `sources` (3 to a set and family)";
+    let larger = "; or, because a table keeps its size, run `throttle detach` and start the agent with --table-sets 64: \
+                  buckets and counters begin anew";
+    assert_eq!((refused(64), refused(63)), (format!("{fewer}{larger}"), fewer.to_owned()));
+    // Of several the one that wants most is named.
+    let all = with(vec![limit("a", 900_000_000), limit("b", 9)]);
+    let error = compile(&all, 1, &Layout { bearable: 1 << 26, ..empty(3) }).unwrap_err().to_string();
+    assert!(error.starts_with("limit \"a\": sources: there is no room for 600000000 of its sets"), "{error}");
+    assert!(!error.contains("--table-sets"), "no machine has the memory: {error}");
     let held = after(&compile(&with(vec![limit("a", 60)]), 1, &empty(40)).unwrap(), 40);
     let error = compile(&with(vec![limit("b", 60)]), 2, &held).unwrap_err().to_string();
     assert!(error.contains("in a change of its own"), "{error}");

@@ -67,6 +67,15 @@ pub struct Document {
 }
 
 impl Document {
+    /// The same as this version writes it: earlier ones took rates of bytes without a unit, and enforced them as bytes.
+    #[must_use]
+    pub fn with_units(mut self) -> Self {
+        self.limits = self.limits.into_iter().map(Limit::with_units).collect();
+        self
+    }
+}
+
+impl Document {
     /// The limits of a service.
     pub fn limits_of<'d>(&'d self, service: &'d str) -> impl Iterator<Item = &'d Limit> {
         self.limits.iter().filter(move |limit| limit.service.as_deref() == Some(service))

@@ -84,6 +84,15 @@ impl Rate {
         self.price(unit)?.depth(burst).or(within_a_day.then_some(MAX_DEPTH))
     }
 
+    /// The same with its unit where it is one of bytes: a bare number is none, and counts as bytes all the same.
+    #[must_use]
+    pub const fn of_bytes(self) -> Self {
+        match self.quantity.scale() {
+            Scale::One => Self { quantity: Quantity::new(self.quantity.amount(), Scale::Byte), ..self },
+            _ => self,
+        }
+    }
+
     /// The bits that are due in a day, of which a bare number counts as bytes: what rates are compared by.
     pub fn a_day(self) -> u128 {
         self.quantity.bits() * 86_400 / u128::from(self.per.seconds())
