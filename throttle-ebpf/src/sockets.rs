@@ -115,8 +115,13 @@ fn watch<const WATCHER: u32>(ctx: &BtfTracePointContext) -> i32 {
 fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
     let (generation, secret) = (in_force.generation, in_force.control.secret);
     opening.entering.arrive(&opening.packet, Clock::read().nanos(), generation, secret);
-    let found = CONNECTIONS.get_ptr(&opening.entering.ends);
+    let found = CONNECTIONS.get_ptr_mut(&opening.entering.ends);
     if let Some(found) = found {
+        // SAFETY: an element of the map.
+        if unsafe { connections::leave_entering(found, Connection::OPEN) } == Connection::GONE {
+            // Whoever gives it up is about to remove it: the agent counts it.
+            return;
+        }
         // SAFETY: an element of the map. Where the agent replaces it meanwhile, what is read may be no connection's: then
         // neither is what is written below, and the agent mends it.
         opening.entering.resume(unsafe { &*found });

@@ -4,6 +4,7 @@ mod churn;
 mod closing;
 mod deferring;
 mod egress;
+mod entering;
 mod foretold;
 mod forwarding;
 mod host;
