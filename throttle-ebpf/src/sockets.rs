@@ -138,7 +138,7 @@ fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
         for index in 0..PLACES {
             let Some(number) = concurrent(scope, index) else { break };
             let asked = WATCHER << WATCHER_SHIFT | number;
-            let taken = connections::attempt(|| take_open(asked, look_for_open(asked)));
+            let taken = connections::attempt::<OFTEN>(|| take_open(asked, look_for_open(asked)));
             if settle_open(asked, taken) == GUARANTEED {
                 break;
             }
@@ -152,6 +152,9 @@ fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
         entering.enter();
     }
 }
+
+/// How often a place is tried to be taken for what is open: whatever is not counted here is only the agent's to find.
+const OFTEN: usize = 32;
 
 /// Above the number of a limit, the watcher that asks for it.
 const WATCHER_SHIFT: u32 = 16;

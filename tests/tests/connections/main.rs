@@ -2,6 +2,7 @@
 
 mod churn;
 mod closing;
+mod contended;
 mod deferring;
 mod egress;
 mod entering;
