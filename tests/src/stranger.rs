@@ -41,9 +41,16 @@ impl Stranger {
 
     /// Sends a segment with its number, and the one that it acknowledges.
     pub fn says(&self, port: u16, [sequence, acknowledged]: [u32; 2], flags: u8, payload: usize) -> Result<()> {
+        self.send(&self.frame(port, [sequence, acknowledged], flags).payload(payload).bytes())
+    }
+
+    fn frame(&self, port: u16, [sequence, acknowledged]: [u32; 2], flags: u8) -> Frame {
         let frame = Frame::from(&self.source).to(&self.to.ip().to_string()).tcp(port, self.to.port(), flags);
-        let frame = frame.sequence(sequence).acknowledging(acknowledged).payload(payload).bytes();
-        let sent = send(&self.socket, &frame, SendFlags::empty()).context("send a frame")?;
+        frame.sequence(sequence).acknowledging(acknowledged)
+    }
+
+    fn send(&self, frame: &[u8]) -> Result<()> {
+        let sent = send(&self.socket, frame, SendFlags::empty()).context("send a frame")?;
         ensure!(sent == frame.len(), "{sent} bytes of a frame were sent");
         Ok(())
     }
@@ -62,6 +69,15 @@ impl Stranger {
     /// Completes a handshake, and says no more.
     pub fn completes(&self, port: u16, answer: u32) -> Result<()> {
         self.says(port, [FIRST + 1, answer.wrapping_add(1)], tcp::ACK, 0)
+    }
+
+    /// The same, by a segment that the stack takes for damaged.
+    pub fn completes_damaged(&self, port: u16, answer: u32) -> Result<()> {
+        let mut frame = self.frame(port, [FIRST + 1, answer.wrapping_add(1)], tcp::ACK).bytes();
+        // Its checksum, before the urgent pointer.
+        let at = frame.len() - 4;
+        frame[at] ^= 0x55;
+        self.send(&frame)
     }
 
     /// The port and the number of the next SYN-ACK, if the next frame is one.

@@ -42,6 +42,7 @@ extern crate std;
 
 pub mod breakers;
 pub mod connections;
+pub mod entrances;
 pub mod exchanges;
 pub mod forwarded;
 pub mod gcra;

@@ -31,12 +31,12 @@ pub unsafe fn store(word: *mut u64, value: u64) {
 ///
 /// # Safety
 ///
-/// As for [`load`].
+/// As for [`load`]; a word of 64 bits or of 32.
 #[inline(always)]
-pub unsafe fn swap(word: *mut u64, old: u64, new: u64) -> (bool, u64) {
+pub unsafe fn swap<T: Copy>(word: *mut T, old: T, new: T) -> (bool, T) {
     // SAFETY: the caller's.
     let (found, done) =
-        unsafe { atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(word, old, new) };
+        unsafe { atomic_cxchg::<T, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(word, old, new) };
     (done, found)
 }
 
@@ -60,6 +60,17 @@ pub unsafe fn subtract(word: *mut u64, amount: u64) {
 pub unsafe fn add(word: *mut u64, amount: u64) {
     // SAFETY: the caller's.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, amount) };
+}
+
+/// Counts a word up, and gives what it was.
+///
+/// # Safety
+///
+/// As for [`load`].
+#[inline(always)]
+pub unsafe fn count_up(word: *mut u64) -> u64 {
+    // SAFETY: the caller's.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, 1) }
 }
 
 /// Keeps what is read after it from being read before it: read-modify-writes that give a value are barriers.

@@ -115,8 +115,13 @@ fn watch<const WATCHER: u32>(ctx: &BtfTracePointContext) -> i32 {
 fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
     let (generation, secret) = (in_force.generation, in_force.control.secret);
     opening.entering.arrive(&opening.packet, Clock::read().nanos(), generation, secret);
-    let found = CONNECTIONS.get_ptr(&opening.entering.ends);
+    let found = CONNECTIONS.get_ptr_mut(&opening.entering.ends);
     if let Some(found) = found {
+        // SAFETY: an element of the map.
+        if unsafe { connections::leave_entering(found, Connection::OPEN) } == Connection::GONE {
+            // Whoever gives it up is about to remove it: the agent counts it.
+            return;
+        }
         // SAFETY: an element of the map. Where the agent replaces it meanwhile, what is read may be no connection's: then
         // neither is what is written below, and the agent mends it.
         opening.entering.resume(unsafe { &*found });
@@ -133,7 +138,7 @@ fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
         for index in 0..PLACES {
             let Some(number) = concurrent(scope, index) else { break };
             let asked = WATCHER << WATCHER_SHIFT | number;
-            let taken = connections::attempt(|| take_open(asked, look_for_open(asked)));
+            let taken = connections::attempt::<OFTEN>(|| take_open(asked, look_for_open(asked)));
             if settle_open(asked, taken) == GUARANTEED {
                 break;
             }
@@ -147,6 +152,9 @@ fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
         entering.enter();
     }
 }
+
+/// How often a place is tried to be taken for what is open: whatever is not counted here is only the agent's to find.
+const OFTEN: usize = 32;
 
 /// Above the number of a limit, the watcher that asks for it.
 const WATCHER_SHIFT: u32 = 16;

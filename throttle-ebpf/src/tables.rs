@@ -10,6 +10,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use throttle_common::{
+    entrances::{self, Entrance, Turns},
     exchanges, forwarded,
     gcra::Ticks,
     handshakes, lease,
@@ -116,6 +117,14 @@ pub static HANDSHAKES: Array<u64, { handshakes::CELLS as usize }, MMAPABLE> = Ar
 #[btf_map]
 pub static SYN_ACKS: Array<u64, { forwarded::CELLS as usize }, MMAPABLE> = Array::new();
 
+/// Connections that have entered and may not have opened yet, a ring. Written where a handshake completes, read where the
+/// next connection asks for its place.
+#[btf_map]
+pub static ENTRANCES: Array<Entrance, { entrances::CELLS as usize }, MMAPABLE> = Array::new();
+/// Where that ring begins and ends. Written likewise.
+#[btf_map]
+pub static ENTRANCE_TURNS: Array<Turns, 1, MMAPABLE> = Array::new();
+
 /// What policy says of single IPv4 addresses (network byte order). Written by the agent; packets only read.
 #[btf_map]
 pub static SOURCES_V4: HashMap<[u8; 4], SourceEntry, MAX_SOURCES, ON_DEMAND> = HashMap::new();
@@ -221,6 +230,10 @@ pub struct Scratch {
     pub pending: Pending,
     /// Its connection, where it completes the handshake of one.
     pub entering: Entering,
+    /// One that may not have opened.
+    pub overdue: Entrance,
+    /// What was written down of it.
+    pub forsaken: Connection,
     /// Where the request lies that its SYN left behind.
     pub address: u64,
     /// Of one that opens a connection, the breakers that admit it as a trial.

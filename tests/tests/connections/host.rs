@@ -135,6 +135,22 @@ impl Host {
         connections.remove(&one).context("forget a connection")
     }
 
+    /// The states of those that are written down.
+    pub(crate) fn states(&self) -> Result<Vec<u32>> {
+        Ok(self.datapath.connections()?.iter().map(|(_, connection)| connection.state).collect())
+    }
+
+    /// Has every connection be written down otherwise.
+    pub(crate) fn rewrite(&self, change: impl Fn(&mut Connection)) -> Result<()> {
+        let pinned = MapData::from_pin(self.pins.pin_dir().join("maps").join(maps::CONNECTIONS))?;
+        let mut written = HashMap::<MapData, Ends, Connection>::try_from(aya::maps::Map::HashMap(pinned))?;
+        for (ends, mut connection) in self.datapath.connections()? {
+            change(&mut connection);
+            written.insert(ends, connection, 0)?;
+        }
+        Ok(())
+    }
+
     /// How many places are taken under a limit.
     pub(crate) fn open(&self, limit: usize) -> u64 {
         self.held(limit).map_or(0, |held| self.datapath.open_connections(&held.record))

@@ -2,8 +2,10 @@
 
 mod churn;
 mod closing;
+mod contended;
 mod deferring;
 mod egress;
+mod entering;
 mod foretold;
 mod forwarding;
 mod host;

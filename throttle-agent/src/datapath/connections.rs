@@ -19,6 +19,7 @@ use aya::maps::MapData;
 use ipnet::IpNet;
 use throttle_common::{
     connections::{PLACE, STANDING, taken},
+    entrances::is_overdue,
     forwarded::seconds_since,
     gcra::{self, MAX_DEPTH},
     packet::{Family, Packet, protocol},
@@ -40,10 +41,6 @@ use super::{
 
 /// A connection between two ends and the places that it holds.
 pub type Held = (Ends, Connection);
-
-/// How long the packet that completes a handshake may be on its way to a socket: an accept queue that is full, or a
-/// firewall behind us, keeps it from there.
-const ENTERS_WITHIN: u64 = 3_000_000_000;
 
 /// How far the count was from the sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,7 +122,7 @@ impl Datapath {
 
     /// Whether a connection that was not among the sockets is none.
     fn has_ended(&self, ends: &Ends, connection: &Connection, sockets: &Sockets) -> Result<bool> {
-        let young = connection.state == Connection::ENTERING && self.now() < connection.since + ENTERS_WITHIN;
+        let young = connection.state == Connection::ENTERING && !is_overdue(connection.since, self.now());
         Ok(!young && !sockets.is_open(ends).context("ask for a socket")?)
     }
 
@@ -138,7 +135,8 @@ impl Datapath {
 
     /// Gives the places of a connection back, unless it has become another one or somebody else does.
     fn close(&self, ends: &Ends, seen: &Connection) -> Result<bool> {
-        let now = self.connection(ends)?.filter(|now| (now.since, now.seen) == (seen.since, seen.seen));
+        let same = |now: &Connection| (now.since, now.seen, now.state) == (seen.since, seen.seen, seen.state);
+        let now = self.connection(ends)?.filter(same);
         let Some(now) = now else { return Ok(false) };
         match bpf::map_delete(self.connections.fd().as_fd(), bytes_of(&[*ends])) {
             Ok(()) => self.give_all_back(&now.holds),

@@ -26,7 +26,7 @@ pub struct Ends {
 pub struct Connection {
     /// When its handshake completed: the kernel's monotonic clock, nanoseconds.
     pub since: u64,
-    /// [`Connection::ENTERING`], [`Connection::OPEN`] or [`Connection::FORWARDED`].
+    /// [`Connection::ENTERING`], [`Connection::OPEN`], [`Connection::FORWARDED`] or [`Connection::GONE`].
     pub state: u32,
     /// Of one that is forwarded, when a packet of it was seen last: a [`crate::forwarded::moment`]. Else 0, as the next four.
     pub seen: u32,
@@ -49,6 +49,8 @@ impl Connection {
     pub const OPEN: u32 = 1;
     /// It is counted by its packets, and there may be no socket here.
     pub const FORWARDED: u32 = 2;
+    /// It entered and has not opened: for the instant in which a kernel program removes it.
+    pub const GONE: u32 = 3;
 }
 
 /// A place that a connection holds under a limit.

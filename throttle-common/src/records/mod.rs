@@ -104,6 +104,10 @@ pub mod maps {
     pub const HANDSHAKES: &str = "HANDSHAKES";
     /// `Array<u64, forwarded::CELLS>`: the SYN-ACKs of forwarded services that nobody has acknowledged yet.
     pub const SYN_ACKS: &str = "SYN_ACKS";
+    /// `Array<Entrance, entrances::CELLS>`: connections that have entered and may not have opened yet; not pinned.
+    pub const ENTRANCES: &str = "ENTRANCES";
+    /// `Array<Turns, 1>`: where that ring begins and ends; not pinned.
+    pub const ENTRANCE_TURNS: &str = "ENTRANCE_TURNS";
     /// `Hash<[u8; 4], SourceEntry>`: single IPv4 addresses, network byte order.
     pub const SOURCES_V4: &str = "SOURCES_V4";
     /// `Hash<[u8; 16], SourceEntry>`: single IPv6 addresses, network byte order.

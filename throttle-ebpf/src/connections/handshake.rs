@@ -15,7 +15,10 @@ use network_types::{
     ip::{Ipv4Hdr, Ipv6Hdr},
     tcp::TcpHdr,
 };
-use throttle_common::packet::{Family, Packet};
+use throttle_common::{
+    packet::{Family, Packet},
+    records::Ends,
+};
 
 use super::request::Request;
 use crate::{
@@ -29,6 +32,8 @@ static SOCKETS_DESCRIBED: Global<u8> = Global::new(0);
 
 // include/net/tcp_states.h
 const SYN_RECEIVED: u32 = 3;
+const TIME_WAIT: u32 = 6;
+const CLOSED: u32 = 7;
 const LISTEN: u32 = 10;
 const NEW_SYN_RECEIVED: u32 = 12;
 
@@ -46,7 +51,7 @@ pub extern "C" fn completes(ctx: *mut xdp_md) -> u32 {
     if CONNECTIONS.get_ptr(&scratch.entering.ends).is_some() {
         return 0;
     }
-    let Some(socket) = look_up(ctx, packet) else { return 0 };
+    let Some(socket) = look_up(ctx, &scratch.entering.ends) else { return 0 };
     let ctx = XdpContext::new(ctx);
     // SAFETY: the kernel found this socket, and it is held until it is released below.
     let state = unsafe { (&raw const (*socket).state).read_volatile() };
@@ -72,7 +77,7 @@ pub extern "C" fn completes(ctx: *mut xdp_md) -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn is_under_way(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let Some(socket) = look_up(ctx, &scratch.packet) else { return 0 };
+    let Some(socket) = look_up(ctx, &scratch.entering.ends) else { return 0 };
     // SAFETY: the kernel found this socket, and it is held until it is released below.
     let state = unsafe { (&raw const (*socket).state).read_volatile() };
     // SAFETY: held since it was looked up, and not used any more.
@@ -80,9 +85,20 @@ pub extern "C" fn is_under_way(ctx: *mut xdp_md) -> u32 {
     u32::from(state == NEW_SYN_RECEIVED)
 }
 
-/// The socket, request or listener that the packet is for.
+/// Whether there is a socket between two ends whose handshake is complete.
 #[inline(always)]
-fn look_up(ctx: *mut xdp_md, packet: &Packet) -> Option<*mut bpf_sock> {
+pub fn is_open(ctx: *mut xdp_md, ends: &Ends) -> bool {
+    let Some(socket) = look_up(ctx, ends) else { return false };
+    // SAFETY: the kernel found this socket, and it is held until it is released below.
+    let state = unsafe { (&raw const (*socket).state).read_volatile() };
+    // SAFETY: held since it was looked up, and not used any more.
+    unsafe { bpf_sk_release(socket.cast()) };
+    !matches!(state, SYN_RECEIVED | TIME_WAIT | CLOSED | LISTEN | NEW_SYN_RECEIVED)
+}
+
+/// The socket, request or listener that packets between two ends are for.
+#[inline(always)]
+fn look_up(ctx: *mut xdp_md, ends: &Ends) -> Option<*mut bpf_sock> {
     /// `struct bpf_sock_tuple`, for IPv4.
     #[repr(C)]
     struct V4([u32; 2], [u16; 2]);
@@ -90,24 +106,19 @@ fn look_up(ctx: *mut xdp_md, packet: &Packet) -> Option<*mut bpf_sock> {
     #[repr(C)]
     struct V6([u64; 4], [u16; 2], u32);
     const V6_SIZE: u32 = 36;
-    let ports = [packet.source_port.to_be(), packet.destination_port.to_be()];
+    let ports = [ends.source_port.to_be(), ends.destination_port.to_be()];
     let own = i64::from(BPF_F_CURRENT_NETNS).cast_unsigned();
     // SAFETY (both): the tuple has the size that is given, and lives through the call.
-    let socket = match packet.family {
-        Family::V4 => {
-            let tuple = V4([packet.source.low as u32, packet.destination.low as u32].map(u32::to_be), ports);
-            // SAFETY: see above.
-            unsafe {
-                bpf_skc_lookup_tcp(ctx.cast(), from_ref(&tuple).cast_mut().cast(), size_of::<V4>() as u32, own, 0)
-            }
-        }
-        Family::V6 => {
-            let (source, destination) = (packet.source, packet.destination);
-            let addresses = [source.high, source.low, destination.high, destination.low].map(u64::to_be);
-            let tuple = V6(addresses, ports, 0);
-            // SAFETY: see above.
-            unsafe { bpf_skc_lookup_tcp(ctx.cast(), from_ref(&tuple).cast_mut().cast(), V6_SIZE, own, 0) }
-        }
+    let socket = if ends.family == Family::V4 as u8 {
+        let tuple = V4([ends.source.low as u32, ends.destination.low as u32].map(u32::to_be), ports);
+        // SAFETY: see above.
+        unsafe { bpf_skc_lookup_tcp(ctx.cast(), from_ref(&tuple).cast_mut().cast(), size_of::<V4>() as u32, own, 0) }
+    } else {
+        let (source, destination) = (ends.source, ends.destination);
+        let addresses = [source.high, source.low, destination.high, destination.low].map(u64::to_be);
+        let tuple = V6(addresses, ports, 0);
+        // SAFETY: see above.
+        unsafe { bpf_skc_lookup_tcp(ctx.cast(), from_ref(&tuple).cast_mut().cast(), V6_SIZE, own, 0) }
     };
     (!socket.is_null()).then_some(socket)
 }

@@ -3,6 +3,8 @@
 //! A connection takes its places when the segment that completes its handshake arrives, before there is a socket: so
 //! never are more of them open than a limit allows ([`handshake`]). Until the socket closes ([`crate::sockets`]) they are
 //! kept under its two ends in [`crate::tables::CONNECTIONS`], where whoever sees the end finds them, once ([`entering`]).
+//! Those that never get one are given up by whoever comes next ([`entrances`]).
+//!
 //! A SYN takes no place: it is weighed against what is open and what the source has asked for ([`asking`]). Taken they are
 //! in [`places`].
 //!
@@ -14,6 +16,7 @@
 
 mod asking;
 mod entering;
+mod entrances;
 mod flow;
 mod handshake;
 mod places;
@@ -28,6 +31,7 @@ use throttle_common::{
 
 pub use self::{
     entering::Entering,
+    entrances::leave_entering,
     flow::{follow, note_answer, segment},
     handshake::transport,
     places::{GUARANTEED, NOTHING, WITHOUT_END, attempt, give_back, look, settle, take},
@@ -104,6 +108,7 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
         }
         return ADMITTED;
     }
+    entrances::look_after(ctx);
     let mut first = ADMITTED;
     for index in 0..PLACES {
         let Some(number) = concurrent(scope, index) else { break };
@@ -159,13 +164,14 @@ pub extern "C" fn conclude(service: u32, passes: u32) -> u32 {
         }
     } else if matches!(scratch.entering.step, Step::Continues) {
         flow::go_on();
-    } else if scratch.entering.count > 0
-        && write_down() != 0
-        && scratch.entering.connection.state == Connection::FORWARDED
-    {
-        flow::begin();
-        // The first word may be the last too.
-        flow::go_on();
+    } else if scratch.entering.count > 0 && write_down() != 0 {
+        if scratch.entering.connection.state == Connection::FORWARDED {
+            flow::begin();
+            // The first word may be the last too.
+            flow::go_on();
+        } else {
+            entrances::note();
+        }
     }
     0
 }

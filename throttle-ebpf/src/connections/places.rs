@@ -37,14 +37,14 @@ pub const GUARANTEED: u32 = 128;
 /// the one before, and Linux 6.1, which finds fewer of them alike than later kernels, gives up.
 #[inline(always)]
 pub fn ask_for_place(number: u32) -> u32 {
-    settle_place(number, attempt(|| take_place(number, look_for_place(number))))
+    settle_place(number, attempt::<TRIES>(|| take_place(number, look_for_place(number))))
 }
 
-/// Tries to take a place until it is taken, refused, or lost to others for too long.
+/// Tries to take a place until it is taken, refused, or lost to others so often.
 #[inline(always)]
-pub fn attempt(mut take: impl FnMut() -> u32) -> u32 {
+pub fn attempt<const OFTEN: usize>(mut take: impl FnMut() -> u32) -> u32 {
     let mut taken = NOTHING;
-    for _ in 0..TRIES {
+    for _ in 0..OFTEN {
         taken = take();
         if taken != HELD && taken != FREE {
             break;
@@ -74,6 +74,11 @@ extern "C" fn take_place(number: u32, looked: u32) -> u32 {
 extern "C" fn settle_place(number: u32, taken: u32) -> u32 {
     let Some((entering, limit)) = asked(number) else { return ADMITTED };
     if limit.is_guarantee() && taken != TAKEN {
+        return ADMITTED;
+    }
+    if taken == HELD && limit.is_shared() {
+        // Among many who share a bucket somebody is always first, and whoever lost every race would lose the next: it goes on
+        // without a place, and its socket takes one.
         return ADMITTED;
     }
     let depth = entering.allowed(limit);

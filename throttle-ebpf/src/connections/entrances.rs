@@ -1,0 +1,129 @@
+//! Connections whose packet was let through and dropped behind us: whoever comes next gives their places back.
+//!
+//! See [`throttle_common::entrances`]. Of what is overdue a socket that is open all the same is left what it is: the programs
+//! at the sockets may have missed that it opened.
+
+use core::ptr::{copy_nonoverlapping, from_mut};
+
+use aya_ebpf::bindings::xdp_md;
+use throttle_common::{
+    entrances::{self, is_overdue},
+    records::{CONNECTION_LIMITS, Connection},
+};
+
+use super::{give_back, handshake};
+use crate::{
+    atomic,
+    tables::{CONNECTIONS, ENTRANCE_TURNS, ENTRANCES, scratch},
+};
+
+/// Each looks after so many, and notes one at most: so the ring runs empty.
+const AT_ONCE: usize = 2;
+
+/// Notes the connection in the scratch space, which was just written down.
+///
+/// A global function, which the verifier checks once and by itself; so are the others.
+#[inline(never)]
+#[unsafe(export_name = "note_entrance")]
+pub extern "C" fn note() -> u32 {
+    let (Some(scratch), Some(turns)) = (scratch(), ENTRANCE_TURNS.get_ptr_mut(0)) else { return 0 };
+    // SAFETY: words of an element of the map.
+    let (first, next) = unsafe { (&raw mut (*turns).first, &raw mut (*turns).next) };
+    // SAFETY: likewise.
+    let turn = unsafe {
+        if !entrances::has_room(atomic::load(first), atomic::load(next)) {
+            return 0;
+        }
+        atomic::count_up(next)
+    };
+    let Some(cell) = ENTRANCES.get_ptr_mut(entrances::cell(turn)) else { return 0 };
+    // SAFETY: an element of the map that nobody else writes, nor reads before its turn is written: whoever compares and swaps
+    // that has written the rest before.
+    unsafe {
+        (*cell).since = scratch.entering.connection.since;
+        copy_nonoverlapping(&raw const scratch.entering.ends, &raw mut (*cell).ends, 1);
+        let word = &raw mut (*cell).turn;
+        atomic::swap(word, atomic::load(word), turn.wrapping_add(1));
+    }
+    0
+}
+
+/// Gives the places back of those that are overdue, a few at most.
+#[inline(always)]
+pub fn look_after(ctx: *mut xdp_md) {
+    for _ in 0..AT_ONCE {
+        if take_overdue() == 0 {
+            break;
+        }
+        give_up(ctx);
+    }
+}
+
+/// Takes the oldest entrance from the ring into the scratch space, where it is overdue: 1 then.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn take_overdue() -> u32 {
+    let (Some(scratch), Some(turns)) = (scratch(), ENTRANCE_TURNS.get_ptr_mut(0)) else { return 0 };
+    let now = scratch.entering.connection.since;
+    // SAFETY: a word of an element of the map.
+    let first = unsafe { &raw mut (*turns).first };
+    // SAFETY: likewise.
+    let turn = unsafe { atomic::load(first) };
+    let Some(cell) = ENTRANCES.get_ptr(entrances::cell(turn)) else { return 0 };
+    // SAFETY: words of an element of the map. As long as its turn is the first, nobody writes it any more: what was read of it
+    // counts only where that is so still.
+    unsafe {
+        if atomic::load(&raw const (*cell).turn) != turn.wrapping_add(1)
+            || !is_overdue(atomic::load(&raw const (*cell).since), now)
+        {
+            return 0;
+        }
+        atomic::fence(from_mut(&mut scratch.fence));
+        copy_nonoverlapping(cell, from_mut(&mut scratch.overdue), 1);
+        if !is_overdue(scratch.overdue.since, now) {
+            return 0;
+        }
+        u32::from(atomic::swap(first, turn, turn.wrapping_add(1)).0)
+    }
+}
+
+/// Gives the places of that one back, where there is no socket. Of all who may do so, the one who removes it does.
+#[inline(never)]
+#[unsafe(export_name = "give_up_overdue")]
+extern "C" fn give_up(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let overdue = &scratch.overdue;
+    let Some(found) = CONNECTIONS.get_ptr_mut(&overdue.ends) else { return 0 };
+    // SAFETY: an element of the map.
+    let (since, state) = unsafe { ((*found).since, (*found).state) };
+    // Most have opened, or closed again.
+    if since != overdue.since || state != Connection::ENTERING {
+        return 0;
+    }
+    let open = handshake::is_open(ctx, &overdue.ends);
+    // SAFETY: as above.
+    let state = unsafe { leave_entering(found, if open { Connection::OPEN } else { Connection::GONE }) };
+    if open || state != Connection::ENTERING {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe { copy_nonoverlapping(found, from_mut(&mut scratch.forsaken), 1) };
+    if CONNECTIONS.remove(&overdue.ends).is_ok() {
+        for index in 0..CONNECTION_LIMITS {
+            give_back(&scratch.forsaken.holds[index]);
+        }
+    }
+    0
+}
+
+/// Has a connection that enters be in another state, unless another has done so meanwhile, and gives the one that it was in: so
+/// it is either found open or given up, and never both.
+///
+/// # Safety
+///
+/// An element of the map of connections.
+#[inline(always)]
+pub unsafe fn leave_entering(found: *mut Connection, state: u32) -> u32 {
+    // SAFETY: the caller's.
+    unsafe { atomic::swap(&raw mut (*found).state, Connection::ENTERING, state) }.1
+}
