@@ -68,8 +68,8 @@ mod tests {
     #[test]
     fn no_turn_that_is_waited_for_is_overwritten_by_as_many_cpus_as_there_may_be() {
         for first in [0, 7, u64::from(u32::MAX) - 3, u64::MAX - 9] {
-            let last =
-                (0..).map(|taken| first.wrapping_add(taken)).take_while(|&next| has_room(first, next)).last().unwrap();
+            let turns = (0..=u64::from(CELLS)).map(|taken| first.wrapping_add(taken));
+            let last = turns.take_while(|&next| has_room(first, next)).last().unwrap();
             let latest = last.wrapping_add(SPARE);
             let cells: std::collections::BTreeSet<u32> =
                 (0..=latest.wrapping_sub(first)).map(|turn| cell(first.wrapping_add(turn))).collect();

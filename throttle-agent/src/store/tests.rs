@@ -223,7 +223,7 @@ fn a_step_back_is_remembered_as_one_also_from_a_step_back() {
 fn rates_of_bytes_without_a_unit_are_read_as_bytes() {
     let (_directory, path, store) = fresh();
     let limit = |rate: &str, guarantee: &str| {
-        let rate: policy::Rate = rate.parse().unwrap();
+        let rate: policy::units::Rate = rate.parse().unwrap();
         let guarantee = Some(guarantee.parse().unwrap());
         let tenant = Some("t".into());
         let overrides = vec![policy::Override { tenant, rate: Some(rate), guarantee, ..Default::default() }];
