@@ -82,11 +82,11 @@ extern "C" fn weigh_breakers(epoch: u32, now: u64) -> u32 {
     let service = u32::from(services::classify(&in_force, packet).0);
     let numbers = [services::breaker(in_force.generation, service), number_of(&scratch.backend)];
     let mut answer = PASS;
-    for index in 0..2 {
-        match admit(numbers[index], now) {
+    for (number, trial) in numbers.into_iter().zip(&mut scratch.trials) {
+        match admit(number, now) {
             PASS => {}
             TRIAL => {
-                scratch.trials[index] = numbers[index];
+                *trial = number;
                 answer = TRIAL;
             }
             _ => return REFUSE | service << SERVICE,

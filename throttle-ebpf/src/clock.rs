@@ -55,7 +55,7 @@ impl Clock {
 
     /// Nanoseconds where they are known already, else 0.
     #[inline(always)]
-    pub fn known(&self) -> u64 {
+    pub fn known(self) -> u64 {
         self.0
     }
 

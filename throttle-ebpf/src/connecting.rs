@@ -67,7 +67,7 @@ fn judge(ctx: *mut bpf_sock_addr, address: Address, family: Family) -> i32 {
     if in_force.policy.has_breakers == 0 || in_force.policy.observe != 0 || all_are_closed() {
         return GO_ON;
     }
-    // SAFETY (both): the kernel vouches for its context.
+    // SAFETY: the kernel vouches for its context.
     let kind = unsafe { (&raw const (*ctx).protocol).read_volatile() };
     if kind != u32::from(protocol::TCP) {
         return GO_ON;

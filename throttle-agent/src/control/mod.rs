@@ -6,7 +6,7 @@
 //! than how much limits allow need not wait for the disk: it is in force first, then stored. Going back goes
 //! that way round too: in force first, then stored, because until it is stored it is tried again. Time comes in through
 //! [`Control::tick`]: blocks and sessions end, and what nobody confirmed goes back; and, twenty times a second where a service
-//! follows its health, through [`health`].
+//! follows its health (`health`).
 
 mod back;
 mod clock;

@@ -1,6 +1,6 @@
 //! One service: its controller, its watch and its breakers, tied together.
 //!
-//! What was seen of backends comes in through [`ServiceHealth::see`], every [`LOOKS`](super::watch::LOOKS) it looks at all of
+//! What was seen of backends comes in through [`ServiceHealth::see`], every [`LOOKS`] it looks at all of
 //! them ([`ServiceHealth::look`]), and every [`PERIOD`](super::controller::PERIOD) it takes what the kernel measured and says
 //! what holds from now on ([`ServiceHealth::step`]). Backends are known by their [`Place`]: what is held of one stays when
 //! others come and go.

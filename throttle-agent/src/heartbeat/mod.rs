@@ -4,8 +4,8 @@
 //! bounded queue, and the instances that the backends come to ([`Member`]). What they amount to is decided elsewhere
 //! (`health`); who suspects an instance asks for more ([`Heartbeats::confirm`]).
 //!
-//! A thread of its own does it, so that a busy API makes no backend look late: [`keeper`] has a task for each instance
-//! ([`watching`]), which asks it ([`probe`]) at its [`pace`]; [`discovery`] finds the addresses of names and files.
+//! A thread of its own does it, so that a busy API makes no backend look late: `keeper` has a task for each instance
+//! (`watching`), which asks it (`probe`) at its `pace`; `discovery` finds the addresses of names and files.
 
 mod discovery;
 mod keeper;

@@ -43,8 +43,7 @@ pub extern "C" fn read_step(ctx: *mut xdp_md) -> u32 {
         let news = found.state == Connection::FORWARDED && !found.knows(&entering.segment, now);
         return if news { CONTINUES } else { 0 };
     }
-    let acknowledges = scratch.packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::ACK;
-    if acknowledges { ACKNOWLEDGES } else { 0 }
+    if scratch.packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::ACK { ACKNOWLEDGES } else { 0 }
 }
 
 /// 1 where the segment in the scratch space acknowledges a SYN-ACK that waits for that: its connection is then described
