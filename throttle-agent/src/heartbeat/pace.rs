@@ -7,7 +7,7 @@ use std::time::Duration;
 #[path = "pace_tests.rs"]
 mod tests;
 
-/// By how much a probe may be early or late, as a part of the interval: a tenth.
+/// By how much a probe may be early or late, as a part of the interval: a tenth, and [`FIRST`] at most.
 const JITTER: u64 = 10;
 
 /// The first beat is due within so many nanoseconds, however seldom they are.
@@ -32,7 +32,7 @@ impl Pace {
 
     /// When to probe next: the beats that have passed by `now` are left out.
     pub(super) fn next(&mut self, now: Duration) -> Duration {
-        let jitter = self.interval / JITTER;
+        let jitter = (self.interval / JITTER).min(FIRST);
         let shift = self.dice.below(2 * jitter + 1);
         let at = Duration::from_nanos((self.beat + shift).saturating_sub(jitter));
         let passed = nanos(now).saturating_sub(self.beat) / self.interval;
