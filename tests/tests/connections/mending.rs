@@ -14,15 +14,11 @@ use std::{
     time::Duration,
 };
 use throttle_agent::datapath::{Drift, Recount};
-use throttle_common::records::Connection;
 use throttle_tests::{
-    clients::connect_from,
     machine, needs_root, say,
     wire::{FAR, FAR_V4, NEAR, NEAR_V4},
 };
 
-/// Another address of the near host.
-const OTHER: &str = "10.98.0.7";
 const CALLERS: u64 = 6;
 /// How often each of them calls.
 const CALLS: u64 = 1_500;
@@ -148,26 +144,18 @@ fn a_place_that_no_connection_holds_is_found_while_others_of_its_bucket_come_and
     eventually(&3, || host.connections())?;
     host.forget_one()?;
     host.reconcile()?;
-    find_while_called(&host, &listener, (NEAR_V4, 1))?;
-    eventually(&3, || Ok(host.open(0)))?;
-    drop((clients, accepted));
-    Ok(())
-}
-
-/// Finds so many lost places while a source calls without a pause.
-fn find_while_called(host: &Host, listener: &TcpListener, (source, lost): (&str, u64)) -> Result<()> {
     let (serving, done, entry) = (AtomicU64::new(1), AtomicBool::new(false), host.wire.near.entry()?);
-    let (to, mut recount, mut found) = (listener.local_addr()?, Recount::default(), 0);
+    let (mut recount, mut found) = (Recount::default(), 0);
     thread::scope(|scope| -> Result<()> {
-        let server = scope.spawn(|| hang_up(listener, &serving));
+        let server = scope.spawn(|| hang_up(&listener, &serving));
         let caller = scope.spawn(|| -> Result<()> {
             entry.enter()?;
             while !done.load(SeqCst) {
-                connect_from(address(source), to)?.read_to_end(&mut Vec::new())?;
+                call_once(to)?;
             }
             Ok(())
         });
-        let looked = eventually(&lost, || {
+        let looked = eventually(&1, || {
             found += host.recount(&mut recount)?;
             Ok(found)
         });
@@ -176,26 +164,10 @@ fn find_while_called(host: &Host, listener: &TcpListener, (source, lost): (&str,
         serving.store(0, SeqCst);
         server.join().expect("the server does not panic")?;
         looked.and(ended)
-    })
-}
-
-#[test]
-fn places_that_no_connection_holds_are_found_while_the_limit_lets_others_in() -> Result<()> {
-    needs_root!();
-    let mut host = Host::new()?;
-    host.wire.near.ip(&["address", "add", &format!("{OTHER}/16"), "dev", NEAR])?;
-    let listener = host.listen_deep(FAR_V4)?;
-    let to = listener.local_addr()?;
-    host.limit(to.port(), &["concurrent = 900\nsources = 300"])?;
-    let clients = (0..5).map(|_| host.connect(Some(NEAR_V4), to)).collect::<Result<Vec<_>>>()?;
-    let accepted = (0..5).map(|_| listener.accept()).collect::<std::io::Result<Vec<_>>>()?;
-    eventually(&vec![Connection::OPEN; 5], || host.states())?;
-    (0..5).try_for_each(|_| host.forget_one())?;
+    })?;
+    eventually(&3, || Ok(host.open(0)))?;
     drop((clients, accepted));
-    eventually(&0, || sockets(&host.wire.far, to.port(), None))?;
-    ensure!((host.open(0), host.connections()?) == (5, 0), "{} are counted", host.open(0));
-    find_while_called(&host, &listener, (OTHER, 5))?;
-    eventually(&0, || Ok(host.open(0)))
+    Ok(())
 }
 
 #[test]

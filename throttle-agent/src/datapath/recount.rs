@@ -4,13 +4,11 @@
 //! takes two steps, and may be killed between them: then a place stays taken that nobody gives back. So every bucket is
 //! held against all that connections say to hold, which finds what was lost so, and whatever else was.
 //!
-//! While connections come and go the two never agree for long. A look lists the connections, reads the buckets, and lists
-//! the connections again. It speaks only of buckets of which both lists name the same ones: each of these was there when
-//! the bucket was read, whatever others of the same limit did. So what the bucket says too little is lost for certain, and
-//! what it says too much is lost but for connections that came and went between the lists, or whose program was between its
-//! two steps just then. Those are there at one look and not at the next; between looks every program that was running ends.
-//! A bucket that is wrong by as many in several such looks in a row is put right; where nothing comes and goes, they follow
-//! each other within one reconciliation. One in constant use waits for moments in which it is still.
+//! While connections come and go the two never agree for long. A look speaks only of buckets that were still: they said the
+//! same before and after the connections were listed, and their limit let nobody in meanwhile. Between looks every
+//! program that was running ends. A bucket that is wrong by as many in several such looks in a row is put right; where
+//! nothing comes and goes, they follow each other within one reconciliation. One in constant use waits for moments in
+//! which it is still.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,14 +19,16 @@ use anyhow::{Context as _, Result};
 use throttle_common::{
     connections::{PLACE, STANDING, taken},
     gcra::{self, Ticks},
-    records::{Connection, Ends, Hold, Region},
+    records::{Connection, Hold, Region},
     table::{self, Look as _, Set as _, WAYS},
 };
 
 use super::{Datapath, connections::Held, mapped::MappedSet};
 use crate::policy::HeldLimit;
 
-/// So many looks find a bucket wrong before it is put right: see above.
+/// So many looks find a bucket wrong before it is put right. Of a connection that only its socket shows the limit counts no
+/// entry: where one such closes while another opens, the bucket seems still, and a list read meanwhile may know of neither.
+/// That happens, but hardly so often in a row.
 const IN_A_ROW: u32 = 5;
 
 /// A bucket: its set and way, or its aggregate.
@@ -101,7 +101,7 @@ impl Datapath {
     pub fn recount_places(&self, recount: &mut Recount) -> Result<u64> {
         let mut mended = 0;
         for _ in 0..IN_A_ROW {
-            let news = recount.look(&self.look_at_places(recount)?);
+            let news = recount.look(&self.look_at_places()?);
             for (bucket, said, excess) in news.wrong {
                 mended += if self.put_right(bucket, said, excess) { excess.unsigned_abs() } else { 0 };
             }
@@ -113,35 +113,35 @@ impl Datapath {
         Ok(mended)
     }
 
-    fn look_at_places(&self, recount: &Recount) -> Result<Seen> {
-        let list = || self.connections().context("hold the buckets against the connections");
-        let (limits, before) = (self.limits_on_connections(), list()?);
-        let (held, mut said) = (sum(&before), self.places_taken(&limits));
+    fn look_at_places(&self) -> Result<Seen> {
+        let limits = self.limits_on_connections();
+        let (entered, before) = (self.entered(&limits)?, self.places_taken(&limits));
+        let held = sum(&self.connections().context("hold the buckets against the connections")?);
+        let asked: HashSet<Bucket> = before.keys().chain(held.keys().map(|(bucket, _)| bucket)).copied().collect();
+        let says = |bucket: Bucket| (before.get(&bucket).copied().unwrap_or_default(), self.says(bucket));
+        let said: Vec<_> = asked.into_iter().map(|bucket| (bucket, says(bucket))).collect();
+        let since = self.entered(&limits)?;
+        let owner = |place: u32| {
+            let owns = |limit: &&HeldLimit| limit.record.regions().any(|(_, region)| lies_in(place, region));
+            limits.iter().find(owns).map(|limit| limit.number)
+        };
         // A place that lies in no region any more is nobody's.
-        let is_owned =
-            |place| limits.iter().flat_map(|limit| limit.record.regions()).any(|(_, region)| lies_in(place, region));
-        for &(bucket, _) in held.keys().filter(|((place, _), _)| is_owned(*place)) {
-            said.entry(bucket).or_insert_with(|| self.says(bucket));
-        }
-        let agrees =
-            |(bucket, (key, tat)): (Bucket, Said)| places(tat) == held.get(&(bucket, key)).copied().unwrap_or_default();
-        let asked = said.iter().filter(|&(bucket, &said)| recount.0.contains_key(bucket) || !agrees((*bucket, said)));
-        let asked: HashSet<Bucket> = asked.map(|(bucket, _)| *bucket).collect();
-        let still = if asked.is_empty() {
-            asked
-        } else {
-            let (before, after) = (holders(&before, &asked), holders(&list()?, &asked));
-            asked.into_iter().filter(|bucket| before.get(bucket) == after.get(bucket)).collect()
-        };
-        let speaks = |(bucket, said): (Bucket, Said)| {
-            still.contains(&bucket) || agrees((bucket, said)) && !recount.0.contains_key(&bucket)
-        };
-        let said = said.into_iter().map(|(bucket, said)| (bucket, speaks((bucket, said)).then_some(said))).collect();
-        Ok(Seen { said, held })
+        let of_limits = said.into_iter().filter_map(|(bucket, said)| Some((bucket, said, owner(bucket.0)?)));
+        let said = of_limits.map(|(bucket, (before, now), limit)| {
+            let still = before == now && entered.get(&limit) == since.get(&limit);
+            (bucket, still.then_some(now))
+        });
+        Ok(Seen { said: said.collect(), held })
     }
 
     fn limits_on_connections(&self) -> Vec<HeldLimit> {
         self.limits().into_iter().filter(|held| held.record.is_concurrency()).collect()
+    }
+
+    /// How many connections each limit has let in since it exists.
+    fn entered(&self, limits: &[HeldLimit]) -> Result<HashMap<u16, u64>> {
+        let entered = |limit: &HeldLimit| Ok((limit.number, self.limit_tally(limit.number)?.admitted.packets));
+        limits.iter().map(entered).collect()
     }
 
     /// What every bucket says in which a place is taken.
@@ -197,18 +197,6 @@ fn sum(connections: &[Held]) -> HashMap<(Bucket, u64), u64> {
         }
     }
     held
-}
-
-/// Which connections hold places of some buckets. One that has ended and begun anew since is another one.
-fn holders(connections: &[Held], of: &HashSet<Bucket>) -> HashMap<Bucket, HashSet<(Ends, u64)>> {
-    let mut holders: HashMap<Bucket, HashSet<_>> = HashMap::new();
-    for (ends, Connection { since, holds, .. }) in connections {
-        let buckets = holds.iter().filter(|hold| hold.is_some()).map(|hold| (hold.place, hold.way));
-        for bucket in buckets.filter(|bucket| of.contains(bucket)) {
-            holders.entry(bucket).or_default().insert((*ends, *since));
-        }
-    }
-    holders
 }
 
 #[cfg(test)]
