@@ -69,7 +69,7 @@ fn a_dead_backend_is_kept_from_new_connections_and_tried_again_with_the_agent_de
     let (_first, second) = (SlowServer::on(&wire.far, 80)?, SlowServer::on(&wire.far, 81)?);
     let hook = format!("http://127.0.0.1:{port}/hook");
     let agent = site.start(&[&RUN[..], &["--webhook", &hook]].concat())?;
-    site.apply(&policy("enforce", BACKENDS))?;
+    site.apply(&policy("mode = \"enforce\"", BACKENDS))?;
     until(&site, "both are well", |view| {
         view.backends.len() == 2 && view.backends.iter().all(|it| it.level == "healthy" && it.latency_seconds.is_some())
     })?;
@@ -116,7 +116,7 @@ fn one_that_is_back_is_let_in_again_by_the_agent() -> Result<()> {
     let site = Site::on(&wire.far)?;
     let (_first, second) = (SlowServer::on(&wire.far, 80)?, SlowServer::on(&wire.far, 81)?);
     let _agent = site.start(&RUN)?;
-    site.apply(&policy("enforce", BACKENDS))?;
+    site.apply(&policy("mode = \"enforce\"", BACKENDS))?;
     until(&site, "both are well", |view| view.backends.iter().filter(|it| it.latency_seconds.is_some()).count() == 2)?;
     drop(second);
     until(&site, "the breaker opens", |view| breaker(view, "web-2") == "open")?;
@@ -133,7 +133,7 @@ fn an_operator_holds_a_breaker_over_a_restart_until_it_is_left_to_itself() -> Re
     let site = Site::on(&wire.far)?;
     let (_first, _second) = (SlowServer::on(&wire.far, 80)?, SlowServer::on(&wire.far, 81)?);
     let agent = site.start(&RUN)?;
-    site.apply(&policy("enforce", BACKENDS))?;
+    site.apply(&policy("mode = \"enforce\"", BACKENDS))?;
     until(&site, "both are known", |view| view.backends.len() == 2)?;
     site.ask(&["breaker", "open", "web/web-2"])?;
     ensure!(open_at_once(&wire.near, 3, at(FAR_V4, 81))?.is_empty(), "it takes effect at once");

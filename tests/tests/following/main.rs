@@ -13,11 +13,11 @@ const RUN: [&str; 3] = ["--interface", FAR, "--mode=native"];
 /// How long anything may take that is awaited; far more than it does.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A service that follows its health, with so many connections at most.
-fn policy(mode: &str, rest: &str) -> String {
+/// A service that follows its health as is said, with so many connections at most.
+fn policy(health: &str, rest: &str) -> String {
     format!(
-        "mode = \"enforce\"\n[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80, 81]\n[service.health]\nmode = \
-         \"{mode}\"\n[[limit]]\nname = \"open\"\nservice = \"web\"\nunit = \"connections\"\nper = \"service\"\nconcurrent = \
+        "mode = \"enforce\"\n[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80, 81]\n[service.health]\n\
+         {health}\n[[limit]]\nname = \"open\"\nservice = \"web\"\nunit = \"connections\"\nper = \"service\"\nconcurrent = \
          100\naction = \"reject\"\n{rest}"
     )
 }

@@ -11,6 +11,8 @@ use throttle_tests::{
     wire::{FAR_V4, Wire},
 };
 
+/// The window alone: of a service that fails, the breaker keeps most away too, also with the agent dead.
+const ENFORCE: &str = "mode = \"enforce\"\nbreaker = false";
 /// Clients that ask at once.
 const CLIENTS: usize = 40;
 const QUICK: Duration = Duration::from_millis(2);
@@ -32,7 +34,7 @@ fn sinks_when_the_server_slows_down_and_comes_back_with_it() -> Result<()> {
     let site = Site::on(&wire.far)?;
     let (server, agent) = (SlowServer::on(&wire.far, 80)?, site.start(&RUN)?);
     server.take(QUICK);
-    site.apply(&policy("enforce", ""))?;
+    site.apply(&policy(ENFORCE, ""))?;
     let askers = Askers::on(&wire.near, CLIENTS, at(FAR_V4, 80))?;
     settle(&site)?;
     let before = health(&site, "web")?.window.and_then(|it| it.in_force).context("a window is in force")?;
@@ -72,7 +74,7 @@ fn the_next_agent_goes_on_from_where_it_is() -> Result<()> {
     let site = Site::on(&wire.far)?;
     let (server, agent) = (SlowServer::on(&wire.far, 80)?, site.start(&RUN)?);
     server.take(QUICK);
-    site.apply(&policy("enforce", ""))?;
+    site.apply(&policy(ENFORCE, ""))?;
     let _askers = Askers::on(&wire.near, CLIENTS, at(FAR_V4, 80))?;
     settle(&site)?;
     // What is usual is written down now and then.
@@ -103,7 +105,10 @@ fn what_is_only_observed_writes_nothing() -> Result<()> {
     let site = Site::on(&wire.far)?;
     let (server, _agent) = (SlowServer::on(&wire.far, 80)?, site.start(&RUN)?);
     server.take(QUICK);
-    site.apply(&policy("observe", "[[backend]]\nname = \"web-1\"\nservice = \"web\"\naddress = \"10.98.0.1:81\"\n"))?;
+    site.apply(&policy(
+        "mode = \"observe\"",
+        "[[backend]]\nname = \"web-1\"\nservice = \"web\"\naddress = \"10.98.0.1:81\"\n",
+    ))?;
     let _askers = Askers::on(&wire.near, CLIENTS, at(FAR_V4, 80))?;
     settle(&site)?;
     server.take(LATE);

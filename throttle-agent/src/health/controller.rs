@@ -254,8 +254,12 @@ impl Controller {
             Rung::Little => self.little.value(),
             Rung::Backlog | Rung::Heartbeats | Rung::Static => None,
         };
-        let settles =
-            usual.zip(self.throughput.peak()).map(|(usual, peak)| peak * (usual + self.target()) / SECOND as f64);
+        // What makes its clients wait delivers all that it can.
+        let most = match adjustment.cause {
+            Cause::Delay => Some(self.throughput.per_second()),
+            _ => self.throughput.peak(),
+        };
+        let settles = usual.zip(most).map(|(usual, most)| most * (usual + self.target()) / SECOND as f64);
         self.window = self.window.max(settles.unwrap_or_default().min(f64::from(self.terms.most)));
         Adjustment { window: whole(self.window) as u32, ..adjustment }
     }
