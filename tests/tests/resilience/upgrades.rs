@@ -46,7 +46,8 @@ fn an_earlier_layout_is_taken_over_under_load_and_nothing_is_forgotten() -> Resu
     let elsewhere = path(&site.file("another-state"));
     let refused = site.refusal(&[&RUN[..], &["--state-dir", &elsewhere]].concat())?;
     ensure!(refused.contains("--state-dir") && program_id(&wire)? == held.0, "the earlier build stays: {refused}");
-    ensure!(names(&site.pin_dir())? == ["egress", "links", "maps", "sockets"], "nothing is left of the attempt");
+    let pinned = ["egress", "links", "maps", "sockets", "sockets_again"];
+    ensure!(names(&site.pin_dir())? == pinned, "nothing is left of the attempt");
 
     // Also an agent that is asked for no interface changes over those that are throttled.
     let agent = site.start(&[])?;
@@ -67,10 +68,7 @@ fn an_earlier_layout_is_taken_over_under_load_and_nothing_is_forgotten() -> Resu
     let _agent = site.start(&RUN)?;
     say!("an upgrade from the layout before and an attempt to go back: {}", traffic.unharmed(&site)?);
     ensure!(site.status()?.blocks == 1, "the block is still there");
-    ensure!(
-        names(&site.pin_dir())? == ["egress", "links", "maps", "sockets", "sockets_again"],
-        "nothing else is pinned"
-    );
+    ensure!(names(&site.pin_dir())? == pinned, "nothing else is pinned");
     Ok(())
 }
 
