@@ -4,18 +4,12 @@ use std::fmt::Write as _;
 
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use throttle_agent::{
-    api::wire::{BackendPatch, BackendView, Backends, Envelope, paths},
+    api::wire::{BackendPatch, BackendView, Backends, paths},
     policy::{Backend, BackendChange, Endpoint, Probe, units::Span},
 };
 
 use super::{
-    Context,
-    client::{query, under},
-    failure::Failure,
-    output::{self, Paint},
-    table::Table,
-    writing,
-    writing::Writing,
+    Context, client::under, entries, failure::Failure, output::Paint, table::Table, writing, writing::Writing,
 };
 
 /// What to do with backends.
@@ -88,29 +82,15 @@ impl BackendCommand {
                 let request = BackendPatch { change, write: writing.wire() };
                 writing::tell(context, &context.client()?.patch(&under(paths::BACKENDS, &name), &request)?)
             }
-            Self::List => {
-                let answer = context.client()?.get(paths::BACKENDS)?;
-                if context.output.json {
-                    return output::data(&answer.text());
-                }
-                let backends = answer.parse::<Envelope<Backends>>()?.body.backends;
-                if backends.is_empty() {
-                    output::say("no backend is named; `throttle backend set --help` shows how");
-                    return Ok(());
-                }
-                output::data(&render(&backends, context.output.paint))
-            }
-            Self::Show { name } => {
-                let answer = context.client()?.get(&under(paths::BACKENDS, &name))?;
-                if context.output.json {
-                    return output::data(&answer.text());
-                }
-                output::data(&describe(&answer.parse::<Envelope<BackendView>>()?.body))
-            }
-            Self::Remove { name, writing } => {
-                let path = query(&under(paths::BACKENDS, &name), &writing.wire())?;
-                writing::tell(context, &context.client()?.delete(&path)?)
-            }
+            Self::List => entries::list(
+                context,
+                paths::BACKENDS,
+                |all: Backends| all.backends,
+                "no backend is named; `throttle backend set --help` shows how",
+                render,
+            ),
+            Self::Show { name } => entries::show::<BackendView>(context, paths::BACKENDS, &name, describe),
+            Self::Remove { name, writing } => entries::remove(context, paths::BACKENDS, &name, &writing),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! How an explanation reads.
 
-use throttle_agent::api::wire::{AskedPacket, Standing};
+use throttle_agent::api::wire::{AskedPacket, ConnectionsWalk, GuaranteeWalk, OpenConnection, Standing, WindowWalk};
 
-use super::*;
-use throttle_agent::api::wire::GuaranteeWalk;
+use super::{
+    super::walk::{besides, bucket},
+    *,
+};
 
 fn limit(name: &str, room: u64, refusal: bool) -> LimitWalk {
     let rest = if refusal { 0.7999 } else { 0.0 };
@@ -133,6 +135,16 @@ fn what_never_passes_says_why() {
     (walk.limits[1].passes_at, walk.limits[1].passes_in_seconds) = (None, None);
     let page = render(&never, Paint::PLAIN);
     assert!(page.contains("told so, for ever\n") && page.contains("costs more than the burst"), "{page}");
+}
+
+#[test]
+fn a_breaker_refuses_until_it_lets_connections_pass() {
+    let mut page = explanation();
+    let walk = &mut page.walks[0];
+    (walk.reason, walk.limit) = ("breaker-open".to_owned(), None);
+    (walk.passes_at, walk.passes_in_seconds) = (None, None);
+    let told = render(&page, Paint::PLAIN);
+    assert!(told.contains("is refused by the breaker") && told.contains("until that lets connections pass"), "{told}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use throttle_agent::{
-    api::wire::{Envelope, LimitPatch, LimitView, Limits, paths},
+    api::wire::{LimitPatch, LimitView, Limits, paths},
     policy::{
         Guarantee, LimitChange, Mode,
         units::{Quantity, Rate},
@@ -15,10 +15,11 @@ use throttle_common::{
 
 use super::{
     Context,
-    client::{query, under},
+    client::under,
+    entries,
     failure::Failure,
     limit_views::{describe, render},
-    output, overriding,
+    overriding,
     overriding::Overriding,
     words::{whole, word},
     writing,
@@ -134,29 +135,15 @@ impl LimitCommand {
                 writing::tell(context, &context.client()?.patch(&under(paths::LIMITS, &set.name), &request)?)
             }
             Self::Override(overriding) => overriding.obey(context),
-            Self::List => {
-                let answer = context.client()?.get(paths::LIMITS)?;
-                if context.output.json {
-                    return output::data(&answer.text());
-                }
-                let limits = answer.parse::<Envelope<Limits>>()?.body.limits;
-                if limits.is_empty() {
-                    output::say("no limit is set; `throttle limit set --help` shows how");
-                    return Ok(());
-                }
-                output::data(&render(&limits, context.output.paint))
-            }
-            Self::Show { name } => {
-                let answer = context.client()?.get(&under(paths::LIMITS, &name))?;
-                if context.output.json {
-                    return output::data(&answer.text());
-                }
-                output::data(&describe(&answer.parse::<Envelope<LimitView>>()?.body))
-            }
-            Self::Delete { name, writing } => {
-                let path = query(&under(paths::LIMITS, &name), &writing.wire())?;
-                writing::tell(context, &context.client()?.delete(&path)?)
-            }
+            Self::List => entries::list(
+                context,
+                paths::LIMITS,
+                |all: Limits| all.limits,
+                "no limit is set; `throttle limit set --help` shows how",
+                render,
+            ),
+            Self::Show { name } => entries::show::<LimitView>(context, paths::LIMITS, &name, describe),
+            Self::Delete { name, writing } => entries::remove(context, paths::LIMITS, &name, &writing),
         }
     }
 }

@@ -16,6 +16,7 @@ mod check;
 mod client;
 mod detach;
 mod doctor;
+mod entries;
 mod events;
 mod explain;
 mod failure;
@@ -40,6 +41,7 @@ mod table;
 mod tenant;
 mod top;
 mod upgrade;
+mod walk;
 mod words;
 mod writing;
 

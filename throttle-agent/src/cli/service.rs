@@ -2,16 +2,16 @@
 
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use throttle_agent::{
-    api::wire::{Envelope, ServicePatch, ServiceView, Services, paths},
+    api::wire::{ServicePatch, ServiceView, Services, paths},
     policy::{HealthChange, PortRange, Prefix, Protocol, ServiceChange, units::Span},
 };
 
 use super::{
     Context,
-    client::{query, under},
+    client::under,
+    entries,
     failure::Failure,
     following::Following,
-    output,
     service_views::{describe, render},
     words::word,
     writing,
@@ -93,29 +93,15 @@ impl ServiceCommand {
                 let request = ServicePatch { change: set.change()?, write: set.writing.wire() };
                 writing::tell(context, &context.client()?.patch(&under(paths::SERVICES, &set.name), &request)?)
             }
-            Self::List => {
-                let answer = context.client()?.get(paths::SERVICES)?;
-                if context.output.json {
-                    return output::data(&answer.text());
-                }
-                let services = answer.parse::<Envelope<Services>>()?.body.services;
-                if services.is_empty() {
-                    output::say("no service is named; `throttle service set --help` shows how");
-                    return Ok(());
-                }
-                output::data(&render(&services, context.output.paint))
-            }
-            Self::Show { name } => {
-                let answer = context.client()?.get(&under(paths::SERVICES, &name))?;
-                if context.output.json {
-                    return output::data(&answer.text());
-                }
-                output::data(&describe(&answer.parse::<Envelope<ServiceView>>()?.body))
-            }
-            Self::Delete { name, writing } => {
-                let path = query(&under(paths::SERVICES, &name), &writing.wire())?;
-                writing::tell(context, &context.client()?.delete(&path)?)
-            }
+            Self::List => entries::list(
+                context,
+                paths::SERVICES,
+                |all: Services| all.services,
+                "no service is named; `throttle service set --help` shows how",
+                render,
+            ),
+            Self::Show { name } => entries::show::<ServiceView>(context, paths::SERVICES, &name, describe),
+            Self::Delete { name, writing } => entries::remove(context, paths::SERVICES, &name, &writing),
         }
     }
 }

@@ -2,18 +2,12 @@
 
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use throttle_agent::{
-    api::wire::{Envelope, TenantRequest, Tenants, paths},
+    api::wire::{TenantRequest, Tenants, paths},
     policy::{Prefix, Tenant},
 };
 
 use super::{
-    Context,
-    client::{query, under},
-    failure::Failure,
-    output::{self, Paint},
-    quantity::count,
-    table::Table,
-    writing,
+    Context, client::under, entries, failure::Failure, output::Paint, quantity::count, table::Table, writing,
     writing::Writing,
 };
 
@@ -59,22 +53,14 @@ impl TenantCommand {
                 let request = TenantRequest { tenant: Tenant { name, sources }, write: writing.wire() };
                 writing::tell(context, &context.client()?.put(&path, &request)?)
             }
-            Self::List => {
-                let answer = context.client()?.get(paths::TENANTS)?;
-                if context.output.json {
-                    return output::data(&answer.text());
-                }
-                let tenants = answer.parse::<Envelope<Tenants>>()?.body.tenants;
-                if tenants.is_empty() {
-                    output::say("no tenant is named; `throttle tenant set --help` shows how");
-                    return Ok(());
-                }
-                output::data(&render(&tenants, context.output.paint))
-            }
-            Self::Delete { name, writing } => {
-                let path = query(&under(paths::TENANTS, &name), &writing.wire())?;
-                writing::tell(context, &context.client()?.delete(&path)?)
-            }
+            Self::List => entries::list(
+                context,
+                paths::TENANTS,
+                |all: Tenants| all.tenants,
+                "no tenant is named; `throttle tenant set --help` shows how",
+                render,
+            ),
+            Self::Delete { name, writing } => entries::remove(context, paths::TENANTS, &name, &writing),
         }
     }
 }

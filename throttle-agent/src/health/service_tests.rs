@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{super::circuit::Forced, *};
 use crate::health::{
     MILLISECOND, SECOND,
     controller::{PERIOD, Rung},

@@ -7,10 +7,11 @@
 mod account;
 mod backends;
 mod connections;
+mod limit;
 mod policy;
 mod sources;
 
-pub use self::{account::*, backends::*, connections::*, policy::*, sources::*};
+pub use self::{account::*, backends::*, connections::*, limit::*, policy::*, sources::*};
 pub use crate::{breakers::Breaker, exchanges::Exchanges, health_clock::HealthClock, lease::Lease};
 
 /// The version of everything in this module and of the set of maps. Pinned maps of an earlier version change over, where
