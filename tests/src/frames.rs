@@ -18,6 +18,7 @@ pub struct Frame {
     vlans: Vec<(u16, u16)>,
     source: IpAddr,
     destination: IpAddr,
+    hops: u8,
     options: Vec<u8>,
     extensions: Vec<(u8, Vec<u8>)>,
     /// Offset in units of eight bytes, and whether more follow.
@@ -42,6 +43,7 @@ impl Frame {
             vlans: Vec::new(),
             source,
             destination,
+            hops: 64,
             options: Vec::new(),
             extensions: Vec::new(),
             fragment: None,
@@ -72,6 +74,13 @@ impl Frame {
     #[must_use]
     pub fn to(mut self, destination: &str) -> Self {
         self.destination = destination.parse().expect("the test names an address");
+        self
+    }
+
+    /// With so many hops left, instead of 64.
+    #[must_use]
+    pub fn hops(mut self, left: u8) -> Self {
+        self.hops = left;
         self
     }
 
@@ -222,7 +231,7 @@ impl Frame {
         header.extend(((length + segment) as u16).to_be_bytes());
         header.extend([0x12, 0x34]);
         header.extend((offset | u16::from(more) << 13).to_be_bytes());
-        header.extend([64, self.protocol_number(), 0, 0]);
+        header.extend([self.hops, self.protocol_number(), 0, 0]);
         header.extend(source.octets());
         header.extend(destination.octets());
         header.extend(&self.options);
@@ -246,7 +255,7 @@ impl Frame {
         }
         let mut header = vec![0x60, 0, 0, 0];
         header.extend(((rest.len() + segment) as u16).to_be_bytes());
-        header.extend([next, 64]);
+        header.extend([next, self.hops]);
         header.extend(source.octets());
         header.extend(destination.octets());
         header.extend(rest);

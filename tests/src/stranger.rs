@@ -44,12 +44,14 @@ impl Stranger {
         self.send(&self.frame(port, [sequence, acknowledged], flags).payload(payload).bytes())
     }
 
-    fn frame(&self, port: u16, [sequence, acknowledged]: [u32; 2], flags: u8) -> Frame {
+    /// A segment between the two, to be changed and sent.
+    pub fn frame(&self, port: u16, [sequence, acknowledged]: [u32; 2], flags: u8) -> Frame {
         let frame = Frame::from(&self.source).to(&self.to.ip().to_string()).tcp(port, self.to.port(), flags);
         frame.sequence(sequence).acknowledging(acknowledged)
     }
 
-    fn send(&self, frame: &[u8]) -> Result<()> {
+    /// Sends a frame.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
         let sent = send(&self.socket, frame, SendFlags::empty()).context("send a frame")?;
         ensure!(sent == frame.len(), "{sent} bytes of a frame were sent");
         Ok(())
@@ -73,11 +75,7 @@ impl Stranger {
 
     /// The same, by a segment that the stack takes for damaged.
     pub fn completes_damaged(&self, port: u16, answer: u32) -> Result<()> {
-        let mut frame = self.frame(port, [FIRST + 1, answer.wrapping_add(1)], tcp::ACK).bytes();
-        // Its checksum, before the urgent pointer.
-        let at = frame.len() - 4;
-        frame[at] ^= 0x55;
-        self.send(&frame)
+        self.send(&damaged(self.frame(port, [FIRST + 1, answer.wrapping_add(1)], tcp::ACK).bytes()))
     }
 
     /// The port and the number of the next SYN-ACK, if the next frame is one.
@@ -94,6 +92,14 @@ impl Stranger {
             packet.source_port == self.to.port() && packet.flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK;
         Ok(answers.then_some((packet.destination_port, u32::from_be_bytes(*number))))
     }
+}
+
+/// A segment without payload or options, with another checksum.
+pub fn damaged(mut frame: Vec<u8>) -> Vec<u8> {
+    // Before the urgent pointer.
+    let at = frame.len() - 4;
+    frame[at] ^= 0x55;
+    frame
 }
 
 /// A packet socket on the near end.

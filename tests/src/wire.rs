@@ -1,8 +1,8 @@
 //! Two hosts and the cable between them: a veth pair with a queue for each of two CPUs.
 
 use crate::{machine, netns::Namespace};
-use anyhow::{Context, Result};
-use std::process::Command;
+use anyhow::{Context, Result, ensure};
+use std::{io, net::UdpSocket, os::fd::AsRawFd as _, process::Command};
 
 /// The interface of the near host, from which traffic comes.
 pub const NEAR: &str = "near";
@@ -21,6 +21,8 @@ pub const FAR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x98, 1];
 /// The near interface's MAC address.
 pub const NEAR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x98, 2];
 
+/// include/uapi/linux/sockios.h
+const SIOCETHTOOL: libc::c_ulong = 0x8946;
 /// Queues of the cable at each end.
 const QUEUES: usize = 2;
 
@@ -95,10 +97,31 @@ impl Wire {
         links[0]["stats64"]["tx"]["dropped"].as_u64().with_context(|| format!("`ip` counts no dropped frames: {said}"))
     }
 
+    /// Has the near host complete the checksums of what it sends, as it must be before it leaves a machine.
+    pub fn complete_checksums(&self) -> Result<()> {
+        self.near.enter(complete_checksums)?
+    }
+
     /// Pulls the cable out: both interfaces are gone.
     pub fn disconnect(&self) -> Result<()> {
         self.far.ip(&["link", "delete", FAR]).map(drop)
     }
+}
+
+fn complete_checksums() -> Result<()> {
+    // include/uapi/linux/ethtool.h: ETHTOOL_STXCSUM, and 0 for off.
+    let mut off: [u32; 2] = [0x17, 0];
+    // SAFETY: zero is a valid value of every field.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(NEAR.bytes()) {
+        *place = byte.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = off.as_mut_ptr().cast();
+    let socket = UdpSocket::bind(("127.0.0.1", 0)).context("open a socket")?;
+    // SAFETY: the request and what it points to live through the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    ensure!(done == 0, "have {NEAR} complete checksums: {}", io::Error::last_os_error());
+    Ok(())
 }
 
 /// A MAC address as `ip` writes it.

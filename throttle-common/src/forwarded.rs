@@ -2,8 +2,9 @@
 //!
 //! A connection is open when the source acknowledges the service's SYN-ACK, and closed when both have acknowledged the
 //! other's end (RFC 9293, section 3.6), or either has reset it. Whom the service resets it has no connection with. What the
-//! source resets goes on unless the service waits for the very byte that the reset names (RFC 5961, section 3.2): that is
-//! certain once the service has acknowledged all that the source has said, and doubtful before. Packets of the source are
+//! source resets goes on unless the service waits for the very byte that the reset names (RFC 5961, section 3.2), and only if
+//! it gets there: that is certain of a sound one once the service has acknowledged all that the source has said, and doubtful
+//! else. Packets of the source are
 //! seen coming in, those of the service going out; between the two its addresses may be others.
 //!
 //! A SYN-ACK that waits for its acknowledgement is a cell of 64 bits in an array without keys: a tag of 16 bits, as many
@@ -38,11 +39,12 @@ impl Side {
     }
 }
 
-/// What a side has sent: its end, the acknowledgement of the other's, and of the source a reset that is doubted. Each side's
-/// byte is written by its packets alone.
+/// What a side has sent: its end, the acknowledgement of the other's, and of the source a reset that is doubted, and one that
+/// is doubted for good. Each side's byte is written by its packets alone.
 const ENDED: u8 = 1;
 const ACKNOWLEDGED: u8 = 2;
 const RESET: u8 = 4;
+const UNSOUND: u8 = 8;
 
 /// Seconds for which a connection may be silent whose reset is doubted: as long as the kernel keeps an ended one in TIME-WAIT
 /// (`TCP_TIMEWAIT_LEN`).
@@ -56,13 +58,16 @@ pub struct Segment {
     pub sequence: u32,
     /// The byte that its sender waits for, where the ACK flag is set.
     pub acknowledged: u32,
-    /// Its flags.
+    /// Its flags, and [`Segment::SOUND`].
     pub flags: u32,
     /// Bytes of payload.
     pub payload: u32,
 }
 
 impl Segment {
+    /// Of a reset: nothing on its way to the service drops it.
+    pub const SOUND: u32 = 1 << 8;
+
     /// The number that acknowledges all of it.
     #[inline(always)]
     pub const fn next(&self) -> u32 {
@@ -120,7 +125,7 @@ impl Connection {
             self.seen = now;
         }
         if segment.has(tcp::RST) {
-            return matches!(from, Side::Service) || self.is_reset(segment.sequence);
+            return matches!(from, Side::Service) || self.is_reset(segment);
         }
         if segment.has(tcp::FIN) {
             self.closing[own] |= ENDED;
@@ -142,7 +147,7 @@ impl Connection {
         if segment.has(tcp::FIN) || segment.sequence == self.expected() {
             self.said[Side::Source as usize] = segment.next();
         }
-        self.closing[Side::Source as usize] &= !RESET;
+        self.closing[Side::Source as usize] &= !(RESET | UNSOUND);
     }
 
     /// Notes how much of that the service has heard, and where it ends itself.
@@ -160,21 +165,27 @@ impl Connection {
     /// of what was sent before, is doubted. One that answers what was sent before the source's end was known names the byte
     /// before that, and is accepted too (`tcp_reset_check`).
     #[inline(always)]
-    const fn is_reset(&mut self, sequence: u32) -> bool {
-        let expected = self.expected();
-        let ended = self.closing[Side::Source as usize] & ENDED != 0;
-        let names_end = ended && sequence == expected.wrapping_sub(1);
+    const fn is_reset(&mut self, segment: &Segment) -> bool {
+        let (expected, sequence) = (self.expected(), segment.sequence);
+        let sound = segment.flags & Segment::SOUND != 0;
+        let closing = &mut self.closing[Side::Source as usize];
+        let names_end = *closing & ENDED != 0 && sequence == expected.wrapping_sub(1);
         if sequence == expected || names_end {
             self.said[Side::Source as usize] = expected;
-            self.closing[Side::Source as usize] |= RESET;
+            if sound {
+                *closing = *closing & !UNSOUND | RESET;
+            } else if *closing & RESET == 0 {
+                *closing |= UNSOUND | RESET;
+            }
         }
-        names_end && sequence == self.acknowledged || self.is_reset_for_certain()
+        sound && names_end && sequence == self.acknowledged || self.is_reset_for_certain()
     }
 
     /// Whether the service has heard all that the source has said before it reset the connection.
     #[inline(always)]
     const fn is_reset_for_certain(&self) -> bool {
-        self.closing[Side::Source as usize] & RESET != 0 && self.acknowledged == self.said[Side::Source as usize]
+        self.closing[Side::Source as usize] & (RESET | UNSOUND) == RESET
+            && self.acknowledged == self.said[Side::Source as usize]
     }
 
     /// Seconds after which a connection that nothing is heard of is forgotten.

@@ -64,9 +64,30 @@ fn an_end_that_is_not_acknowledged_closes_nothing() {
     assert!(connection.follow(Side::Service, &segment(501, 101, tcp::ACK), NOW));
 }
 
-/// A reset with a number.
+/// A sound reset with a number.
 fn reset(sequence: u32) -> Segment {
-    Segment { sequence, flags: tcp::RST.into(), ..Segment::default() }
+    Segment { sequence, flags: u32::from(tcp::RST) | Segment::SOUND, ..Segment::default() }
+}
+
+#[test]
+fn a_reset_that_may_get_lost_is_doubted_for_good_and_a_sound_one_beside_it_is_not() {
+    let unsound = |sequence| Segment { flags: tcp::RST.into(), ..reset(sequence) };
+    let heard = Segment { acknowledged: 100, flags: tcp::ACK.into(), ..Segment::default() };
+    let mut connection = open(100);
+    assert!(!connection.follow(Side::Source, &unsound(100), NOW) && !connection.follow(Side::Service, &heard, NOW));
+    assert_eq!(connection.patience(900), u64::from(DOUBTED_FOR));
+    assert!(connection.follow(Side::Source, &reset(100), NOW));
+
+    // One that waits to become certain stays as it is.
+    let mut connection = Connection { acknowledged: 90, ..open(100) };
+    for segment in [reset(100), unsound(100)] {
+        assert!(!connection.follow(Side::Source, &segment, NOW));
+    }
+    assert!(connection.follow(Side::Service, &heard, NOW));
+
+    let mut talk = Talk::new([100, 9]);
+    talk.says(Side::Source, 0, tcp::FIN);
+    assert!(!talk.connection.follow(Side::Source, &unsound(100), NOW), "the byte before its end");
 }
 
 #[test]

@@ -18,7 +18,11 @@ use network_types::{
 };
 use throttle_common::{
     gcra,
-    packet::{Family, Packet, protocol, tcp},
+    packet::{
+        Family, Packet,
+        checksum::{fold, halves, pseudo_header},
+        protocol, tcp,
+    },
     words::Outcome,
 };
 
@@ -227,30 +231,4 @@ fn write_ip<const IP: usize>(ctx: &XdpContext, packet: &Packet, link: usize, num
         unsafe { *at::<Ipv6Hdr>(ctx, link)? = header };
     }
     Some(())
-}
-
-/// The sum of the pseudo header (RFC 9293, RFC 8200), the same in both directions.
-#[inline(always)]
-fn pseudo_header(packet: &Packet, number: u8, length: u16) -> u64 {
-    let (source, destination) = (packet.source, packet.destination);
-    halves(source.high)
-        + halves(source.low)
-        + halves(destination.high)
-        + halves(destination.low)
-        + u64::from(number)
-        + u64::from(length)
-}
-
-/// The sum of the 16-bit words of a number.
-#[inline(always)]
-const fn halves(word: u64) -> u64 {
-    (word & 0xffff) + (word >> 16 & 0xffff) + (word >> 32 & 0xffff) + (word >> 48)
-}
-
-/// The Internet checksum of a sum of 16-bit words (RFC 1071).
-#[inline(always)]
-const fn fold(sum: u64) -> u16 {
-    let sum = halves(sum);
-    let sum = halves(sum);
-    !(halves(sum) as u16)
 }

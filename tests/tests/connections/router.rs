@@ -60,6 +60,7 @@ impl Router {
     /// Puts a server behind a host.
     pub(crate) fn of(host: Host, way: Way) -> Result<Option<Self>> {
         let server = Namespace::new("server")?;
+        host.wire.complete_checksums()?;
         let far = &host.wire.far;
         machine::run(Command::new("ip").args(["link", "add", "inner", "netns", far.name(), "type", "veth"]).args([
             "peer",

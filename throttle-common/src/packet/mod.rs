@@ -5,6 +5,7 @@
 //! strings. A frame that it cannot read to the end has a [`crate::words::Reason`] of its own; nothing is guessed and nothing is
 //! skipped, so that no shape is a way around a limit.
 
+pub mod checksum;
 mod numbers;
 mod parse;
 

@@ -106,7 +106,7 @@ pub struct Service {
     pub idle_after: u32,
     /// The health clock of its limits, which is the number of its health window and of its measurements too.
     pub clock: u16,
-    /// Its breaker's number; [`NONE`] where it has none.
+    /// Its breaker's number; [`super::NONE`] where it has none.
     pub breaker: u16,
     /// How many connections may be open to it at once, as policy says; 0 where no limit of its own does. What is
     /// reserved by guarantees is among them.

@@ -21,6 +21,7 @@ mod flow;
 mod handshake;
 mod places;
 mod request;
+mod resets;
 
 use aya_ebpf::bindings::xdp_md;
 use throttle_common::{
@@ -94,7 +95,12 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     } else if forwarded {
         scratch.entering.step = match flow::read_step(ctx) {
             flow::ACKNOWLEDGES if flow::completes() != 0 => Step::Completes,
-            flow::CONTINUES => Step::Continues,
+            flow::CONTINUES => {
+                if packet.flags & tcp::RST != 0 {
+                    resets::examine(ctx);
+                }
+                Step::Continues
+            }
             _ => Step::None,
         };
         if !matches!(scratch.entering.step, Step::Completes) {
