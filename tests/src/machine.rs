@@ -46,6 +46,12 @@ pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Whether the CPUs are emulated ones that take turns, as those of `cargo xtask vm-test` do: no two are ever at work at once.
+pub fn takes_turns() -> Result<bool> {
+    let processors = std::fs::read_to_string("/proc/cpuinfo").context("read which processors there are")?;
+    Ok(processors.contains("QEMU Virtual CPU"))
+}
+
 /// Gives this thread one CPU.
 pub fn pin_to(cpu: usize) -> Result<()> {
     let mut set = rustix::thread::CpuSet::new();

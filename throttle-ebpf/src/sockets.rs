@@ -137,9 +137,7 @@ fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
     if missing && !entry.is_some_and(SourceEntry::allows) {
         for index in 0..PLACES {
             let Some(number) = concurrent(scope, index) else { break };
-            let asked = WATCHER << WATCHER_SHIFT | number;
-            let taken = connections::attempt::<OFTEN>(|| take_open(asked, look_for_open(asked)));
-            if settle_open(asked, taken) == GUARANTEED {
+            if hold_open(WATCHER << WATCHER_SHIFT | number) == GUARANTEED {
                 break;
             }
         }
@@ -159,8 +157,17 @@ const OFTEN: usize = 32;
 /// Above the number of a limit, the watcher that asks for it.
 const WATCHER_SHIFT: u32 = 16;
 
-/// Looks for a place under a limit for the connection that a watcher sees open on this CPU, if it has none. The first of
-/// three global functions, which the verifier checks once and by themselves: see `connections::places`.
+/// Has the connection that a watcher sees open on this CPU hold a place under a limit; [`GUARANTEED`] where that is one of a
+/// guarantee.
+///
+/// A global function, which the verifier checks once and by itself; so are its three steps: see `connections::places`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn hold_open(asked: u32) -> u32 {
+    settle_open(asked, connections::attempt::<OFTEN>(|| take_open(asked, look_for_open(asked))))
+}
+
+/// Looks for a place for it, if it has none.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn look_for_open(asked: u32) -> u32 {

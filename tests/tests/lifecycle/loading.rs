@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use throttle_agent::datapath::{Datapath, OBJECT};
-use throttle_tests::{needs_root, pins::Pins, say, stack};
+use throttle_tests::{loops, needs_root, pins::Pins, say, stack};
 
 use super::options;
 
@@ -52,5 +52,12 @@ fn no_chain_of_calls_needs_more_stack_than_the_oldest_kernel_gives() -> Result<(
     let (bytes, chain) = stack::deepest(OBJECT)?;
     say!("{bytes} bytes: {chain:?}");
     ensure!(bytes <= stack::MOST, "{bytes} of {} bytes: {chain:?}", stack::MOST);
+    Ok(())
+}
+
+#[test]
+fn no_loop_is_one_that_the_oldest_kernel_refuses() -> Result<()> {
+    let refused = loops::refused(OBJECT)?;
+    ensure!(refused.is_empty(), "the last instruction of a loop falls into its first one: {refused:?}");
     Ok(())
 }

@@ -43,14 +43,14 @@ pub fn ask_for_place(number: u32) -> u32 {
 /// Tries to take a place until it is taken, refused, or lost to others so often.
 #[inline(always)]
 pub fn attempt<const OFTEN: usize>(mut take: impl FnMut() -> u32) -> u32 {
-    let mut taken = NOTHING;
-    for _ in 0..OFTEN {
-        taken = take();
-        if taken != HELD && taken != FREE {
-            break;
+    let mut left = OFTEN;
+    loop {
+        let taken = take();
+        left -= 1;
+        if left == 0 || taken != HELD && taken != FREE {
+            return taken;
         }
     }
-    taken
 }
 
 #[inline(never)]
