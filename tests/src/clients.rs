@@ -7,6 +7,7 @@ use std::{
     fs, io,
     net::{IpAddr, SocketAddr, TcpStream},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -62,27 +63,69 @@ pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
 /// The port that the web server listens on.
 pub const HTTP: u16 = 80;
 
-/// A real nginx, with the one page that it serves at any path.
+/// What nginx serves with one page.
+const PAGE: &str =
+    "access_log off; server { listen 80 backlog=4096; listen [::]:80 backlog=4096; return 200 'hello\\n'; }";
+/// Files of one that passes requests on: how long they took, and what it shows clients that speak TLS.
+const TIMES: &str = "times.log";
+const CERTIFICATE: &str = "certificate.pem";
+const KEY: &str = "key.pem";
+/// The ports at which a server listens that passes requests on: of both it speaks TLS at the second.
+pub const PASSED_ON: [u16; 2] = [8080, 8443];
+
+/// A real nginx: with one page that it serves at any path, or one that passes requests on to port [`HTTP`] of its own host.
 #[derive(Debug)]
 pub struct Server {
     nginx: Child,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Server {
     /// Starts it on a host; it listens on port [`HTTP`] of both families when this returns.
     pub fn on(host: &Namespace) -> Result<Self> {
-        Self::start(host, host.command("nginx"))
+        Self::start(host, host.command("nginx"), HTTP, |_| Ok(PAGE.to_owned()))
+    }
+
+    /// Starts one that passes requests on, ahead of ordinary processes likewise, over connections that clients may keep.
+    pub fn passing_on(host: &Namespace) -> Result<Self> {
+        let [http, tls] = PASSED_ON;
+        Self::start(host, first(host), http, |root| {
+            make_certificate(root)?;
+            let root = root.display();
+            Ok(format!(
+                "log_format times '$msec $request_time $status'; access_log {root}/{TIMES} times buffer=64k flush=100ms;\n\
+                 keepalive_requests 1000000; ssl_certificate {root}/{CERTIFICATE}; ssl_certificate_key {root}/{KEY};\n\
+                 server {{ listen {http} backlog=4096; listen {tls} ssl backlog=4096;\n\
+                 location / {{ proxy_pass http://127.0.0.1:{HTTP}; }} }}"
+            ))
+        })
+    }
+
+    /// Of each request that was passed on and answered: when that was, in seconds since 1970, how many seconds it took, and
+    /// with which status.
+    pub fn times(&self) -> Result<Vec<(f64, f64, u16)>> {
+        let text = fs::read_to_string(self.directory.path().join(TIMES)).context("read what nginx has logged")?;
+        let line = |line: &str| {
+            let mut words = line.split(' ');
+            let mut number = || words.next()?.parse::<f64>().ok();
+            Some((number()?, number()?, words.next()?.parse().ok()?))
+        };
+        // The last one may be half written.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|text| line(text).with_context(|| format!("nginx's log: {text}"))).collect()
     }
 
     /// The same, ahead of ordinary processes: no latency is the time for which it waits for a compiler.
     pub fn ahead_on(host: &Namespace) -> Result<Self> {
-        let mut command = host.command("chrt");
-        command.args(["--fifo", "2", "nginx"]);
-        Self::start(host, command)
+        Self::start(host, first(host), HTTP, |_| Ok(PAGE.to_owned()))
     }
 
-    fn start(host: &Namespace, mut command: Command) -> Result<Self> {
+    fn start(
+        host: &Namespace,
+        mut command: Command,
+        port: u16,
+        configure: impl FnOnce(&Path) -> Result<String>,
+    ) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("throttle-tests-nginx-").tempdir()?;
         let root = directory.path().display();
         let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -91,16 +134,16 @@ impl Server {
         let configuration = format!(
             "daemon off; pid {root}/pid; error_log {root}/error.log; worker_processes 1; user root;\n\
              events {{ worker_connections 4096; }}\n\
-             http {{ access_log off; {paths}\n\
-             server {{ listen {HTTP} backlog=4096; listen [::]:{HTTP} backlog=4096; return 200 'hello\\n'; }} }}\n"
+             http {{ {paths}\n{} }}\n",
+            configure(directory.path())?
         );
         let file = directory.path().join("nginx.conf");
         fs::write(&file, configuration)?;
         command.arg("-c").arg(&file).arg("-e").arg(directory.path().join("error.log")).arg("-p").arg(directory.path());
         let nginx = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let mut server = Self { nginx: nginx.context("start nginx; is it installed?")?, _directory: directory };
+        let mut server = Self { nginx: nginx.context("start nginx; is it installed?")?, directory };
         let start = Instant::now();
-        let listens = || host.enter(|| TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], HTTP))).is_ok());
+        let listens = || host.enter(|| TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).is_ok());
         while !listens()? {
             if let Some(status) = server.nginx.try_wait()? {
                 anyhow::bail!("nginx ended, {status}");
@@ -120,6 +163,21 @@ impl Drop for Server {
             machine::print("left behind: an nginx");
         }
     }
+}
+
+/// nginx, ahead of ordinary processes.
+fn first(host: &Namespace) -> Command {
+    let mut command = host.command("chrt");
+    command.args(["--fifo", "2", "nginx"]);
+    command
+}
+
+/// A certificate that nobody vouches for, and its key.
+fn make_certificate(directory: &Path) -> Result<()> {
+    let mut openssl = Command::new("openssl");
+    openssl.current_dir(directory).args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    openssl.args(["-nodes", "-days", "1", "-subj", "/CN=web", "-keyout", KEY, "-out", CERTIFICATE]);
+    machine::run(&mut openssl).context("make a certificate; is openssl installed?").map(drop)
 }
 
 /// How a request ended.
@@ -147,6 +205,17 @@ pub fn fetch(host: &Namespace, from: IpAddr, server: IpAddr, patience: Duration)
         Some(28) => Ok(Ending::Silence),
         other => anyhow::bail!("curl ended with {other:?}"),
     }
+}
+
+/// Runs wrk for a while over connections that it keeps, at a server that passes requests on.
+pub fn wrk_keeping(host: &Namespace, server: IpAddr, tls: bool, span: Duration, connections: u32) -> Result<Requests> {
+    let scheme = if tls { "https" } else { "http" };
+    let url = format!("{scheme}://{}/", SocketAddr::new(server, PASSED_ON[usize::from(tls)]));
+    let mut wrk = host.command("wrk");
+    wrk.args(["--threads", "1", "--timeout", "60s", "--connections", &connections.to_string()]);
+    wrk.args(["--duration", &format!("{}s", span.as_secs()), &url]);
+    let report = machine::run(&mut wrk).context("run wrk; is it installed?")?;
+    requests(&report).with_context(|| format!("wrk's report: {report}"))
 }
 
 /// What wrk reports.

@@ -53,7 +53,7 @@ impl Guard {
         let (control, rate) = match self {
             Self::Nothing => return None,
             Self::Window => ("latency", String::new()),
-            Self::Rate => ("rate", limit("new", &format!("rate = \"{CAPACITY:.0}/s\""))),
+            Self::Rate => ("rate", limit("new", &format!("rate = \"{CAPACITY:.0}/s\"\nburst = 10"))),
         };
         let (objective, port) = (OBJECTIVE / MILLISECOND, PASSED_ON[usize::from(tls)]);
         let speaks = if tls { "tls" } else { "http" };
@@ -100,23 +100,25 @@ pub fn run(guard: Guard, tls: bool, [first, then]: [Duration; 2], binary: &Path)
     ask(QUIET, FEW)?;
     let many = TIMES * CAPACITY * OBJECTIVE as f64 / SECOND as f64;
     ask(first + then, throttle_agent::health::whole(many) as u32)?;
+    // What nginx has not written down yet.
     std::thread::sleep(Duration::from_millis(300));
     let closed = if policy.is_some() { closed(&site)? } else { 0 };
     let times = server.times()?;
     let end = times.iter().map(|(at, ..)| *at).fold(0.0, f64::max);
-    let within = |from: Duration, to: Duration| {
-        let (from, to) = (end - from.as_secs_f64(), end - to.as_secs_f64());
-        times.iter().filter(move |(at, _, status)| *status == 200 && *at > from && *at <= to).map(|(_, took, _)| *took)
+    let within = |from: Duration, span: Duration| {
+        let from = end - from.as_secs_f64();
+        let asked = move |at: f64| at > from && at <= from + span.as_secs_f64();
+        times.iter().filter(move |(at, _, status)| *status == 200 && asked(*at)).map(|(_, took, _)| *took)
     };
-    let goodput = |from: Duration, to: Duration| {
-        let good = within(from, to).filter(|took| took * SECOND as f64 <= OBJECTIVE as f64).count();
-        good as f64 / (from - to).as_secs_f64() / CAPACITY
+    let goodput = |from: Duration, span: Duration| {
+        let good = within(from, span).filter(|took| took * SECOND as f64 <= OBJECTIVE as f64).count();
+        good as f64 / span.as_secs_f64() / CAPACITY
     };
-    let mut took: Vec<f64> = within(then, Duration::ZERO).collect();
+    let mut took: Vec<f64> = within(then, then).collect();
     took.sort_by(f64::total_cmp);
     ensure!(!took.is_empty(), "nothing was answered");
     let p99 = Duration::from_secs_f64(took[(took.len() - 1) * 99 / 100]);
-    Ok(Served { goodput: [goodput(first + then, then), goodput(then, Duration::ZERO)], p99, closed })
+    Ok(Served { goodput: [goodput(first + then, first), goodput(then, then)], p99, closed })
 }
 
 fn closed(site: &Site<'_>) -> Result<u64> {

@@ -31,8 +31,9 @@ pub fn refused(elf: &[u8]) -> Result<Vec<(String, usize)>> {
 /// Where an instruction leads, the first of them first, each with whether that is by a jump.
 fn next(instructions: &[&[u8]], at: usize) -> Vec<(usize, bool)> {
     let &[operation, _, low, high, ..] = instructions[at] else { return Vec::new() };
-    let over = i64::from(i16::from_le_bytes([low, high])) + 1;
-    let target = || usize::try_from(at as i64 + over).unwrap_or(usize::MAX);
+    let over = isize::from(i16::from_le_bytes([low, high])) + 1;
+    // Before the first instruction is nowhere.
+    let target = || at.checked_add_signed(over).unwrap_or(usize::MAX);
     match operation {
         EXIT => Vec::new(),
         ALWAYS => vec![(target(), true)],
@@ -70,14 +71,15 @@ fn walk(instructions: &[&[u8]]) -> Vec<usize> {
 mod tests {
     use super::*;
 
+    const MOVE: u8 = 0xb7;
+    const IF_EQUAL: u8 = 0x15;
+
     #[test]
     fn a_loop_may_jump_back_and_not_fall_back() {
         let instruction = |operation: u8, over: i16| {
             let [low, high] = over.to_le_bytes();
             [operation, 0, low, high, 0, 0, 0, 0]
         };
-        const MOVE: u8 = 0xb7;
-        const IF_EQUAL: u8 = 0x15;
         let walked = |code: &[[u8; 8]]| walk(&code.iter().map(|it| &it[..]).collect::<Vec<_>>());
         // 1 -> 2 -> 1, by a jump.
         let jumps =

@@ -16,7 +16,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::root("bench", "to load kernel programs")?;
     setup::kernel_toolchain()?;
-    setup::Programs::Only(&["ip", "iptables", "nft", "nginx", "wrk"]).install()?;
+    setup::Programs::Only(&["ip", "iptables", "nft", "nginx", "openssl", "wrk"]).install()?;
     workspace::build_agent()?;
     let bench = ["--release", "--package", "throttle-tests", "--bin", "bench"];
     process::step("build the benchmark", || process::run(workspace::cargo().arg("build").args(bench)))?;

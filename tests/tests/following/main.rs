@@ -2,6 +2,7 @@
 //! back, what is in force with the agent dead, breakers, and what others are told.
 
 mod breaking;
+mod kept;
 mod window;
 
 use anyhow::{Context, Result, ensure};

@@ -14,7 +14,7 @@ pub(crate) struct Following {
     #[arg(long, value_name = "MODE", value_parser = word::<HealthMode>())]
     health: Option<HealthMode>,
     /// Have its limits follow its health no more
-    #[arg(long, conflicts_with_all = ["health", "control", "objective", "speaks", "no_speaks", "least", "most", "no_most", "breaker", "no_breaker"])]
+    #[arg(long, conflicts_with_all = ["health", "control", "objective", "speaks", "no_speaks", "least", "most", "no_most", "breaker", "no_breaker", "close_oldest", "no_close_oldest"])]
     no_health: bool,
     /// What follows: the connections that may be open, by latency or by heartbeats (aimd), or only the rates' clock
     #[arg(long, value_parser = word::<ControlKind>())]
@@ -39,6 +39,19 @@ pub(crate) struct Following {
     /// Never keep connections from it because it fails
     #[arg(long)]
     no_breaker: bool,
+    #[command(flatten)]
+    kept: Kept,
+}
+
+/// What becomes of connections that are kept.
+#[derive(Debug, Default, Args)]
+struct Kept {
+    /// Close connections that are kept, the oldest first, while more are open than its health allows
+    #[arg(long, conflicts_with = "no_close_oldest")]
+    close_oldest: bool,
+    /// Close nothing that is open; the default
+    #[arg(long)]
+    no_close_oldest: bool,
 }
 
 /// What is the default again.
@@ -64,11 +77,8 @@ impl Following {
             least: self.least,
             most: self.most,
             no_most: self.again.no_most,
-            breaker: match (self.breaker, self.no_breaker) {
-                (true, _) => Some(true),
-                (_, true) => Some(false),
-                _ => None,
-            },
+            breaker: either(self.breaker, self.no_breaker),
+            close_oldest: either(self.kept.close_oldest, self.kept.no_close_oldest),
         }
     }
 
@@ -76,4 +86,9 @@ impl Following {
     pub(crate) fn ends(&self) -> bool {
         self.no_health
     }
+}
+
+/// What two flags say of which one at most is given.
+fn either(yes: bool, no: bool) -> Option<bool> {
+    (yes || no).then_some(yes)
 }

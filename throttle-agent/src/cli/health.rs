@@ -91,6 +91,9 @@ fn service(view: &ServiceHealthView, paint: Paint) -> String {
     if view.refused_per_second > 0.0 {
         facts.push(format!("{} refused for want of a place", per_second(view.refused_per_second)));
     }
+    if view.closed > 0 {
+        facts.push(format!("{} that were kept open are closed", count(view.closed)));
+    }
     facts.extend(view.usual_seconds.map(|usual| format!("the first byte takes {} as a rule", seconds(usual))));
     if view.share < 1.0 {
         facts.push(format!("its backends leave {} of the load", percent(view.share)));

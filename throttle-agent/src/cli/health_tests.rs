@@ -48,6 +48,7 @@ fn view() -> ServiceHealthView {
         share: 0.5,
         refused_per_second: 120.0,
         answered_per_second: 800.0,
+        closed: 0,
         breaker: Some(breaker("closed")),
         needs_workers: true,
         doubts: false,

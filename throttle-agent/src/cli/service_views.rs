@@ -96,6 +96,9 @@ fn follow(view: &ServiceView, health: Health, line: &mut impl FnMut(&str, String
     }
     let breaker = if health.breaker { "keeps new connections from what fails" } else { "none" };
     line("breaker", breaker.to_owned());
+    if health.close_oldest {
+        line("kept", "connections above the window are closed, the oldest first".to_owned());
+    }
 }
 
 #[cfg(test)]

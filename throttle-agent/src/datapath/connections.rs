@@ -235,6 +235,15 @@ impl Datapath {
 
     /// The service that a connection is to, as the programs find it.
     fn service_of(&self, ends: &Ends) -> Option<Service> {
+        self.directed(ends).map(|(_, service)| service)
+    }
+
+    /// The number of that service.
+    pub(super) fn number_of(&self, ends: &Ends) -> Option<u16> {
+        self.directed(ends).map(|(number, _)| number)
+    }
+
+    fn directed(&self, ends: &Ends) -> Option<(u16, Service)> {
         let packet = Packet {
             family: family(ends),
             source: ends.source,
@@ -244,7 +253,7 @@ impl Datapath {
             destination_port: ends.destination_port,
             ..Packet::default()
         };
-        services::find(&self.tables.directory(), &packet).map(|(_, service)| service)
+        services::find(&self.tables.directory(), &packet)
     }
 
     /// Whom a connection comes from.

@@ -16,6 +16,7 @@ mod bpf;
 mod breakers;
 mod btf;
 mod claim;
+mod closing;
 mod clsact;
 mod connecting;
 mod connections;

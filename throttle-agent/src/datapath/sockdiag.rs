@@ -19,6 +19,8 @@ use super::{connections, interfaces::interfaces, netlink};
 const SOCK_DIAG: Option<Protocol> = Some(rustix::net::netlink::SOCK_DIAG);
 /// `SOCK_DIAG_BY_FAMILY` of include/uapi/linux/sock_diag.h.
 const BY_FAMILY: u16 = 20;
+/// `SOCK_DESTROY` of the same.
+const DESTROY: u16 = 21;
 const TCP: u8 = 6;
 /// `AF_INET` and `AF_INET6`.
 const V4: u8 = 2;
@@ -32,8 +34,9 @@ const LISTEN: u32 = 1 << 10;
 const TIME_WAIT: u8 = 3;
 /// `struct inet_diag_sockid` within both messages.
 const ID: usize = 48;
-/// The interface within that.
+/// The interface within that, and what tells the socket from any other.
 const DEVICE: usize = 36;
+const COOKIE: usize = 40;
 /// `::ffff:0:0/96`: IPv4 on an IPv6 socket.
 const MAPPED: u128 = 0xffff;
 
@@ -107,17 +110,44 @@ impl Sockets {
     /// who names that, and then any other too.
     pub(super) fn is_open(&self, ends: &Ends) -> io::Result<bool> {
         if let Some(&device) = self.open.get(ends) {
-            return ask(ends, device);
+            return ask(ends, device).map(|found| found.is_some());
         }
-        let listed = || interfaces().map(|all| all.into_iter().map(|it| it.index).collect()).unwrap_or_default();
-        let devices = self.devices.get_or_init(listed);
-        for &device in [0].iter().chain(devices) {
-            if ask(ends, device)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let devices = self.devices.get_or_init(every_device);
+        Ok(find(ends, devices)?.is_some())
     }
+}
+
+/// Closes the open connections between these ends, as if each side had been reset; gives how many there were.
+///
+/// Each is asked for first: the kernel closes whatever it finds for two ends, and where there is no connection any more that
+/// is the listening socket. Only with what tells the socket from any other it closes this one or none.
+pub(super) fn close(all: impl IntoIterator<Item = Ends>) -> io::Result<usize> {
+    let devices = every_device();
+    let mut closed = 0;
+    for ends in all {
+        let Some(id) = find(&ends, &devices)? else { continue };
+        match netlink::tell(SOCK_DIAG, DESTROY, 0, &request(version(&ends), u32::MAX, &id)) {
+            Ok(()) => closed += 1,
+            // It has closed meanwhile, and what is there now is another.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(closed)
+}
+
+fn every_device() -> Vec<Device> {
+    interfaces().map(|all| all.into_iter().map(|it| it.index).collect()).unwrap_or_default()
+}
+
+/// An open connection between two ends, whatever interface it may be bound to.
+fn find(ends: &Ends, devices: &[Device]) -> io::Result<Option<[u8; ID]>> {
+    for &device in [0].iter().chain(devices) {
+        if let Some(id) = ask(ends, device)? {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 fn list(states: u32) -> io::Result<Vec<(Ends, Device)>> {
@@ -129,17 +159,22 @@ fn list(states: u32) -> io::Result<Vec<(Ends, Device)>> {
     Ok(found)
 }
 
-fn ask(ends: &Ends, device: Device) -> io::Result<bool> {
-    let family = if ends.family == Family::V4 as u8 { V4 } else { V6 };
-    match netlink::ask(SOCK_DIAG, BY_FAMILY, &request(family, u32::MAX, &id(ends, device))) {
+/// The open connection between two ends that is bound to an interface, or to none.
+fn ask(ends: &Ends, device: Device) -> io::Result<Option<[u8; ID]>> {
+    match netlink::ask(SOCK_DIAG, BY_FAMILY, &request(version(ends), u32::MAX, &id(ends, device))) {
         // Where there is none, the kernel may answer with the listener.
         Ok(answer) => {
             let found = read(&answer).is_some_and(|(found, _)| found == *ends);
-            Ok(found && answer.get(1).is_some_and(|&state| OPEN >> state & 1 == 1))
+            let open = found && answer.get(1).is_some_and(|&state| OPEN >> state & 1 == 1);
+            Ok(answer.get(4..).and_then(|id| id.first_chunk().copied()).filter(|_| open))
         }
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn version(ends: &Ends) -> u8 {
+    if ends.family == Family::V4 as u8 { V4 } else { V6 }
 }
 
 /// `struct inet_diag_req_v2`.
@@ -162,9 +197,9 @@ fn id(ends: &Ends, device: Device) -> [u8; ID] {
     id[2..4].copy_from_slice(&ends.source_port.to_be_bytes());
     id[4..20].copy_from_slice(&address(ends.destination));
     id[20..36].copy_from_slice(&address(ends.source));
-    id[DEVICE..40].copy_from_slice(&device.to_ne_bytes());
+    id[DEVICE..COOKIE].copy_from_slice(&device.to_ne_bytes());
     // Whichever socket it is: `INET_DIAG_NOCOOKIE`.
-    id[40..].fill(0xff);
+    id[COOKIE..].fill(0xff);
     id
 }
 
@@ -192,14 +227,17 @@ fn read(answer: &[u8]) -> Option<(Ends, Device)> {
         family: family as u8,
         padding: [0; 3],
     };
-    let device = u32::from_ne_bytes(id[DEVICE..40].try_into().expect("four bytes"));
+    let device = u32::from_ne_bytes(id[DEVICE..COOKIE].try_into().expect("four bytes"));
     (timer != TIME_WAIT).then_some((ends, device))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{TcpListener, TcpStream};
+    use std::{
+        io::{Read as _, Write as _},
+        net::{TcpListener, TcpStream},
+    };
 
     #[test]
     fn a_socket_tells_how_many_wait_to_be_accepted_and_how_many_may() {
@@ -215,6 +253,28 @@ mod tests {
             let accepted = listener.accept().unwrap();
             assert_eq!(own().waiting, 2);
             drop((clients, accepted));
+        }
+    }
+
+    #[test]
+    fn the_connection_that_is_meant_is_closed_and_never_the_listener() {
+        for listen in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(listen) else { continue };
+            let here = listener.local_addr().unwrap();
+            let mut clients: Vec<_> = (0..2).map(|_| TcpStream::connect(here).unwrap()).collect();
+            let servers: Vec<_> = (0..2).map(|_| listener.accept().unwrap().0).collect();
+            let port = clients[0].local_addr().unwrap().port();
+            let sockets = Sockets::list().unwrap();
+            let ends = *sockets.open().find(|it| (it.source_port, it.destination_port) == (port, here.port())).unwrap();
+            match close([ends]) {
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => return,
+                closed => assert_eq!(closed.unwrap(), 1),
+            }
+            assert!(clients[0].read(&mut [0]).is_err(), "it was reset");
+            assert_eq!(close([ends]).unwrap(), 0, "it is closed already");
+            clients.push(TcpStream::connect(here).expect("the listener stays"));
+            (&servers[1]).write_all(b"!").unwrap();
+            clients[1].read_exact(&mut [0]).unwrap();
         }
     }
 

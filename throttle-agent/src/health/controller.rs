@@ -37,6 +37,8 @@ pub const LEAST_TARGET: Nanos = 5 * MILLISECOND;
 pub const LITTLE_GAIN: f64 = 2.0;
 /// The rate that all sources together may ask for, above what was delivered at most.
 pub const RATE_GAIN: f64 = 1.25;
+/// Of what is open, what a window leaves at least that has to be closed first.
+pub const AHEAD_LEAVES: f64 = 0.7;
 /// Latencies before a median is believed; fewer are gathered for up to a second.
 pub const LEAST_SAMPLES: u32 = 10;
 /// How much the window grows each second where only heartbeats tell.
@@ -261,6 +263,13 @@ impl Controller {
         };
         let settles = usual.zip(most).map(|(usual, most)| most * (usual + self.target()) / SECOND as f64);
         self.window = self.window.max(settles.unwrap_or_default().min(f64::from(self.terms.most)));
+        Adjustment { window: whole(self.window) as u32, ..adjustment }
+    }
+
+    /// Has the window not run ahead of an actuator that is slower than it: what waits now is the delay of all that is open, and
+    /// not of the few that are left of it when all above the window are closed.
+    pub fn wait_for(&mut self, adjustment: Adjustment, open: u32) -> Adjustment {
+        self.window = self.window.max((AHEAD_LEAVES * f64::from(open)).min(f64::from(self.terms.most)));
         Adjustment { window: whole(self.window) as u32, ..adjustment }
     }
 

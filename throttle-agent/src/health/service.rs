@@ -28,6 +28,7 @@ use super::{
 };
 
 mod breaking;
+mod closing;
 
 #[cfg(test)]
 #[path = "service_tests.rs"]
@@ -55,6 +56,8 @@ pub struct Terms {
     pub enforces: bool,
     /// Whether breakers keep new connections from what fails.
     pub breaks: bool,
+    /// Whether connections that are kept are closed while more are open than the window admits.
+    pub closes: bool,
     /// Its bounds.
     pub bounds: controller::Terms,
 }
@@ -70,6 +73,8 @@ pub struct Observed {
     pub taken: u32,
     /// The same of each backend, in the order of [`ServiceHealth::backends`].
     pub backends_taken: Vec<u32>,
+    /// Connections that are open, where they are counted.
+    pub open: Option<u32>,
     /// What was refused for want of a place or of rate.
     pub refused: u64,
     /// What its rates admitted, as a share of what they allow.
@@ -81,6 +86,8 @@ pub struct Observed {
 pub struct Decision {
     /// The window to publish; none where policy's holds.
     pub window: Option<u32>,
+    /// How many of the connections that are open longest are to be closed now.
+    pub closes: u32,
     /// The speed to publish: that of real time where none is needed.
     pub speed: Speed,
     /// The service's breaker as it is to be published.
@@ -317,6 +324,7 @@ impl ServiceHealth {
         let (signals, share) = (self.visible(now, observed), self.share(now));
         let adjustment = self.controller.step(now, &signals, share);
         let adjustment = if enforces { adjustment } else { self.controller.imagine(adjustment) };
+        let (adjustment, closes) = self.close(adjustment, observed.open);
         let paced = self.pacer.step(&adjustment, observed.admitted).min(share);
         let speed = match control {
             Control::Rate => Speed::of_parts(whole(paced * Speed::ONE.parts() as f64)).unwrap_or(Speed::LEAST),
@@ -336,6 +344,7 @@ impl ServiceHealth {
         Decision {
             window: (enforces && moves_window(control) && adjustment.cause != Cause::NoSignal)
                 .then_some(adjustment.window),
+            closes,
             speed: if enforces { speed } else { Speed::ONE },
             breaker: self.circuit.published(acts),
             backends: self.backends.iter().map(|it| it.circuit.published(acts)).collect(),

@@ -16,7 +16,7 @@ const START: Nanos = 1_000 * SECOND;
 const BEATS: Nanos = 200 * MILLISECOND;
 const BOUNDS: controller::Terms =
     controller::Terms { objective: 250 * MILLISECOND, least: 2, most: 1_000, fixed: 100, rate: Some(2_000.0) };
-const TERMS: Terms = Terms { control: Control::Latency, enforces: true, breaks: true, bounds: BOUNDS };
+const TERMS: Terms = Terms { control: Control::Latency, enforces: true, breaks: true, closes: false, bounds: BOUNDS };
 
 fn place(number: u16) -> Place {
     Place { backend: Arc::from(format!("web-{number}")), address: ([10, 0, 0, 1], 8_000 + number).into() }
@@ -246,7 +246,7 @@ proptest! {
         enforces in any::<bool>(), breaks in any::<bool>(),
         scenes in prop::collection::vec((0u64..2_000, 0usize..5, any::<bool>(), 1u64..20), 1..8),
     ) {
-        let terms = Terms { control, enforces, breaks, bounds: BOUNDS };
+        let terms = Terms { control, enforces, breaks, closes: false, bounds: BOUNDS };
         let mut scene = Scene::of(terms, 4);
         for (median, silent, known, periods) in scenes {
             scene.answers = (0..4).map(|it| (it != silent).then_some(Sign::Answered)).collect();
@@ -262,5 +262,29 @@ proptest! {
                 prop_assert!(ratio(decision.speed) <= scene.health.share(scene.now) + 1e-4 || !enforces || control == Control::Fixed);
             }
         }
+    }
+}
+
+#[test]
+fn what_is_kept_open_above_the_window_is_closed_little_by_little_and_no_more_than_that() {
+    let late = |open| move |now| Observed { open: Some(open), ..busy(now, 400 * MILLISECOND) };
+    let mut scene = Scene::of(Terms { closes: true, ..TERMS }, 0);
+    scene.observed = Box::new(|now| Observed { open: Some(60), ..busy(now, 20 * MILLISECOND) });
+    assert_eq!(scene.run(SECOND).closes, 0, "all within the window");
+    let mut open = 100;
+    for _ in 0..40 {
+        scene.observed = Box::new(late(open));
+        let decision = scene.run(100 * MILLISECOND);
+        let window = decision.window.unwrap();
+        let above = open.saturating_sub(window);
+        assert!(decision.closes <= above && 2 * decision.closes >= above, "{} of {above}", decision.closes);
+        assert!(f64::from(window) >= (0.7 * f64::from(open)).floor(), "{window} is far below the {open} that are open");
+        open -= decision.closes;
+    }
+    assert!(open < 10, "{open} are left");
+    for terms in [TERMS, Terms { enforces: false, closes: true, ..TERMS }] {
+        let mut scene = Scene::of(terms, 0);
+        scene.observed = Box::new(late(100));
+        assert_eq!(scene.run(SECOND).closes, 0);
     }
 }

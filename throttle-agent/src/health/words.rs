@@ -114,7 +114,9 @@ pub fn cause(Adjustment { cause, delay, target, .. }: &Adjustment) -> String {
             format!("requests wait {} beyond what is usual, {} are allowed: it shrinks", span(*delay), span(*target))
         }
         (Cause::Delay, None) => "requests wait too long: it shrinks".to_owned(),
-        (Cause::Overflow, _) => "the listening socket overflows: it shrinks".to_owned(),
+        (Cause::Overflow, _) => {
+            "the listening socket overflows, or resets more than are answered: it shrinks".to_owned()
+        }
         (Cause::BadBeat, _) => "heartbeats fail or are late: it shrinks".to_owned(),
         (Cause::Room, _) => "there is room, and use for more: it grows".to_owned(),
         (Cause::Unused, _) => "it is not used up: it stays".to_owned(),

@@ -8,7 +8,8 @@
 //! [`refusals`]: refused packets on a veth, with throttle, nftables and iptables. [`scaling`]: one CPU and two. [`state`]:
 //! memory, and 10^7 sources. [`curves`]: what each algorithm admits of the same bursts. [`web`]: nginx behind
 //! all this. [`bulkheads`]: nginx beside a flood that is another's, and how soon a guarantee is lent and back.
-//! [`overload`]: a real server under more than it can bear. [`health`]: the controller and the detector in simulation, which
+//! [`overload`]: a real server under more than it can bear; [`kept`]: the same, asked over connections that are kept.
+//! [`health`]: the controller and the detector in simulation, which
 //! needs no machine at all.
 
 mod agent;
@@ -19,6 +20,7 @@ mod chart;
 mod curves;
 mod handshakes;
 mod health;
+mod kept;
 mod lanes;
 mod overload;
 mod packets;
@@ -49,7 +51,7 @@ const USAGE: &str = "usage: bench [--short] [--into DIR] [PART]...: measures wha
 type Measure = fn(Effort) -> Result<Section>;
 
 /// What is measured, in this order.
-const PARTS: [(&str, Measure); 14] = [
+const PARTS: [(&str, Measure); 15] = [
     ("paths", paths::measure),
     ("packets", packets::measure),
     ("refusals", refusals::measure),
@@ -63,6 +65,7 @@ const PARTS: [(&str, Measure); 14] = [
     ("changes", changes::measure),
     ("agent", agent::measure),
     ("overload", overload::measure),
+    ("kept", kept::measure),
     (SIMULATED, health::measure),
 ];
 /// The part that only simulates: it needs neither root nor the machine for itself.

@@ -31,6 +31,8 @@ pub(super) fn write(to: &mut Writer, status: &Status) -> Result<(), fmt::Error> 
         .iter()
         .flat_map(|view| SIGNALS.map(|signal| (with(of(view), "signal", signal), i64::from(view.signal == signal))));
     to.gauges("health_signal", "1 for what the limits of a service follow", signals)?;
+    let closed = all.iter().map(|view| (of(view), view.closed));
+    to.counters("health_closed", "Kept connections that were closed above the window, the oldest first", closed)?;
     let wanting = all.iter().map(|view| (of(view), i64::from(view.needs_workers)));
     to.gauges("health_needs_workers", "1 where a service is asked for more than it may bear: add workers", wanting)?;
     backends(to, all)?;

@@ -62,6 +62,8 @@ pub struct ServiceHealthView {
     pub refused_per_second: f64,
     /// Answers that begin each second; 0 where they are not measured.
     pub answered_per_second: f64,
+    /// Connections that were closed since the agent was started, because more were kept open than the window admits.
+    pub closed: u64,
     /// Its own breaker; absent where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerView>,

@@ -18,6 +18,7 @@ use throttle_common::{
 
 use super::{
     Control, Followed,
+    closing::Closed,
     signals::{Earlier, Listens, Shared},
 };
 use crate::{
@@ -91,6 +92,7 @@ impl Control {
             earlier: Earlier::default(),
             published: None,
             speed: None,
+            closed: Closed::default(),
         }
     }
 
@@ -184,6 +186,7 @@ fn terms(document: &Document, service: &Service) -> Option<Terms> {
         },
         enforces: health.mode == Mode::Enforce,
         breaks: health.breaker,
+        closes: health.close_oldest,
         bounds: controller::Terms {
             objective: health.objective.millis() * MILLISECOND,
             least: health.least.min(fixed),

@@ -10,12 +10,14 @@
 //! - [`following`]: which services and backends there are, after each change of policy and of addresses.
 //! - [`signals`] and [`host`]: what is seen.
 //! - [`publishing`]: what is decided goes to the kernel, changes to the log and to who wants to know.
+//! - [`closing`]: kept connections above a window are closed.
 //! - [`forcing`]: breakers that an operator holds.
 //! - [`views`]: how it stands.
 //!
 //! Where the agent falls silent, nothing is to be done: windows and speeds lapse with their leases, breakers go on by
 //! themselves.
 
+mod closing;
 mod following;
 mod forcing;
 mod host;
@@ -107,6 +109,8 @@ struct Followed {
     /// What was last published, and how fast its clock runs by that or by what was set by hand.
     published: Option<Decision>,
     speed: Option<Speed>,
+    /// What was closed of what it kept open.
+    closed: closing::Closed,
 }
 
 impl Health {
@@ -208,7 +212,9 @@ impl Control {
         }
         for (name, mut decision) in decisions {
             let transitions = std::mem::take(&mut decision.transitions);
+            let closes = decision.closes;
             self.publish_decision(&name, decision);
+            self.close_oldest(&name, closes);
             self.tell(transitions.into_iter().map(|it| (Arc::clone(&name), it)));
         }
         self.keep_usual(now);

@@ -67,7 +67,9 @@ pub(super) struct Earlier {
     /// When the last answer began.
     answered: Nanos,
     /// What requests were ahead of answers, in the last minute: the least is what never will be answered.
-    ahead: VecDeque<(Nanos, u64)>,
+    ahead: VecDeque<(Nanos, i64)>,
+    /// Connections that were cut off because of the window.
+    cut: u64,
     /// Of its limits, together: what was refused, and what entered.
     refused: u64,
     lacked: u64,
@@ -103,6 +105,7 @@ impl Default for Earlier {
             answers: Answers::NONE,
             answered: 0,
             ahead: VecDeque::new(),
+            cut: 0,
             refused: 0,
             lacked: 0,
             entered: 0,
@@ -126,13 +129,13 @@ impl Earlier {
     }
 
     /// Requests that wait for their answers now, by how far requests are ahead of answers.
-    fn outstanding(&mut self, now: Nanos, ahead: u64) -> u32 {
+    fn outstanding(&mut self, now: Nanos, ahead: i64) -> u32 {
         self.ahead.push_back((now, ahead));
         while self.ahead.front().is_some_and(|(at, _)| now.saturating_sub(*at) > UNANSWERED) {
             self.ahead.pop_front();
         }
         let never = self.ahead.iter().map(|(_, ahead)| *ahead).min().unwrap_or(ahead);
-        u32::try_from(ahead.saturating_sub(never)).unwrap_or(u32::MAX)
+        u32::try_from(ahead - never).unwrap_or(u32::MAX)
     }
 }
 
@@ -189,7 +192,10 @@ impl Followed {
         let sampled = datapath.sampled();
         let answered = since.answers.answers();
         earlier.answered = if answered > 0 { now } else { earlier.answered };
-        let waits = earlier.outstanding(now, answers.requests().saturating_sub(answers.answers()));
+        // Who was cut off waits for nothing, has not ended by itself, and its reset is no error of the server's.
+        let cut = self.closed.count - std::mem::replace(&mut earlier.cut, self.closed.count);
+        let unanswered = answers.requests().cast_signed() - answers.answers().cast_signed();
+        let waits = earlier.outstanding(now, unanswered - self.closed.count.cast_signed());
         let mut signals = Signals::default();
         // What leaves may go unseen: then requests begin, and no answer ever does.
         if self.measured && answers.answers() > 0 {
@@ -200,7 +206,7 @@ impl Followed {
             let (completed, in_flight) = (small(answered * sampled), small(u64::from(waits) * sampled));
             signals.flow = Some(Aged { value: Flow { completed, in_flight }, at: now });
         } else if let Some(open) = earlier.open.filter(|_| self.listens.tcp) {
-            let closed = (since.entered + u64::from(since.open)).saturating_sub(open.into());
+            let closed = (since.entered + u64::from(since.open)).saturating_sub(cut + u64::from(open));
             earlier.closed = if closed > 0 || open == 0 { now } else { earlier.closed };
             // Connections that are kept for long say nothing of what is done in them.
             signals.flow = Some(Aged { value: Flow { completed: small(closed), in_flight: open }, at: earlier.closed });
@@ -211,7 +217,7 @@ impl Followed {
             earlier.waiting = waiting;
             signals.backlog = Some(Aged { value: Backlog { waiting, accepted: small(accepted) }, at: listening.at });
         }
-        let errors = since.answers.resets();
+        let errors = since.answers.resets().saturating_sub(cut);
         let crowded = listener.is_some_and(|(waiting, room)| 2 * waiting >= room);
         signals.overflow = overflows && crowded || errors > answered && errors >= LEAST_SAMPLES.into();
         // Who was refused a place found none free, however few hold one at the moment at which that is looked at.
@@ -234,6 +240,7 @@ impl Followed {
                 .iter()
                 .map(|it| it.map_or(0, |number| datapath.trials_taken(number)))
                 .collect(),
+            open: self.earlier.open.filter(|_| self.listens.tcp),
             refused: since.refused,
             admitted: since.admitted,
         }

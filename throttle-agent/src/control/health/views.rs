@@ -86,6 +86,7 @@ impl Control {
             share: health.share(now),
             refused_per_second: shown.refused_per_second,
             answered_per_second: shown.answered_per_second,
+            closed: followed.closed.count,
             breaker: followed.breaker.map(|_| breaker(health.breaker(), now, held(None))),
             needs_workers: health.wants_more(),
             doubts: health.doubts(),

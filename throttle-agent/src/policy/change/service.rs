@@ -76,6 +76,9 @@ pub struct HealthChange {
     /// Whether new connections are kept from what fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub breaker: Option<bool>,
+    /// Whether kept connections are closed above the window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub close_oldest: Option<bool>,
 }
 
 impl ServiceChange {
@@ -126,6 +129,7 @@ impl HealthChange {
         replace(&mut health.objective, self.objective);
         replace(&mut health.least, self.least);
         replace(&mut health.breaker, self.breaker);
+        replace(&mut health.close_oldest, self.close_oldest);
         health.speaks = self.speaks.or(health.speaks).filter(|_| !self.no_speaks);
         health.most = self.most.or(health.most).filter(|_| !self.no_most);
         health

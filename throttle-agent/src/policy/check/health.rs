@@ -36,6 +36,9 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
             if fits && unread.spares("limit") && read(&["health.least"]) {
                 limits(document, service, health, &mut wrong);
             }
+            if fits && health.close_oldest && read(&["forwarded", "health.close-oldest"]) {
+                closing(document, service, health, &mut wrong);
+            }
         }
     }
 }
@@ -97,14 +100,7 @@ fn protocol(service: &Service, health: Health, wrong: &mut impl FnMut(&str, Faul
 fn limits(document: &Document, service: &Service, health: Health, wrong: &mut impl FnMut(&str, Fault)) {
     let name = &service.name;
     match (health.control, document.window_of(name)) {
-        (ControlKind::Latency | ControlKind::Aimd, None) => {
-            let reason = format!("no limit says how many connections all together may have open at `{name}`");
-            let remedy = format!(
-                "add [[limit]] with name = \"{name}-open\", service = \"{name}\", unit = \"connections\", \
-                 concurrent = 1000, per = \"service\""
-            );
-            wrong("health.control", Fault::new(reason, remedy));
-        }
+        (ControlKind::Latency | ControlKind::Aimd, None) => wrong("health.control", unlimited(name)),
         (ControlKind::Latency | ControlKind::Aimd, Some((limit, allows))) if allows < health.least => {
             let reason = format!("`{}` never allows {} connections, only {allows}", limit.name, health.least);
             wrong("health.least", Fault::new(reason, format!("write at most {allows}, or raise `concurrent`")));
@@ -118,6 +114,30 @@ fn limits(document: &Document, service: &Service, health: Health, wrong: &mut im
         }
         _ => {}
     }
+}
+
+/// What is closed has to have a socket here, and a window to be closed by.
+fn closing(document: &Document, service: &Service, health: Health, wrong: &mut impl FnMut(&str, Fault)) {
+    let (name, field) = (&service.name, "health.close-oldest");
+    if service.forwarded {
+        let reason = "what is only forwarded has no socket here that could be closed";
+        wrong(field, Fault::new(reason, "leave it out"));
+    } else if health.control == ControlKind::Fixed {
+        let reason = "control = \"fixed\" moves no window above which something could be closed";
+        wrong(field, Fault::new(reason, "leave it out, or write control = \"latency\""));
+    } else if health.control == ControlKind::Rate && document.window_of(name).is_none() {
+        wrong(field, unlimited(name));
+    }
+}
+
+/// No limit says how many connections may be open.
+fn unlimited(name: &str) -> Fault {
+    let reason = format!("no limit says how many connections all together may have open at `{name}`");
+    let remedy = format!(
+        "add [[limit]] with name = \"{name}-open\", service = \"{name}\", unit = \"connections\", \
+         concurrent = 1000, per = \"service\""
+    );
+    Fault::new(reason, remedy)
 }
 
 /// What is allowed, and probably not meant.

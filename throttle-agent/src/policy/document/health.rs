@@ -38,6 +38,10 @@ pub struct Health {
     /// Whether new connections are kept from it, and from each of its backends, while it fails. Default true.
     #[serde(default = "default::breaker")]
     pub breaker: bool,
+    /// Whether connections that are kept are closed, the oldest first and a few at a time, while more are open than the
+    /// window admits. Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub close_oldest: bool,
 }
 
 /// Whether what health says is carried out, in the words of limits.
@@ -73,6 +77,7 @@ impl Default for Health {
             least: default::least(),
             most: None,
             breaker: default::breaker(),
+            close_oldest: false,
         }
     }
 }

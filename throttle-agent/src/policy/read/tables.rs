@@ -70,6 +70,7 @@ impl Read for Health {
             least: fields.or("least", silent.least),
             most: fields.optional("most"),
             breaker: fields.or("breaker", silent.breaker),
+            close_oldest: fields.or("close-oldest", silent.close_oldest),
         };
         fields.end();
         Some(health)
