@@ -94,8 +94,10 @@ fn no_place_is_lost_or_found_in_a_great_many_connections() -> Result<()> {
         foreign.into_inner()
     );
     // The kernel takes a socket from its list an instant before it says that it has closed, when an agent may look; nor does
-    // it call a program that the same CPU runs already. That is 0 to 5 of a million. Nothing else is ever to be mended.
-    ensure!(mended[0] + once.closed <= wanted / 50_000 + 3, "{mended:?}, {once:?}");
+    // it call a program that the same CPU runs already. That is 0 to 5 of a million; on an emulated CPU, whose programs run a
+    // hundred times as long and are interrupted as much more often, up to 5 of 20 000. Nothing else is ever to be mended.
+    let often = if machine::takes_turns()? { 2_000 } else { 50_000 };
+    ensure!(mended[0] + once.closed <= wanted / often + 3, "{mended:?}, {once:?}");
     ensure!(mended[1..] == [0, 0] && (once.open, once.idle) == (0, 0), "{mended:?}, {once:?}");
     drop((steady, accepted));
     Ok(())

@@ -34,32 +34,56 @@ pub(super) fn socket(protocol: Option<Protocol>, groups: u32, flags: SocketFlags
 
 /// Asks for everything of a kind, and gives the body of every answer.
 pub(super) fn dump(protocol: Option<Protocol>, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-    exchange(protocol, kind, REQUEST | DUMP, body)
+    Talk::begin(protocol)?.dump(kind, body)
 }
 
 /// Asks for one thing, and gives the body of the answer.
 pub(super) fn ask(protocol: Option<Protocol>, kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
-    exchange(protocol, kind, REQUEST, body)?.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    Talk::begin(protocol)?.ask(kind, body)
 }
 
 /// Has something done.
 pub(super) fn tell(protocol: Option<Protocol>, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
-    exchange(protocol, kind, REQUEST | ACKNOWLEDGE | flags, body).map(drop)
+    Talk::begin(protocol)?.tell(kind, flags, body)
 }
 
-fn exchange(protocol: Option<Protocol>, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-    let socket = socket(protocol, 0, SocketFlags::empty())?;
+/// A socket for many questions: to open one takes longer than to ask.
+#[derive(Debug)]
+pub(super) struct Talk(OwnedFd);
+
+impl Talk {
+    pub(super) fn begin(protocol: Option<Protocol>) -> io::Result<Self> {
+        socket(protocol, 0, SocketFlags::empty()).map(Self)
+    }
+
+    /// As [`dump`].
+    pub(super) fn dump(&self, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        exchange(&self.0, kind, REQUEST | DUMP, body)
+    }
+
+    /// As [`ask`].
+    pub(super) fn ask(&self, kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
+        exchange(&self.0, kind, REQUEST, body)?.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// As [`tell`].
+    pub(super) fn tell(&self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+        exchange(&self.0, kind, REQUEST | ACKNOWLEDGE | flags, body).map(drop)
+    }
+}
+
+fn exchange(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let mut request = Vec::with_capacity(HEADER + body.len());
     request.extend_from_slice(&((HEADER + body.len()) as u32).to_ne_bytes());
     request.extend_from_slice(&kind.to_ne_bytes());
     request.extend_from_slice(&flags.to_ne_bytes());
     request.extend_from_slice(&[0; 8]);
     request.extend_from_slice(body);
-    send(&socket, &request, SendFlags::empty())?;
+    send(socket, &request, SendFlags::empty())?;
     let mut answers = Vec::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
-        let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        let (length, _) = recv(socket, &mut buffer[..], RecvFlags::empty())?;
         let mut rest = &buffer[..length];
         while let Some((kind, body, next)) = message(rest) {
             match kind {

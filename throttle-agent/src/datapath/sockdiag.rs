@@ -13,7 +13,11 @@ use throttle_common::{
     records::{Address, Ends},
 };
 
-use super::{connections, interfaces::interfaces, netlink};
+use super::{
+    connections,
+    interfaces::interfaces,
+    netlink::{self, Talk},
+};
 
 /// `NETLINK_SOCK_DIAG`.
 const SOCK_DIAG: Option<Protocol> = Some(rustix::net::netlink::SOCK_DIAG);
@@ -84,16 +88,17 @@ pub(super) struct Sockets {
     open: HashMap<Ends, Device>,
     /// The ports at which this host waits for connections.
     pub(super) listening: HashSet<u16>,
-    /// Every interface, where it matters.
-    devices: OnceCell<Vec<Device>>,
+    /// Where the kernel is asked for single ones.
+    kernel: Kernel,
 }
 
 impl Sockets {
     /// Lists them.
     pub(super) fn list() -> io::Result<Self> {
-        let open = list(OPEN)?.into_iter().collect();
-        let listening = list(LISTEN)?.into_iter().map(|(ends, _)| ends.destination_port).collect();
-        Ok(Self { open, listening, devices: OnceCell::new() })
+        let kernel = Kernel::new()?;
+        let open = kernel.list(OPEN)?.into_iter().collect();
+        let listening = kernel.list(LISTEN)?.into_iter().map(|(ends, _)| ends.destination_port).collect();
+        Ok(Self { open, listening, kernel })
     }
 
     /// Every open connection.
@@ -106,14 +111,13 @@ impl Sockets {
         self.open.contains_key(ends)
     }
 
-    /// Whether there is an open connection between two ends now. The kernel finds one that is bound to an interface only for
-    /// who names that, and then any other too.
+    /// Whether there is an open connection between two ends now.
     pub(super) fn is_open(&self, ends: &Ends) -> io::Result<bool> {
-        if let Some(&device) = self.open.get(ends) {
-            return ask(ends, device).map(|found| found.is_some());
-        }
-        let devices = self.devices.get_or_init(every_device);
-        Ok(find(ends, devices)?.is_some())
+        let found = match self.open.get(ends) {
+            Some(&device) => self.kernel.ask(ends, device),
+            None => self.kernel.find(ends),
+        };
+        found.map(|found| found.is_some())
     }
 }
 
@@ -122,11 +126,11 @@ impl Sockets {
 /// Each is asked for first: the kernel closes whatever it finds for two ends, and where there is no connection any more that
 /// is the listening socket. Only with what tells the socket from any other it closes this one or none.
 pub(super) fn close(all: impl IntoIterator<Item = Ends>) -> io::Result<usize> {
-    let devices = every_device();
+    let kernel = Kernel::new()?;
     let mut closed = 0;
     for ends in all {
-        let Some(id) = find(&ends, &devices)? else { continue };
-        match netlink::tell(SOCK_DIAG, DESTROY, 0, &request(version(&ends), u32::MAX, &id)) {
+        let Some(id) = kernel.find(&ends)? else { continue };
+        match kernel.talk.tell(DESTROY, 0, &request(version(&ends), u32::MAX, &id)) {
             Ok(()) => closed += 1,
             // It has closed meanwhile, and what is there now is another.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {}
@@ -136,40 +140,54 @@ pub(super) fn close(all: impl IntoIterator<Item = Ends>) -> io::Result<usize> {
     Ok(closed)
 }
 
-fn every_device() -> Vec<Device> {
-    interfaces().map(|all| all.into_iter().map(|it| it.index).collect()).unwrap_or_default()
+/// Who knows the sockets.
+struct Kernel {
+    talk: Talk,
+    /// Every interface, where it matters.
+    devices: OnceCell<Vec<Device>>,
 }
 
-/// An open connection between two ends, whatever interface it may be bound to.
-fn find(ends: &Ends, devices: &[Device]) -> io::Result<Option<[u8; ID]>> {
-    for &device in [0].iter().chain(devices) {
-        if let Some(id) = ask(ends, device)? {
+impl Kernel {
+    fn new() -> io::Result<Self> {
+        Ok(Self { talk: Talk::begin(SOCK_DIAG)?, devices: OnceCell::new() })
+    }
+
+    fn list(&self, states: u32) -> io::Result<Vec<(Ends, Device)>> {
+        let mut found = Vec::new();
+        for family in [V4, V6] {
+            let answers = self.talk.dump(BY_FAMILY, &request(family, states, &[0; ID]))?;
+            found.extend(answers.iter().filter_map(|answer| read(answer)));
+        }
+        Ok(found)
+    }
+
+    /// The open connection between two ends. The kernel finds one that is bound to an interface only for who names that, and
+    /// then any other too.
+    fn find(&self, ends: &Ends) -> io::Result<Option<[u8; ID]>> {
+        let listed = || interfaces().map(|all| all.into_iter().map(|it| it.index).collect()).unwrap_or_default();
+        if let Some(id) = self.ask(ends, 0)? {
             return Ok(Some(id));
         }
-    }
-    Ok(None)
-}
-
-fn list(states: u32) -> io::Result<Vec<(Ends, Device)>> {
-    let mut found = Vec::new();
-    for family in [V4, V6] {
-        let answers = netlink::dump(SOCK_DIAG, BY_FAMILY, &request(family, states, &[0; ID]))?;
-        found.extend(answers.iter().filter_map(|answer| read(answer)));
-    }
-    Ok(found)
-}
-
-/// The open connection between two ends that is bound to an interface, or to none.
-fn ask(ends: &Ends, device: Device) -> io::Result<Option<[u8; ID]>> {
-    match netlink::ask(SOCK_DIAG, BY_FAMILY, &request(version(ends), u32::MAX, &id(ends, device))) {
-        // Where there is none, the kernel may answer with the listener.
-        Ok(answer) => {
-            let found = read(&answer).is_some_and(|(found, _)| found == *ends);
-            let open = found && answer.get(1).is_some_and(|&state| OPEN >> state & 1 == 1);
-            Ok(answer.get(4..).and_then(|id| id.first_chunk().copied()).filter(|_| open))
+        for &device in self.devices.get_or_init(listed) {
+            if let Some(id) = self.ask(ends, device)? {
+                return Ok(Some(id));
+            }
         }
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-        Err(error) => Err(error),
+        Ok(None)
+    }
+
+    /// The one that is bound to an interface, or to none where that is 0.
+    fn ask(&self, ends: &Ends, device: Device) -> io::Result<Option<[u8; ID]>> {
+        match self.talk.ask(BY_FAMILY, &request(version(ends), u32::MAX, &id(ends, device))) {
+            // Where there is none, the kernel may answer with the listener.
+            Ok(answer) => {
+                let found = read(&answer).is_some_and(|(found, _)| found == *ends);
+                let open = found && answer.get(1).is_some_and(|&state| OPEN >> state & 1 == 1);
+                Ok(answer.get(4..).and_then(|id| id.first_chunk().copied()).filter(|_| open))
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
