@@ -119,7 +119,10 @@ fn limits(document: &Document, service: &Service, health: Health, wrong: &mut im
 /// What is closed has to have a socket here, and a window to be closed by.
 fn closing(document: &Document, service: &Service, health: Health, wrong: &mut impl FnMut(&str, Fault)) {
     let (name, field) = (&service.name, "health.close-oldest");
-    if service.forwarded {
+    if service.protocol != Protocol::Tcp {
+        let reason = format!("a {} service has no connections that could be closed", service.protocol.name());
+        wrong(field, Fault::new(reason, "leave it out"));
+    } else if service.forwarded {
         let reason = "what is only forwarded has no socket here that could be closed";
         wrong(field, Fault::new(reason, "leave it out"));
     } else if health.control == ControlKind::Fixed {
