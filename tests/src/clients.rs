@@ -63,13 +63,12 @@ pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
 /// The port that the web server listens on.
 pub const HTTP: u16 = 80;
 
-/// What nginx serves with one page.
-const PAGE: &str =
-    "access_log off; server { listen 80 backlog=4096; listen [::]:80 backlog=4096; return 200 'hello\\n'; }";
 /// Files of one that passes requests on: how long they took, and what it shows clients that speak TLS.
 const TIMES: &str = "times.log";
 const CERTIFICATE: &str = "certificate.pem";
 const KEY: &str = "key.pem";
+/// The port of a server beside another one.
+pub const BESIDE: u16 = 8081;
 /// The ports at which a server listens that passes requests on: of both it speaks TLS at the second.
 pub const PASSED_ON: [u16; 2] = [8080, 8443];
 
@@ -83,7 +82,7 @@ pub struct Server {
 impl Server {
     /// Starts it on a host; it listens on port [`HTTP`] of both families when this returns.
     pub fn on(host: &Namespace) -> Result<Self> {
-        Self::start(host, host.command("nginx"), HTTP, |_| Ok(PAGE.to_owned()))
+        Self::start(host, host.command("nginx"), HTTP, |_| Ok(page(HTTP)))
     }
 
     /// Starts one that passes requests on, ahead of ordinary processes likewise, over connections that clients may keep.
@@ -117,7 +116,12 @@ impl Server {
 
     /// The same, ahead of ordinary processes: no latency is the time for which it waits for a compiler.
     pub fn ahead_on(host: &Namespace) -> Result<Self> {
-        Self::start(host, first(host), HTTP, |_| Ok(PAGE.to_owned()))
+        Self::start(host, first(host), HTTP, |_| Ok(page(HTTP)))
+    }
+
+    /// The same at port [`BESIDE`].
+    pub fn beside_on(host: &Namespace) -> Result<Self> {
+        Self::start(host, first(host), BESIDE, |_| Ok(page(BESIDE)))
     }
 
     fn start(
@@ -163,6 +167,13 @@ impl Drop for Server {
             machine::print("left behind: an nginx");
         }
     }
+}
+
+/// A server with one page, at a port of both families.
+fn page(port: u16) -> String {
+    format!(
+        "access_log off; server {{ listen {port} backlog=4096; listen [::]:{port} backlog=4096; return 200 'hello\\n'; }}"
+    )
 }
 
 /// nginx, ahead of ordinary processes.

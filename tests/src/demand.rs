@@ -29,6 +29,8 @@ use tokio::{
 
 /// Addresses that clients come from.
 const SOURCES: u32 = 64;
+/// The bits that all of these share, and those in which they differ.
+pub const CLIENTS: (u32, u32) = (10 << 24 | 98 << 16 | 5 << 8, 0xff);
 /// Threads that clients run on, each with its part of them: one could not open as many connections as an overload takes.
 const LANES: usize = 2;
 /// The first phase begins so much later, when all lanes are ready.
@@ -63,7 +65,7 @@ pub fn add_sources(host: &Namespace) -> Result<()> {
 }
 
 fn source(number: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(10 << 24 | 98 << 16 | 5 << 8 | (1 + number))
+    Ipv4Addr::from_bits(CLIENTS.0 | (1 + number))
 }
 
 /// Has clients of a host ask through the phases; `begin` is called when each begins.

@@ -40,7 +40,7 @@ impl Guard {
     }
 
     /// The policy of the agent, where there is one. Who is refused is told so at once, however many there are.
-    fn policy(self) -> Option<String> {
+    pub fn policy(self) -> Option<String> {
         let (health, limit) = match self {
             Self::Nothing => return None,
             Self::AtCapacity => (String::new(), format!("rate = \"{CAPACITY:.0}/s\"\nburst = {:.0}", CAPACITY / 10.0)),

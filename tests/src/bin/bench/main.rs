@@ -8,7 +8,8 @@
 //! [`refusals`]: refused packets on a veth, with throttle, nftables and iptables. [`scaling`]: one CPU and two. [`state`]:
 //! memory, and 10^7 sources. [`curves`]: what each algorithm admits of the same bursts. [`web`]: nginx behind
 //! all this. [`bulkheads`]: nginx beside a flood that is another's, and how soon a guarantee is lent and back.
-//! [`overload`]: a real server under more than it can bear; [`kept`]: the same, asked over connections that are kept.
+//! [`overload`]: a real server under more than it can bear; [`kept`]: the same, asked over connections that are kept;
+//! [`neighbours`]: a service beside one that fails.
 //! [`health`]: the controller and the detector in simulation, which
 //! needs no machine at all.
 
@@ -22,6 +23,7 @@ mod handshakes;
 mod health;
 mod kept;
 mod lanes;
+mod neighbours;
 mod overload;
 mod packets;
 mod paths;
@@ -51,7 +53,7 @@ const USAGE: &str = "usage: bench [--short] [--into DIR] [PART]...: measures wha
 type Measure = fn(Effort) -> Result<Section>;
 
 /// What is measured, in this order.
-const PARTS: [(&str, Measure); 15] = [
+const PARTS: [(&str, Measure); 16] = [
     ("paths", paths::measure),
     ("packets", packets::measure),
     ("refusals", refusals::measure),
@@ -66,6 +68,7 @@ const PARTS: [(&str, Measure); 15] = [
     ("agent", agent::measure),
     ("overload", overload::measure),
     ("kept", kept::measure),
+    ("neighbours", neighbours::measure),
     (SIMULATED, health::measure),
 ];
 /// The part that only simulates: it needs neither root nor the machine for itself.
