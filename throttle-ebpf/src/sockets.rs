@@ -135,9 +135,8 @@ fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
     opening.entering.tenant = entry.map_or(NONE, |entry| entry.tenant(generation));
     opening.entering.class = entry.map_or(NONE, |entry| entry.class(generation));
     if missing && !entry.is_some_and(SourceEntry::allows) {
-        for index in 0..PLACES {
-            let Some(number) = concurrent(scope, index) else { break };
-            if hold_open(WATCHER << WATCHER_SHIFT | number) == GUARANTEED {
+        for index in 0..PLACES as u32 {
+            if hold_open(WATCHER, service.into(), index) == NO_MORE {
                 break;
             }
         }
@@ -157,14 +156,25 @@ const OFTEN: usize = 32;
 /// Above the number of a limit, the watcher that asks for it.
 const WATCHER_SHIFT: u32 = 16;
 
-/// Has the connection that a watcher sees open on this CPU hold a place under a limit; [`GUARANTEED`] where that is one of a
-/// guarantee.
+/// There is no further place to be held.
+const NO_MORE: u32 = 1;
+
+/// Has the connection that a watcher sees open on this CPU hold a place under one of the limits of its service, by its index
+/// there; [`NO_MORE`] where that is the last, because there are no more limits or the place is one of a guarantee.
 ///
-/// A global function, which the verifier checks once and by itself; so are its three steps: see `connections::places`.
+/// A global function, which the verifier checks once and by itself; so are its three steps: see `connections::places`. The
+/// loop around it ends by a number that is written there: of others Linux 6.1 does not see that they end it.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn hold_open(asked: u32) -> u32 {
-    settle_open(asked, connections::attempt::<OFTEN>(|| take_open(asked, look_for_open(asked))))
+extern "C" fn hold_open(watcher: u32, service: u32, index: u32) -> u32 {
+    let Some(opening) = ENTERING.get_ptr_mut(watcher) else { return NO_MORE };
+    // SAFETY: as in `watch`.
+    let generation = unsafe { (*opening).entering.generation };
+    let number = limits::scope(generation, service).and_then(|scope| concurrent(scope, index as usize));
+    let Some(number) = number else { return NO_MORE };
+    let asked = watcher << WATCHER_SHIFT | number;
+    let taken = connections::attempt::<OFTEN>(|| take_open(asked, look_for_open(asked)));
+    if settle_open(asked, taken) == GUARANTEED { NO_MORE } else { 0 }
 }
 
 /// Looks for a place for it, if it has none.
