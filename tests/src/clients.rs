@@ -1,6 +1,6 @@
 //! Real traffic: raw frames, a real web server, and clients of it.
 
-use crate::{machine, netns::Namespace};
+use crate::{groups::Group, machine, netns::Namespace};
 use anyhow::{Context, Result, ensure};
 use std::{
     ffi::CString,
@@ -62,7 +62,10 @@ pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
 /// The port that the web server listens on.
 pub const HTTP: u16 = 80;
 
-/// A real nginx, with the one page that it serves at any path.
+/// What it serves at any path.
+const PAGE: &str = "return 200 'hello\\n';";
+
+/// A real nginx, with the one page that it serves at any path, or as a proxy.
 #[derive(Debug)]
 pub struct Server {
     nginx: Child,
@@ -72,17 +75,28 @@ pub struct Server {
 impl Server {
     /// Starts it on a host; it listens on port [`HTTP`] of both families when this returns.
     pub fn on(host: &Namespace) -> Result<Self> {
-        Self::start(host, host.command("nginx"))
+        Self::start(host, host.command("nginx"), PAGE)
     }
 
     /// The same, ahead of ordinary processes: no latency is the time for which it waits for a compiler.
     pub fn ahead_on(host: &Namespace) -> Result<Self> {
         let mut command = host.command("chrt");
         command.args(["--fifo", "2", "nginx"]);
-        Self::start(host, command)
+        Self::start(host, command, PAGE)
     }
 
-    fn start(host: &Namespace, mut command: Command) -> Result<Self> {
+    /// One on a host, in a control group, that passes each request on to the next of these, whatever became of the one
+    /// before, from an address of its own; where one cannot be reached it tries the others.
+    pub fn proxy_on(host: &Namespace, group: &Group, from: &str, to: &[SocketAddr]) -> Result<Self> {
+        let servers: String = to.iter().map(|to| format!("server {to} max_fails=0; ")).collect();
+        let passes = format!(
+            "location / {{ proxy_pass http://others; proxy_bind {from}; proxy_connect_timeout 2s; }} }}\n\
+             upstream others {{ {servers}"
+        );
+        Self::start(host, group.command(host, "nginx"), &passes)
+    }
+
+    fn start(host: &Namespace, mut command: Command, does: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("throttle-tests-nginx-").tempdir()?;
         let root = directory.path().display();
         let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -92,7 +106,7 @@ impl Server {
             "daemon off; pid {root}/pid; error_log {root}/error.log; worker_processes 1; user root;\n\
              events {{ worker_connections 4096; }}\n\
              http {{ access_log off; {paths}\n\
-             server {{ listen {HTTP} backlog=4096; listen [::]:{HTTP} backlog=4096; return 200 'hello\\n'; }} }}\n"
+             server {{ listen {HTTP} backlog=4096; listen [::]:{HTTP} backlog=4096; {does} }} }}\n"
         );
         let file = directory.path().join("nginx.conf");
         fs::write(&file, configuration)?;
