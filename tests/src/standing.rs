@@ -2,7 +2,10 @@
 
 use crate::agent::Site;
 use anyhow::{Context, Result, ensure};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 use throttle_agent::api::wire::{BackendHealthView, Envelope, HealthReport, ServiceHealthView, TransitionView};
 
 /// How long anything may take that is awaited; far more than it does.
@@ -18,6 +21,19 @@ pub fn changes(site: &Site<'_>, service: &str) -> Result<Vec<TransitionView>> {
     let mut changes = report(site, service)?.transitions;
     changes.reverse();
     Ok(changes)
+}
+
+/// All changes of a service's health until a span has passed, those before it among them, the oldest first. However many
+/// there are: an answer shows only the last.
+pub fn changes_within(site: &Site<'_>, service: &str, span: Duration) -> Result<Vec<TransitionView>> {
+    let (start, mut all) = (Instant::now(), BTreeMap::new());
+    while start.elapsed() < span {
+        std::thread::sleep(Duration::from_millis(500).min(span.saturating_sub(start.elapsed())));
+        let report = report(site, service)?;
+        all.extend(report.transitions.into_iter().map(|it| (it.number, it)));
+        ensure!(all.len() as u64 == report.transitions_in_all, "more changes at once than an answer shows");
+    }
+    Ok(all.into_values().collect())
 }
 
 fn report(site: &Site<'_>, service: &str) -> Result<HealthReport> {

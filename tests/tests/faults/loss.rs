@@ -1,9 +1,9 @@
 //! A network that loses packets.
 
-use super::{Fleet, dead_and_suspect};
+use super::{Fleet, deaths_and_suspicions};
 use anyhow::{Result, ensure};
-use std::{thread, time::Duration};
-use throttle_tests::{agent::Site, machine, needs_root, say, upstreams::Losses};
+use std::time::Duration;
+use throttle_tests::{agent::Site, machine, needs_root, say, standing::changes_within, upstreams::Losses};
 
 /// Of a hundred packets, in each direction.
 const PERCENT: u32 = 30;
@@ -25,8 +25,8 @@ fn nobody_who_lives_dies_of_packets_that_get_lost() -> Result<()> {
         cables.push(upstream.lose(PERCENT, upstream.of(1), seed)?);
         cables.push(Losses::at(&fleet.wire.far, &upstream.interface(), PERCENT, upstream.of(2), seed + 50)?);
     }
-    thread::sleep(SPAN);
-    let [dead, suspect] = dead_and_suspect(&site)?;
+    let changes = changes_within(&site, "web", SPAN)?;
+    let [dead, suspect] = deaths_and_suspicions(&changes);
     let (mut packets, mut lost) = (0, 0);
     for cable in &cables {
         let so_far = cable.so_far()?;
@@ -34,6 +34,6 @@ fn nobody_who_lives_dies_of_packets_that_get_lost() -> Result<()> {
     }
     say!("loss: {lost} of {packets} packets got lost in {SPAN:?} (seed {seed}): {suspect} suspicions, {dead} deaths");
     ensure!(packets > 100 && (lost * 100 / packets).abs_diff(PERCENT.into()) < 10, "{lost} of {packets} got lost");
-    ensure!(dead == 0, "who lives died of lost packets");
+    ensure!(dead == 0, "who lives died of lost packets: {changes:#?}");
     Ok(())
 }

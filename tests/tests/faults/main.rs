@@ -107,9 +107,7 @@ fn story(site: &Site<'_>, backend: &str, after: u64) -> Result<Vec<TransitionVie
     Ok(all.filter(|it| it.number > after && it.kind == "backend" && it.backend.as_deref() == Some(backend)).collect())
 }
 
-/// Backends that were held dead at any time, and those that were suspect.
-fn dead_and_suspect(site: &Site<'_>) -> Result<[usize; 2]> {
-    let all = changes(site, "web")?;
-    let of = |level: &str| all.iter().filter(|it| it.kind == "backend" && it.to == level).count();
-    Ok([of("dead"), of("suspect")])
+/// How many changes were deaths of backends, and how many suspicions.
+fn deaths_and_suspicions(changes: &[TransitionView]) -> [usize; 2] {
+    ["dead", "suspect"].map(|level| changes.iter().filter(|it| it.kind == "backend" && it.to == level).count())
 }
