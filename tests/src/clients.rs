@@ -88,7 +88,8 @@ impl Server {
     /// One on a host, in a control group, that passes each request on to the next of these, whatever became of the one
     /// before, from an address of its own; where one cannot be reached it tries the others.
     pub fn proxy_on(host: &Namespace, group: &Group, from: &str, to: &[SocketAddr]) -> Result<Self> {
-        let servers: String = to.iter().map(|to| format!("server {to} max_fails=0; ")).collect();
+        let servers: Vec<_> = to.iter().map(|to| format!("server {to} max_fails=0;")).collect();
+        let servers = servers.join(" ");
         let passes = format!(
             "location / {{ proxy_pass http://others; proxy_bind {from}; proxy_connect_timeout 2s; }} }}\n\
              upstream others {{ {servers}"

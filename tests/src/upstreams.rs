@@ -95,8 +95,8 @@ impl Losses {
         let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
         let seeds = (1..=cpus as u64)
             .map(|cpu| Lost { state: (seed + cpu).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, ..Lost::default() });
-        let mut lost = PerCpuArray::try_from(object.map_mut("LOST").context("no map LOST")?)?;
-        lost.set(0, PerCpuValues::try_from(seeds.collect::<Vec<_>>())?, 0)?;
+        let mut counts = PerCpuArray::try_from(object.map_mut("LOST").context("no map LOST")?)?;
+        counts.set(0, PerCpuValues::try_from(seeds.collect::<Vec<_>>())?, 0)?;
         let program: &mut SchedClassifier = object.program_mut("lose").context("no program lose")?.try_into()?;
         program.load().context("load lose")?;
         host.enter(|| attach(program, interface, TcAttachType::Ingress))?.context("attach lose")?;
