@@ -2,7 +2,7 @@
 //! tells of every connection that it accepts, and beats by itself where it is asked to.
 //!
 //! The program is what the name [`SERVE`] makes of whichever binary calls [`serve`]; what it is told while it runs is the
-//! status that it answers from then on, a line each.
+//! status that it answers from then on and after how many milliseconds, a line each.
 
 use crate::{machine, netns::Namespace};
 use anyhow::{Context, Result, ensure};
@@ -17,7 +17,7 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU16, Ordering::Relaxed},
+        atomic::{AtomicU16, AtomicU64, Ordering::Relaxed},
     },
     thread,
     time::Duration,
@@ -93,9 +93,9 @@ impl Backend {
         Ok(backend)
     }
 
-    /// Answers with a status from the next request on.
-    pub fn answer(&mut self, status: u16) -> Result<()> {
-        writeln!(self.told, "{status}").context("tell a backend")
+    /// Answers with a status, and so late, from the next request on.
+    pub fn answer(&mut self, status: u16, after: Duration) -> Result<()> {
+        writeln!(self.told, "{status} {}", after.as_millis()).context("tell a backend")
     }
 
     /// Has it stand still, as a debugger or a host without memory would: its kernel goes on.
@@ -128,25 +128,28 @@ pub fn serve(arguments: &[OsString]) -> Result<()> {
     let words: Vec<_> = arguments.iter().map(|it| it.to_string_lossy()).collect();
     let port = words.first().context("a port")?.parse::<u16>().context("a port")?;
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).context("listen")?;
-    let status = Arc::new(AtomicU16::new(WELL));
+    let answers = Arc::new((AtomicU16::new(WELL), AtomicU64::new(0)));
     say("listens")?;
     if let [_, socket, name, generation, every] = &words[..] {
         let (socket, name) = (socket.to_string(), name.to_string());
         let (generation, every) = (generation.parse()?, Duration::from_millis(every.parse()?));
         thread::spawn(move || beat(&Beats { socket: socket.as_ref(), name: &name, generation, every }));
     }
-    let answers = Arc::clone(&status);
+    let given = Arc::clone(&answers);
     thread::spawn(move || {
         while let Ok((client, from)) = listener.accept() {
             // Who started it reads this for as long as it lives.
             let _ = say(&format!("{} {}", machine::monotonic(), from.ip()));
-            let status = Arc::clone(&answers);
+            let given = Arc::clone(&given);
             // Whoever goes away is no fault of the server.
-            thread::spawn(move || answer(&client, &status));
+            thread::spawn(move || answer(&client, &given));
         }
     });
     for line in io::stdin().lock().lines() {
-        status.store(line?.parse().context("a status")?, Relaxed);
+        let line = line?;
+        let (status, after) = line.split_once(' ').context("a status and a time")?;
+        answers.0.store(status.parse().context("a status")?, Relaxed);
+        answers.1.store(after.parse().context("a time")?, Relaxed);
     }
     std::process::exit(0)
 }
@@ -157,13 +160,14 @@ fn say(line: &str) -> io::Result<()> {
     output.flush()
 }
 
-/// Answers one request after the other.
-fn answer(mut client: &TcpStream, status: &AtomicU16) -> io::Result<()> {
+/// Answers one request after the other, with a status and after so many milliseconds.
+fn answer(mut client: &TcpStream, (status, after): &(AtomicU16, AtomicU64)) -> io::Result<()> {
     client.set_nodelay(true)?;
     let mut requests = BufReader::new(client);
     let mut line = String::new();
     while requests.read_line(&mut line)? > 0 {
         if line == "\r\n" {
+            thread::sleep(Duration::from_millis(after.load(Relaxed)));
             let status = status.load(Relaxed);
             client.write_all(format!("HTTP/1.1 {status} Said\r\ncontent-length: 0\r\n\r\n").as_bytes())?;
         }

@@ -31,7 +31,7 @@ fn program() -> &'static Path {
 /// A service whose backends are kept away while they are dead; nothing else moves.
 fn policy(backends: &[(SocketAddr, &str)]) -> String {
     let service = format!(
-        "mode = \"enforce\"\n[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80, 81, 82, {PORT}]\n\
+        "mode = \"enforce\"\n[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80, 81, 82, 83, {PORT}]\n\
          [service.health]\nmode = \"enforce\"\ncontrol = \"fixed\"\n"
     );
     let backend = |(number, (address, probe)): (usize, &(SocketAddr, &str))| {

@@ -21,7 +21,7 @@ use throttle_common::{
 };
 use throttle_tests::{
     agent::Site,
-    backends::Backend,
+    backends::{Backend, Beats},
     machine, needs_root,
     netns::Namespace,
     say,
@@ -161,7 +161,7 @@ fn one_that_fails_on_is_tried_by_ten_at_a_time_and_one_that_is_well_is_let_in() 
     let (_other, mut fails) = (Backend::on(&wire.far, program(), 80)?, Backend::on(&wire.far, program(), 81)?);
     site.apply(&policy(&here(&[80, 81])))?;
     all_are_well(&site, 2)?;
-    fails.answer(503)?;
+    fails.answer(503, Duration::ZERO)?;
     let clients = Clients::on(&wire.near, at(FAR_V4, 81))?;
     clients.behave(Manner::Keep);
     let openings = || -> Result<Vec<_>> {
@@ -180,12 +180,44 @@ fn one_that_fails_on_is_tried_by_ten_at_a_time_and_one_that_is_well_is_let_in() 
         counts.push(fails.accepted_from(NEAR_V4.parse()?).len());
     }
     let tried = counts[1] - counts[0];
-    fails.answer(200)?;
+    fails.answer(200, Duration::ZERO)?;
     drop(clients);
     until(&site, "its breaker closes", |view| breaker(view, &name(1)) == "closed")?;
     let all = open_at_once(&wire.near, 20, at(FAR_V4, 81))?.len();
     say!("trials: with the agent alive {tried} clients tried one that fails on, {all} of 20 came in when it was well");
     ensure!(tried <= TRIALS as usize, "{tried} tried, of {TRIALS} that may");
     ensure!(all == 20, "{all} of 20 came in");
+    Ok(())
+}
+
+/// So late that no confirmation waits for it, and yet in time.
+const LATE: Duration = Duration::from_millis(150);
+
+#[test]
+fn one_that_takes_its_time_and_one_that_beats_are_let_in_when_they_are_back() -> Result<()> {
+    needs_root!();
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start(&RUN)?;
+    let (socket, every) = (site.file("api.sock"), Duration::from_millis(500));
+    let beats = |generation| Beats { socket: &socket, name: "web-2", generation, every };
+    let asked = || -> Result<Backend> {
+        let mut asked = Backend::on(&wire.far, program(), 80)?;
+        asked.answer(200, LATE)?;
+        Ok(asked)
+    };
+    let beating = |generation| Backend::beating(&wire.far, program(), 81, &beats(generation));
+    let _others = [Backend::on(&wire.far, program(), 82)?, Backend::on(&wire.far, program(), 83)?];
+    let (first, second) = (asked()?, beating(1)?);
+    let mut backends = here(&[80, 81, 82, 83]);
+    backends[1].1 = "\"push\"\ninterval = \"500ms\"";
+    site.apply(&policy(&backends))?;
+    until(&site, "all are well", |view| view.backends.len() == 4 && view.backends.iter().all(|it| it.suspicion < 1.0))?;
+    drop((first, second));
+    let are = |state: &'static str| until(&site, state, |view| (0..2).all(|it| breaker(view, &name(it)) == state));
+    are("open")?;
+    let _back = (asked()?, beating(2)?);
+    are("closed")?;
+    ensure!(open_at_once(&wire.near, 20, at(FAR_V4, 80))?.len() == 20);
     Ok(())
 }
