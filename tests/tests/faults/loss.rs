@@ -27,13 +27,18 @@ fn nobody_who_lives_dies_of_packets_that_get_lost() -> Result<()> {
     }
     let changes = changes_within(&site, "web", SPAN)?;
     let [dead, suspect] = deaths_and_suspicions(&changes);
+    let broken = changes.iter().filter(|it| it.kind == "breaker" && it.to == "open").count();
     let (mut packets, mut lost) = (0, 0);
     for cable in &cables {
         let so_far = cable.so_far()?;
         (packets, lost) = (packets + so_far.packets, lost + so_far.lost);
     }
-    say!("loss: {lost} of {packets} packets got lost in {SPAN:?} (seed {seed}): {suspect} suspicions, {dead} deaths");
+    say!(
+        "loss: {lost} of {packets} packets got lost in {SPAN:?} (seed {seed}): {suspect} suspicions, {dead} deaths, \
+         {broken} openings of breakers"
+    );
     ensure!(packets > 100 && (lost * 100 / packets).abs_diff(PERCENT.into()) < 10, "{lost} of {packets} got lost");
+    // A breaker may open: it is asked how the backend serves, and many probes do fail.
     ensure!(dead == 0, "who lives died of lost packets");
     Ok(())
 }

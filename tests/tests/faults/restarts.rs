@@ -6,7 +6,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use throttle_agent::health::{SECOND, detector::slow_start};
+use throttle_agent::health::{SECOND, detector::slow_start, whole};
 use throttle_tests::{
     agent::Site,
     backends::{Backend, Beats},
@@ -45,7 +45,7 @@ fn a_new_generation_gets_its_load_little_by_little() -> Result<()> {
     let least = held(&view, "web-1").map(|it| it.share).context("it is known")?;
     loop {
         let it = held(&view, "web-1").context("it is known")?;
-        let most = slow_start((it.since_seconds * SECOND as f64) as u64);
+        let most = slow_start(whole(it.since_seconds * SECOND as f64));
         ensure!(it.level == "healthy" && it.share <= most + 1e-6, "it may have {most}: {it:#?}");
         if it.share >= 1.0 {
             break;
