@@ -4,7 +4,7 @@
 pub use crate::binary::binary;
 use crate::{attached, machine, netns::Namespace, pins::Pins};
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::{
     ffi::OsStr,
     fs::{self, File},
@@ -270,8 +270,7 @@ impl Agent {
 
     /// Asks it to end, and waits until it did.
     pub fn stop(mut self) -> Result<ExitStatus> {
-        let process = Pid::from_child(&self.child);
-        kill_process(process, Signal::TERM).context("ask the agent to end")?;
+        machine::signal(self.child.id(), Signal::TERM).context("ask the agent to end")?;
         self.child.wait().context("wait for the agent")
     }
 }

@@ -6,7 +6,8 @@
 
 use crate::{
     agent::Site,
-    clients::{PASSED_ON, Server, wrk_keeping},
+    clients::wrk_keeping,
+    nginx::{PASSED_ON, Server},
     simulator::scenario::{CAPACITY, OBJECTIVE},
     wire::{FAR, FAR_V4, Wire},
     workers::Workers,

@@ -4,19 +4,23 @@ use anyhow::{Context, Result};
 use aya::{Ebpf, EbpfLoader, programs::Xdp};
 use std::path::Path;
 
-pub use records::{NEVER, Order, Received, Sent, xorshift};
+pub use records::{Loss, Lost, NEVER, Order, Received, Sent, xorshift};
 
 #[path = "../ebpf/src/traffic.rs"]
 mod records;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("THROTTLE_TESTS_OBJECT"));
 
-// SAFETY: `#[repr(C)]`, only integers without padding between them, valid for any bytes; so are the next two.
+// SAFETY: `#[repr(C)]`, only integers without padding between them, valid for any bytes; so are the next four.
 unsafe impl aya::Pod for Order {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Sent {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Received {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Loss {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Lost {}
 
 /// Loads the object with maps of its own; `lru_entries` sizes the LRU baseline's map, which is preallocated.
 pub fn load(lru_entries: u32) -> Result<Ebpf> {

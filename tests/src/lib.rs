@@ -10,10 +10,13 @@
 //! [`calls`] counts the helpers that they call on their way. Everything that these make is undone when it is dropped.
 //! [`stack`] and [`simulator`] need no kernel: the one reads the programs' code, the other runs the agent's pure code on health.
 //! [`workers`] is a real server of the same capacity, [`demand`] are its clients, [`overload`] has them meet behind a throttle
-//! or none, and an [`outcome`] is what came of a phase, real or simulated.
+//! or none, and an [`outcome`] is what came of a phase, real or simulated. [`upstreams`] are hosts behind a host, whose cables
+//! fail; [`backends`] are processes on them that are killed and stopped; [`standing`] is what an agent holds of them, and
+//! [`groups`] have a control group of processes.
 
 pub mod agent;
 pub mod attached;
+pub mod backends;
 mod binary;
 pub mod bulkheads;
 pub mod calls;
@@ -23,11 +26,13 @@ pub mod denied;
 pub mod filters;
 pub mod frames;
 pub mod generator;
+pub mod groups;
 pub mod kept;
 pub mod kernel;
 pub mod loops;
 pub mod machine;
 pub mod netns;
+pub mod nginx;
 pub mod outcome;
 pub mod overload;
 pub mod paced;
@@ -42,7 +47,9 @@ pub mod simulator;
 pub mod slow;
 pub mod sockets;
 pub mod stack;
+pub mod standing;
 pub mod stranger;
+pub mod upstreams;
 pub mod wire;
 pub mod workers;
 

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
+use rustix::process::{Pid, Signal, kill_process};
 use std::{fs::File, io::Write as _, path::Path, process::Command};
 use throttle_agent::datapath::Egress;
 
@@ -93,6 +94,12 @@ pub fn egresses() -> Vec<Egress> {
 pub fn monotonic() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
+/// Sends a signal to a process that we started.
+pub fn signal(process: u32, signal: Signal) -> Result<()> {
+    let process = Pid::from_raw(process.cast_signed()).context("a process has a number")?;
+    kill_process(process, signal).context("send a signal to a process")
 }
 
 /// Runs a command to its end, and fails with what it said if it does.

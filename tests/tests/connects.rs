@@ -1,60 +1,19 @@
 //! What processes of this host dial, against a real control group: a backend whose breaker refuses is refused at once.
 
 use anyhow::{Context as _, Result, ensure};
-use std::{
-    fs,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{self, Command, Output},
-};
+use std::{net::TcpListener, process::Output};
 use throttle_agent::health::circuit::State;
 use throttle_common::{
     breakers::{Forced, TRIALS},
     packet::protocol,
     records::FIRST_BACKEND,
 };
-use throttle_tests::{needs_root, netns::Namespace, program::Program, say};
+use throttle_tests::{groups::Group, needs_root, netns::Namespace, program::Program};
 
-/// A control group of our own, removed when it is dropped.
-struct Group(PathBuf);
-
-impl Group {
-    /// Makes one; `None`, said aloud, where there is no cgroup2.
-    fn new(role: &str) -> Result<Option<Self>> {
-        let mounts = fs::read_to_string("/proc/self/mounts").context("read the mounts")?;
-        let root = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let Some(root) =
-            root.filter(|fields| fields.get(2) == Some(&"cgroup2")).find_map(|fields| fields.get(1).copied())
-        else {
-            say!("skipped what processes dial: no cgroup2 is mounted");
-            return Ok(None);
-        };
-        let path = Path::new(root).join(format!("throttle-{}-{role}", process::id()));
-        match fs::create_dir(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
-                say!("skipped what processes dial: {root} is read-only");
-                Ok(None)
-            }
-            made => made.with_context(|| format!("make {}", path.display())).map(|()| Some(Self(path))),
-        }
-    }
-
-    /// Has a process in the group and the namespace dial.
-    fn dial(&self, host: &Namespace, port: u16, address: &str) -> Result<Output> {
-        // The group comes first: in the namespace `/sys` is another one.
-        let (procs, name) = (self.0.join("cgroup.procs"), host.name());
-        let dials = format!("exec 3<>/dev/tcp/{address}/{port}");
-        let script = format!("echo $$ > {} && exec ip netns exec {name} bash -c '{dials}'", procs.display());
-        Command::new("bash").args(["-c", &script]).output().context("run a process that dials")
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir(&self.0) {
-            say!("left behind: {}: {error}", self.0.display());
-        }
-    }
+/// Has a process in a group and a namespace dial.
+fn dial_from(group: &Group, host: &Namespace, port: u16, address: &str) -> Result<Output> {
+    let dials = format!("exec 3<>/dev/tcp/{address}/{port}");
+    group.command(host, "bash").args(["-c", &dials]).output().context("run a process that dials")
 }
 
 fn was_refused(output: &Output) -> bool {
@@ -72,10 +31,10 @@ fn who_dials_a_backend_whose_breaker_refuses_is_refused_at_once_and_nobody_else(
     let (v6, v4) = (backend.local_addr()?, other.local_addr()?);
     let (first, second) = (FIRST_BACKEND, FIRST_BACKEND + 1);
     program.datapath.set_backends(&[(v6, protocol::TCP, first), (v4, protocol::TCP, second)])?;
-    host.enter(|| program.datapath.guard_connects(&group.0))??;
+    host.enter(|| program.datapath.guard_connects(group.path()))??;
     let dial = |group: &Group, number| {
         let (address, at) = if number == first { ("::1", v6) } else { ("127.0.0.1", v4) };
-        group.dial(&host, at.port(), address)
+        dial_from(group, &host, at.port(), address)
     };
     for number in [first, second] {
         let connected = dial(&group, number)?;
@@ -95,10 +54,10 @@ fn who_dials_a_backend_whose_breaker_refuses_is_refused_at_once_and_nobody_else(
     // In another network namespace the same address is another backend: there nobody listens, and somebody will.
     program.datapath.publish_breaker(second, State::Forced(Forced::Open))?;
     let namesake = elsewhere.enter(|| listen(&format!("127.0.0.1:{}", v4.port())))??;
-    ensure!(group.dial(&elsewhere, v4.port(), "127.0.0.1")?.status.success(), "the breaker is not its");
+    ensure!(dial_from(&group, &elsewhere, v4.port(), "127.0.0.1")?.status.success(), "the breaker is not its");
     drop(namesake);
     // Another program takes the place of the first, and at last there is none.
-    host.enter(|| program.datapath.guard_connects(&group.0))??;
+    host.enter(|| program.datapath.guard_connects(group.path()))??;
     ensure!(was_refused(&dial(&group, second)?) && program.datapath.guards_connects());
     program.datapath.unguard_connects()?;
     ensure!(dial(&group, second)?.status.success() && !program.datapath.guards_connects());

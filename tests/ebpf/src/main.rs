@@ -1,8 +1,8 @@
 //! The kernel programs that throttle is tested with and compared to.
 //!
 //! `vary`, `enter`, `drop`, `drop_flood`, `parse_clock`, `lru_hash`, `note` and `turn` belong to the benchmark, `generate`,
-//! `pass` and `count` to tests with traffic, `dawdle` to those of policies that change. All share `throttle_common`, so that
-//! they see a packet as throttle does.
+//! `pass` and `count` to tests with traffic, `dawdle` to those of policies that change, `lose` to those of faults. All share
+//! `throttle_common`, so that they see a packet as throttle does.
 #![no_std]
 #![no_main]
 
@@ -11,6 +11,7 @@ mod dawdle;
 mod frame;
 mod generate;
 mod handshake;
+mod lose;
 mod traffic;
 
 #[panic_handler]

@@ -1,4 +1,5 @@
-//! What the traffic source is told, what it sent and what came through: shared by the kernel programs and the tests.
+//! What the traffic source is told, what it sent and what came through, and what got lost: shared by the kernel programs and
+//! the tests.
 
 /// What to send. A source is an IPv4 address, or an IPv6 /64: the first eight bytes of its address.
 #[repr(C)]
@@ -118,6 +119,30 @@ pub struct Received {
     pub other: u64,
     /// Their bytes.
     pub other_bytes: u64,
+}
+
+/// How much gets lost on a cable.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Of 2^32 packets, so many.
+    pub odds: u64,
+    /// The IPv4 address whose SYNs are counted.
+    pub counted: u64,
+}
+
+/// What came in by a cable that loses packets. Written by the kernel, except for the seed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// The xorshift state; not 0.
+    pub state: u64,
+    /// Packets that came, lost or not.
+    pub packets: u64,
+    /// Those of them that were lost.
+    pub lost: u64,
+    /// SYNs of the address that is counted, lost or not.
+    pub asks: u64,
 }
 
 /// The next state of Marsaglia's xorshift64 (2003): every 64-bit number but 0 once.

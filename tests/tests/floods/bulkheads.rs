@@ -4,10 +4,11 @@ use anyhow::{Context, Result, ensure};
 use std::{net::SocketAddr, thread, time::Duration};
 use throttle_tests::{
     bulkheads::{BETWEEN, Between, HELD, Rates, frame},
-    clients::{HTTP, Server},
+    clients::HTTP,
     generator::{Counter, Flood, Sender},
     kernel::{NEVER, Order},
     machine, needs_root,
+    nginx::Server,
     paced::ask_at,
     program::{Program, SECOND},
     say,

@@ -1,6 +1,6 @@
 //! Breakers of backends: one that is dead, with the agent alive and dead, and one that an operator holds.
 
-use super::{RUN, policy, until};
+use super::{RUN, policy};
 use anyhow::{Context, Result, ensure};
 use std::{
     io::{Read as _, Write as _},
@@ -9,25 +9,20 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use throttle_agent::api::wire::{ServiceHealthView, TransitionView};
+use throttle_agent::api::wire::TransitionView;
 use throttle_tests::{
     agent::Site,
     needs_root,
     netns::Namespace,
     say,
     slow::{SlowServer, at, open_at_once},
+    standing::{breaker, until},
     wire::{FAR_V4, Wire},
 };
 
 const BACKENDS: &str = "\
 [[backend]]\nname = \"web-1\"\nservice = \"web\"\naddress = \"10.98.0.1:80\"\nprobe = \"http:/\"\n\
 [[backend]]\nname = \"web-2\"\nservice = \"web\"\naddress = \"10.98.0.1:81\"\nprobe = \"http:/\"\n";
-
-/// The state of a backend's breaker.
-fn breaker(view: &ServiceHealthView, backend: &str) -> String {
-    let found = view.backends.iter().find(|it| it.backend == backend);
-    found.and_then(|it| it.breaker.as_ref()).map_or_else(String::new, |breaker| breaker.state.clone())
-}
 
 /// Where changes are told: what comes by POST, a body each.
 fn listen(host: &Namespace) -> Result<(u16, mpsc::Receiver<String>)> {

@@ -1,6 +1,6 @@
 //! The window of a service that slows down.
 
-use super::{RUN, health, policy, until};
+use super::{RUN, policy};
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use throttle_agent::datapath::LEASE;
@@ -8,6 +8,7 @@ use throttle_tests::{
     agent::Site,
     needs_root, say,
     slow::{Askers, SlowServer, at, open_at_once},
+    standing::{health, until},
     wire::{FAR_V4, Wire},
 };
 

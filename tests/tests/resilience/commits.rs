@@ -16,9 +16,9 @@ use std::{
 use throttle_common::records::LAYOUT;
 use throttle_tests::{
     agent::{Agent, Site, binary},
-    clients::Server,
     generator::Sender,
     machine, needs_root,
+    nginx::Server,
     previous::commit_before,
     say,
     wire::{FAR, NEAR, Wire},

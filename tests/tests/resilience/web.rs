@@ -14,9 +14,10 @@ use std::{
 use throttle_common::records::LAYOUT;
 use throttle_tests::{
     agent::{Agent, Site, binary},
-    clients::{Requests, Server, wrk_within},
+    clients::{Requests, wrk_within},
     generator::Sender,
     kernel, machine, needs_root,
+    nginx::Server,
     previous::{self, previous},
     rebuild::rebuild,
     say,

@@ -11,11 +11,13 @@ use std::{
 };
 use throttle_tests::{
     agent::Site,
-    clients::{Ending, Server, fetch, wrk},
+    clients::{Ending, fetch, wrk},
     frames::Frame,
     generator::Sender,
     kernel::Order,
-    machine, needs_root, say,
+    machine, needs_root,
+    nginx::Server,
+    say,
     wire::{FAR, FAR_V4, FAR_V6, NEAR, Wire},
 };
 

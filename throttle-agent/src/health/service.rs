@@ -98,6 +98,15 @@ pub struct Decision {
     pub transitions: Vec<Transition>,
 }
 
+/// A probe beside those that policy asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// One of a suspect, which soon says whether anything lives there.
+    Confirmation,
+    /// One that is to show how it serves, in all the time that it has for an answer.
+    Trial,
+}
+
 /// What is known of one backend.
 #[derive(Clone, Debug)]
 pub struct Backend {
@@ -208,14 +217,14 @@ impl ServiceHealth {
         }
     }
 
-    /// Takes what was seen of a backend, whether that was good, and how long the answer took.
+    /// Takes what was seen of a backend, whether that was good for its breaker, and how long the answer took.
     pub fn see(
         &mut self,
         at: Nanos,
         place: &Place,
         sign: Sign,
         latency: Option<Nanos>,
-        good: bool,
+        good: Option<bool>,
     ) -> Option<Transition> {
         let number = self.number(place)?;
         let late = latency.is_some_and(|latency| latency > self.terms.bounds.objective);
@@ -223,14 +232,15 @@ impl ServiceHealth {
             let backend = &mut self.backends[number];
             backend.latency = latency.or(backend.latency);
             let outcomes = match (good, late) {
-                (true, false) => Outcomes { good: 1, ..Outcomes::default() },
-                (true, true) => Outcomes { slow: 1, ..Outcomes::default() },
-                (false, _) => Outcomes { failed: 1, ..Outcomes::default() },
+                (Some(true), false) => Outcomes { good: 1, ..Outcomes::default() },
+                (Some(true), true) => Outcomes { slow: 1, ..Outcomes::default() },
+                (Some(false), _) => Outcomes { failed: 1, ..Outcomes::default() },
+                (None, _) => Outcomes::default(),
             };
             backend.circuit.ended.add(outcomes);
             if !self.watch.is_ejected(number) {
                 let (all, bad, last) = self.beats;
-                self.beats = (all + 1, bad + u32::from(!good || late), last.max(at));
+                self.beats = (all + 1, bad + u32::from(good != Some(true) || late), last.max(at));
             }
         }
         let change = self.watch.sign(at, number, sign)?;
@@ -257,9 +267,9 @@ impl ServiceHealth {
         Transition { at, place: Some(self.backends[backend].place.clone()), what: What::Level(change) }
     }
 
-    /// Which backends are to be probed now, beside the probes that policy asks for: suspects, and those whose breaker tries
-    /// them, because nobody else tells how a trial ends.
-    pub fn probes(&mut self, now: Nanos) -> Vec<Place> {
+    /// Which backends are to be probed now, beside the probes that policy asks for: suspects, to be confirmed, and those whose
+    /// breaker tries them, because nobody else tells how a trial ends.
+    pub fn probes(&mut self, now: Nanos) -> Vec<(Place, Wanted)> {
         let mut due = Vec::new();
         for (number, backend) in self.backends.iter_mut().enumerate() {
             let half_open = matches!(backend.circuit.breaker.state(), State::HalfOpen { .. });
@@ -267,8 +277,11 @@ impl ServiceHealth {
             if tries {
                 backend.next_trial = now + CONFIRM_EVERY;
             }
-            if self.watch.probe_is_due(now, number) || tries {
-                due.push(backend.place.clone());
+            if self.watch.probe_is_due(now, number) {
+                due.push((backend.place.clone(), Wanted::Confirmation));
+            }
+            if tries {
+                due.push((backend.place.clone(), Wanted::Trial));
             }
         }
         due

@@ -69,12 +69,14 @@ impl Scene {
             for (number, answer) in self.answers.clone().iter().enumerate() {
                 let place = place(number as u16);
                 // Every fourth look is an interval.
+                let is_probed = |wanted| probed.contains(&(place.clone(), wanted));
+                let confirms = is_probed(Wanted::Confirmation);
                 let sign = match answer {
-                    Some(sign) if look % 4 == 0 || probed.contains(&place) => *sign,
-                    None if probed.contains(&place) => Sign::Unanswered,
+                    Some(sign) if look % 4 == 0 || confirms || is_probed(Wanted::Trial) => *sign,
+                    None if confirms => Sign::Unanswered,
                     _ => continue,
                 };
-                let good = sign == Sign::Answered;
+                let good = (sign != Sign::Unanswered).then_some(sign == Sign::Answered);
                 let said = self.health.see(self.now, &place, sign, Some(MILLISECOND), good);
                 self.said.extend(said.map(|it| it.what));
             }

@@ -18,17 +18,17 @@ mod tests;
 /// How often an observer looks, where it is to be as quick as it can: with a look every 100 ms the 99th percentile of
 /// simulated crashes is suspect after 708 ms and dead after 1 208 ms, a look's length beyond what was wanted.
 pub const LOOKS: Nanos = 50 * MILLISECOND;
-/// A tick that comes so many intervals late was held up.
+/// A tick that comes so many intervals of a backend late was held up, as far as that backend goes.
 pub const LATE_INTERVALS: u64 = 2;
 /// One in so many that turns suspect within an interval is too many at once.
 pub const AT_ONCE: usize = 3;
 /// Fewer at once are no pattern.
 pub const LEAST_AT_ONCE: usize = 2;
-/// How many intervals verdicts wait when too many fell silent at once.
+/// How many intervals of those that fell silent verdicts wait when they were too many at once.
 pub const FREEZE_INTERVALS: u64 = 5;
 /// The highest score of doubt (memberlist's awareness maximum); patience is one more.
 pub const MOST_DOUBT: u64 = 8;
-/// After so many intervals without a doubt the score sinks by one.
+/// After so many intervals of those that gave rise to it without another doubt the score sinks by one.
 pub const CLEAN_INTERVALS: u64 = 5;
 
 /// A change of a backend.
@@ -43,40 +43,39 @@ pub struct Changed {
 /// The backends of a service.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    interval: Nanos,
     backends: Vec<Detector>,
     ejected: Vec<bool>,
     due: Nanos,
     period: Nanos,
     doubt: u64,
+    /// By which interval the last doubt passes: of those that gave rise to it.
+    doubted: Nanos,
     clean_since: Nanos,
     frozen_until: Nanos,
-    /// When backends turned suspect of silence, within the last interval.
-    suspected: Vec<Nanos>,
+    /// When backends turned suspect of silence, each within its last interval, and how long that is.
+    suspected: Vec<(Nanos, Nanos)>,
 }
 
 impl Watch {
     /// So many backends that beat every `interval`, of an observer that ticks every `period`.
     pub fn new(now: Nanos, backends: usize, interval: Nanos, period: Nanos) -> Self {
         Self {
-            interval,
             backends: vec![Detector::new(now, interval); backends],
             ejected: vec![false; backends],
             due: now + period,
             period,
             doubt: 0,
+            doubted: interval,
             clean_since: now,
             frozen_until: now,
             suspected: Vec::new(),
         }
     }
 
-    /// Watches one backend more, the last of all, which is to beat every `interval`. Where they differ, the longest says how
-    /// late a tick is and how long verdicts wait.
+    /// Watches one backend more, the last of all, which is to beat every `interval`. Each is judged by its own.
     pub fn add(&mut self, now: Nanos, interval: Nanos) {
         self.backends.push(Detector::new(now, interval));
         self.ejected.push(false);
-        self.interval = self.longest();
         self.eject();
     }
 
@@ -84,12 +83,7 @@ impl Watch {
     pub fn remove(&mut self, backend: usize) {
         self.backends.remove(backend);
         self.ejected.remove(backend);
-        self.interval = self.longest();
         self.eject();
-    }
-
-    fn longest(&self) -> Nanos {
-        self.backends.iter().map(Detector::interval).max().unwrap_or(self.interval)
     }
 
     /// What is known of each backend.
@@ -136,12 +130,16 @@ impl Watch {
     pub fn tick(&mut self, now: Nanos, starved: bool) -> Vec<Changed> {
         let late = now.saturating_sub(self.due);
         self.due = now + self.period;
-        if late > LATE_INTERVALS * self.interval || starved {
-            let pause = late.max(self.period);
-            self.backends.iter_mut().for_each(|backend| backend.excuse(now, pause));
-            self.doubt_ourselves(now);
+        let pause = late.max(self.period);
+        let mut excused = None;
+        for backend in self.backends.iter_mut().filter(|it| starved || late > LATE_INTERVALS * it.interval()) {
+            backend.excuse(now, pause);
+            excused = Some(excused.map_or(backend.interval(), |shortest: Nanos| shortest.min(backend.interval())));
         }
-        if now.saturating_sub(self.clean_since) >= CLEAN_INTERVALS * self.interval {
+        if let Some(shortest) = excused {
+            self.doubt_ourselves(now, shortest);
+        }
+        if now.saturating_sub(self.clean_since) >= CLEAN_INTERVALS * self.doubted {
             self.doubt = self.doubt.saturating_sub(1);
             self.clean_since = now;
         }
@@ -161,20 +159,20 @@ impl Watch {
     }
 
     fn count_suspects(&mut self, now: Nanos, changes: &[Changed]) {
-        self.suspected.retain(|at| now.saturating_sub(*at) < self.interval);
+        self.suspected.retain(|(at, interval)| now.saturating_sub(*at) < *interval);
         let silent = changes.iter().filter(|it| it.change.to == Level::Suspect && it.change.reason == Reason::Silence);
-        self.suspected.extend(silent.map(|_| now));
+        self.suspected.extend(silent.map(|it| (now, self.backends[it.backend].interval())));
         let were_well = self.backends.iter().filter(|it| it.level() == Level::Healthy).count() + self.suspected.len();
         if self.suspected.len() >= LEAST_AT_ONCE && self.suspected.len() * AT_ONCE > were_well {
-            self.suspected.clear();
-            self.frozen_until = now + FREEZE_INTERVALS * self.interval;
-            self.doubt_ourselves(now);
+            let longest = self.suspected.drain(..).map(|(_, interval)| interval).max().unwrap_or_default();
+            self.frozen_until = now + FREEZE_INTERVALS * longest;
+            self.doubt_ourselves(now, longest);
         }
     }
 
-    fn doubt_ourselves(&mut self, now: Nanos) {
+    fn doubt_ourselves(&mut self, now: Nanos, interval: Nanos) {
         self.doubt = (self.doubt + 1).min(MOST_DOUBT - 1);
-        self.clean_since = now;
+        (self.doubted, self.clean_since) = (interval, now);
     }
 
     /// Ejects the dead, the longest dead first, as far as half of all; who lives again is let in.

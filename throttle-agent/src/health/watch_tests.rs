@@ -47,6 +47,40 @@ fn its_own_pause_is_nobodys_silence() {
 }
 
 #[test]
+fn its_own_pause_is_nobodys_silence_however_seldom_others_beat() {
+    let (mut watch, mut now) = (Watch::new(START, 1, INTERVAL, PERIOD), START);
+    watch.add(START, 50 * INTERVAL);
+    run(&mut watch, &mut now, SECOND, &[]);
+    now += 3 * SECOND;
+    assert_eq!(watch.tick(now, false), []);
+    assert_eq!(run(&mut watch, &mut now, 2 * SECOND, &[]), []);
+    assert_eq!(watch.patience(), 1, "the doubt passes");
+}
+
+#[test]
+fn doubts_itself_for_as_long_as_those_beat_that_fell_silent() {
+    let (mut watch, mut now) = (Watch::new(START, 5, INTERVAL, PERIOD), START);
+    watch.add(START, 300 * INTERVAL);
+    run(&mut watch, &mut now, SECOND, &[]);
+    let soon = run(&mut watch, &mut now, SECOND, &[0, 1, 2]);
+    assert!(deaths(&soon) == 0 && watch.is_frozen(now));
+    assert_eq!(deaths(&run(&mut watch, &mut now, 3 * SECOND, &[0, 1, 2])), 3);
+    run(&mut watch, &mut now, 10 * SECOND, &[]);
+    assert_eq!(watch.patience(), 1, "the doubt passes");
+}
+
+#[test]
+fn who_falls_silent_one_after_the_other_raises_no_doubt_however_seldom_others_beat() {
+    let (mut watch, mut now) = (Watch::new(START, 3, INTERVAL, PERIOD), START);
+    watch.add(START, 300 * INTERVAL);
+    for silent in 0..2 {
+        run(&mut watch, &mut now, SECOND, &[]);
+        assert_eq!(deaths(&run(&mut watch, &mut now, 2 * SECOND, &[silent])), 1);
+    }
+    assert_eq!(watch.patience(), 1);
+}
+
+#[test]
 fn doubts_itself_where_a_third_fall_silent_at_once_and_then_finds_them_dead_all_the_same() {
     let (mut watch, mut now) = (Watch::new(START, 9, INTERVAL, PERIOD), START);
     run(&mut watch, &mut now, SECOND, &[]);

@@ -86,6 +86,14 @@ impl Heartbeats {
         }
     }
 
+    /// Probes an instance now, as it is probed at its pace: with all the time that it has for an answer. One that beats by
+    /// itself is waited for.
+    pub fn hurry(&self, instance: &Instance) {
+        if let Some(watched) = self.roll.find(instance) {
+            watched.hurry.notify_one();
+        }
+    }
+
     /// Takes a heartbeat that a backend pushed at `now` (CLOCK_MONOTONIC).
     pub fn pushed(&self, request: HeartbeatRequest, now: Nanos) -> Result<HeartbeatTaken, Problem> {
         let watched = self.whose(&request.backend, request.address)?;

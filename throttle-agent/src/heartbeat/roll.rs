@@ -53,8 +53,9 @@ impl Roll {
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) member: Member,
-    /// Asks for a probe at once.
+    /// Asks for a confirmation at once, and for the next probe.
     pub(super) confirm: Notify,
+    pub(super) hurry: Notify,
     record: Arc<Mutex<Record>>,
 }
 
@@ -79,18 +80,27 @@ struct Counts {
 
 impl Watched {
     fn new(member: Member, record: Arc<Mutex<Record>>) -> Self {
-        Self { member, confirm: Notify::new(), record }
+        Self { member, confirm: Notify::new(), hurry: Notify::new(), record }
     }
 
     /// Notes what was seen and tells who listens; the log, where it is of another kind than what was seen before.
     pub(super) fn report(&self, sink: &Sink, at: Nanos, outcome: &Outcome) {
+        self.tell(sink, at, outcome, outcome.counts());
+    }
+
+    /// The same of a confirmation.
+    pub(super) fn report_confirmation(&self, sink: &Sink, at: Nanos, outcome: &Outcome) {
+        self.tell(sink, at, outcome, outcome.counts_of_confirmation());
+    }
+
+    fn tell(&self, sink: &Sink, at: Nanos, outcome: &Outcome, good: Option<bool>) {
         self.note(at, outcome);
         sink.tell(Seen {
             instance: Arc::clone(&self.member.instance),
             at,
             sign: outcome.sign(),
             latency: outcome.latency(),
-            good: outcome.is_good(),
+            good,
         });
     }
 

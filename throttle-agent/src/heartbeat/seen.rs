@@ -21,8 +21,9 @@ pub struct Seen {
     /// what a beat says of itself.
     pub latency: Option<Nanos>,
     /// Whether the backend did as a good one does: what a breaker counts. An error that it answers is a sign of life, and
-    /// not good. A [`Sign::Packet`] is neither good nor bad and is not to be counted.
-    pub good: bool,
+    /// not good. A [`Sign::Packet`] is neither good nor bad; nor is silence to a confirmation, which waits for less than the
+    /// backend may take.
+    pub good: Option<bool>,
 }
 
 /// What became of a probe, or a beat.
@@ -89,6 +90,16 @@ impl Outcome {
             Self::Beat { latency, .. } => *latency,
             _ => None,
         }
+    }
+
+    /// What a breaker counts of it, where it is that of a probe at its pace.
+    pub(super) fn counts(&self) -> Option<bool> {
+        (*self != Self::Packet).then(|| self.is_good())
+    }
+
+    /// The same where it is that of a confirmation.
+    pub(super) fn counts_of_confirmation(&self) -> Option<bool> {
+        self.counts().filter(|_| !matches!(self, Self::Unanswered(_)))
     }
 
     /// Whether the backend did as a good one does.

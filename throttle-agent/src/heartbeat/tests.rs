@@ -10,7 +10,10 @@ use tokio::{
 
 use super::*;
 use crate::{
-    health::{detector::KNOCKS, life::Sign},
+    health::{
+        detector::{CONFIRM_EVERY, KNOCKS},
+        life::Sign,
+    },
     policy::{Endpoint, Probe, Protocol},
 };
 
@@ -74,12 +77,12 @@ async fn who_answers_is_heard_until_it_refuses() {
     let address = listener.local_addr().unwrap();
     heartbeats.set_targets(vec![target("a", address, Probe::Tcp)]);
     let first = wait_for(&mut seen, "an answer", |seen| seen.sign == Sign::Answered).await;
-    assert!(first.good && first.latency.is_some() && first.at <= now());
+    assert!(first.good == Some(true) && first.latency.is_some() && first.at <= now());
     let second = wait_for(&mut seen, "another", |seen| seen.sign == Sign::Answered).await;
     assert!(second.at > first.at);
     drop(listener);
     let refused = wait_for(&mut seen, "a refusal", |seen| seen.sign == Sign::Refused).await;
-    assert!(!refused.good && refused.latency.is_none());
+    assert!(refused.good == Some(false) && refused.latency.is_none());
     let view = &heartbeats.views(now()).heartbeats[0];
     assert!(view.answered >= 2 && view.refused >= 1, "{view:?}");
     assert_eq!(view.last.as_deref(), Some("refused: connection refused"));
@@ -100,13 +103,33 @@ async fn one_that_hangs_is_confirmed_by_its_kernel_while_its_answer_is_still_wai
     for _ in 0..2 {
         heartbeats.confirm(&instance);
         wait_for(&mut seen, "a sign of its kernel", |seen| seen.sign == Sign::Packet).await;
-        wait_for(&mut seen, "silence", |seen| seen.sign == Sign::Unanswered).await;
+        let silence = wait_for(&mut seen, "silence", |seen| seen.sign == Sign::Unanswered).await;
+        assert_eq!(silence.good, None, "it may take longer than a confirmation waits");
     }
     // The probe of the beginning is not over: an answer that is late is one.
     let mut request = [0; 512];
     assert!(asked.read(&mut request).await.unwrap() > 0);
     asked.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
-    assert!(wait_for(&mut seen, "the late answer", |seen| seen.sign == Sign::Answered).await.good);
+    assert!(wait_for(&mut seen, "the late answer", |seen| seen.sign == Sign::Answered).await.good == Some(true));
+}
+
+#[tokio::test]
+async fn who_cannot_wait_has_it_probed_at_once_with_all_the_time_that_it_has() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (heartbeats, mut seen) = start();
+    let mut target = target("a", listener.local_addr().unwrap(), http());
+    (target.interval, target.timeout) = (Duration::from_hours(1), Duration::from_hours(1));
+    heartbeats.set_targets(vec![target]);
+    let (mut stream, _) = timeout(PATIENCE, listener.accept()).await.expect("it is asked").unwrap();
+    for turn in 0..3 {
+        let mut request = [0; 512];
+        assert!(timeout(PATIENCE, stream.read(&mut request)).await.expect("it is asked").unwrap() > 0);
+        tokio::time::sleep(2 * Duration::from_nanos(CONFIRM_EVERY)).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        let answered = wait_for(&mut seen, "an answer", |seen| seen.sign == Sign::Answered).await;
+        assert_eq!(answered.good, Some(true), "turn {turn}");
+        heartbeats.hurry(&answered.instance);
+    }
 }
 
 #[tokio::test]
@@ -135,7 +158,7 @@ async fn a_pushed_heartbeat_is_a_sign_of_its_backend() {
     assert_eq!((&*taken.service, taken.fresh, taken.interval_seconds), ("web", true, 0.05));
     let told = seen.recv().await.unwrap();
     assert!(matches!(told.sign, Sign::Beat { of, sequence: 7 } if of.generation == 1), "{told:?}");
-    assert_eq!((told.good, told.latency), (true, Some(crate::health::SECOND / 4)));
+    assert_eq!((told.good, told.latency), (Some(true), Some(crate::health::SECOND / 4)));
     assert!(!heartbeats.pushed(beat("a", 7), now()).unwrap().fresh);
     assert_eq!(heartbeats.pushed(beat("a", 6), now()).unwrap_err().kind, ProblemKind::Conflict);
     let unknown = heartbeats.pushed(beat("b", 1), now()).unwrap_err();

@@ -25,7 +25,7 @@ pub(super) async fn watch(watched: Arc<Watched>, sink: Sink, seed: u64) {
     tokio::join!(at_its_pace(&watched, &sink, seed), when_asked(&watched, &sink));
 }
 
-/// Probes every interval, on a connection that is kept. One that the backend closes is no answer, but worth a probe before
+/// Probes every interval, and when somebody cannot wait for that, on a connection that is kept. One that the backend closes is no answer, but worth a probe before
 /// its time: where the backend has died, it is refused.
 async fn at_its_pace(watched: &Watched, sink: &Sink, seed: u64) {
     let member = &watched.member;
@@ -35,14 +35,25 @@ async fn at_its_pace(watched: &Watched, sink: &Sink, seed: u64) {
     let start = Instant::now();
     let mut pace = Pace::new(Duration::ZERO, member.interval, seed);
     let (mut road, mut is_early) = (Road::default(), false);
+    let mut due = start + pace.next(start.elapsed());
     loop {
-        let due = start + pace.next(start.elapsed());
-        is_early = tokio::select! {
+        let keeps_pace = tokio::select! {
             biased;
-            () = sleep_until(due) => false,
-            () = road.closed(), if !is_early => true,
+            () = sleep_until(due) => {
+                is_early = false;
+                true
+            }
+            () = road.closed(), if !is_early => {
+                is_early = true;
+                true
+            }
+            () = watched.hurry.notified() => false,
         };
-        Box::pin(ask(watched, sink, &mut road, member.timeout)).await;
+        let outcome = Box::pin(ask(watched, sink, &mut road, member.timeout)).await;
+        watched.report(sink, now(), &outcome);
+        if keeps_pace {
+            due = start + pace.next(start.elapsed());
+        }
     }
 }
 
@@ -55,21 +66,21 @@ async fn when_asked(watched: &Watched, sink: &Sink) {
             Box::pin(await_beat(watched, sink, host, CONFIRMS_WITHIN)).await;
         } else {
             let mut road = Road::default();
-            tokio::join!(Box::pin(ask(watched, sink, &mut road, CONFIRMS_WITHIN)), host);
+            let (outcome, _) = tokio::join!(Box::pin(ask(watched, sink, &mut road, CONFIRMS_WITHIN)), host);
+            watched.report_confirmation(sink, now(), &outcome);
         }
     }
 }
 
 /// One probe of the application. That its kernel took the connection is told as soon as it is known.
-async fn ask(watched: &Watched, sink: &Sink, road: &mut Road, within: Duration) {
+async fn ask(watched: &Watched, sink: &Sink, road: &mut Road, within: Duration) -> Outcome {
     let mut silence = Silence::Connecting as fn(Duration) -> Silence;
     let asked = probe::ask(&watched.member, road, || {
         silence = Silence::Answering;
         watched.report(sink, now(), &Outcome::Packet);
     });
     let outcome = timeout(within, asked).await;
-    let outcome = outcome.unwrap_or_else(|_| Outcome::Unanswered(silence(within)));
-    watched.report(sink, now(), &outcome);
+    outcome.unwrap_or_else(|_| Outcome::Unanswered(silence(within)))
 }
 
 /// Looks whether the host lives, by [`KNOCKS`] connections; whether it refused one.
@@ -102,6 +113,6 @@ async fn await_beat(watched: &Watched, sink: &Sink, host: impl Future<Output = b
     }
     sleep_until(end).await;
     if watched.beats() == beats {
-        watched.report(sink, now(), &Outcome::Unanswered(Silence::NoBeat(within)));
+        watched.report_confirmation(sink, now(), &Outcome::Unanswered(Silence::NoBeat(within)));
     }
 }

@@ -19,11 +19,12 @@ use std::{
 };
 use throttle_tests::{
     bulkheads::{BETWEEN, Between, Rates, TIMES, frame},
-    clients::{HTTP, Server},
+    clients::HTTP,
     generator::{Counter, Sender},
     kernel::{self, Order, Received},
     machine,
     netns::Namespace,
+    nginx::Server,
     paced::ask_at,
     program::Program,
     wire::{FAR, FAR_V4, Wire},

@@ -43,7 +43,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use throttle_tests::{machine, workers};
+use throttle_tests::{backends, machine, workers};
 
 const USAGE: &str = "usage: bench [--short] [--into DIR] [PART]...: measures what throttle costs, and writes a page with \
                      charts of each part into docs/benchmarks or DIR; without a PART all of them. --short only sees that \
@@ -83,6 +83,11 @@ fn main() -> Result<()> {
     }
     if arguments.first().is_some_and(|first| first == workers::WORK) {
         return workers::work();
+    }
+    if let [first, rest @ ..] = &arguments[..]
+        && first == backends::SERVE
+    {
+        return backends::serve(rest);
     }
     let Told { effort, into, wanted } = parse(arguments)?;
     let measures = wanted.iter().any(|part| *part != SIMULATED) || wanted.is_empty();

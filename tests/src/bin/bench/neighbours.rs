@@ -11,10 +11,10 @@ use std::{fmt::Write as _, net::SocketAddr, thread, time::Duration};
 use throttle_agent::health::MILLISECOND;
 use throttle_tests::{
     agent::{Agent, Site},
-    clients::{BESIDE, Server},
     demand,
     generator::Sender,
     kernel::{self, Order},
+    nginx::{BESIDE, Server},
     overload::Guard,
     paced::ask_at,
     simulator::scenario::{OBJECTIVE, Phase},

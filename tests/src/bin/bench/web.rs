@@ -11,7 +11,8 @@ use aya::Ebpf;
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 use throttle_tests::{
     agent::{Agent, Site},
-    clients::{HTTP, Server, wrk},
+    clients::{HTTP, wrk},
+    nginx::Server,
     paced::ask_at,
     policies::{self, Difference, PORT},
     wire::{FAR, FAR_V4, Wire},

@@ -49,7 +49,7 @@ use crate::{
     health::{
         Nanos,
         controller::PERIOD,
-        service::{Chronicle, Decision, Place, ServiceHealth},
+        service::{Chronicle, Decision, Place, ServiceHealth, Wanted},
         watch::LOOKS,
     },
     heartbeat::{Heartbeats, Instance, Member, Seen},
@@ -173,9 +173,12 @@ impl Control {
         for (name, followed) in &mut health.services {
             let looked = followed.health.look(now, health.pressure.starved);
             transitions.extend(looked.into_iter().map(|it| (Arc::clone(name), it)));
-            for Place { backend, address } in followed.health.probes(now) {
-                if let Some(watched) = &health.watched {
-                    watched.heartbeats.confirm(&Instance { service: Arc::clone(name), backend, address });
+            for (Place { backend, address }, wanted) in followed.health.probes(now) {
+                let Some(Watched { heartbeats, .. }) = &health.watched else { continue };
+                let instance = Instance { service: Arc::clone(name), backend, address };
+                match wanted {
+                    Wanted::Confirmation => heartbeats.confirm(&instance),
+                    Wanted::Trial => heartbeats.hurry(&instance),
                 }
             }
             followed.earlier.glance(&self.datapath, followed.number);
