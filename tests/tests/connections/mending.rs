@@ -11,7 +11,7 @@ use std::{
     os::fd::AsRawFd as _,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use throttle_agent::datapath::{Drift, Recount};
 use throttle_tests::{
@@ -146,17 +146,22 @@ fn a_place_that_no_connection_holds_is_found_while_others_of_its_bucket_come_and
     host.reconcile()?;
     let (serving, done, entry) = (AtomicU64::new(1), AtomicBool::new(false), host.wire.near.entry()?);
     let (mut recount, mut found) = (Recount::default(), 0);
+    // A bucket is put right in moments in which nobody comes: there are such, as long as a look takes on this machine.
+    let look = AtomicU64::new(0);
     thread::scope(|scope| -> Result<()> {
         let server = scope.spawn(|| hang_up(&listener, &serving));
         let caller = scope.spawn(|| -> Result<()> {
             entry.enter()?;
             while !done.load(SeqCst) {
                 call_once(to)?;
+                thread::sleep(Duration::from_nanos(look.load(SeqCst)));
             }
             Ok(())
         });
         let looked = eventually(&1, || {
+            let begin = Instant::now();
             found += host.recount(&mut recount)?;
+            look.fetch_max(begin.elapsed().as_nanos() as u64, SeqCst);
             Ok(found)
         });
         done.store(true, SeqCst);
