@@ -76,9 +76,9 @@ pub struct Detector {
     failed_probes: u32,
     next_probe: Nanos,
     good: u32,
-    /// Since when it is out, and whether it refused: then only an answer speaks for it.
+    /// Since when it is out, and when it last refused, if it has not answered since: beats do not speak for who refuses.
     out_since: Nanos,
-    refused: bool,
+    refused: Option<Nanos>,
     slow_since: Option<Nanos>,
     /// Whether it was out and has not been well since.
     cold: bool,
@@ -103,7 +103,7 @@ impl Detector {
             next_probe: now,
             good: 0,
             out_since: now,
-            refused: false,
+            refused: None,
             slow_since: None,
             cold: false,
             flapping: Flapping::default(),
@@ -154,11 +154,11 @@ impl Detector {
                 None
             }
             Sign::Refused => {
-                (self.seen, self.good, self.refused) = (now, 0, true);
+                (self.seen, self.good, self.refused) = (now, 0, Some(now));
                 (self.level != Level::Dead).then(|| self.die(now, Reason::Refused))
             }
             Sign::Answered => {
-                self.refused = false;
+                self.refused = None;
                 self.alive(now)
             }
             Sign::Beat { of, sequence } => self.beat(now, of, sequence),
@@ -179,7 +179,7 @@ impl Detector {
             self.former = known;
             self.rhythm = Rhythm::new(self.interval);
             (self.heard, self.seen, self.steady, self.good, self.failed_probes) = (now, now, false, 0, 0);
-            self.refused = false;
+            self.refused = None;
             self.slow_since = None;
             return match self.level {
                 Level::Recovering | Level::Held => {
@@ -189,9 +189,11 @@ impl Detector {
                 _ => Some(self.back(now, Reason::Restarted)),
             };
         }
-        if self.refused {
+        if self.refused.is_some_and(|at| !self.is_silence(now.saturating_sub(at), 1)) {
             return None;
         }
+        // Who is probed would have refused again; who only beats is asked by nobody.
+        self.refused = None;
         if self.steady && self.level == Level::Healthy {
             self.rhythm.add(now.saturating_sub(self.heard));
         }
@@ -226,7 +228,7 @@ impl Detector {
     pub fn tick(&mut self, now: Nanos, leniency: Leniency) -> Option<Change> {
         let silence = now.saturating_sub(self.heard);
         let patience = leniency.patience.max(1);
-        let silent = silence.saturating_mul(10) >= self.interval.saturating_mul(SUSPECT_TENTHS * patience);
+        let silent = self.is_silence(silence, patience);
         if self.slow_since.is_some_and(|since| now.saturating_sub(since) >= SLOW_START) {
             self.slow_since = None;
         }
@@ -273,6 +275,11 @@ impl Detector {
         self.seen = self.seen.saturating_add(pause).min(now);
         self.steady = false;
         self.failed_probes = 0;
+    }
+
+    /// Whether nothing was there for longer than three intervals, for an observer with such patience.
+    const fn is_silence(&self, span: Nanos, patience: u64) -> bool {
+        span.saturating_mul(10) >= self.interval.saturating_mul(SUSPECT_TENTHS * patience)
     }
 
     fn die(&mut self, now: Nanos, reason: Reason) -> Change {

@@ -79,13 +79,25 @@ fn what_the_kernel_sees_keeps_it_from_death_until_it_hangs() {
 }
 
 #[test]
-fn a_refused_connection_is_death_at_once_and_only_an_answer_speaks_against_it() {
+fn a_refused_connection_is_death_at_once_and_beats_do_not_speak_for_who_refuses() {
     let mut script = Script::new();
     let change = script.detector.sign(script.now, Sign::Refused).unwrap();
     assert_eq!((change.to, change.reason), (Level::Dead, Reason::Refused));
-    assert_eq!(script.life(10 * INTERVAL, FIRST), [], "whoever sends beats, the service refuses");
+    for _ in 0..10 {
+        assert_eq!(script.life(INTERVAL, FIRST), [], "whoever sends beats, the service refuses");
+        script.detector.sign(script.now, Sign::Refused);
+    }
     let change = script.detector.sign(script.now, Sign::Answered).unwrap();
     assert_eq!((change.to, change.reason), (Level::Recovering, Reason::Heard));
+}
+
+#[test]
+fn who_refused_before_its_first_beat_is_well_when_it_beats_and_refuses_no_more() {
+    let mut script = Script { detector: Detector::new(START, INTERVAL), now: START, sequence: 0 };
+    script.detector.sign(script.now, Sign::Refused);
+    script.now += SECOND;
+    let changes = script.life(SECOND, FIRST);
+    assert_eq!(changes, [(Level::Recovering, Reason::Heard), (Level::Healthy, Reason::GoodInARow)]);
 }
 
 #[test]
