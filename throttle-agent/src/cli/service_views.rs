@@ -82,7 +82,7 @@ fn follow(view: &ServiceView, health: Health, line: &mut impl FnMut(&str, String
         ControlKind::Latency => "latency says how many connections may be open",
         ControlKind::Rate => "only the clock of its rates moves",
         ControlKind::Aimd => "heartbeats say how many connections may be open",
-        ControlKind::Fixed => "neither the connections nor the rates move; suspicion and the breaker act",
+        ControlKind::Fixed => "neither the connections nor the rates move; only the breaker acts",
     };
     line("control", format!("{}: {control}", health.control.name()));
     line("objective", format!("{} to the first byte", health.objective));

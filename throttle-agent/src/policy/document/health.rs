@@ -18,7 +18,7 @@ pub struct Health {
     #[serde(default)]
     pub mode: HealthMode,
     /// What follows: by `latency` how many connections may be open, by `rate` how fast limits' clocks run, by `aimd` the
-    /// connections as heartbeats say; `fixed` leaves both, so that only suspicion and the breaker act. Default `latency`.
+    /// connections as heartbeats say; `fixed` leaves both, so that only the breaker acts. Default `latency`.
     #[serde(default = "default::control")]
     pub control: ControlKind,
     /// How long clients may wait for the first byte, as they are promised: 1 ms to 60 s. Default 250 ms.
