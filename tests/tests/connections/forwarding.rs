@@ -221,6 +221,23 @@ fn a_forwarded_connection_gives_its_place_back_whoever_closes_it_and_however() -
 }
 
 #[test]
+fn what_a_limit_only_observes_is_followed_to_its_end() -> Result<()> {
+    needs_root!();
+    for (egress, way) in every_way() {
+        let Some(mut router) = Router::new(egress, way)? else { continue };
+        // Nearly every packet is one too many, and passes.
+        let packets = "[[limit]]\nname = \"packets\"\nservice = \"web\"\nunit = \"packets\"\nrate = \"1/min\"\nburst = 1\nsources = 300\n";
+        let policy = router.policy(5).replacen("mode = \"enforce\"", "mode = \"observe\"", 1) + packets;
+        router.host.put(&policy)?;
+        for _ in 0..12 {
+            drop(router.connect()?);
+        }
+        counts_nothing(&router).with_context(|| format!("{egress}, {way:?}"))?;
+    }
+    Ok(())
+}
+
+#[test]
 fn what_is_forwarded_is_counted_while_no_agent_runs_and_each_is_seen_once() -> Result<()> {
     needs_root!();
     egresses().into_iter().try_for_each(|egress| counted_without_an_agent(egress).with_context(|| egress.to_string()))

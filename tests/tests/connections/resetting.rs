@@ -55,10 +55,11 @@ fn a_reset_that_the_server_ignores_gives_no_place_back_and_the_right_one_does() 
         // The very byte, by what gets lost on its way or is not taken for a segment at all.
         for port in PORTS {
             let reset = stranger.frame(port, [FIRST + 1, 0], tcp::RST);
-            let (sound, mut header) = (reset.bytes(), reset.bytes());
+            let [sound, mut header, mut group] = [(); 3].map(|()| reset.bytes());
             // The IP header's checksum.
             header[14 + 10] ^= 0x55;
-            for lost in [damaged(sound), header, reset.hops(1).bytes()] {
+            group[..6].fill(0xff);
+            for lost in [damaged(sound), header, group, reset.hops(1).bytes()] {
                 stranger.send(&lost)?;
             }
         }

@@ -6,6 +6,7 @@
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use network_types::{
+    eth::EthHdr,
     ip::{Ipv4Hdr, Ipv6Hdr},
     tcp::TcpHdr,
 };
@@ -48,13 +49,15 @@ pub extern "C" fn examine(ctx: *mut xdp_md) -> u32 {
 
 #[inline(always)]
 fn is_sound(ctx: &XdpContext, packet: &Packet) -> Option<()> {
+    // SAFETY: `at` checked the range. What is for a group of stations no host forwards, and none takes for a segment.
+    let is_for_a_group = unsafe { (*at::<EthHdr>(ctx, 0)?).dst_addr[0] } & 1 != 0;
     let plain = packet.flags & !tcp::ACK == tcp::RST && packet.payload == 0 && matches!(packet.part, Part::Whole);
     let link = usize::from(packet.network);
     let header = match packet.family {
         Family::V4 => Ipv4Hdr::LEN,
         Family::V6 => Ipv6Hdr::LEN,
     };
-    if !plain || link > LINK_MAX || usize::from(packet.transport) != link + header {
+    if !plain || is_for_a_group || link > LINK_MAX || usize::from(packet.transport) != link + header {
         return None;
     }
     match packet.family {

@@ -71,7 +71,7 @@ fn all(ctx: &XdpContext, service: u32, scope: &Scope) -> u32 {
     }
     let answer = several::judge(service, crowded);
     if scope.concurrent != 0 {
-        connections::conclude(service, u32::from(answer & STOP == 0));
+        connections::conclude(service, u32::from(answer & STOP == 0 || answer & OBSERVED != 0));
     }
     answer
 }
