@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use aya::{Ebpf, EbpfLoader, programs::Xdp};
 use std::path::Path;
 
-pub use records::{Loss, Lost, NEVER, Order, Received, Sent, xorshift};
+pub use records::{Arrivals, Loss, NEVER, Order, Received, Sent, xorshift};
 
 #[path = "../ebpf/src/traffic.rs"]
 mod records;
@@ -20,7 +20,7 @@ unsafe impl aya::Pod for Received {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Loss {}
 // SAFETY: as above.
-unsafe impl aya::Pod for Lost {}
+unsafe impl aya::Pod for Arrivals {}
 
 /// Loads the object with maps of its own; `lru_entries` sizes the LRU baseline's map, which is preallocated.
 pub fn load(lru_entries: u32) -> Result<Ebpf> {

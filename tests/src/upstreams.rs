@@ -8,7 +8,7 @@ use aya::{
     programs::{SchedClassifier, TcAttachType},
     util::nr_cpus,
 };
-use kernel::{Loss, Lost};
+use kernel::{Arrivals, Loss};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     process::Command,
@@ -94,8 +94,8 @@ impl Losses {
         Array::try_from(object.map_mut("LOSS").context("no map LOSS")?)?.set(0, loss, 0)?;
         let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
         let seeds = (1..=cpus as u64)
-            .map(|cpu| Lost { state: (seed + cpu).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, ..Lost::default() });
-        let mut counts = PerCpuArray::try_from(object.map_mut("LOST").context("no map LOST")?)?;
+            .map(|cpu| Arrivals { state: (seed + cpu).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, ..Arrivals::default() });
+        let mut counts = PerCpuArray::try_from(object.map_mut("ARRIVALS").context("no map ARRIVALS")?)?;
         counts.set(0, PerCpuValues::try_from(seeds.collect::<Vec<_>>())?, 0)?;
         let program: &mut SchedClassifier = object.program_mut("lose").context("no program lose")?.try_into()?;
         program.load().context("load lose")?;
@@ -104,9 +104,9 @@ impl Losses {
     }
 
     /// What came and what was lost so far.
-    pub fn so_far(&self) -> Result<Lost> {
-        let map = PerCpuArray::<_, Lost>::try_from(self.0.map("LOST").context("no map LOST")?)?;
-        Ok(map.get(&0, 0)?.iter().fold(Lost::default(), |sum, cpu| Lost {
+    pub fn so_far(&self) -> Result<Arrivals> {
+        let map = PerCpuArray::<_, Arrivals>::try_from(self.0.map("ARRIVALS").context("no map ARRIVALS")?)?;
+        Ok(map.get(&0, 0)?.iter().fold(Arrivals::default(), |sum, cpu| Arrivals {
             state: 0,
             packets: sum.packets + cpu.packets,
             lost: sum.lost + cpu.lost,

@@ -2,7 +2,7 @@
 
 use crate::{
     frame::{ETHERNET, SOURCE_V4},
-    traffic::{Loss, Lost, xorshift},
+    traffic::{Arrivals, Loss, xorshift},
 };
 use aya_ebpf::{
     bindings::{TC_ACT_OK, TC_ACT_SHOT},
@@ -27,7 +27,7 @@ static LOSS: Array<Loss, 1> = Array::new();
 
 /// What came and what was lost; written here, one copy for each CPU, but for the seeds.
 #[btf_map]
-static LOST: PerCpuArray<Lost, 1> = PerCpuArray::new();
+static ARRIVALS: PerCpuArray<Arrivals, 1> = PerCpuArray::new();
 
 #[classifier]
 fn lose(ctx: TcContext) -> i32 {
@@ -39,12 +39,12 @@ fn lose(ctx: TcContext) -> i32 {
 fn draw(ctx: &TcContext) -> Option<bool> {
     let loss = LOSS.get(0)?;
     // SAFETY: this CPU's own copy, and nothing interrupts this program.
-    let lost = unsafe { &mut *LOST.get_ptr_mut(0)? };
-    lost.packets += 1;
-    lost.state = xorshift(lost.state);
-    let is_lost = lost.state >> 32 < loss.odds;
-    lost.lost += u64::from(is_lost);
-    lost.asks += u64::from(asks_of(ctx) == Some(loss.counted));
+    let seen = unsafe { &mut *ARRIVALS.get_ptr_mut(0)? };
+    seen.packets += 1;
+    seen.state = xorshift(seen.state);
+    let is_lost = seen.state >> 32 < loss.odds;
+    seen.lost += u64::from(is_lost);
+    seen.asks += u64::from(asks_of(ctx) == Some(loss.counted));
     Some(is_lost)
 }
 

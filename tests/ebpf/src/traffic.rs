@@ -134,7 +134,7 @@ pub struct Loss {
 /// What came in by a cable that loses packets. Written by the kernel, except for the seed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lost {
+pub struct Arrivals {
     /// The xorshift state; not 0.
     pub state: u64,
     /// Packets that came, lost or not.
