@@ -31,7 +31,7 @@ pub const CONFIRMATIONS: u32 = 5;
 pub const CONFIRM_EVERY: Nanos = 100 * MILLISECOND;
 /// Connections to the host of a suspect that are tried at each confirmation. Each alone shows that the host lives, and where
 /// packets are lost one by one, few lose all: with one connection a backend that the kernel sees nothing else of dies by
-/// mistake 2.7 times in a simulated day, with three 0.4 times.
+/// mistake 2.7 times in a simulated day, with three 0.4 times, where a sign of life counts for 300 ms.
 pub const KNOCKS: usize = 3;
 /// A sign of life that the kernel saw within so long keeps a suspect from being dead: as long as all its confirmations take.
 /// Where 30 % of the packets are lost in each direction, half of all connections fail; within 300 ms twelve did together once
