@@ -5,12 +5,12 @@ use super::{
     median,
     report::{Effort, Section},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::{Ebpf, maps::Array, programs::XdpMode};
 use std::{fmt::Write as _, net::SocketAddr, thread, time::Duration};
 use throttle_agent::health::MILLISECOND;
 use throttle_tests::{
-    agent::{Agent, Site},
+    agent::Site,
     demand,
     generator::Sender,
     kernel::{self, Order},
@@ -40,18 +40,27 @@ struct Served {
 /// Measures, and gives the table.
 pub(super) fn measure(effort: Effort) -> Result<Section> {
     let (rounds, span) = (effort.rounds(ROUNDS), effort.span(SPAN));
-    let hosts = [Host::new(false)?, Host::new(true)?];
+    let wires = [Wire::new()?, Wire::new()?];
+    let _near = [Sender::on(&wires[0])?, Sender::on(&wires[1])?];
+    let _beside = [Server::beside_on(&wires[0].far)?, Server::beside_on(&wires[1].far)?];
+    wires.iter().try_for_each(|wire| demand::add_sources(&wire.near))?;
+    let _bare = bare(&wires[0])?;
+    let site = Site::on(&wires[1].far)?;
+    let _agent = site.start(&["--interface", FAR, "--mode=native"])?;
+    site.apply(&Guard::Health.policy().context("a policy")?)?;
     let mut rows = [const { Vec::new() }; 2];
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
-        for ((host, row), name) in hosts.iter().zip(&mut rows).zip(GUARDS) {
-            row.push(host.serve(span).context(name)?);
+        for ((wire, row), name) in wires.iter().zip(&mut rows).zip(GUARDS) {
+            row.push(serve(wire, span).context(name)?);
         }
     }
-    report(&rows, rounds)
+    let refused = site.limit("web")?.tallies.refused.packets;
+    ensure!(refused > 0, "throttle has refused nothing: it was not there");
+    report(&rows, rounds, refused)
 }
 
-fn report(rows: &[Vec<Served>; 2], rounds: usize) -> Result<Section> {
+fn report(rows: &[Vec<Served>; 2], rounds: usize, refused: u64) -> Result<Section> {
     let mut text = format!(
         "Service A fails: of its capacity {:.0} % is left, and it is asked for {LOAD} times the whole of it by clients that give \
          up and try again. Service B is an nginx on the same host that is asked {PER_SECOND} times a second, a connection for \
@@ -69,52 +78,30 @@ fn report(rows: &[Vec<Served>; 2], rounds: usize) -> Result<Section> {
     }
     let [goodput, most] = [|it: &Served| it.goodput, |it: &Served| it.most]
         .map(|of: fn(&Served) -> f64| column(&rows[1], of) / column(&rows[0], of));
-    writeln!(text, "\nB's goodput is {goodput:.3}x of that beside XDP_DROP, its p99 {most:.2}x (goals: within 5 %).")?;
+    writeln!(
+        text,
+        "\nB's goodput is {goodput:.3}x of that beside XDP_DROP, its p99 {most:.2}x (goals: within 5 %). Throttle refused A's \
+         clients {refused} times."
+    )?;
     Ok(Section::from(text))
 }
 
-/// A far end with both services on it, guarded by throttle or by a program of one line.
-struct Host {
-    // In the order in which they must go.
-    _guard: (Option<Agent>, Option<Ebpf>),
-    _beside: Server,
-    _near: Sender,
-    wire: Wire,
-}
-
-impl Host {
-    fn new(throttled: bool) -> Result<Self> {
-        let wire = Wire::new()?;
-        let near = Sender::on(&wire)?;
-        demand::add_sources(&wire.near)?;
-        let beside = Server::beside_on(&wire.far)?;
-        let guard = if throttled {
-            let site = Site::on(&wire.far)?;
-            let agent = site.start(&["--interface", FAR, "--mode=native"])?;
-            site.apply(&Guard::Health.policy().context("a policy")?)?;
-            (Some(agent), None)
-        } else {
-            (None, Some(bare(&wire)?))
-        };
-        Ok(Self { _guard: guard, _beside: beside, _near: near, wire })
-    }
-
-    fn serve(&self, span: Duration) -> Result<Served> {
-        let mut workers = Workers::on(&self.wire.far, &std::env::current_exe()?)?;
-        workers.set_capacity(LEFT)?;
-        let failing = [Phase { name: "failing", seconds: span.as_secs(), load: LOAD, capacity: LEFT }];
-        let near = &self.wire.near;
-        let answers = thread::scope(|scope| -> Result<_> {
-            let asked = scope.spawn(|| demand::ask(near, &failing, |_| Ok(())));
-            let answers = ask_at(near, SocketAddr::new(FAR_V4.parse()?, BESIDE), PER_SECOND, span);
-            asked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            answers
-        })?;
-        let micros = |percent| answers.percentile(percent).as_secs_f64() * 1e6;
-        let all = answers.latencies.len() + answers.lost.len();
-        let good = answers.latencies.iter().filter(|it| it.as_nanos() <= u128::from(OBJECTIVE)).count();
-        Ok(Served { goodput: good as f64 / all.max(1) as f64, half: micros(50), most: micros(99) })
-    }
+/// Has both be asked: the failing one by whom it cannot serve, the other one at its pace.
+fn serve(wire: &Wire, span: Duration) -> Result<Served> {
+    let mut workers = Workers::on(&wire.far, &std::env::current_exe()?)?;
+    workers.set_capacity(LEFT)?;
+    let failing = [Phase { name: "failing", seconds: span.as_secs(), load: LOAD, capacity: LEFT }];
+    let near = &wire.near;
+    let answers = thread::scope(|scope| -> Result<_> {
+        let asked = scope.spawn(|| demand::ask(near, &failing, |_| Ok(())));
+        let answers = ask_at(near, SocketAddr::new(FAR_V4.parse()?, BESIDE), PER_SECOND, span);
+        asked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        answers
+    })?;
+    let micros = |percent| answers.percentile(percent).as_secs_f64() * 1e6;
+    let all = answers.latencies.len() + answers.lost.len();
+    let good = answers.latencies.iter().filter(|it| it.as_nanos() <= u128::from(OBJECTIVE)).count();
+    Ok(Served { goodput: good as f64 / all.max(1) as f64, half: micros(50), most: micros(99) })
 }
 
 /// Puts the program on the far end that drops what the failing service's clients send.
