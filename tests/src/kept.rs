@@ -9,15 +9,13 @@ use crate::{
     clients::wrk_keeping,
     nginx::{PASSED_ON, Server},
     simulator::scenario::{CAPACITY, OBJECTIVE},
+    standing::health,
     wire::{FAR, FAR_V4, Wire},
     workers::Workers,
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use std::{path::Path, time::Duration};
-use throttle_agent::{
-    api::wire::{Envelope, HealthReport},
-    health::{MILLISECOND, SECOND},
-};
+use throttle_agent::health::{MILLISECOND, SECOND, whole};
 
 /// Those who ask at first: so few that nobody waits.
 const FEW: u32 = 4;
@@ -100,10 +98,10 @@ pub fn run(guard: Guard, tls: bool, [first, then]: [Duration; 2], binary: &Path)
     let ask = |span, connections| wrk_keeping(&wire.near, FAR_V4.parse()?, tls, span, connections);
     ask(QUIET, FEW)?;
     let many = TIMES * CAPACITY * OBJECTIVE as f64 / SECOND as f64;
-    ask(first + then, throttle_agent::health::whole(many) as u32)?;
+    ask(first + then, whole(many) as u32)?;
     // What nginx has not written down yet.
     std::thread::sleep(Duration::from_millis(300));
-    let closed = if policy.is_some() { closed(&site)? } else { 0 };
+    let closed = if policy.is_some() { health(&site, "web")?.closed } else { 0 };
     let times = server.times()?;
     let end = times.iter().map(|(at, ..)| *at).fold(0.0, f64::max);
     let within = |from: Duration, span: Duration| {
@@ -120,9 +118,4 @@ pub fn run(guard: Guard, tls: bool, [first, then]: [Duration; 2], binary: &Path)
     ensure!(!took.is_empty(), "nothing was answered");
     let p99 = Duration::from_secs_f64(took[(took.len() - 1) * 99 / 100]);
     Ok(Served { goodput: [goodput(first + then, first), goodput(then, then)], p99, closed })
-}
-
-fn closed(site: &Site<'_>) -> Result<u64> {
-    let report: Envelope<HealthReport> = serde_json::from_value(site.json(&["health", "web"])?)?;
-    Ok(report.body.services.first().context("no health of web")?.closed)
 }

@@ -4,8 +4,8 @@
 //! other's end (RFC 9293, section 3.6), or either has reset it. Whom the service resets it has no connection with. What the
 //! source resets goes on unless the service waits for the very byte that the reset names (RFC 5961, section 3.2), and only if
 //! it gets there: that is certain of a sound one once the service has acknowledged all that the source has said, and doubtful
-//! else. Packets of the source are
-//! seen coming in, those of the service going out; between the two its addresses may be others.
+//! else. Packets of the source are seen coming in, those of the service going out; between the two its addresses may be
+//! others.
 //!
 //! A SYN-ACK that waits for its acknowledgement is a cell of 64 bits in an array without keys: a tag of 16 bits, as many
 //! for the byte that it waits for, and its sequence number. Where two meet, the later one stays: the connection of the

@@ -13,11 +13,7 @@ use throttle_common::{
     records::{Address, Ends},
 };
 
-use super::{
-    connections,
-    interfaces::interfaces,
-    netlink::{self, Talk},
-};
+use super::{connections, interfaces::interfaces, netlink::Talk};
 
 /// `NETLINK_SOCK_DIAG`.
 const SOCK_DIAG: Option<Protocol> = Some(rustix::net::netlink::SOCK_DIAG);
@@ -67,12 +63,7 @@ pub struct Listener {
 
 /// The sockets of this network namespace that wait for TCP connections, each with how many wait.
 pub fn listeners() -> io::Result<Vec<Listener>> {
-    let mut found = Vec::new();
-    for family in [V4, V6] {
-        let answers = netlink::dump(SOCK_DIAG, BY_FAMILY, &request(family, LISTEN, &[0; ID]))?;
-        found.extend(answers.iter().filter_map(|answer| listener(answer)));
-    }
-    Ok(found)
+    Kernel::new()?.list(LISTEN, listener)
 }
 
 fn listener(answer: &[u8]) -> Option<Listener> {
@@ -96,8 +87,8 @@ impl Sockets {
     /// Lists them.
     pub(super) fn list() -> io::Result<Self> {
         let kernel = Kernel::new()?;
-        let open = kernel.list(OPEN)?.into_iter().collect();
-        let listening = kernel.list(LISTEN)?.into_iter().map(|(ends, _)| ends.destination_port).collect();
+        let open = kernel.list(OPEN, read)?.into_iter().collect();
+        let listening = kernel.list(LISTEN, read)?.into_iter().map(|(ends, _)| ends.destination_port).collect();
         Ok(Self { open, listening, kernel })
     }
 
@@ -152,7 +143,8 @@ impl Kernel {
         Ok(Self { talk: Talk::begin(SOCK_DIAG)?, devices: OnceCell::new() })
     }
 
-    fn list(&self, states: u32) -> io::Result<Vec<(Ends, Device)>> {
+    /// Every socket in one of the states, as it is read.
+    fn list<T>(&self, states: u32, read: fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
         let mut found = Vec::new();
         for family in [V4, V6] {
             let answers = self.talk.dump(BY_FAMILY, &request(family, states, &[0; ID]))?;

@@ -25,8 +25,8 @@ pub(super) async fn watch(watched: Arc<Watched>, sink: Sink, seed: u64) {
     tokio::join!(at_its_pace(&watched, &sink, seed), when_asked(&watched, &sink));
 }
 
-/// Probes every interval, and when somebody cannot wait for that, on a connection that is kept. One that the backend closes is no answer, but worth a probe before
-/// its time: where the backend has died, it is refused.
+/// Probes every interval, and when somebody cannot wait for that, on a connection that is kept. One that the backend closes
+/// is no answer, but worth a probe before its time: where the backend has died, it is refused.
 async fn at_its_pace(watched: &Watched, sink: &Sink, seed: u64) {
     let member = &watched.member;
     if member.probe == Probe::Push {

@@ -40,7 +40,8 @@ pub fn ask_for_place(number: u32) -> u32 {
     settle_place(number, attempt::<TRIES>(|| take_place(number, look_for_place(number))))
 }
 
-/// Tries to take a place until it is taken, refused, or lost to others so often.
+/// Tries to take a place until it is taken, refused, or lost to others so often. Whether to go on is asked last, so that the
+/// loop jumps back to its beginning: Linux 6.1 refuses one that falls into it.
 #[inline(always)]
 pub fn attempt<const OFTEN: usize>(mut take: impl FnMut() -> u32) -> u32 {
     let mut left = OFTEN;

@@ -49,7 +49,8 @@ pub extern "C" fn examine(ctx: *mut xdp_md) -> u32 {
 
 #[inline(always)]
 fn is_sound(ctx: &XdpContext, packet: &Packet) -> Option<()> {
-    // SAFETY: `at` checked the range. What is for a group of stations no host forwards, and none takes for a segment.
+    // What is for a group of stations no host forwards, and none takes for a segment.
+    // SAFETY: `at` checked the range.
     let is_for_a_group = unsafe { (*at::<EthHdr>(ctx, 0)?).dst_addr[0] } & 1 != 0;
     let plain = packet.flags & !tcp::ACK == tcp::RST && packet.payload == 0 && matches!(packet.part, Part::Whole);
     let link = usize::from(packet.network);

@@ -1,17 +1,15 @@
 //! What throttle costs, each figure beside a baseline of the same run.
 //!
-//! [`paths`]: nanoseconds a packet under the full policy, by path and number of sources. [`packets`]: the same under few
-//! limits. [`handshakes`]: the same for the packets that a limit
-//! on open connections looks at. [`beside`]: real connections and real SYNs on a veth, with throttle, nftables and
-//! iptables. [`agent`]: what the agent takes of a CPU with 10^6 sources, under `throttle top`, and with 100 000
-//! connections to count. [`changes`]: from a command to its effect on the next packet.
-//! [`refusals`]: refused packets on a veth, with throttle, nftables and iptables. [`scaling`]: one CPU and two. [`state`]:
-//! memory, and 10^7 sources. [`curves`]: what each algorithm admits of the same bursts. [`web`]: nginx behind
-//! all this. [`bulkheads`]: nginx beside a flood that is another's, and how soon a guarantee is lent and back.
-//! [`overload`]: a real server under more than it can bear; [`kept`]: the same, asked over connections that are kept;
-//! [`neighbours`]: a service beside one that fails.
-//! [`health`]: the controller and the detector in simulation, which
-//! needs no machine at all.
+//! [`paths`]: nanoseconds a packet under the full policy, by path and number of sources. [`packets`]: the same under
+//! few limits. [`handshakes`]: the same for the packets that a limit on open connections looks at. [`beside`]: real
+//! connections and real SYNs on a veth, with throttle, nftables and iptables. [`agent`]: what the agent takes of a CPU
+//! with 10^6 sources, under `throttle top`, and with 100 000 connections to count. [`changes`]: from a command to its
+//! effect on the next packet. [`refusals`]: refused packets on a veth, with throttle, nftables and iptables.
+//! [`scaling`]: one CPU and two. [`state`]: memory, and 10^7 sources. [`curves`]: what each algorithm admits of the
+//! same bursts. [`web`]: nginx behind all this. [`bulkheads`]: nginx beside a flood that is another's, and how soon a
+//! guarantee is lent and back. [`overload`]: a real server under more than it can bear; [`kept`]: the same, asked over
+//! connections that are kept; [`neighbours`]: a service beside one that fails. [`health`]: the controller and the
+//! detector in simulation, which needs no machine at all.
 
 mod agent;
 mod beside;
