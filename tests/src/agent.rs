@@ -21,8 +21,9 @@ use std::{
 };
 use throttle_agent::api::wire::{Envelope, LimitView, Status};
 
-/// How long anything may take that is awaited; far more than it does.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long anything may take that is awaited; far more than it does, also where an emulated CPU checks programs while others
+/// want it too.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Where an agent lives: its host, and what it keeps while it is dead.
 #[derive(Debug)]

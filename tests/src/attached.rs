@@ -11,13 +11,35 @@ use aya::{
         loaded_programs,
     },
 };
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::Path,
+};
 
 /// What the kernel says of the program whose link is pinned in this directory of an agent's.
 pub fn info(pin_dir: &Path) -> Result<ProgramInfo> {
     let links = pin_dir.join("links");
     let first = fs::read_dir(&links).with_context(|| format!("list {}", links.display()))?.next();
-    let link = FdLink::from(PinnedLink::from_pin(first.context("no link is pinned")??.path())?);
+    behind(&first.context("no link is pinned")??.path())
+}
+
+/// How often the kernel has called neither of the two programs at the sockets, at most: each counts the calls that it was not
+/// given because it ran on the same CPU already, and what one was not shown the other was, unless that counts it too.
+pub fn missed_at_sockets(pin_dir: &Path) -> Result<u64> {
+    let missed = |name| -> Result<u64> {
+        let program = behind(&pin_dir.join(name))?.fd()?;
+        let told = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
+        let told = fs::read_to_string(&told).with_context(|| format!("read {told}"))?;
+        let missed = told.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
+        missed.context("the kernel counts no calls that were missed")?.trim().parse().context("recursion_misses")
+    };
+    Ok(missed("sockets")?.min(missed("sockets_again")?))
+}
+
+/// What the kernel says of the program behind a pinned link.
+fn behind(pin: &Path) -> Result<ProgramInfo> {
+    let link = FdLink::from(PinnedLink::from_pin(pin).with_context(|| format!("open {}", pin.display()))?);
     let attached = link.info()?.program_id();
     let mut programs = loaded_programs().filter_map(Result::ok);
     programs.find(|program| program.id() == attached).context("nothing is attached")

@@ -20,6 +20,7 @@ pub struct Frame {
     destination: IpAddr,
     hops: u8,
     options: Vec<u8>,
+    tcp_options: Vec<u8>,
     extensions: Vec<(u8, Vec<u8>)>,
     /// Offset in units of eight bytes, and whether more follow.
     fragment: Option<(u16, bool)>,
@@ -45,6 +46,7 @@ impl Frame {
             destination,
             hops: 64,
             options: Vec::new(),
+            tcp_options: Vec::new(),
             extensions: Vec::new(),
             fragment: None,
             transport: Transport::Udp { ports: [40_000, 9] },
@@ -149,6 +151,14 @@ impl Frame {
         self
     }
 
+    /// With these options in a TCP segment, padded to whole words.
+    #[must_use]
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        self.tcp_options = options.to_vec();
+        self.tcp_options.resize(options.len().next_multiple_of(4), 0);
+        self
+    }
+
     /// A UDP datagram.
     #[must_use]
     pub fn udp(mut self, source_port: u16, destination_port: u16) -> Self {
@@ -193,12 +203,24 @@ impl Frame {
 
     /// The packet as it lies on the wire, without the frame check sequence.
     pub fn bytes(&self) -> Vec<u8> {
+        self.around(&self.segment())
+    }
+
+    /// The packet in two fragments, of which the first brings so many bytes behind the network header: a multiple of 8.
+    pub fn in_two(&self, first: u16) -> [Vec<u8>; 2] {
+        let segment = self.segment();
+        let (head, tail) = segment.split_at(first.into());
+        [(0, true, head), (first, false, tail)]
+            .map(|(offset, more, part)| self.clone().fragment(offset, more).around(part))
+    }
+
+    /// What lies around the transport header and the payload, and they.
+    fn around(&self, segment: &[u8]) -> Vec<u8> {
         let mut frame = [FAR_MAC, NEAR_MAC].concat();
         for (kind, number) in &self.vlans {
             frame.extend(kind.to_be_bytes());
             frame.extend(number.to_be_bytes());
         }
-        let segment = self.segment();
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 frame.extend(ethertype::IPV4.to_be_bytes());
@@ -224,12 +246,20 @@ impl Frame {
         }
     }
 
+    /// What the fragments of a packet have in common, and no others that a test sends.
+    fn identification(&self) -> u16 {
+        match self.transport {
+            Transport::Tcp { ports: [source, _], .. } | Transport::Udp { ports: [source, _] } => source,
+            Transport::Icmp { .. } | Transport::Other(_) => 0x1234,
+        }
+    }
+
     fn ipv4(&self, source: Ipv4Addr, destination: Ipv4Addr, segment: usize) -> Vec<u8> {
         let length = 20 + self.options.len();
         let (offset, more) = self.fragment.unwrap_or_default();
         let mut header = vec![0x40 | (length / 4) as u8, 0];
         header.extend(((length + segment) as u16).to_be_bytes());
-        header.extend([0x12, 0x34]);
+        header.extend(self.identification().to_be_bytes());
         header.extend((offset | u16::from(more) << 13).to_be_bytes());
         header.extend([self.hops, self.protocol_number(), 0, 0]);
         header.extend(source.octets());
@@ -244,7 +274,8 @@ impl Frame {
         let mut extensions = self.extensions.clone();
         if let Some((offset, more)) = self.fragment {
             let place = (offset << 3 | u16::from(more)).to_be_bytes();
-            extensions.push((protocol::FRAGMENT, vec![0, 0, place[0], place[1], 0x12, 0x34, 0x56, 0x78]));
+            let [high, low] = self.identification().to_be_bytes();
+            extensions.push((protocol::FRAGMENT, vec![0, 0, place[0], place[1], 0x12, 0x34, high, low]));
         }
         let mut rest = Vec::new();
         let mut next = self.protocol_number();
@@ -271,7 +302,9 @@ impl Frame {
                 segment.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
                 segment.extend(sequence.to_be_bytes());
                 segment.extend(acknowledgement.to_be_bytes());
-                segment.extend([0x50, *flags, 0x20, 0, 0, 0, 0, 0]);
+                let words = 5 + (self.tcp_options.len() / 4) as u8;
+                segment.extend([words << 4, *flags, 0x20, 0, 0, 0, 0, 0]);
+                segment.extend(&self.tcp_options);
                 Some(16)
             }
             Transport::Udp { ports } => {

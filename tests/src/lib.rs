@@ -31,6 +31,7 @@ pub mod kept;
 pub mod kernel;
 pub mod loops;
 pub mod machine;
+pub mod memory;
 pub mod netns;
 pub mod nginx;
 pub mod outcome;

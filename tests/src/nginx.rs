@@ -35,6 +35,11 @@ impl Server {
         Self::start(host, host.command("nginx"), HTTP, |_| Ok(silent(HTTP, PAGE)))
     }
 
+    /// The same in a control group.
+    pub fn within(group: &Group, host: &Namespace) -> Result<Self> {
+        Self::start(host, group.command(host, "nginx"), HTTP, |_| Ok(silent(HTTP, PAGE)))
+    }
+
     /// The same, ahead of ordinary processes: no latency is the time for which it waits for a compiler.
     pub fn ahead_on(host: &Namespace) -> Result<Self> {
         Self::start(host, first(host), HTTP, |_| Ok(silent(HTTP, PAGE)))
@@ -58,6 +63,15 @@ impl Server {
                  location / {{ proxy_pass http://127.0.0.1:{HTTP}; }} }}"
             ))
         })
+    }
+
+    /// Its processes.
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        let master = self.nginx.id();
+        let path = format!("/proc/{master}/task/{master}/children");
+        let workers = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let workers = workers.split_whitespace().map(|number| number.parse().context("the number of a process"));
+        std::iter::once(Ok(master)).chain(workers).collect()
     }
 
     /// Of each request that was passed on and answered: when that was, in seconds since 1970, how many seconds it took, and

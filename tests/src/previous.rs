@@ -1,5 +1,5 @@
-//! Builds before this one, from the repository's history: the last whose maps were of another layout, and the one that the
-//! kernel programs, the agent or what they share were last changed from.
+//! Builds before this one, from the repository's history: the last whose maps were of another layout, and the last whose
+//! kernel programs were others.
 //!
 //! Each takes a minute or more once, and is kept in `target/previous`; what both are made of is built once.
 
@@ -16,17 +16,17 @@ const COMMIT: &str = "75d7a09a4bf6e84a67cb033d0ba5917ddd51ccc1";
 /// The layout of its maps.
 pub const LAYOUT: u64 = 4;
 
-/// What makes a build another one.
-const SOURCES: [&str; 3] = ["throttle-agent", "throttle-common", "throttle-ebpf"];
+/// What makes a kernel program another one.
+const SOURCES: [&str; 3] = ["throttle-common/src", "throttle-ebpf/src", ":(exclude)*tests.rs"];
 
 /// The binary of the last commit with another layout. `None`, said aloud, where the history does not reach back to it.
 pub fn previous() -> Result<Option<PathBuf>> {
     build(COMMIT)
 }
 
-/// The binary of the commit before the last one that changed what a build is made of, with that commit. `None`, said aloud,
-/// likewise.
-pub fn commit_before() -> Result<Option<(String, PathBuf)>> {
+/// The binary of the last commit whose kernel programs have other sources than this one's, with that commit: between two
+/// builds with the same programs none is replaced. `None`, said aloud, likewise.
+pub fn other_programs() -> Result<Option<(String, PathBuf)>> {
     let last = git()?.args(["rev-list", "-1", "HEAD", "--"]).args(SOURCES).stderr(Stdio::null()).output();
     let last = last.ok().filter(|listed| listed.status.success()).map(|listed| listed.stdout).unwrap_or_default();
     let named = format!("{}^", String::from_utf8_lossy(&last).trim());

@@ -14,7 +14,7 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     time::{Duration, Instant},
 };
-use throttle_common::packet::{parse_bytes, tcp};
+use throttle_common::packet::{Packet, parse_bytes, tcp};
 
 /// The number of its SYNs.
 pub const FIRST: u32 = 1000;
@@ -59,13 +59,35 @@ impl Stranger {
 
     /// Asks for connections from these ports, and gives the numbers of the SYN-ACKs when all have come.
     pub fn asks(&self, ports: &(impl Iterator<Item = u16> + Clone)) -> Result<BTreeMap<u16, u32>> {
-        let (mut answers, start) = (BTreeMap::new(), Instant::now());
-        ports.clone().try_for_each(|port| self.says(port, [FIRST, 0], tcp::SYN, 0))?;
-        while !ports.clone().all(|port| answers.contains_key(&port)) {
-            ensure!(start.elapsed() < PATIENCE, "{} SYNs were answered", answers.len());
-            answers.extend(self.hears()?);
+        self.asks_by(FIRST, ports)
+    }
+
+    /// The same by SYNs of another number.
+    pub fn asks_by(&self, number: u32, ports: &(impl Iterator<Item = u16> + Clone)) -> Result<BTreeMap<u16, u32>> {
+        ports.clone().try_for_each(|port| self.says(port, [number, 0], tcp::SYN, 0))?;
+        self.awaits(ports, |packet, number| {
+            (packet.flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK).then_some(number)
+        })
+    }
+
+    /// Waits for data to all of these ports, and gives the numbers that acknowledge it.
+    pub fn is_served(&self, ports: &(impl Iterator<Item = u16> + Clone)) -> Result<BTreeMap<u16, u32>> {
+        self.awaits(ports, |packet, number| (packet.payload != 0).then_some(number.wrapping_add(packet.payload.into())))
+    }
+
+    /// Waits for a segment to each of these ports of which something is to be said, by its packet and its number.
+    fn awaits(
+        &self,
+        ports: &(impl Iterator<Item = u16> + Clone),
+        of: impl Fn(&Packet, u32) -> Option<u32>,
+    ) -> Result<BTreeMap<u16, u32>> {
+        let (mut heard, start) = (BTreeMap::new(), Instant::now());
+        while !ports.clone().all(|port| heard.contains_key(&port)) {
+            ensure!(start.elapsed() < PATIENCE, "only {} ports were answered", heard.len());
+            let Some((packet, number)) = self.hears()? else { continue };
+            heard.extend(of(&packet, number).map(|said| (packet.destination_port, said)));
         }
-        Ok(answers)
+        Ok(heard)
     }
 
     /// Completes a handshake, and says no more.
@@ -78,8 +100,8 @@ impl Stranger {
         self.send(&damaged(self.frame(port, [FIRST + 1, answer.wrapping_add(1)], tcp::ACK).bytes()))
     }
 
-    /// The port and the number of the next SYN-ACK, if the next frame is one.
-    fn hears(&self) -> Result<Option<(u16, u32)>> {
+    /// The next segment and its number, if the next frame is one.
+    fn hears(&self) -> Result<Option<(Packet, u32)>> {
         let mut frame = [0; 2048];
         let length = match recv(&self.socket, &mut frame, RecvFlags::empty()) {
             Ok((_, length)) => length,
@@ -87,10 +109,11 @@ impl Stranger {
             Err(error) => return Err(error).context("receive a frame"),
         };
         let Ok(packet) = parse_bytes(&frame[..length.min(frame.len())]) else { return Ok(None) };
+        if packet.source_port != self.to.port() {
+            return Ok(None);
+        }
         let number = frame[usize::from(packet.transport) + 4..].first_chunk().expect("the header was read");
-        let answers =
-            packet.source_port == self.to.port() && packet.flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK;
-        Ok(answers.then_some((packet.destination_port, u32::from_be_bytes(*number))))
+        Ok(Some((packet, u32::from_be_bytes(*number))))
     }
 }
 

@@ -125,6 +125,6 @@ fn complete_checksums() -> Result<()> {
 }
 
 /// A MAC address as `ip` writes it.
-pub(crate) fn mac(bytes: [u8; 6]) -> String {
+pub fn mac(bytes: [u8; 6]) -> String {
     bytes.map(|byte| format!("{byte:02x}")).join(":")
 }

@@ -1,14 +1,31 @@
 //! What processes of this host dial, against a real control group: a backend whose breaker refuses is refused at once.
 
 use anyhow::{Context as _, Result, ensure};
-use std::{net::TcpListener, process::Output};
-use throttle_agent::health::circuit::State;
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    process::Output,
+    thread,
+    time::{Duration, Instant},
+};
+use throttle_agent::{
+    api::wire::{Envelope, Heartbeats},
+    health::circuit::State,
+};
 use throttle_common::{
     breakers::{Forced, TRIALS},
     packet::protocol,
     records::FIRST_BACKEND,
 };
-use throttle_tests::{groups::Group, needs_root, netns::Namespace, program::Program};
+use throttle_tests::{
+    agent::{Site, path},
+    groups::Group,
+    needs_root,
+    netns::Namespace,
+    program::Program,
+    standing::health,
+    wire::{FAR, Wire},
+};
 
 /// Has a process in a group and a namespace dial.
 fn dial_from(group: &Group, host: &Namespace, port: u16, address: &str) -> Result<Output> {
@@ -61,6 +78,60 @@ fn who_dials_a_backend_whose_breaker_refuses_is_refused_at_once_and_nobody_else(
     ensure!(was_refused(&dial(&group, second)?) && program.datapath.guards_connects());
     program.datapath.unguard_connects()?;
     ensure!(dial(&group, second)?.status.success() && !program.datapath.guards_connects());
+    Ok(())
+}
+
+/// Two services with a backend each, at these addresses.
+fn policy(backends: [SocketAddr; 2]) -> String {
+    let one = |(name, address): (&str, SocketAddr)| {
+        let port = address.port();
+        format!(
+            "[[service]]\nname = \"{name}\"\nprotocol = \"tcp\"\nports = [{port}]\n\
+             [service.health]\nmode = \"enforce\"\ncontrol = \"fixed\"\n\
+             [[backend]]\nname = \"{name}-1\"\nservice = \"{name}\"\naddress = \"{address}\"\n"
+        )
+    };
+    let all: String = ["v4", "v6"].into_iter().zip(backends).map(one).collect();
+    format!("mode = \"enforce\"\n{all}")
+}
+
+/// Returns once it is so.
+fn until(what: &str, is: impl Fn() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !is()? {
+        ensure!(start.elapsed() < Duration::from_secs(30), "{what}: not after {:?}", start.elapsed());
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_agents_own_probes_pass_an_open_breaker_that_guards_the_agent_too() -> Result<()> {
+    needs_root!();
+    let Some(group) = Group::new("guarded")? else { return Ok(()) };
+    let wire = Wire::new()?;
+    let (host, site) = (&wire.far, Site::on(&wire.far)?);
+    let listeners = host.enter(|| Ok::<_, std::io::Error>((listen("127.0.0.1:0")?, listen("[::1]:0")?)))??;
+    let backends = [listeners.0.local_addr()?, listeners.1.local_addr()?];
+    let agent = site.start(&["--interface", FAR, "--mode=native", "--cgroup", &path(group.path())])?;
+    fs::write(group.path().join("cgroup.procs"), agent.process().to_string()).context("guard the agent")?;
+    site.apply(&policy(backends))?;
+    for (service, at) in ["v4", "v6"].into_iter().zip(backends) {
+        let backend = format!("{service}/{service}-1");
+        until("it is watched", || Ok(!health(&site, service)?.backends.is_empty()))?;
+        site.ask(&["breaker", "open", &backend])?;
+        let counts = || -> Result<(u64, u64)> {
+            let (_, body) = site.request("GET", "/v1/heartbeats", "")?;
+            let said: Envelope<Heartbeats> = serde_json::from_str(&body)?;
+            let view = said.body.heartbeats.into_iter().find(|it| it.address == at).context("it is watched")?;
+            Ok((view.answered, view.refused))
+        };
+        let (answered, refused) = counts()?;
+        until("it answers probes", || Ok(counts()?.0 >= answered + 10))?;
+        ensure!(counts()?.1 == refused, "{backend} refused probes: {:?}", counts()?);
+        let dialled = dial_from(&group, host, at.port(), &at.ip().to_string())?;
+        ensure!(was_refused(&dialled), "another process of the group: {dialled:?}");
+    }
     Ok(())
 }
 

@@ -7,9 +7,11 @@ pub mod datapath;
 pub mod events;
 pub mod health;
 pub mod heartbeat;
+mod own_probes;
 pub mod policy;
 pub mod run;
 pub mod store;
+pub mod tls;
 
 #[cfg(test)]
 #[path = "../tests/support/skip.rs"]

@@ -131,12 +131,15 @@ fn every_refusal_is_a_problem_and_changes_nothing() {
     let refused = agent.post("/v1/policy/apply", &json!({"toml": toml})).problem(422, "policy-refused");
     let lines: Vec<_> = refused["diagnostics"].as_array().unwrap().iter().map(|it| it["line"].clone()).collect();
     assert_eq!(lines, [4, 5], "{refused}");
+    for route in ["apply", "check"] {
+        agent.post(&format!("/v1/policy/{route}"), &json!({"toml": "\n"})).problem(422, "policy-refused");
+    }
     let mut huge = limit("huge", "1/s");
     huge["sources"] = json!(100_000_000);
     agent.put("/v1/limits/huge", &json!({"limit": huge})).problem(422, "policy-refused");
     assert_eq!(agent.get("/v1/status").ok()["revision"], 1);
     assert!(
-        agent.get("/metrics").body.contains("throttle_api_refused_requests_total 14"),
+        agent.get("/metrics").body.contains("throttle_api_refused_requests_total 16"),
         "{}",
         agent.get("/metrics").body
     );

@@ -2,7 +2,9 @@
 //!
 //! The agent says which [`State`] a breaker has; the kernel follows it between two steps of the agent, and goes on alone when
 //! the agent is silent: when the open time is over it admits trials, [`TRIALS`] in a round, and where nobody says what came
-//! of them it begins another round when [`TRIAL_EXPIRES`] has passed.
+//! of them it begins another round when [`TRIAL_EXPIRES`] has passed. Nobody says either that the fault is over, so that each
+//! of these rounds but the first admits twice as many as the one before, and after [`ROUNDS_ALONE`] of them all pass: what a
+//! dead agent left is not kept for ever, and what it protected is not met by all at once.
 //!
 //! A breaker is two words. [`Word`] is what the agent says, with one store: a kind, the number of the round, and an instant.
 //! [`Taken`] is what the kernel has admitted in a round; whoever admits a trial swaps it, so that a round never has more.
@@ -12,6 +14,9 @@
 pub const TRIALS: u32 = 10;
 /// After so long a trial that has not ended counts as failed: nanoseconds.
 pub const TRIAL_EXPIRES: u64 = 5_000_000_000;
+
+/// Rounds of the kernel's own after which all pass: a minute of them.
+pub const ROUNDS_ALONE: u64 = 12;
 
 /// A state that an operator holds it in, whatever is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +131,13 @@ impl Taken {
     }
 }
 
+/// How often what a round admits has been doubled after so many of the kernel's own. The first is as the agent's: one that
+/// lets a round pass on purpose has time to say so.
+#[inline(always)]
+const fn doublings(rounds: u64) -> u64 {
+    rounds.saturating_sub(1)
+}
+
 impl Word {
     /// That of a word.
     #[inline(always)]
@@ -172,6 +184,19 @@ impl Word {
         self.epoch() << ROUND_BITS | (now.saturating_sub(self.instant()) / TRIAL_EXPIRES) & ROUNDS
     }
 
+    /// How many rounds have passed of which nobody said anything, while it admits trials; a breaker is closed by
+    /// [`ROUNDS_ALONE`].
+    #[inline(always)]
+    pub const fn rounds_alone(self, now: u64) -> u64 {
+        match self.0 >> KIND_SHIFT {
+            OPEN | HALF_OPEN => {
+                let rounds = now.saturating_sub(self.instant()) / TRIAL_EXPIRES;
+                if rounds < ROUNDS_ALONE { rounds } else { ROUNDS_ALONE }
+            }
+            _ => 0,
+        }
+    }
+
     /// How many trials the round that runs has admitted.
     #[inline(always)]
     pub const fn taken(self, taken: Taken, now: u64) -> u32 {
@@ -180,8 +205,10 @@ impl Word {
 
     /// The state that it has at an instant, for who has no count of its own.
     pub const fn state_at(self, taken: Taken, now: u64) -> State {
-        let left = TRIALS.saturating_sub(self.taken(taken, now));
+        let rounds = self.rounds_alone(now);
+        let left = (TRIALS << doublings(rounds)).saturating_sub(self.taken(taken, now));
         match self.state() {
+            _ if rounds == ROUNDS_ALONE => State::Closed,
             State::Open { until } if now >= until => State::HalfOpen { left },
             State::HalfOpen { .. } => State::HalfOpen { left },
             state => state,
@@ -204,7 +231,11 @@ impl Word {
     /// What becomes of a new connection.
     #[inline(always)]
     pub const fn admit(self, taken: Taken, now: u64) -> Admission {
-        self.state().admit(now, self.taken(taken, now))
+        match self.rounds_alone(now) {
+            ROUNDS_ALONE => Admission::Pass,
+            // As many as a doubling for each of them makes room for.
+            rounds => self.state().admit(now, self.taken(taken, now) >> doublings(rounds)),
+        }
     }
 
     /// What is taken when one trial more is.

@@ -36,11 +36,30 @@ fn an_open_breaker_tries_again_by_itself_when_its_time_is_over() {
     assert_eq!(breaker.arrives(NOW), Admission::Pass);
     breaker.publish(State::Open { until: NOW + 5 * SECOND }, NOW);
     assert_eq!(breaker.arrives(NOW + 5 * SECOND - 1), Admission::Refuse);
-    // Nobody says what came of the trials: there are as many again every five seconds, and no more.
-    for round in 1..4 {
-        assert_eq!(breaker.admitted(100, NOW + round * 5 * SECOND + 100_000), TRIALS);
+    // Nobody says what came of the trials: there are as many again, then twice as many every five seconds, and no more.
+    for (round, trials) in [(1, TRIALS), (2, TRIALS), (3, 2 * TRIALS), (4, 4 * TRIALS)] {
+        assert_eq!(breaker.admitted(100, NOW + round * 5 * SECOND + 100_000), trials);
         assert_eq!(breaker.admitted(100, NOW + round * 5 * SECOND + 4 * SECOND), 0);
     }
+}
+
+#[test]
+fn what_an_agent_left_that_is_silent_for_a_minute_keeps_nobody_away_but_by_an_operators_word() {
+    for left in [State::Open { until: NOW }, State::HalfOpen { left: 0 }] {
+        let mut breaker = Both::default();
+        breaker.publish(left, NOW);
+        let ends = NOW + ROUNDS_ALONE * TRIAL_EXPIRES;
+        let last = breaker.admitted(100_000, ends - SECOND);
+        assert_eq!(last, TRIALS << (ROUNDS_ALONE - 2), "{left:?}");
+        assert_eq!(breaker.admitted(100_000, ends + (1 << UNIT_SHIFT)), 100_000, "{left:?}");
+        assert_eq!(breaker.0.state_at(breaker.1, ends + (1 << UNIT_SHIFT)), State::Closed);
+        // An agent that is back begins with few again.
+        breaker.publish(State::HalfOpen { left: TRIALS }, ends + SECOND);
+        assert_eq!(breaker.admitted(100, ends + SECOND), TRIALS);
+    }
+    let mut breaker = Both::default();
+    breaker.publish(State::Forced(Forced::Open), NOW);
+    assert_eq!(breaker.admitted(100, NOW + 2 * ROUNDS_ALONE * TRIAL_EXPIRES), 0);
 }
 
 #[test]
@@ -82,7 +101,7 @@ fn an_operator_is_obeyed() {
 
 proptest! {
     #[test]
-    fn no_five_seconds_see_more_than_two_rounds_and_no_round_more_than_its_trials(
+    fn no_round_of_the_kernels_own_admits_more_than_its_doublings_make_room_for(
         arrivals in prop::collection::vec((0u64..SECOND, 1u32..20), 1..200),
     ) {
         let mut breaker = Both::default();
@@ -95,10 +114,10 @@ proptest! {
             admitted.push((now, count));
         }
         let begin = breaker.0.instant();
-        for round in 0..100 {
+        for round in 0..ROUNDS_ALONE {
             let within = begin + round * TRIAL_EXPIRES..begin + (round + 1) * TRIAL_EXPIRES;
             let sum: u32 = admitted.iter().filter(|(at, _)| within.contains(at)).map(|(_, count)| count).sum();
-            prop_assert!(sum <= TRIALS, "{sum} in round {round}");
+            prop_assert!(sum <= TRIALS << doublings(round), "{sum} in round {round}");
         }
     }
 

@@ -150,20 +150,5 @@ impl Connection {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_syn_is_refused_where_its_completed_handshake_would_be() {
-        let secret = [1, 2];
-        let asking = Asking::of(7, 0, secret);
-        let refusal = |room: Room, cell| room.refusal(asking, cell, 0, 2);
-        assert_eq!([0, 1, 2].map(|taken| refusal(Room::Own(taken), 0)), [None, None, Some(Reason::ConnectionLimit)]);
-        assert_eq!([0, 1, 2].map(|taken| refusal(Room::Shared(taken), 0)), [None, None, Some(Reason::SourceOverflow)]);
-        assert_eq!(refusal(Room::Uncounted, 0), None);
-        assert_eq!(refusal(Room::Nowhere, 0), Some(Reason::SourceOverflow));
-        // One that is under way is about to take the last place.
-        let asked = asking.begin(0, 0, 0, 2).unwrap();
-        assert_eq!(refusal(Room::Shared(1), asked), Some(Reason::SourceOverflow));
-    }
-}
+#[path = "connections_tests.rs"]
+mod tests;

@@ -1,9 +1,13 @@
-//! Exchanges: how long a service takes from the first byte of a request to the first byte of its answer.
+//! Exchanges: how long a service takes from the end of a request to the first byte of its answer.
 //!
-//! A request begins with the first segment with payload that comes in while none of its connection waits; the first payload
-//! that then leaves by it is the answer. What waits is a cell of 64 bits in an array without keys: a tag of 16 bits tells two
-//! connections apart that fall on one, and 48 are the time. Where two meet, the one that is there stays, until it is too old
-//! to be answered; the other goes unmeasured.
+//! A request begins with a segment with payload that comes in while none of its connection waits, and goes on with those that
+//! follow before anything is answered: a client that is slow to say it is no service that is slow to answer. The first payload
+//! that then leaves by its connection is the answer. What waits is a cell of 64 bits in an array without keys: a tag of 16 bits
+//! tells two connections apart that fall on one, 47 are the time, and one says that nobody knows such a connection. Where two
+//! meet, the one that is there stays, until it is too old to be answered, or where it is doubted; the other goes unmeasured.
+//!
+//! Whoever sends a segment may claim to be anybody. So it counts only where its connection is known to be open; where nobody
+//! knows, it counts with its answer, which nobody gets who has no connection.
 //!
 //! Of many connections a part may be enough: which is decided by the hash that places them, so that one is measured always
 //! or never, and both directions agree.
@@ -20,10 +24,15 @@ pub const PATIENCE: u64 = 60_000_000_000;
 /// The most that [`crate::records::Policy::sample_shift`] can be: one connection of 65 536.
 pub const MOST_SAMPLE_SHIFT: u8 = 16;
 
-/// The time as cells have it: units of 2^8 ns, of which 48 bits wrap after 2.28 years.
+/// What follows within so short a time is as good as said at once: nanoseconds. More of a request is not looked at.
+pub const AT_ONCE: u64 = 1_000_000;
+
+/// The time as cells have it: units of 2^8 ns, of which 47 bits wrap after 1.14 years.
 const UNIT_SHIFT: u32 = 8;
-const TIME_BITS: u32 = 48;
-const TIMES: u64 = (1 << TIME_BITS) - 1;
+const TIMES: u64 = (1 << 47) - 1;
+/// Nobody knows the connection.
+const DOUBTED: u64 = 1 << 47;
+const TAG_SHIFT: u32 = 48;
 
 /// Where a connection's request waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,16 +62,23 @@ impl Flow {
         self.hash & ((1 << (shift & 31)) - 1) == 0
     }
 
-    /// What to store when a request begins; `None` where one waits there already.
+    /// Whether a segment with payload is to be looked at: it may begin a request, or be more of one.
     #[inline(always)]
-    pub const fn begin(self, cell: u64, now_nanos: u64) -> Option<u64> {
-        if cell != 0 && age(cell, now_nanos) < PATIENCE { None } else { Some(self.tag << TIME_BITS | time(now_nanos)) }
+    pub const fn is_news(self, cell: u64, now_nanos: u64) -> bool {
+        let age = age(cell, now_nanos);
+        if self.waits(cell) { age >= AT_ONCE } else { cell == 0 || is_doubted(cell) || age >= PATIENCE }
+    }
+
+    /// What to store when a request begins, or goes on.
+    #[inline(always)]
+    pub const fn begin(self, now_nanos: u64, doubted: bool) -> u64 {
+        self.tag << TAG_SHIFT | (if doubted { DOUBTED } else { 0 }) | time(now_nanos)
     }
 
     /// Whether a request of it waits, as far as a tag says.
     #[inline(always)]
     pub const fn waits(self, cell: u64) -> bool {
-        cell >> TIME_BITS == self.tag
+        cell >> TAG_SHIFT == self.tag
     }
 
     /// For how long it has waited; `None` where it is none, or too old.
@@ -71,6 +87,12 @@ impl Flow {
         let age = age(cell, now_nanos);
         if self.waits(cell) && age < PATIENCE { Some(age) } else { None }
     }
+}
+
+/// Whether it is that of a connection which nobody knows: it has not been counted.
+#[inline(always)]
+pub const fn is_doubted(cell: u64) -> bool {
+    cell & DOUBTED != 0
 }
 
 #[inline(always)]
@@ -98,10 +120,10 @@ pub struct Exchanges {
     pub requests: u64,
     /// Answers that began.
     pub answers: u64,
-    /// Resets that the service sent. Reads 0 while it is well.
+    /// Requests that the service answered by a reset. Reads 0 while it is well.
     pub resets: u64,
-    /// SYN-ACKs that it sent.
-    pub syn_acks: u64,
+    /// Requests that ended without an answer, those among them: their connection did.
+    pub ended: u64,
     /// Answers by how long they took: see [`bucket`]. They wrap, and so does what is counted of them.
     pub took: [u32; BUCKETS],
 }
@@ -125,7 +147,7 @@ pub const fn begins(bucket: usize) -> u64 {
 
 impl Exchanges {
     /// Nothing yet.
-    pub const NONE: Self = Self { requests: 0, answers: 0, resets: 0, syn_acks: 0, took: [0; BUCKETS] };
+    pub const NONE: Self = Self { requests: 0, answers: 0, resets: 0, ended: 0, took: [0; BUCKETS] };
 }
 
 #[cfg(test)]

@@ -16,24 +16,43 @@ fn packet(port: u16) -> Packet {
 }
 
 #[test]
-fn the_first_segment_of_a_request_is_the_one_that_counts() {
+fn the_last_segment_of_a_request_is_the_one_that_counts() {
     let flow = Flow::of(&packet(1), SECRET);
-    let cell = flow.begin(0, NOW).unwrap();
-    assert_eq!(flow.begin(cell, NOW + 1_000_000), None);
-    let took = flow.answer(cell, NOW + 5_000_000).unwrap();
+    let cell = flow.begin(NOW, false);
+    assert!(
+        flow.is_news(0, NOW) && !flow.is_news(cell, NOW + AT_ONCE - 1_000),
+        "what follows at once is as good as one"
+    );
+    let later = NOW + 3_000_000_000;
+    assert!(flow.is_news(cell, later));
+    let took = flow.answer(flow.begin(later, false), later + 5_000_000).unwrap();
     assert!(took.abs_diff(5_000_000) < 256, "{took}");
+}
+
+/// Two connections that fall on one cell.
+fn two() -> [Flow; 2] {
+    [Flow { tag: 1, ..Flow::of(&packet(1), SECRET) }, Flow { tag: 3, ..Flow::of(&packet(2), SECRET) }]
 }
 
 #[test]
 fn another_connections_cell_is_left_alone_until_nobody_waits_for_it() {
-    let (one, other) =
-        (Flow { tag: 1, ..Flow::of(&packet(1), SECRET) }, Flow { tag: 3, ..Flow::of(&packet(2), SECRET) });
-    let cell = one.begin(0, NOW).unwrap();
-    assert_eq!(other.begin(cell, NOW + PATIENCE - 1_000), None);
+    let [one, other] = two();
+    let cell = one.begin(NOW, false);
+    assert!(!other.is_news(cell, NOW + PATIENCE - 1_000));
     assert_eq!(other.answer(cell, NOW + 1_000), None, "no answer of one is the other's");
-    let later = other.begin(cell, NOW + PATIENCE + 1_000).unwrap();
+    assert!(other.is_news(cell, NOW + PATIENCE + 1_000));
+    let later = other.begin(NOW + PATIENCE + 1_000, false);
     assert!(other.waits(later) && !one.waits(later));
     assert_eq!(one.answer(cell, NOW + PATIENCE + 1_000), None, "nobody waits so long");
+}
+
+#[test]
+fn one_that_nobody_knows_keeps_no_other_out_and_is_measured_where_it_is_answered() {
+    let [one, other] = two();
+    let cell = one.begin(NOW, true);
+    assert!(is_doubted(cell) && !is_doubted(other.begin(NOW, false)));
+    assert!(one.answer(cell, NOW + 5_000_000).unwrap().abs_diff(5_000_000) < 256);
+    assert!(other.is_news(cell, NOW + 1));
 }
 
 #[test]
@@ -55,7 +74,7 @@ proptest! {
     #[test]
     fn what_waits_is_answered_after_as_long_as_it_waited(began in 0u64.., took in 0..PATIENCE - 512) {
         let flow = Flow::of(&packet(3), SECRET);
-        let cell = flow.begin(0, began).unwrap();
+        let cell = flow.begin(began, false);
         prop_assert!(flow.answer(cell, began.wrapping_add(took)).unwrap().abs_diff(took) < 256);
     }
 }

@@ -7,19 +7,13 @@
 //! else. Packets of the source are seen coming in, those of the service going out; between the two its addresses may be
 //! others.
 //!
-//! A SYN-ACK that waits for its acknowledgement is a cell of 64 bits in an array without keys: a tag of 16 bits, as many
-//! for the byte that it waits for, and its sequence number. Where two meet, the later one stays: the connection of the
-//! earlier one goes uncounted, unless the service sends its SYN-ACK again.
+//! An end of the source is heard when the service acknowledges its number, if that was the number of nothing else: a source
+//! may name any number, and what it sends may be dropped behind this host. So it is remembered how far the source has got,
+//! and an end that lies before that, or that data goes on behind, is a lie; from then on no end of that source is believed.
+//!
+//! Which acknowledgement opens one, or shows that one is open, says [`crate::awaited`].
 
-use crate::{
-    hash::{self, Secret},
-    packet::tcp,
-    records::{Connection, Ends},
-};
-
-/// Cells for SYN-ACKs: 4 MiB. Of a flood of 100 000 a second that sources acknowledge after 50 ms, each overwrites
-/// another that waits with a probability of one in a hundred.
-pub const CELLS: u32 = 1 << 19;
+use crate::{awaited::FAR, packet::tcp, records::Connection};
 
 /// Who sent a packet, as an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,25 +24,28 @@ pub enum Side {
     Service = 1,
 }
 
-impl Side {
-    const fn other(self) -> Self {
-        match self {
-            Self::Source => Self::Service,
-            Self::Service => Self::Source,
-        }
-    }
-}
-
-/// What a side has sent: its end, the acknowledgement of the other's, and of the source a reset that is doubted, and one that
-/// is doubted for good. Each side's byte is written by its packets alone.
+/// What a side has sent: its end, of the source the acknowledgement of the other's, a reset that is doubted, and one that is
+/// doubted for good; and that no end of the source is believed. Each side's byte is written by its packets alone.
 const ENDED: u8 = 1;
 const ACKNOWLEDGED: u8 = 2;
 const RESET: u8 = 4;
 const UNSOUND: u8 = 8;
+const DOUBTED: u8 = 16;
 
-/// Seconds for which a connection may be silent whose reset is doubted: as long as the kernel keeps an ended one in TIME-WAIT
-/// (`TCP_TIMEWAIT_LEN`).
+/// Seconds for which a connection may be silent whose reset, or end, is doubted: as long as the kernel keeps an ended one in
+/// TIME-WAIT, and one that it has ended in FIN-WAIT-2 (`TCP_TIMEWAIT_LEN`, `TCP_FIN_TIMEOUT`).
 pub const DOUBTED_FOR: u32 = 60;
+
+/// How far the service has got where nothing of it was seen yet.
+const UNKNOWN: u32 = 0;
+
+/// Bytes that an acknowledgement may be ahead of the last that the service was seen to say: packets of one connection may
+/// leave by two CPUs.
+const AHEAD: u32 = 1 << 20;
+
+/// Bytes that the end of a segment may lie behind what the service has acknowledged: it is as long as a network card puts
+/// segments together.
+const BEHIND: u32 = 1 << 16;
 
 /// What a TCP segment says.
 #[repr(C)]
@@ -75,8 +72,9 @@ impl Segment {
         self.sequence.wrapping_add(self.payload).wrapping_add(flags)
     }
 
+    /// Whether a flag is set.
     #[inline(always)]
-    const fn has(&self, flag: u8) -> bool {
+    pub const fn has(&self, flag: u8) -> bool {
         self.flags & flag as u32 != 0
     }
 }
@@ -100,7 +98,7 @@ const fn is_behind(number: u32, other: u32) -> bool {
 }
 
 impl Connection {
-    /// The next byte of the source's, as far as its segments came in order and the service has acknowledged others.
+    /// The next byte of the source's, as far as its segments were seen and the service has acknowledged others.
     #[inline(always)]
     const fn expected(&self) -> u32 {
         let said = self.said[Side::Source as usize];
@@ -113,72 +111,116 @@ impl Connection {
         self.seen == moment(now_nanos)
             && self.closing[0] | self.closing[1] == 0
             && segment.flags & u32::from(tcp::SYN | tcp::FIN | tcp::RST) == 0
-            && (segment.payload == 0 || segment.sequence != self.expected())
+            && (segment.payload == 0 || !is_behind(self.expected(), segment.next()))
     }
 
     /// Goes on with a segment of a forwarded connection; `true` where that was its last.
     #[inline(always)]
     pub fn follow(&mut self, from: Side, segment: &Segment, now_nanos: u64) -> bool {
-        let (own, other) = (from as usize, from.other() as usize);
+        if matches!(from, Side::Source) && !self.believes(segment) {
+            return false;
+        }
         let now = moment(now_nanos);
         if self.seen != now {
             self.seen = now;
         }
         if segment.has(tcp::RST) {
-            return matches!(from, Side::Service) || self.is_reset(segment);
-        }
-        if segment.has(tcp::FIN) {
-            self.closing[own] |= ENDED;
+            return matches!(from, Side::Service) || self.reset(segment);
         }
         match from {
             Side::Source => self.hear(segment),
             Side::Service => self.answer(segment),
         }
-        let ended = self.closing[other] & ENDED != 0;
-        if ended && segment.has(tcp::ACK) && segment.acknowledged == self.said[other] {
-            self.closing[own] |= ACKNOWLEDGED;
-        }
-        self.closing[0] & self.closing[1] & ACKNOWLEDGED != 0 || self.is_reset_for_certain()
+        self.is_closed() || self.is_reset_for_certain()
     }
 
-    /// Notes how much the source has said. Whoever goes on has reset nothing.
+    /// Whether a segment may be the source's: it says what comes next, or lately came, and acknowledges what the service has
+    /// said lately (RFC 5961, section 5.2); or it is a reset that names the byte that the service waits for, or the one before
+    /// the source's end.
+    #[inline(always)]
+    pub const fn believes(&self, segment: &Segment) -> bool {
+        if segment.has(tcp::RST) {
+            return segment.sequence == self.expected() || self.names_end(segment);
+        }
+        let said = self.said[Side::Service as usize];
+        let behind = said.wrapping_sub(segment.acknowledged).wrapping_add(AHEAD);
+        let ahead = segment.next().wrapping_sub(self.acknowledged).wrapping_add(BEHIND);
+        segment.has(tcp::ACK) && (said == UNKNOWN || behind < FAR + AHEAD) && ahead < FAR + BEHIND
+    }
+
+    /// Whether a reset answers what was sent before the source's end was known: it names the byte before that, and is
+    /// accepted too (`tcp_reset_check`).
+    #[inline(always)]
+    const fn names_end(&self, reset: &Segment) -> bool {
+        let has_end = self.closing[Side::Source as usize] & ENDED != 0;
+        has_end && reset.sequence == self.expected().wrapping_sub(1)
+    }
+
+    /// Notes how much the source has said, and whether it has heard the service's end. Whoever goes on has reset nothing.
     #[inline(always)]
     const fn hear(&mut self, segment: &Segment) {
-        if segment.has(tcp::FIN) || segment.sequence == self.expected() {
-            self.said[Side::Source as usize] = segment.next();
+        let (expected, next) = (self.expected(), segment.next());
+        let ended = self.closing[Side::Service as usize] & ENDED != 0;
+        let [closing, _] = &mut self.closing;
+        let [said, ended_at] = &mut self.said;
+        *closing &= !(RESET | UNSOUND);
+        if ended && segment.has(tcp::ACK) && segment.acknowledged == *ended_at {
+            *closing |= ACKNOWLEDGED;
         }
-        self.closing[Side::Source as usize] &= !(RESET | UNSOUND);
+        let (has_end, ends) = (*closing & ENDED != 0, segment.has(tcp::FIN));
+        if has_end && ends && next == *said || !ends && (segment.payload == 0 || segment.has(tcp::SYN)) {
+            return;
+        }
+        let is_new = !is_behind(next.wrapping_sub(1), expected);
+        if is_new {
+            *said = next;
+        }
+        if ends && is_new && !has_end && *closing & DOUBTED == 0 {
+            *closing |= ENDED;
+        } else if ends || has_end && !is_behind(next, *said) {
+            *closing = *closing & !ENDED | DOUBTED;
+        }
     }
 
-    /// Notes how much of that the service has heard, and where it ends itself.
+    /// Whether both have ended, and heard each other's end.
+    #[inline(always)]
+    const fn is_closed(&self) -> bool {
+        let heard = self.acknowledged == self.said[Side::Source as usize];
+        heard && self.closing[Side::Source as usize] & (ENDED | ACKNOWLEDGED) == ENDED | ACKNOWLEDGED
+    }
+
+    /// Notes how much of that the service has heard, how far it has got itself, and whether it ends there.
     #[inline(always)]
     const fn answer(&mut self, segment: &Segment) {
         if segment.has(tcp::ACK) {
             self.acknowledged = segment.acknowledged;
         }
-        if segment.has(tcp::FIN) {
-            self.said[Side::Service as usize] = segment.next();
+        let [_, said] = &mut self.said;
+        let (next, ends) = (segment.next(), segment.has(tcp::FIN));
+        // What it says again lies behind that.
+        let is_old = said.wrapping_sub(next) < FAR && *said != UNKNOWN;
+        if ends || !is_old {
+            *said = next;
+        }
+        if ends {
+            self.closing[Side::Service as usize] |= ENDED;
         }
     }
 
     /// Takes a reset of the source: `true` where the service accepts it for certain. One that it may have to ignore, for want
-    /// of what was sent before, is doubted. One that answers what was sent before the source's end was known names the byte
-    /// before that, and is accepted too (`tcp_reset_check`).
+    /// of what was sent before, is doubted.
     #[inline(always)]
-    const fn is_reset(&mut self, segment: &Segment) -> bool {
-        let (expected, sequence) = (self.expected(), segment.sequence);
+    const fn reset(&mut self, segment: &Segment) -> bool {
+        let (expected, names_end) = (self.expected(), self.names_end(segment));
         let sound = segment.flags & Segment::SOUND != 0;
         let closing = &mut self.closing[Side::Source as usize];
-        let names_end = *closing & ENDED != 0 && sequence == expected.wrapping_sub(1);
-        if sequence == expected || names_end {
-            self.said[Side::Source as usize] = expected;
-            if sound {
-                *closing = *closing & !UNSOUND | RESET;
-            } else if *closing & RESET == 0 {
-                *closing |= UNSOUND | RESET;
-            }
+        self.said[Side::Source as usize] = expected;
+        if sound {
+            *closing = *closing & !UNSOUND | RESET;
+        } else if *closing & RESET == 0 {
+            *closing |= UNSOUND | RESET;
         }
-        sound && names_end && sequence == self.acknowledged || self.is_reset_for_certain()
+        sound && names_end && segment.sequence == self.acknowledged || self.is_reset_for_certain()
     }
 
     /// Whether the service has heard all that the source has said before it reset the connection.
@@ -192,65 +234,37 @@ impl Connection {
     pub fn patience(&self, idle_after: u32) -> u64 {
         // One that waits for a later byte has ignored it.
         let ignored = is_behind(self.said[Side::Source as usize], self.acknowledged);
-        let doubted = self.closing[Side::Source as usize] & RESET != 0 && !ignored;
-        (if doubted { DOUBTED_FOR.min(idle_after) } else { idle_after }).into()
+        let [closing, _] = self.closing;
+        // A service that has ended and been heard waits for no end longer than that.
+        let left = closing & (DOUBTED | ACKNOWLEDGED) == DOUBTED | ACKNOWLEDGED;
+        (if left || closing & RESET != 0 && !ignored { DOUBTED_FOR.min(idle_after) } else { idle_after }).into()
+    }
+
+    /// Begins with the segment that answers a SYN-ACK, or data in the middle. `awaited` says whether the service waits for
+    /// that very one: else it is unknown for which.
+    #[inline(always)]
+    pub fn begin(&mut self, segment: &Segment, awaited: bool, now_nanos: u64) {
+        let sequence = segment.sequence;
+        self.seen = moment(now_nanos);
+        self.said = [sequence, segment.acknowledged];
+        self.acknowledged = if awaited { sequence } else { sequence.wrapping_sub(1) };
+        // What was said beyond the window of a number that is no true one is not remembered.
+        self.closing[Side::Source as usize] = if awaited { 0 } else { DOUBTED };
     }
 
     /// Goes on with a SYN-ACK: the service has begun anew between the same ends, or sends its first word again.
     #[inline(always)]
     pub fn begin_anew(&mut self, segment: &Segment, now_nanos: u64) {
         self.closing = [0; 2];
-        self.said[Side::Source as usize] = segment.acknowledged;
+        self.said = [segment.acknowledged, segment.next()];
         self.acknowledged = segment.acknowledged;
         self.seen = moment(now_nanos);
     }
 }
 
-/// Where a SYN-ACK waits for its acknowledgement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Awaited {
-    /// The number of its cell.
-    pub cell: u32,
-    tag: u64,
-    key: u64,
-}
-
-impl Awaited {
-    /// The place of what the service says to a source.
-    #[inline(always)]
-    pub const fn of(ends: &Ends, secret: Secret) -> Self {
-        let ports = (ends.source_port as u64) << 16 | ends.destination_port as u64;
-        let source = hash::fingerprint(ends.source.high, ends.source.low, secret);
-        let destination = hash::fingerprint(ends.destination.high, ends.destination.low, secret);
-        let key = hash::fingerprint(source ^ ports, destination, secret);
-        // No tag is that of a cell that nobody has written.
-        Self { cell: (key as u32) % CELLS, tag: key >> 48 | 1, key }
-    }
-
-    /// What to store when the service has sent it.
-    #[inline(always)]
-    pub const fn note(self, sequence: u32, acknowledged: u32) -> u64 {
-        self.tag << 48 | self.digest(acknowledged) << 32 | sequence as u64
-    }
-
-    /// Whether an acknowledgement answers what is stored.
-    #[inline(always)]
-    pub const fn answers(self, cell: u64, acknowledged: u32) -> bool {
-        cell >> 48 == self.tag && cell as u32 == acknowledged.wrapping_sub(1)
-    }
-
-    /// Whether what is stored acknowledges all before a byte of the source's, but for one guess in 65 536.
-    #[inline(always)]
-    pub const fn acknowledges(self, cell: u64, sequence: u32) -> bool {
-        cell >> 32 & 0xffff == self.digest(sequence)
-    }
-
-    #[inline(always)]
-    const fn digest(self, number: u32) -> u64 {
-        (self.key ^ number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48
-    }
-}
-
+#[cfg(test)]
+#[path = "forwarded_ends_tests.rs"]
+mod ends_tests;
 #[cfg(test)]
 #[path = "forwarded_tests.rs"]
 mod tests;

@@ -10,6 +10,10 @@
 /// An instant or a span in units of 1/256 ns, modulo 2^64. Whole nanoseconds would be off by 1 % at 30 million a second.
 pub type Ticks = u64;
 
+/// The TAT of a bucket that nobody has charged, as an array is when it is new: it owes nothing at any time. The one instant
+/// in 2.28 years that reads the same is forgiven.
+pub const UNUSED: Ticks = 0;
+
 /// Ticks per nanosecond.
 pub const TICKS_PER_NANO: u64 = 256;
 
@@ -22,14 +26,21 @@ pub const fn ticks(nanos: u64) -> Ticks {
     nanos.wrapping_mul(TICKS_PER_NANO)
 }
 
-/// How much the bucket owes at `now`: 0 when it is full.
+/// How much the bucket owes at `now`: 0 when it is full, and when it was [`UNUSED`].
 ///
-/// No bucket owes more than its depth, so what lies further ahead is the past of a clock that has wrapped, or a slot
-/// that was never used: nothing is owed there either.
+/// No bucket owes more than its depth, so what lies further ahead is the past of a clock that wraps: nothing is owed there
+/// either.
 #[inline(always)]
 pub const fn debt(tat: Ticks, now: Ticks) -> Ticks {
     let ahead = tat.wrapping_sub(now);
-    if ahead <= 2 * MAX_DEPTH { ahead } else { 0 }
+    if tat != UNUSED && ahead <= 2 * MAX_DEPTH { ahead } else { 0 }
+}
+
+/// Whether a bucket was charged so long ago, half a turn of the clock, that it is to be marked [`UNUSED`] before what it owed
+/// comes to lie ahead again.
+pub const fn is_stale(tat: Ticks, now: Ticks) -> bool {
+    let ahead = tat.wrapping_sub(now);
+    tat != UNUSED && ahead > 2 * MAX_DEPTH && ahead <= Ticks::MAX / 2
 }
 
 /// Admits `cost` if the bucket, `depth` deep, has room for it, and gives the TAT to store.
@@ -40,6 +51,19 @@ pub const fn debt(tat: Ticks, now: Ticks) -> Ticks {
 pub const fn admit(tat: Ticks, now: Ticks, cost: Ticks, depth: Ticks) -> Option<Ticks> {
     let owed = debt(tat, now) + cost;
     if owed > depth { None } else { Some(now.wrapping_add(owed)) }
+}
+
+/// Whether a bucket that has `cost` added to it, unseen, is one that was charged for it: it had room, and owed something.
+///
+/// One that owed nothing the clock has passed by. It counts as charged at the instant at which that happened, if `now` is at
+/// most so `late`; of what begins further back a part is past, and it was not charged.
+#[inline(always)]
+pub const fn adds_up(tat: Ticks, now: Ticks, cost: Ticks, depth: Ticks, late: Ticks) -> bool {
+    let now = if now.wrapping_sub(tat) <= late { tat } else { now };
+    match admit(tat, now, cost, depth) {
+        Some(next) => next == tat.wrapping_add(cost),
+        None => false,
+    }
 }
 
 /// How long until `cost` is admitted, if nothing else is charged; 0 when it would be now. A cost above `depth` never is.

@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use std::vec::Vec;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -24,6 +25,30 @@ proptest! {
             }
             let elapsed = now.wrapping_sub(ticks(start));
             prop_assert!(u128::from(admitted) * u128::from(cost) <= u128::from(depth) + u128::from(elapsed));
+        }
+    }
+
+    #[test]
+    fn nor_where_some_are_added_as_of_an_instant_that_is_a_little_past(
+        start in any::<u64>(),
+        rate in 1u64..20_000_000,
+        burst in 1u64..10,
+        late in 0u64..20_000,
+        arrivals in prop::collection::vec((prop_oneof![0u64..200, 0u64..50_000], any::<bool>()), 1..400),
+    ) {
+        let price = Price::of_rate(rate, SECOND, 1).unwrap();
+        let (cost, depth, late) = (price.cost(1), price.depth(burst).unwrap(), ticks(late));
+        let (mut tat, mut now, mut admitted) = (ticks(start), ticks(start), Vec::new());
+        for (gap, is_added) in arrivals {
+            now = now.wrapping_add(ticks(gap));
+            let added = is_added && adds_up(tat, now, cost, depth, late);
+            if let Some(next) = if added { Some(tat.wrapping_add(cost)) } else { admit(tat, now, cost, depth) } {
+                tat = next;
+                admitted.push(now);
+            }
+            let in_window = |first: usize| cost * (admitted.len() - first) as u64;
+            let mut windows = admitted.iter().enumerate();
+            prop_assert!(windows.all(|(first, since)| in_window(first) <= depth + late + now.wrapping_sub(*since)));
         }
     }
 
@@ -90,7 +115,29 @@ fn refuses_rates_that_no_bucket_can_hold() {
 
 #[test]
 fn an_unused_bucket_is_full_at_every_uptime() {
-    for uptime in [1, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 63) + 1, u64::MAX - 2 * MAX_DEPTH - 1] {
-        assert_eq!(debt(0, uptime), 0, "{uptime} ticks after the boot");
+    for uptime in [1, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 63) + 1, u64::MAX - 2 * MAX_DEPTH, u64::MAX - MAX_DEPTH] {
+        assert_eq!(debt(UNUSED, uptime), 0, "{uptime} ticks after the boot");
+        assert!(!is_stale(UNUSED, uptime));
+    }
+}
+
+proptest! {
+    #[test]
+    fn whoever_looks_once_a_year_meets_every_debt_before_it_comes_back(
+        start: u64,
+        owed in 1..MAX_DEPTH,
+        pauses in prop::collection::vec(SECOND..365 * 86_400 * SECOND, 1..20),
+    ) {
+        let (mut tat, mut now) = (start.wrapping_add(owed), start);
+        prop_assert!(!is_stale(tat, now));
+        let mut passed = 0u128;
+        for pause in pauses {
+            now = now.wrapping_add(ticks(pause));
+            passed += u128::from(ticks(pause));
+            prop_assert_eq!(u128::from(debt(tat, now)), u128::from(owed).saturating_sub(passed));
+            if is_stale(tat, now) {
+                tat = UNUSED;
+            }
+        }
     }
 }

@@ -8,7 +8,8 @@
 //! one: its SYNs pass, and the completed handshake decides.
 //!
 //! A cell of 64 bits remembers this of a source, in an array without keys: 12 bits of tag tell two sources apart that
-//! fall on one cell, and the later one takes it. What is forgotten so costs nothing but early refusals.
+//! fall on one cell. Whoever has handshakes under way keeps it, and whoever is doubted, so that no flood from everywhere
+//! has a victim's doubt forgotten. Of others nothing is noted meanwhile, which costs nothing but early refusals.
 
 use crate::hash::{self, Secret};
 
@@ -60,12 +61,22 @@ impl State {
         self.tag << 52 | self.moment << 36 | self.doubt << 24 | self.before << 12 | self.begun
     }
 
+    /// What a cell says at `moment` of the source of this tag. `None` where it is another's.
+    #[inline(always)]
+    const fn at(cell: u64, tag: u64, moment: Moment) -> Option<Self> {
+        let state = Self::of(cell).aged(moment);
+        if state.tag == tag {
+            Some(state)
+        } else if state.before + state.begun + state.doubt == 0 {
+            Some(Self { tag, moment, doubt: 0, before: 0, begun: 0 })
+        } else {
+            None
+        }
+    }
+
     /// The state at `moment`: what is too old is doubted.
     #[inline(always)]
-    const fn at(mut self, tag: u64, moment: Moment) -> Self {
-        if self.tag != tag {
-            return Self { tag, moment, doubt: 0, before: 0, begun: 0 };
-        }
+    const fn aged(mut self, moment: Moment) -> Self {
         let passed = moment.wrapping_sub(self.moment) & MOMENTS;
         if passed == 0 {
             return self;
@@ -87,7 +98,7 @@ impl State {
 pub struct UnderWay {
     /// So many handshakes are on their way.
     pub handshakes: u64,
-    /// Whether they are doubted, and so not counted.
+    /// Whether they are doubted, and so not counted; or not noted, because another source has the cell.
     pub doubted: bool,
 }
 
@@ -111,10 +122,10 @@ impl Asking {
     /// that would be too many.
     #[inline(always)]
     pub const fn begin(self, cell: u64, now_nanos: u64, open: u64, limit: u64) -> Option<u64> {
-        let mut state = State::of(cell).at(self.tag, moment(now_nanos));
         if open >= limit {
             return None;
         }
+        let Some(mut state) = State::at(cell, self.tag, moment(now_nanos)) else { return Some(cell) };
         if state.doubt == 0 && open + state.before + state.begun >= limit {
             return None;
         }
@@ -127,14 +138,16 @@ impl Asking {
 
     /// The handshakes that the source has on their way.
     pub const fn under_way(self, cell: u64, now_nanos: u64) -> UnderWay {
-        let State { doubt, before, begun, .. } = State::of(cell).at(self.tag, moment(now_nanos));
-        UnderWay { handshakes: before + begun, doubted: doubt > 0 }
+        match State::at(cell, self.tag, moment(now_nanos)) {
+            Some(State { doubt, before, begun, .. }) => UnderWay { handshakes: before + begun, doubted: doubt > 0 },
+            None => UnderWay { handshakes: 0, doubted: true },
+        }
     }
 
     /// What to store when one of its handshakes is reset.
     #[inline(always)]
     pub const fn forsake(self, cell: u64, now_nanos: u64) -> u64 {
-        let mut state = State::of(cell).at(self.tag, moment(now_nanos));
+        let Some(mut state) = State::at(cell, self.tag, moment(now_nanos)) else { return cell };
         state.doubt = DOUBT;
         state.cell()
     }
@@ -142,7 +155,7 @@ impl Asking {
     /// What to store when one of its handshakes completes: the oldest.
     #[inline(always)]
     pub const fn complete(self, cell: u64, now_nanos: u64) -> u64 {
-        let mut state = State::of(cell).at(self.tag, moment(now_nanos));
+        let Some(mut state) = State::at(cell, self.tag, moment(now_nanos)) else { return cell };
         if state.before > 0 {
             state.before -= 1;
         } else if state.begun > 0 {
@@ -222,6 +235,38 @@ mod tests {
         // And when it has ended, what is asked for counts again.
         let later = (200 + DOUBT + 2) * MOMENT;
         assert_eq!((0..500).filter(|_| source.asks(later, 50)).count(), 50);
+    }
+
+    #[test]
+    fn nor_do_names_that_others_use_by_turns_on_one_cell() {
+        let victim = Asking::of(1, 7, SECRET);
+        let (mut cell, mut out) = (0, 0);
+        for step in 0..20_000 {
+            // Another stranger comes four times a moment; between, the victim's name does.
+            let now = step * MOMENT / 1_000;
+            let asking = if step % 250 == 0 { Asking::of(2 + step, 7, SECRET) } else { victim };
+            match asking.begin(cell, now, 0, 50) {
+                Some(next) => cell = next,
+                None => out = now,
+            }
+        }
+        assert!(out < 2 * MOMENT, "refused for {} ms", out / 1_000_000);
+    }
+
+    #[test]
+    fn whose_handshakes_are_complete_leaves_its_cell_to_others() {
+        let [one, other] = [1, 2].map(|key| Asking::of(key, 7, SECRET));
+        let begun = one.begin(0, 0, 0, 50).unwrap();
+        assert_eq!(
+            (other.begin(begun, 1, 0, 50), other.complete(begun, 1), other.forsake(begun, 1)),
+            (Some(begun), begun, begun)
+        );
+        assert_eq!(other.under_way(begun, 1), UnderWay { handshakes: 0, doubted: true });
+        assert_eq!(other.begin(begun, 1, 50, 50), None, "what is open counts");
+        let free = one.complete(begun, 2);
+        assert_eq!(other.under_way(other.begin(free, 3, 0, 50).unwrap(), 3).handshakes, 1);
+        let late = (DOUBT + 3) * MOMENT;
+        assert_eq!(other.under_way(other.begin(begun, late, 0, 50).unwrap(), late).handshakes, 1, "doubted no more");
     }
 
     #[test]

@@ -28,7 +28,8 @@ fn limit(per: Per, connections: u32) -> Limit {
         clock: 1,
         number: 0,
         overridden: 0,
-        padding: [0; 3],
+        overdraft_shift: 0,
+        padding: [0; 2],
         name: [0; NAME],
     }
 }

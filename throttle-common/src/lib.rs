@@ -40,10 +40,12 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod awaited;
 pub mod breakers;
 pub mod connections;
 pub mod entrances;
 pub mod exchanges;
+pub mod fast_open;
 pub mod forwarded;
 pub mod gcra;
 pub mod guarantees;

@@ -13,10 +13,13 @@
 //! source at once may each charge one of their own; from then on all find the lower one. That costs at most `ncpu - 1`
 //! charges a take-over.
 //!
+//! Races for one source's bucket are its own. Of many who share a bucket whoever loses every race adds its charge to it unseen
+//! ([`commit_among`]), and takes back what was too much: so a shared bucket is charged for all that it admits.
+//!
 //! The kernel programs implement [`Set`] on map memory, the tests on atomics under a scheduler that tries the races; the
 //! agent's `explain` only looks, and implements [`Look`] on a copy.
 
-use crate::gcra::{self, Ticks};
+use crate::gcra::{self, TICKS_PER_NANO, Ticks};
 
 /// Slots of a set: 64 bytes, one cache line.
 pub const WAYS: usize = 4;
@@ -26,6 +29,10 @@ pub const OPEN_WAYS: usize = WAYS - 1;
 
 /// How often a charge is tried again when other CPUs change the slot under it.
 pub const TRIES: usize = 4;
+
+/// How much later than one that has charged a bucket a CPU may have read its clock that loses the race: see
+/// [`gcra::adds_up`]. Ten microseconds.
+pub const LATE: Ticks = 10_000 * TICKS_PER_NANO;
 
 /// What the slots of one set hold.
 pub trait Look {
@@ -62,6 +69,12 @@ pub trait Set: Look {
     fn swap_tat(&self, way: usize, old: Ticks, new: Ticks) -> bool;
     /// Takes a charge back.
     fn refund(&self, way: usize, cost: Ticks);
+}
+
+/// A set whose buckets can be charged unseen.
+pub trait Add: Set {
+    /// Adds a charge, and gives the bucket as it was.
+    fn add(&self, way: usize, cost: Ticks) -> Ticks;
 }
 
 /// What a packet asks of a limit.
@@ -109,8 +122,8 @@ pub enum Commit {
     Charged(usize),
     /// Another CPU emptied the bucket first.
     Exceeded,
-    /// Other CPUs have kept changing the bucket, which has room.
-    Contended,
+    /// Other CPUs have kept changing the bucket at this place, which has room.
+    Contended(usize),
     /// Another source took the slot first, and none is left.
     Full,
 }
@@ -191,9 +204,25 @@ pub fn commit<S: Set>(set: &S, request: &Request, mut seen: Check) -> Commit {
     }
     match seen {
         Check::Exceeded => Commit::Exceeded,
-        Check::Held { .. } => Commit::Contended,
+        Check::Held { way, .. } => Commit::Contended(way),
         Check::Free { .. } | Check::Full => Commit::Full,
     }
+}
+
+/// The same where many may share the bucket. Of one source the contention is its own (`late` is nothing); of many somebody is
+/// always first, and whoever loses every race charges it by addition, which loses none while there is room: see
+/// [`gcra::adds_up`].
+#[inline(always)]
+pub fn commit_among<S: Add>(set: &S, request: &Request, seen: Check, late: Option<Ticks>) -> Commit {
+    match (commit(set, request, seen), late) {
+        (Commit::Contended(way), Some(late)) => insist(set, request, way, late),
+        (settled, _) => settled,
+    }
+}
+
+#[inline(always)]
+fn insist<S: Add>(set: &S, request: &Request, way: usize, late: Ticks) -> Commit {
+    if add(set, request, way, late) { Commit::Charged(way) } else { Commit::Exceeded }
 }
 
 /// Charges what `check` saw, once, and gives the way; `None` where the slot has changed since, or nothing was seen.
@@ -204,6 +233,33 @@ pub fn attempt<S: Set>(set: &S, request: &Request, seen: Check) -> Option<usize>
         Check::Free { way, seen } => take_over(set, request, way, seen).then_some(way),
         Check::Exceeded | Check::Full => None,
     }
+}
+
+/// The same under a clock that stands still, where many share a bucket. One that owes something is charged by addition, which
+/// loses no race; what exceeds its depth is taken back. Until then another may find no room where there is some, but nobody
+/// finds room where there is none.
+#[inline(always)]
+pub fn attempt_shared<S: Add>(set: &S, request: &Request, seen: Check) -> Option<usize> {
+    match seen {
+        Check::Held { way, seen } if !is_lock(seen) && gcra::debt(seen, request.now) > 0 => {
+            add(set, request, way, 0).then_some(way)
+        }
+        _ => attempt(set, request, seen),
+    }
+}
+
+#[inline(always)]
+fn add<S: Add>(set: &S, request: &Request, way: usize, late: Ticks) -> bool {
+    let seen = set.add(way, request.cost);
+    // As `charge` does, of a bucket that may owe nothing any more: then its slot may change hands, or is just being locked.
+    let mine = !is_lock(seen)
+        && gcra::adds_up(seen, request.now, request.cost, room(set, request, way), late)
+        && !set.is_locked_beside(way)
+        && set.key(way) == request.key;
+    if !mine {
+        set.refund(way, request.cost);
+    }
+    mine
 }
 
 #[inline(always)]
@@ -235,18 +291,28 @@ fn take_over<S: Set>(set: &S, request: &Request, way: usize, seen: Ticks) -> boo
         // Another CPU has a slot for the same source, or is about to have a lower one: that one it is.
         let tat = set.tat(other);
         if (other < way && tat == lock) || (other != way && !is_lock(tat) && set.key(other) == request.key) {
-            set.swap_tat(way, lock, seen);
+            unlock(set, way, lock, seen);
             return false;
         }
         other += 1;
     }
     if !set.is_quiet_beside(way) {
-        set.swap_tat(way, lock, seen);
+        unlock(set, way, lock, seen);
         return false;
     }
     set.set_key(way, request.key);
     // The bucket is full, and so the cost is all that it owes.
-    set.swap_tat(way, lock, request.now.wrapping_add(request.cost))
+    unlock(set, way, lock, request.now.wrapping_add(request.cost));
+    true
+}
+
+/// Makes a locked slot's bucket one again. Where somebody's charge is on it, which is about to be taken back, it is so by the
+/// difference.
+#[inline(always)]
+fn unlock<S: Set>(set: &S, way: usize, lock: Ticks, bucket: Ticks) {
+    if !set.swap_tat(way, lock, bucket) {
+        set.refund(way, lock.wrapping_sub(bucket));
+    }
 }
 
 #[cfg(test)]

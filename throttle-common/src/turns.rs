@@ -10,7 +10,7 @@
 
 use crate::{
     gcra::Ticks,
-    table::{Look, Set, is_lock},
+    table::{Add, Look, Set, is_lock},
     windows::Sliding,
 };
 
@@ -76,6 +76,13 @@ impl<S: Set> Set for Turns<'_, S> {
     #[inline(always)]
     fn refund(&self, way: usize, cost: Ticks) {
         self.running.refund(way, cost);
+    }
+}
+
+impl<S: Add> Add for Turns<'_, S> {
+    #[inline(always)]
+    fn add(&self, way: usize, cost: Ticks) -> Ticks {
+        self.running.add(way, cost)
     }
 }
 

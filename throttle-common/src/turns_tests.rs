@@ -4,7 +4,7 @@
 use super::*;
 use crate::{
     gcra,
-    table::{Commit, OPEN_WAYS, Request, WAYS, check, commit, lock},
+    table::{Commit, OPEN_WAYS, Request, WAYS, check, commit, commit_among, lock},
     windows,
 };
 use proptest::prelude::*;
@@ -47,8 +47,16 @@ impl Set for One<'_> {
     }
 }
 
+impl Add for One<'_> {
+    fn add(&self, way: usize, cost: Ticks) -> Ticks {
+        self.0.words[self.1][way].fetch_add(cost, SeqCst)
+    }
+}
+
 const LENGTH: Ticks = 1_000;
 const COST: Ticks = 100;
+/// The key of a bucket that many share: that of slots which nobody has taken yet.
+const SHARED: u64 = 0;
 /// The beginning of a window.
 const EDGE: Ticks = 1_000 * LENGTH;
 
@@ -56,7 +64,8 @@ fn admit(both: &Both, key: u64, now: Ticks, amount: u64) -> Commit {
     let window = Sliding::at(now, LENGTH, windows::shift(LENGTH));
     let set = Turns::of(One(both, 0), One(both, 1), &window);
     let request = Request { key, now: window.start(), cost: COST, depth: amount * COST, ways: OPEN_WAYS };
-    commit(&set, &request, check(&set, &request))
+    let seen = check(&set, &request);
+    if key == SHARED { commit_among(&set, &request, seen, Some(0)) } else { commit(&set, &request, seen) }
 }
 
 fn charged(outcomes: &[Commit]) -> u64 {
@@ -117,6 +126,23 @@ fn around_an_edge_a_source_gets_what_both_windows_admit_at_most() {
         assert!((1..=2 * (3 + 2)).contains(&charged), "{charged} admitted of 3 and 3");
     };
     shuttle::check_random(judge, 5_000);
+    shuttle::check_pct(judge, 5_000, 3);
+}
+
+#[test]
+fn a_bucket_that_three_cpus_share_admits_its_amount_less_what_the_window_before_weighs() {
+    let judge = || {
+        let both = Both::default();
+        // Four in the window before, of which the rest weighs two and a half.
+        both.words[1][0].store(EDGE - LENGTH + 4 * COST, SeqCst);
+        let now = EDGE + 3 * LENGTH / 8;
+        let (both, outcomes) = race(both, &[(SHARED, now); 3], 4, 9);
+        let charged: u64 = outcomes.iter().map(|cpu| charged(cpu)).sum();
+        assert_eq!(both.words[0][0].load(SeqCst), EDGE + charged * COST, "{outcomes:?}");
+        // Two may have been refused because of a charge that was about to be taken back.
+        assert!((4..=6).contains(&charged), "{outcomes:?}");
+    };
+    shuttle::check_random(judge, 10_000);
     shuttle::check_pct(judge, 5_000, 3);
 }
 

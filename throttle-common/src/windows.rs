@@ -2,8 +2,9 @@
 //!
 //! A limit of N units a window of W is a bucket whose clock stands still while a window runs: it reads the instant at
 //! which that began ([`start`]). So [`crate::gcra`] at that instant counts what the window has admitted, and the next
-//! window finds every bucket full, because none ever owes more than W ([`price`]). In one window it admits N; around the
-//! edge between two, up to 2 N within less than W.
+//! window finds every bucket full, because none ever owes more than W ([`price`]); but where guarantees were admitted
+//! beyond that, which it then goes on owing. In one window it admits N; around the edge between two, up to 2 N within less
+//! than W.
 //!
 //! A window that *slides* ([`Sliding`]) adds what the window before admitted, weighted by the part of it that the last W
 //! still covers (the two counters of Cloudflare's rate limiting, 2017). A bucket then has two words, used by turns: the
@@ -87,8 +88,8 @@ impl Sliding {
         self.before.wrapping_add(self.length)
     }
 
-    /// What the window before admitted, by its word: more than a window's length where guarantees were admitted beyond
-    /// it, and more than two where the word is of a later one, as another CPU sees it whose clock is ahead.
+    /// What the window before admitted, by its word: more than two lengths of a window where the word is of a later one, as
+    /// another CPU sees it whose clock is ahead.
     #[inline(always)]
     pub const fn owed(&self, word: Ticks) -> Ticks {
         gcra::debt(word, self.before)

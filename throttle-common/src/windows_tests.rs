@@ -50,6 +50,18 @@ proptest! {
     }
 
     #[test]
+    fn who_has_used_nothing_has_all_that_is_due_also_in_the_first_window_of_all(
+        length in lengths(),
+        amount in 1u64..20,
+        passed in 0.0..1.0f64,
+    ) {
+        let (price, depth) = price(amount, length).unwrap();
+        let (mut words, now) = (Words::default(), (length as f64 * passed) as Ticks);
+        let admitted = (0..2 * amount).filter(|_| words.admit(now, price.cost(1), depth, length)).count();
+        prop_assert_eq!(admitted as u64, amount);
+    }
+
+    #[test]
     fn a_fixed_window_admits_all_that_is_due_and_twice_that_around_an_edge_at_most(
         length in lengths(),
         amount in 1u64..20,

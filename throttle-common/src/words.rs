@@ -66,7 +66,7 @@ words! {
         TruncatedExtension = "truncated-extension",
         /// More than [`crate::packet::MAX_EXTENSIONS`] IPv6 extension headers. Reads 0; a way around filters.
         TooManyExtensions = "too-many-extensions",
-        /// Ends within the TCP header; also a first fragment too small for it (RFC 1858). Reads 0.
+        /// Ends within the TCP header; also a first fragment too small for it and its options (RFC 1858). Reads 0.
         TruncatedTcp = "truncated-tcp",
         /// A TCP header whose length contradicts the packet. Reads 0.
         MalformedTcp = "malformed-tcp",

@@ -51,15 +51,15 @@ pub unsafe fn subtract(word: *mut u64, amount: u64) {
     unsafe { atomic_xsub::<u64, u64, { AtomicOrdering::SeqCst }>(word, amount) };
 }
 
-/// Adds to a word.
+/// Adds to a word, and gives what it was.
 ///
 /// # Safety
 ///
 /// As for [`load`].
 #[inline(always)]
-pub unsafe fn add(word: *mut u64, amount: u64) {
+pub unsafe fn add(word: *mut u64, amount: u64) -> u64 {
     // SAFETY: the caller's.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, amount) };
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, amount) }
 }
 
 /// Counts a word up, and gives what it was.
@@ -70,7 +70,7 @@ pub unsafe fn add(word: *mut u64, amount: u64) {
 #[inline(always)]
 pub unsafe fn count_up(word: *mut u64) -> u64 {
     // SAFETY: the caller's.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, 1) }
+    unsafe { add(word, 1) }
 }
 
 /// Keeps what is read after it from being read before it: read-modify-writes that give a value are barriers.

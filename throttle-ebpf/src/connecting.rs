@@ -2,7 +2,8 @@
 //! that a proxy tries the next.
 //!
 //! The kernel calls [`connect4`] and [`connect6`] for every connect of a process in the control group that they are attached
-//! to. Those of other network namespaces are none of ours.
+//! to. Those of other network namespaces are none of ours, and the agent's own probes pass: they are to find out whether the
+//! backend is well again.
 
 use aya_ebpf::{
     Global,
@@ -29,6 +30,10 @@ static OWN_NET_COOKIE: Global<u64> = Global::new(0);
 /// then it is EPERM.
 #[unsafe(no_mangle)]
 static SAYS_ERRORS: Global<u8> = Global::new(0);
+/// The priority of the sockets of the agent's probes, which another process can neither guess nor set without CAP_NET_RAW or
+/// CAP_NET_ADMIN; 0 where none are marked.
+#[unsafe(no_mangle)]
+static PROBE_PRIORITY: Global<u32> = Global::new(0);
 
 /// What the kernel is told.
 const GO_ON: i32 = 1;
@@ -81,7 +86,7 @@ fn judge(ctx: *mut bpf_sock_addr, address: Address, family: Family) -> i32 {
     let port = u16::from_be(port as u16);
     let number = number_of(&Backend { address, port, family: family as u8, protocol: protocol::TCP, padding: [0; 4] });
     let now = Clock::read().nanos();
-    if admit(number, now) == 0 || take_trial(number, now) {
+    if admit(number, now) == 0 || is_probe(ctx) || take_trial(number, now) {
         return GO_ON;
     }
     if SAYS_ERRORS.load() == 1 {
@@ -89,4 +94,15 @@ fn judge(ctx: *mut bpf_sock_addr, address: Address, family: Family) -> i32 {
         unsafe { bpf_set_retval(-ECONNREFUSED) };
     }
     FAIL
+}
+
+/// Whether the agent dials.
+#[inline(always)]
+fn is_probe(ctx: *mut bpf_sock_addr) -> bool {
+    // SAFETY: the kernel vouches for its context, and for the socket there.
+    let priority = unsafe {
+        let socket = (&raw const (*ctx).__bindgen_anon_1.sk).read_volatile();
+        (&raw const (*socket).priority).read_volatile()
+    };
+    priority != 0 && priority == PROBE_PRIORITY.load()
 }

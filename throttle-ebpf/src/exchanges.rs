@@ -1,12 +1,13 @@
-//! The time to first byte: from the first segment of a request that comes in to the first payload that leaves by its
+//! The time to first byte: from the last segment of a request that comes in to the first payload that leaves by its
 //! connection.
 //!
 //! Most packets of a service that is measured are told at a glance to be no beginning of either: the place of their
-//! connection is computed, and one word read.
+//! connection is computed, and one word read. Whether what may begin a request is a segment of a connection at all is
+//! asked then ([`connections::segments`]).
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use throttle_common::{
-    exchanges::{Flow, bucket},
+    exchanges::{Flow, bucket, is_doubted},
     packet::{Packet, tcp},
     records::{Exchanges, Service},
     words::Speaks,
@@ -15,7 +16,10 @@ use throttle_common::{
 use crate::{
     atomic,
     clock::Clock,
-    connections::transport,
+    connections::{
+        segments::{BELONGS, STRAY, belongs},
+        transport,
+    },
     frame::at,
     services,
     tables::{ANSWERS, EXCHANGES, InForce, scratch},
@@ -28,30 +32,44 @@ const RECORD_HEADER: usize = 5;
 /// How far behind a payload may begin.
 const FARTHEST: usize = 1 << 12;
 
-/// Notes the request that the packet in the scratch space begins, which has payload and passes. `now` is 0 where the clock
-/// has not been read.
+/// Notes the request that the packet in the scratch space begins or goes on with, which passes and has payload; or that its
+/// client waits no more, where it is a reset. `now` is 0 where the clock has not been read.
 ///
 /// A global function, which the verifier checks once and by itself.
 #[inline(never)]
-#[unsafe(export_name = "begin_exchange")]
-pub extern "C" fn begin(ctx: *mut xdp_md, service: u32, epoch: u32, now: u64) -> u32 {
+#[unsafe(no_mangle)]
+pub extern "C" fn see_entering(ctx: *mut xdp_md, service: u32, epoch: u32, now: u64) -> u32 {
     let (Some(in_force), Some(scratch)) = (InForce::of(epoch), scratch()) else { return 0 };
     let packet = &scratch.packet;
-    let Some(service) = services::measured(in_force.generation, service) else { return 0 };
+    let Some(measured) = services::measured(in_force.generation, service) else { return 0 };
     let flow = Flow::of(packet, in_force.control.secret);
     if !flow.is_sampled(in_force.policy.sample_shift) {
-        return 0;
-    }
-    if service.measures == Speaks::Tls as u8 && !has_application_data(&XdpContext::new(ctx), packet) {
         return 0;
     }
     let Some(cell) = EXCHANGES.get_ptr_mut(flow.cell) else { return 0 };
     // SAFETY: an element of the map.
     let seen = unsafe { atomic::load(cell) };
-    let Some(next) = flow.begin(seen, Clock::at(now).nanos()) else { return 0 };
+    let (waits, mut clock) = (flow.waits(seen), Clock::at(now));
+    let resets = packet.flags & tcp::RST != 0;
+    let says = if resets { waits } else { flow.is_news(seen, clock.nanos()) };
+    // Within TLS a request begins with a record of its own, and of what goes on with it only that one's rest is no other's.
+    let fits = resets
+        || measured.measures != Speaks::Tls as u8
+        || has_application_data(&XdpContext::new(ctx), packet) != waits;
+    if !says || !fits {
+        return 0;
+    }
+    let belongs = belongs(ctx, in_force.generation, service);
+    let counted = waits && !is_doubted(seen);
+    if belongs == STRAY || counted && !resets && belongs != BELONGS {
+        return 0;
+    }
+    let next = if resets { 0 } else { flow.begin(clock.nanos(), belongs != BELONGS) };
     // SAFETY: an element of the map.
-    if unsafe { atomic::swap(cell, seen, next) }.0 {
-        count(service.clock, |exchanges| exchanges.requests += 1);
+    if unsafe { atomic::swap(cell, seen, next) }.0 && counted == resets {
+        count(measured.clock, |exchanges| {
+            if resets { exchanges.ended += 1 } else { exchanges.requests += u64::from(belongs == BELONGS) }
+        });
     }
     0
 }
@@ -71,55 +89,52 @@ fn has_application_data(ctx: &XdpContext, packet: &Packet) -> bool {
 }
 
 /// Sees a packet that leaves, whose ends are named as those of the packets that come in: the first payload answers what waits
-/// there. SYN-ACKs and resets are counted.
+/// there, and without one a reset or the connection's end leaves it unanswered. Resets of anything else answer strangers.
 #[inline(always)]
 pub fn see_leaving(in_force: &InForce, packet: &Packet) {
+    if packet.payload == 0 && packet.flags & (tcp::FIN | tcp::RST) == 0 {
+        return;
+    }
     let flow = Flow::of(packet, in_force.control.secret);
     if !flow.is_sampled(in_force.policy.sample_shift) {
         return;
     }
-    if packet.payload != 0 {
-        if let Some(cell) = EXCHANGES.get_ptr_mut(flow.cell) {
-            // SAFETY: an element of the map.
-            let seen = unsafe { atomic::load(cell) };
-            if flow.waits(seen) {
-                answer(in_force, packet, flow, seen);
-            }
+    if let Some(cell) = EXCHANGES.get_ptr_mut(flow.cell) {
+        // SAFETY: an element of the map.
+        let seen = unsafe { atomic::load(cell) };
+        if flow.waits(seen) {
+            end(in_force, packet, flow, seen);
         }
-        return;
-    }
-    let says = packet.flags & (tcp::SYN | tcp::RST);
-    if says != 0
-        && let Some(service) = of(in_force, packet)
-    {
-        count(
-            service.clock,
-            |exchanges| {
-                if says & tcp::RST != 0 { exchanges.resets += 1 } else { exchanges.syn_acks += 1 }
-            },
-        );
     }
 }
 
-/// Takes what waits, and counts for how long it has.
+/// Takes what waits, and counts for how long it has or how it ended.
 #[inline(always)]
-fn answer(in_force: &InForce, packet: &Packet, flow: Flow, seen: u64) {
+fn end(in_force: &InForce, packet: &Packet, flow: Flow, seen: u64) {
     let (Some(service), Some(cell)) = (of(in_force, packet), EXCHANGES.get_ptr_mut(flow.cell)) else { return };
     let took = flow.answer(seen, Clock::read().nanos());
     // SAFETY: an element of the map.
     let taken = unsafe { atomic::swap(cell, seen, 0) }.0;
-    if taken && let Some(took) = took {
-        count(service.clock, |exchanges| {
-            exchanges.answers += 1;
-            let mut place = bucket(took);
-            // The compiler knows that it lies within and would leave the check out by which the verifier learns that.
-            // SAFETY: the number is moved to itself.
-            unsafe { core::arch::asm!("{0} = {0}", inout(reg) place) };
-            if let Some(bucket) = exchanges.took.get_mut(place) {
-                *bucket += 1;
-            }
-        });
+    let doubted = u64::from(is_doubted(seen));
+    if !taken {
+        return;
     }
+    count(service.clock, |exchanges| {
+        let Some(took) = took.filter(|_| packet.payload != 0) else {
+            exchanges.ended += 1 - doubted;
+            exchanges.resets += (1 - doubted) & u64::from(packet.flags & tcp::RST != 0);
+            return;
+        };
+        exchanges.requests += doubted;
+        exchanges.answers += 1;
+        let mut place = bucket(took);
+        // The compiler knows that it lies within and would leave the check out by which the verifier learns that.
+        // SAFETY: the number is moved to itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) place) };
+        if let Some(bucket) = exchanges.took.get_mut(place) {
+            *bucket += 1;
+        }
+    });
 }
 
 /// The service that is measured and a packet's.

@@ -13,7 +13,7 @@ use throttle_common::{
 
 use crate::{
     clock::Clock,
-    connections::{Entering, follow, note_answer, segment},
+    connections::{Entering, follow, note_answer, note_data, segment},
     exchanges, services,
     tables::{InForce, LEAVING},
 };
@@ -90,7 +90,7 @@ extern "C" fn see_forwarded(ctx: *mut __sk_buff) -> u32 {
     let (Some(in_force), Some(leaving)) = (InForce::read(), LEAVING.get_ptr_mut(0)) else { return 0 };
     // SAFETY: as above.
     let Leaving { packet, entering } = unsafe { &mut *leaving };
-    let (service, _) = services::classify(&in_force, packet);
+    let (service, scope) = services::classify(&in_force, packet);
     if !services::is_forwarded(in_force.generation, u32::from(service)) {
         return 0;
     }
@@ -100,8 +100,8 @@ extern "C" fn see_forwarded(ctx: *mut __sk_buff) -> u32 {
     entering.segment = segment(packet, u32::from_be_bytes(header.seq), u32::from_be_bytes(header.ack_seq));
     if packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN | tcp::ACK {
         note_answer(entering, in_force.control.secret);
-    } else {
-        follow(entering, Side::Service);
+    } else if !follow(entering, Side::Service) && scope.concurrent != 0 {
+        note_data(entering, in_force.control.secret);
     }
     0
 }

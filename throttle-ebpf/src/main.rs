@@ -32,7 +32,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use throttle_common::{
-    packet::{self, Packet, protocol},
+    packet::{self, Packet, protocol, tcp},
     records::{FATES, Limit, SourceEntry},
     words::{Outcome, Reason},
 };
@@ -140,8 +140,11 @@ fn decide(ctx: &XdpContext, in_force: &InForce, packet: &Packet, length: u32, cl
 /// with payload begin an exchange. Where there is no trial left for it, it does not pass.
 #[inline(always)]
 fn pass(ctx: &XdpContext, in_force: &InForce, verdict: &mut Verdict, clock: &Clock) {
-    let passes = matches!(verdict.outcome, Outcome::Pass | Outcome::Observe) && verdict.reason != Reason::Allowed as u8;
+    let passes = matches!(verdict.outcome, Outcome::Pass | Outcome::Observe);
+    // One that no breaker was asked about takes no trial: those that were noted are of an earlier packet.
+    let asked = verdict.reason != Reason::Allowed as u8 && verdict.reason != Reason::Blocked as u8;
     if passes
+        && asked
         && in_force.policy.has_breakers | in_force.policy.measures != 0
         && note_passing(ctx.ctx, u32::from(verdict.service), in_force.epoch, clock.known()) != 0
     {
@@ -160,8 +163,11 @@ extern "C" fn note_passing(ctx: *mut xdp_md, service: u32, epoch: u32, now: u64)
     if packet.opens_connection() {
         return u32::from(in_force.policy.has_breakers != 0 && !breakers::take_trials(&scratch.trials, now));
     }
-    if in_force.policy.measures != 0 && packet.payload != 0 && packet.protocol == protocol::TCP {
-        exchanges::begin(ctx, service, epoch, now);
+    if in_force.policy.measures != 0 && packet.protocol == protocol::TCP {
+        let resets = packet.flags & tcp::RST != 0;
+        if resets || packet.payload != 0 {
+            exchanges::see_entering(ctx, service, epoch, now);
+        }
     }
     0
 }

@@ -11,7 +11,6 @@
 
 use aya_ebpf::{Global, helpers::bpf_skc_to_tcp_sock, macros::btf_tracepoint, programs::BtfTracePointContext};
 use throttle_common::{
-    gcra::Ticks,
     packet::{Family, Packet, Part, protocol},
     proven::Claim,
     records::{Address, Connection, Limit, NONE, PROVEN_LINES, SourceEntry},
@@ -26,7 +25,7 @@ use crate::{
 
 /// Offset of `skc_net` in `struct sock`.
 #[unsafe(no_mangle)]
-static SOCKET_NET: Global<u32> = Global::new(0);
+pub static SOCKET_NET: Global<u32> = Global::new(0);
 /// Offset of `ns.inum` in `struct net`.
 #[unsafe(no_mangle)]
 static NET_NUMBER: Global<u32> = Global::new(0);
@@ -88,7 +87,8 @@ pub fn sockets_again(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn watch<const WATCHER: u32>(ctx: &BtfTracePointContext) -> i32 {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    let opens = old == SYN_RECEIVED && new == ESTABLISHED;
+    // One that its SYN has opened (TCP fast open) may end before its handshake completes.
+    let opens = old == SYN_RECEIVED && new != CLOSED;
     if !opens && new != CLOSED {
         return 0;
     }
@@ -101,7 +101,7 @@ fn watch<const WATCHER: u32>(ctx: &BtfTracePointContext) -> i32 {
     if !(opens || counted) || !socket.is_ours() || !socket.describe(&mut opening.packet) {
         return 0;
     }
-    if opens {
+    if opens && new == ESTABLISHED {
         prove(opening.packet.source, opening.packet.family);
     }
     if counted {
@@ -184,7 +184,7 @@ extern "C" fn look_for_open(asked: u32) -> u32 {
     match opened(asked) {
         Some((entering, limit, number)) if !entering.holds(number) => {
             // What was asked for places on its way in has none of the guarantee's, or holds it.
-            let depth = due(entering, limit);
+            let depth = connections::due(entering, limit, true);
             if limit.is_guarantee() && entering.resumed { NOTHING } else { connections::look(entering, limit, depth) }
         }
         _ => NOTHING,
@@ -196,7 +196,7 @@ extern "C" fn look_for_open(asked: u32) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn take_open(asked: u32, looked: u32) -> u32 {
     let Some((entering, limit, number)) = opened(asked) else { return NOTHING };
-    let depth = due(entering, limit);
+    let depth = connections::due(entering, limit, true);
     connections::take(entering, limit, number, depth, looked)
 }
 
@@ -210,12 +210,6 @@ extern "C" fn settle_open(asked: u32, taken: u32) -> u32 {
         connections::settle(entering, limit, number, WITHOUT_END, taken);
     }
     if guaranteed { GUARANTEED } else { 0 }
-}
-
-/// How many may be open: as many as there are, but for what a guarantee reserves.
-#[inline(always)]
-fn due(entering: &Entering, limit: &Limit) -> Ticks {
-    if limit.is_guarantee() { entering.allowed(limit) } else { WITHOUT_END }
 }
 
 /// The connection that a watcher sees open, and a limit with its number.
@@ -240,7 +234,7 @@ fn close(opening: &mut Opening, before_it_opened: bool) {
     let Some(found) = CONNECTIONS.get_ptr(&entering.ends) else { return };
     // SAFETY: an element of the map; where it is removed meanwhile, so is it below for the other one only.
     entering.resume(unsafe { &*found });
-    if before_it_opened && entering.connection.state != Connection::ENTERING {
+    if before_it_opened && !matches!(entering.connection.state, Connection::ENTERING | Connection::FAST) {
         return;
     }
     if CONNECTIONS.remove(&entering.ends).is_ok() {

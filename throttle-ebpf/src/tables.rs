@@ -10,8 +10,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use throttle_common::{
+    awaited,
     entrances::{self, Entrance, Turns},
-    exchanges, forwarded,
+    exchanges,
     gcra::Ticks,
     handshakes, lease,
     packet::Packet,
@@ -28,7 +29,7 @@ use throttle_common::{
 
 use crate::{
     clock::{Clock, Rough},
-    connections::Entering,
+    connections::{self, Entering},
     leaving::Leaving,
     limits::Pending,
     sockets::Opening,
@@ -42,6 +43,8 @@ const GENERATIONS_: usize = GENERATIONS as usize;
 const DEFAULT_SETS: usize = 1 << 20;
 /// Single addresses, and prefixes, that may be blocked, allowed or known, of each family.
 const MAX_SOURCES: usize = 1 << 20;
+/// Interfaces.
+const MAX_STATIONS: usize = 1 << 14;
 
 /// Where to look. Written by the agent with single stores; read first by every packet.
 #[btf_map]
@@ -113,9 +116,15 @@ pub static CONNECTIONS: HashMap<Ends, Connection, { MAX_CONNECTIONS as usize }, 
 /// What sources have asked for. Written by SYNs and by what completes their handshakes, under limits on connections.
 #[btf_map]
 pub static HANDSHAKES: Array<u64, { handshakes::CELLS as usize }, MMAPABLE> = Array::new();
-/// SYN-ACKs of forwarded services that wait for their acknowledgement. Written by what leaves, read by what comes in.
+/// SYN-ACKs of forwarded services that wait for their acknowledgement, and data of connections that are not known. Written by
+/// what leaves, read by what comes in.
 #[btf_map]
-pub static SYN_ACKS: Array<u64, { forwarded::CELLS as usize }, MMAPABLE> = Array::new();
+pub static SYN_ACKS: Array<u64, { awaited::CELLS as usize }, MMAPABLE> = Array::new();
+
+/// The link-layer addresses of the interfaces that packets come in by, by their numbers. Written by the agent; packets only
+/// read.
+#[btf_map]
+pub static STATIONS: HashMap<u32, u64, MAX_STATIONS, ON_DEMAND> = HashMap::new();
 
 /// Connections that have entered and may not have opened yet, a ring. Written where a handshake completes, read where the
 /// next connection asks for its place.
@@ -234,8 +243,14 @@ pub struct Scratch {
     pub overdue: Entrance,
     /// What was written down of it.
     pub forsaken: Connection,
-    /// Where the request lies that its SYN left behind.
+    /// Where the socket lies that it is for, or the request that its SYN left behind.
     pub address: u64,
+    /// Its TCP options, where they are read.
+    pub options: [u8; connections::OPTIONS_ROOM],
+    /// Where the next of them lies.
+    pub option: u32,
+    /// What they claim.
+    pub claim: u32,
     /// Of one that opens a connection, the breakers that admit it as a trial.
     pub trials: [u16; 2],
     /// The backend that it is for.

@@ -4,13 +4,14 @@
 
 use aya_ebpf::{
     bindings::xdp_action,
-    btf_maps::Array,
+    btf_maps::{Array, HashMap},
     helpers::bpf_ktime_get_ns,
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
 use throttle_common::records::{
-    Control, Limit, MAX_LIMITS, MAX_SERVICES, PORT_WORDS, Policy, Service, port_place, port_slot,
+    CANDIDATES, Control, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, PORT_WORDS, Policy, Service, SourceEntry,
+    Terms, override_key, port_place, port_slot,
 };
 
 /// The policy's own maps: an agent's, by their pins. The number of elements is theirs too.
@@ -24,6 +25,12 @@ static LIMITS: Array<Limit, 1> = Array::new();
 static SERVICES: Array<Service, 1> = Array::new();
 #[btf_map]
 static PORTS: Array<u64, 1> = Array::new();
+#[btf_map]
+static CANDIDATE_LISTS: Array<[u16; CANDIDATES], 1> = Array::new();
+#[btf_map]
+static SOURCES_V4: HashMap<[u8; 4], SourceEntry, 1> = HashMap::new();
+#[btf_map]
+static OVERRIDES: HashMap<u64, Terms, 1> = HashMap::new();
 
 /// What the records say under a policy of an even revision, and under one of an odd.
 #[btf_map]
@@ -32,13 +39,16 @@ static EXPECTED: Array<Records, 2> = Array::new();
 #[btf_map]
 static DAWDLED: Array<[u64; 3], 1> = Array::new();
 
-/// The prices of the limits 0 and 1, the first limits of the services 1 and 2, and the services at UDP port 9.
-type Records = [u64; 5];
+/// The prices of the limits 0 and 1, the first limits of the services 1 and 2, the lists of services at UDP port 9 and its
+/// neighbours, the first service of list 1, the tenant of the source, and its prices under the limits 0 and 1, 0 where it
+/// has none of its own.
+type Records = [u64; 9];
 
 /// Readings of the clock in between: two milliseconds and more.
 const PAUSE: u32 = 1 << 16;
 const UDP: u32 = 1;
 const PORT: u16 = 9;
+const SOURCE: [u8; 4] = [10, 98, 0, 2];
 
 #[xdp]
 fn dawdle(_: XdpContext) -> u32 {
@@ -49,7 +59,7 @@ fn dawdle(_: XdpContext) -> u32 {
 fn look() -> Option<()> {
     let generation = in_force()?;
     let revision = revision(generation)?;
-    let mixed = !is_whole(generation, revision)?;
+    let mut mixed = is_mixed(generation, revision as u32 & 1);
     let mut read = 0;
     for _ in 0..PAUSE {
         // SAFETY: the helper has no preconditions.
@@ -59,11 +69,11 @@ fn look() -> Option<()> {
     if read == 0 {
         return None;
     }
-    let mixed = mixed || self::revision(generation)? != revision || !is_whole(generation, revision)?;
+    mixed |= is_mixed(generation, revision as u32 & 1) | u32::from(self::revision(generation)? != revision);
     // SAFETY: an element of the map; one such packet is under way at a time.
     let [packets, mixtures, overtaken] = unsafe { &mut *DAWDLED.get_ptr_mut(0)? };
     *packets += 1;
-    *mixtures += u64::from(mixed);
+    *mixtures += u64::from(mixed != 0);
     *overtaken += u64::from(in_force()? != generation);
     Some(())
 }
@@ -80,10 +90,19 @@ fn revision(generation: u32) -> Option<u64> {
     Some(unsafe { (&raw const POLICIES.get(generation)?.revision).read_volatile() })
 }
 
-/// Whether all records are those of the policy with this revision.
+/// 1 where not all records are those of the policy, whose revision is even or odd.
+///
+/// A global function, which the verifier checks once and by itself: it follows every way through it again through all readings
+/// of the clock.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn is_mixed(generation: u32, odd: u32) -> u32 {
+    u32::from(is_whole(generation, odd) != Some(true))
+}
+
 #[inline(always)]
-fn is_whole(generation: u32, revision: u64) -> Option<bool> {
-    let expected = EXPECTED.get((revision & 1) as u32)?;
+fn is_whole(generation: u32, odd: u32) -> Option<bool> {
+    let expected = EXPECTED.get(odd)?;
     let (word, _) = port_place(port_slot(UDP, PORT));
     // SAFETY (all reads): as above.
     let price = |number| {
@@ -97,12 +116,24 @@ fn is_whole(generation: u32, revision: u64) -> Option<bool> {
     };
     // SAFETY: see above.
     let ports = unsafe { core::ptr::from_ref(PORTS.get(generation * PORT_WORDS + word)?).read_volatile() };
-    let [one, two, first, second, at] = *expected;
+    // SAFETY: see above.
+    let listed = unsafe { (&raw const CANDIDATE_LISTS.get(generation * MAX_CANDIDATES + 1)?[0]).read_volatile() };
+    // SAFETY: an entry is not changed, but replaced by another.
+    let entry = unsafe { SOURCES_V4.get(SOURCE) }?;
+    let class = entry.class(generation);
+    // SAFETY: entries of a generation are written while it is the spare one.
+    let own =
+        |number| unsafe { OVERRIDES.get(override_key(generation, number, class)) }.map_or(0, |it| it.price.mantissa);
+    let [one, two, first, second, at, list, tenant, own_one, own_two] = *expected;
     Some(
         price(0)? == one
             && price(1)? == two
             && u64::from(limit(1)?) == first
             && u64::from(limit(2)?) == second
-            && ports == at,
+            && ports == at
+            && u64::from(listed) == list
+            && u64::from(entry.tenant(generation)) == tenant
+            && own(0) == own_one
+            && own(1) == own_two,
     )
 }

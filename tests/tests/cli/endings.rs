@@ -49,9 +49,39 @@ fn wrong_usage_ends_with_two() -> Result<()> {
         &["block", "add"],
         &["block", "add", "everyone"],
         &["events", "--reason", "bad luck"],
+        &["run", "--heartbeats", "127.0.0.1:9852"],
+        &["run", "--heartbeats-key", "web.key"],
+        &["run", "--webhook-authority", "authority.crt"],
+        &["run", "--webhook", "http://oncall", "--webhook-authority", "authority.crt"],
+        &["run", "--webhook", "ftp://oncall"],
     ] {
         ends_with(&site, 2, command)?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_file_of_certificates_that_is_wrong_ends_with_78_and_a_host_that_trusts_nobody_with_one() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let letter = site.file("letter");
+    fs::write(&letter, "Dear operator")?;
+    let letter = path(&letter);
+    let address = ["--heartbeats", "127.0.0.1:9852", "--heartbeats-certificate", &letter];
+    let others = ["--heartbeats-key", &letter, "--heartbeats-authority", &letter];
+    let said = ends_with(&site, 78, &[&["run", "--interface", FAR][..], &address, &others].concat())?;
+    ensure!(said.contains(&format!("{letter}: it holds no certificate; write certificates as PEM")), "{said}");
+    let webhook = ["run", "--interface", FAR, "--webhook", "https://oncall"];
+    let said = ends_with(&site, 78, &[&webhook[..], &["--webhook-authority", &letter]].concat())?;
+    ensure!(said.contains(&format!("{letter}: it holds no certificate")), "{said}");
+
+    let nowhere = site.file("nowhere");
+    let output = site.command(webhook)?.env("SSL_CERT_FILE", &nowhere).env("SSL_CERT_DIR", &nowhere).output()?;
+    let said = super::said(&output);
+    ensure!(output.status.code() == Some(1), "it ended with {}: {said}", output.status);
+    ensure!(said.contains("https://oncall/") && said.contains("apt install ca-certificates"), "{said}");
+    ensure!(!site.file("state").exists(), "something was left behind");
     Ok(())
 }
 

@@ -71,6 +71,14 @@ fn explain_says_who_refuses_until_when_and_what_was_refused() -> Result<()> {
     let page = site.ask(&["explain", &quiet.to_string()])?;
     ensure!(page.contains("passes: the source is allowed") && page.contains("allowed by 198.51.100.8: "), "{page}");
 
+    // What was refused is told as long as it is remembered, also of a limit that says nothing any more.
+    site.ask(&["limit", "delete", "few"])?;
+    let page = site.ask(&["explain", "198.51.100.7"])?;
+    let of_few = page.lines().filter(|line| line.contains("source-limit of few"));
+    ensure!(of_few.clone().count() == 1 && of_few.clone().all(|line| line.ends_with("(this limit is gone)")), "{page}");
+    let json = site.json(&["explain", "198.51.100.7"])?;
+    ensure!(json["refusals"][0]["limit"] == "few" && json["refusals"][0]["limit_is_gone"] == true, "{json}");
+
     let said = ends_with(&site, 2, &["explain", "198.51.100.8", "--to", "2001:db8::1"])?;
     ensure!(said.contains("not of the family"), "{said}");
     ends_with(&site, 2, &["explain", "198.51.100.300"])?;
@@ -107,6 +115,9 @@ fn explain_and_top_show_the_connections_that_a_source_has_open() -> Result<()> {
     let first = page.lines().next().context("nothing was said")?;
     ensure!(first.ends_with("is refused by limit open, until one of its connections closes"), "{page}");
     ensure!(page.contains("completed a TCP handshake within the hour"), "{page}");
+    let page = site.ask(&["top", "--batch", "--iterations", "1"])?;
+    let talker = page.lines().skip_while(|line| !line.starts_with("SOURCE")).nth(1).context("no talker")?;
+    ensure!(talker.starts_with(&format!("{NEAR_V4}  open   open connections  100 %")), "{page}");
     let top = site.json(&["top", "--iterations", "1"])?;
     ensure!(top["talkers"][0]["source"] == NEAR_V4 && top["talkers"][0]["open"] == 1, "{top}");
     drop((client, served));
@@ -126,5 +137,54 @@ fn explain_and_top_show_the_connections_that_a_source_has_open() -> Result<()> {
         }
         ensure!(start.elapsed().as_secs() < 60, "no handshake is under way: {page}");
     }
+    Ok(())
+}
+
+const BREAKER: &str = r#"
+mode = "enforce"
+[[service]]
+name = "web"
+protocol = "tcp"
+ports = [8080]
+[service.health]
+control = "fixed"
+[[limit]]
+name = "new"
+service = "web"
+unit = "connections"
+rate = "50/s"
+"#;
+
+#[test]
+fn explain_names_the_breaker_that_refuses_and_no_limit_seems_to_refuse_on_a_host_that_observes() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start(&["--interface", FAR])?;
+    site.apply(BREAKER)?;
+    site.ask(&["breaker", "open", "web"])?;
+    let ask = ["explain", "198.51.100.7", "--port", "8080"];
+    let page = site.ask(&ask)?;
+    let first = page.lines().next().context("nothing was said")?;
+    ensure!(first.contains("is refused by the breaker of web, which root holds open"), "{page}");
+    ensure!(first.ends_with("until `throttle breaker auto web`"), "{page}");
+    ensure!(page.contains("  breaker             web: held open by root\n"), "{page}");
+    let json = site.json(&ask)?;
+    let breaker = &json["walks"][0]["breakers"][0];
+    ensure!(breaker["service"] == "web" && breaker["state"] == "held-open" && breaker["refuses"] == true, "{json}");
+    ensure!(breaker["held_by"] == "root" && breaker["tries_at"].is_null(), "{json}");
+    site.ask(&["breaker", "auto", "web"])?;
+    let start = std::time::Instant::now();
+    while site.json(&ask)?["walks"][0]["outcome"] != "pass" {
+        ensure!(start.elapsed().as_secs() < 60, "it is still refused: {}", site.ask(&ask)?);
+    }
+
+    ensure!(site.ask(&["limit", "list"])?.contains("  drop    enforce  "), "{}", site.ask(&["limit", "list"])?);
+    site.ask(&["mode", "observe"])?;
+    let list = site.ask(&["limit", "list"])?;
+    ensure!(list.contains("  drop    observe (host)  "), "{list}");
+    let json = site.json(&["limit", "list"])?;
+    let view = &json["limits"][0];
+    ensure!(view["limit"]["mode"] == "enforce" && view["host_observes"] == true, "{json}");
     Ok(())
 }

@@ -152,6 +152,36 @@ fn a_policy_is_exported_compared_and_taken_back() -> Result<()> {
 }
 
 #[test]
+fn a_file_that_says_nothing_takes_nothing_away_unless_it_is_meant() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start(&["--interface", FAR])?;
+    site.apply(TIGHT)?;
+    let (empty, cut) = (site.file("empty.toml"), site.file("cut.toml"));
+    fs::write(&empty, "")?;
+    fs::write(&cut, "# the policy of this host\n\n")?;
+    for file in [&empty, &cut] {
+        let file: &str = &path(file);
+        let said = ends_with(&site, 78, &["policy", "apply", file])?;
+        ensure!(said.contains(&format!("{file}:1:1: this says nothing")) && said.contains("--empty"), "{said}");
+        let checked = ends_with(&site, 78, &["policy", "check", file])?;
+        ensure!(checked.lines().last() == said.lines().last(), "check and apply differ: {checked}\n{said}");
+    }
+    ensure!(site.status()?.revision == 1 && count_of(&site, &wire, &SOURCE, dropped)? == 1, "all is as it was");
+    // What would go is shown all the same.
+    let diff = site.ask(&["policy", "diff", &path(&empty)])?;
+    ensure!(diff.contains("- sources.block 192.0.2.0/24\n"), "{diff}");
+    site.ask(&["policy", "apply", &path(&empty), "--empty"])?;
+    ensure!(site.status()?.revision == 2 && count_of(&site, &wire, &SOURCE, dropped)? == 0, "it is meant");
+    // Who says that the host observes says something.
+    site.ask(&["policy", "rollback"])?;
+    site.apply("mode = \"observe\"\n")?;
+    ensure!(!site.ask(&["policy", "export"])?.contains("192.0.2.0/24"), "defaults are in force");
+    Ok(())
+}
+
+#[test]
 fn single_commands_edit_the_same_policy() -> Result<()> {
     needs_root!();
     let wire = Wire::silent()?;

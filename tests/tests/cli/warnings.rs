@@ -1,17 +1,30 @@
-//! What `status` warns of by itself: real traffic from behind a load balancer, and silence without it.
+//! What `status` warns of by itself: real traffic from behind a load balancer, tables that fill, limits that never bind, and
+//! silence without them.
 
 use super::send_from;
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use std::{
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
+use throttle_agent::{
+    agent::build,
+    api::wire::Write,
+    control::{Author, Control},
+    datapath::{Datapath, Options},
+    policy,
+    store::Store,
+};
 use throttle_tests::{
     agent::Site,
+    frames::Frame,
     needs_root,
+    pins::Pins,
+    program::SECOND,
     wire::{FAR, Wire},
 };
 
+const HOUR: u64 = 3_600 * SECOND;
 const POLICY: &str = "mode = \"enforce\"\n[[limit]]\nname = \"clients\"\nunit = \"packets\"\nrate = \"50/s\"\n";
 
 #[test]
@@ -43,5 +56,67 @@ fn a_load_balancer_that_carries_everybody_is_named_with_the_remedy() -> Result<(
     // It may be meant, so that monitors stay calm.
     let page = site.ask(&["status"])?;
     ensure!(page.contains("healthy") && page.contains("* limit `clients`: "), "{page}");
+    Ok(())
+}
+
+#[test]
+fn a_table_that_fills_is_told_before_new_sources_find_no_place() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start(&["--interface", FAR])?;
+    // What one packet owes lasts an hour.
+    site.apply("[[limit]]\nname = \"few\"\nunit = \"packets\"\nrate = \"1/hour\"\nburst = 9\nsources = 3000\n")?;
+    let region = || -> Result<_> {
+        let regions = site.limit("few")?.regions;
+        regions.into_iter().find(|region| region.family == "ipv4").context("no region for IPv4")
+    };
+    let slots = u32::try_from(region()?.slots)?;
+    let mut sources = (u32::from(Ipv4Addr::new(198, 18, 0, 0))..).map(Ipv4Addr::from_bits);
+    let mut come = |count: u32| send_from(&wire, sources.by_ref().take(count as usize));
+    come(slots / 3)?;
+    let start = Instant::now();
+    let warnings = loop {
+        // A part of a hundred every two seconds: it grows with every look, and is not crowded before the fourth.
+        come(slots / 100)?;
+        std::thread::sleep(Duration::from_secs(2));
+        let warnings = site.status()?.warnings;
+        if !warnings.is_empty() {
+            break warnings;
+        }
+        ensure!(region()?.occupancy < 0.6 && start.elapsed() < Duration::from_mins(3), "no warning: {:?}", region()?);
+    };
+    let [warning] = warnings.as_slice() else { bail!("one is enough: {warnings:?}") };
+    ensure!(warning.starts_with("limit `few`: ") && warning.contains("% of its ipv4 buckets"), "{warning}");
+    ensure!(warning.contains("new sources find no place in") && warning.contains("Raise `sources`"), "{warning}");
+    Ok(())
+}
+
+#[test]
+fn a_limit_that_has_refused_nothing_for_a_day_of_traffic_is_told() -> Result<()> {
+    needs_root!();
+    let pins = Pins::new()?;
+    let (store, _) = Store::open(&pins.directory().join("store.redb"))?;
+    // The agent's core by a clock that the test sets: nobody waits for a day.
+    let options =
+        Options { pin_dir: pins.pin_dir(), table_sets: 1 << 14, debug: false, test_clock: true, adopt: false };
+    let mut control = Control::open(Datapath::open(&options)?, store, pins.directory(), build(), None)?;
+    let begin = 1_000_000 * SECOND;
+    control.datapath().set_clock(begin)?;
+    let text = "mode = \"enforce\"\n[[limit]]\nname = \"roomy\"\nunit = \"packets\"\nrate = \"10000/s\"\nburst = 1000000\nsources = 3000\n";
+    let document = policy::parse(text).map_err(|wrong| anyhow!("{wrong}"))?;
+    let applied = control.apply(document, None, &Write::default(), &Author::new("test", "apply"));
+    applied.map_err(|problem| anyhow!("{problem}"))?;
+    control.tick();
+    control.datapath().test_run(&Frame::v4(Ipv4Addr::new(192, 0, 2, 1)).bytes(), 100_000)?;
+    for (at, told) in [(23 * HOUR, 0), (24 * HOUR, 1)] {
+        control.datapath().set_clock(begin + at)?;
+        // It looks every ten seconds of the real clock.
+        std::thread::sleep(Duration::from_secs(11));
+        control.tick();
+        let warnings = control.status().map_err(|problem| anyhow!("{problem}"))?.warnings;
+        let begin = "limit `roomy` has refused nothing in 24 h, and no source owed more than ";
+        ensure!(warnings.len() == told && warnings.iter().all(|warning| warning.starts_with(begin)), "{warnings:?}");
+    }
     Ok(())
 }

@@ -20,6 +20,7 @@ use throttle_common::{
 };
 use throttle_tests::{
     agent::{Agent, Site},
+    attached::missed_at_sockets,
     clients::connect_from,
     generator::Sender,
     kernel, machine, needs_root, say,
@@ -62,7 +63,7 @@ fn no_place_is_lost_or_found_in_a_great_many_connections() -> Result<()> {
     let steady = PORTS.map(|port| ours.connect(STEADY, port)).collect::<Result<Vec<_>>>()?;
     let accepted = PORTS.map(|_| Ok(ours.listener.accept()?.0)).collect::<Result<Vec<_>>>()?;
     let counts = Counts::default();
-    let (mended, agent) = thread::scope(|scope| -> Result<_> {
+    let mended = thread::scope(|scope| -> Result<_> {
         for (seed, pair) in (0..).zip([&ours, &ours, &ours, &ours, &theirs]) {
             let done = &counts.done;
             scope.spawn(move || serve(&pair.listener, done, seed));
@@ -80,35 +81,36 @@ fn no_place_is_lost_or_found_in_a_great_many_connections() -> Result<()> {
         foreign.join().expect("no caller panics")?;
         called.and(watched)
     })?;
-    let mended = sum(mended, mended_by(&site)?);
-    agent.kill()?;
     let held = steady.len() as u64;
     eventually(&held, || sockets(&ours.wire.far, ours.port()?, None))?;
     thread::sleep(ENTERS_WITHIN);
-    let once = reconciled_once(&site, &ours.wire, held)?;
+    let missed = missed_at_sockets(&site.pin_dir())?;
+    let (left, once) = reconciled_once(&site, &ours.wire, held)?;
     let Counts { made, failed, foreign, .. } = counts;
     say!(
-        "{} connections, {} that were reset at once, {} between other hosts: {mended:?} mended by agents, {once:?} at the end",
+        "{} connections, {} that were reset at once, {} between other hosts: {mended:?} mended by agents; {left} left by the \
+         programs, which missed {missed}; {once:?} at the end",
         made.into_inner(),
         failed.into_inner(),
         foreign.into_inner()
     );
-    // The kernel takes a socket from its list an instant before it says that it has closed, when an agent may look; nor does
-    // it call a program that the same CPU runs already. That is 0 to 5 of a million; on an emulated CPU, whose programs run a
-    // hundred times as long and are interrupted as much more often, up to 5 of 20 000. Nothing else is ever to be mended.
-    let often = if machine::takes_turns()? { 2_000 } else { 50_000 };
-    ensure!(mended[0] + once.closed <= wanted / often + 3, "{mended:?}, {once:?}");
+    // The programs miss an end only where the kernel calls neither of them, because both run on that CPU already; it counts that.
+    // What agents mend meanwhile is no measure of it: the kernel takes a socket from its list an instant before it says that it
+    // has closed, and an agent that looks then is first. On two CPUs that was 1 of a million, and the programs left 1 and missed
+    // 3; beside four threads that never rested 9 of 200 000, and the programs left and missed none.
+    ensure!(left <= missed, "{left} were left, and the programs missed {missed}");
     ensure!(mended[1..] == [0, 0] && (once.open, once.idle) == (0, 0), "{mended:?}, {once:?}");
     drop((steady, accepted));
     Ok(())
 }
 
-/// Holds the count against the sockets once, as an agent does; then it is right, and no connection is written down but
-/// those that are held. What had to be mended.
-fn reconciled_once(site: &Site<'_>, wire: &Wire, held: u64) -> Result<Drift> {
+/// Holds the count against the sockets once, as an agent does; then it is right, no connection is written down but those that
+/// are held, and nothing is left to be mended. How many were written down as open and were not, and what had to be mended.
+fn reconciled_once(site: &Site<'_>, wire: &Wire, held: u64) -> Result<(u64, Drift)> {
     let (pin_dir, table_sets) = (site.pin_dir(), 1 << 14);
-    wire.far.enter(|| -> Result<Drift> {
+    wire.far.enter(|| -> Result<_> {
         let datapath = Datapath::open(&Options { pin_dir, table_sets, debug: false, test_clock: false, adopt: true })?;
+        let open = datapath.connections()?.iter().filter(|(_, it)| it.state == Connection::OPEN).count() as u64;
         let drift = datapath.reconcile_connections()?;
         let lost = datapath.recount_places(&mut Recount::default())?;
         for limit in datapath.limits() {
@@ -117,7 +119,9 @@ fn reconciled_once(site: &Site<'_>, wire: &Wire, held: u64) -> Result<Drift> {
         }
         let written = datapath.connections()?.len() as u64;
         ensure!(written == held && lost == 0, "{written} are written down, {lost} places were lost; {drift:?}");
-        Ok(drift)
+        let again = datapath.reconcile_connections()?;
+        ensure!(again == Drift::default(), "{again:?} is left to be mended after {drift:?}");
+        Ok((open - held, drift))
     })?
 }
 
@@ -189,28 +193,25 @@ struct Counts {
     done: AtomicBool,
 }
 
-/// Kills the agent twice on the way, and starts another one a moment later. What those that were killed have mended.
-fn kill_agents(
-    site: &Site<'_>,
-    mut agent: Agent,
-    counts: &Counts,
-    wanted: u64,
-    port: u16,
-) -> Result<([u64; 3], Agent)> {
-    let mut mended = [0; 3];
-    for part in 1..=3 {
+/// Kills the agent after a third of the connections, starts another one a moment later, and kills that one after the next
+/// third: the last is the programs' alone. What the two have mended.
+fn kill_agents(site: &Site<'_>, agent: Agent, counts: &Counts, wanted: u64, port: u16) -> Result<[u64; 3]> {
+    let until = |thirds: u64| {
         wait_for(|| {
             only_ours_are_counted(site, port)?;
-            Ok(counts.made.load(SeqCst) + counts.failed.load(SeqCst) >= wanted / CALLERS * CALLERS * part / 3)
-        })?;
-        if part < 3 {
-            mended = sum(mended, mended_by(site)?);
-            agent.kill()?;
-            thread::sleep(Duration::from_millis(300));
-            agent = site.start(&RUN)?;
-        }
-    }
-    Ok((mended, agent))
+            Ok(counts.made.load(SeqCst) + counts.failed.load(SeqCst) >= wanted / CALLERS * CALLERS * thirds / 3)
+        })
+    };
+    until(1)?;
+    let first = mended_by(site)?;
+    agent.kill()?;
+    thread::sleep(Duration::from_millis(300));
+    let agent = site.start(&RUN)?;
+    until(2)?;
+    let second = mended_by(site)?;
+    agent.kill()?;
+    until(3)?;
+    Ok(sum(first, second))
 }
 
 /// Those that last are written down, whatever happens between the same ends elsewhere, and none of a source that is not here.

@@ -12,7 +12,12 @@ use std::{
     time::Duration,
 };
 use throttle_agent::datapath::Drift;
-use throttle_tests::{needs_root, wire::FAR_V4};
+use throttle_common::packet::tcp;
+use throttle_tests::{
+    needs_root,
+    stranger::{FIRST, Stranger},
+    wire::FAR_V4,
+};
 
 /// How many a source may have, and how many call.
 const ALLOWED: usize = 2;
@@ -87,4 +92,25 @@ fn who_is_let_in_without_data_in_the_end_takes_a_place_or_is_refused() -> Result
     ensure!(open()? == (ALLOWED as u64, ALLOWED as u64) && host.reconcile()? == Drift::default(), "{:?}", open()?);
     drop((clients, listener));
     eventually(&(0, 0), open)
+}
+
+#[test]
+fn data_in_another_fragment_opens_a_connection_too() -> Result<()> {
+    needs_root!();
+    let (host, listener) = deferring(60)?;
+    let to = listener.local_addr()?;
+    let stranger = Stranger::new(&host.wire, "10.98.77.1", to)?;
+    // Whoever has reset a handshake may ask for more than there is room for.
+    stranger.asks(&(1..2))?;
+    stranger.says(1, [FIRST + 1, 0], tcp::RST, 0)?;
+    let answers = stranger.asks(&(1024..1024 + CALLERS as u16))?;
+    for (port, answer) in answers {
+        let segment =
+            stranger.frame(port, [FIRST + 1, answer.wrapping_add(1)], tcp::ACK).tcp_options(&[1; 4]).payload(8);
+        segment.in_two(24).iter().try_for_each(|fragment| stranger.send(fragment))?;
+    }
+    let refused = || Ok(host.tally(0)?.refused.packets);
+    eventually(&((CALLERS - ALLOWED) as u64), refused)?;
+    let open = || Ok((sockets(&host.wire.far, to.port(), None)?, host.open(0)));
+    eventually(&(ALLOWED as u64, ALLOWED as u64), open)
 }

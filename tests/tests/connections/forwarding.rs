@@ -29,14 +29,14 @@ const ALLOWED: u32 = 5;
 const WANTED: usize = 20;
 const SYN: u8 = 2;
 /// Two and a bit of the moments that handshakes are counted in.
-const MOMENTS: Duration = Duration::from_millis(2_300);
+pub(super) const MOMENTS: Duration = Duration::from_millis(2_300);
 
 /// Every way of seeing what leaves, with every way to the server.
 fn every_way() -> impl Iterator<Item = (Egress, Way)> {
     egresses().into_iter().flat_map(|egress| WAYS.map(|way| (egress, way)))
 }
 
-fn reset_on_close(stream: &TcpStream) -> Result<()> {
+pub(super) fn reset_on_close(stream: &TcpStream) -> Result<()> {
     Ok(rustix::net::sockopt::set_socket_linger(stream.as_fd(), Some(Duration::ZERO))?)
 }
 
@@ -235,6 +235,26 @@ fn what_a_limit_only_observes_is_followed_to_its_end() -> Result<()> {
             drop(connection);
             counts_nothing(&router).with_context(|| format!("{egress}, {way:?}"))?;
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn one_that_is_only_observed_to_be_too_many_ends_when_it_is_closed() -> Result<()> {
+    needs_root!();
+    for (egress, way) in every_way() {
+        let Some(mut router) = Router::new(egress, way)? else { continue };
+        router.host.put(&router.policy(2).replacen("mode = \"enforce\"", "mode = \"observe\"", 1))?;
+        let mut open = (0..4).map(|_| router.connect()).collect::<Result<Vec<_>>>()?;
+        for (client, server) in &mut open {
+            client.read_exact(&mut [0])?;
+            super::revealing::talk(client, server)?;
+        }
+        eventually(&4, || router.host.connections()).with_context(|| format!("{egress}, {way:?}"))?;
+        ensure!(router.host.reconcile()? == Drift::default() && router.host.open(0) == 4, "{}", router.host.open(0));
+        ensure!(router.host.tally(0)?.observed.packets > 0, "{:?}", router.host.tally(0)?);
+        drop(open);
+        counts_nothing(&router).with_context(|| format!("{egress}, {way:?}"))?;
     }
     Ok(())
 }

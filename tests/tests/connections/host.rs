@@ -2,7 +2,7 @@
 
 use super::{PATIENCE, policy};
 use anyhow::{Context as _, Result};
-use aya::maps::{HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData};
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
@@ -16,6 +16,7 @@ use throttle_agent::{
     policy::{self as policies, HeldLimit, sources},
 };
 use throttle_common::{
+    awaited,
     packet::protocol,
     records::{Connection, Ends, LimitTally, maps, name_str},
 };
@@ -34,8 +35,10 @@ pub(crate) struct Host {
     datapath: Datapath,
     /// By what it sees what leaves.
     egress: Egress,
+    /// Where it judges packets.
+    mode: Mode,
     // In the order in which they must go.
-    near: Sender,
+    near: Option<Sender>,
     pub(crate) wire: Wire,
     pins: Pins,
 }
@@ -43,30 +46,35 @@ pub(crate) struct Host {
 impl Host {
     /// Throttles the far end, with the near end as a veth needs it for answers.
     pub(crate) fn new() -> Result<Self> {
-        Self::with(Egress::Tcx, false, |_| Ok(()))
+        Self::with(Mode::Native, Egress::Tcx, false, |_| Ok(()))
+    }
+
+    /// The same in the network stack, on an interface that was made ready.
+    pub(crate) fn generic(ready: impl FnOnce(&Wire) -> Result<()>) -> Result<Self> {
+        Self::with(Mode::Generic, Egress::Tcx, false, ready)
     }
 
     /// The same by a link on what leaves, or by a filter, which every kernel has.
     pub(crate) fn seeing_by(egress: Egress) -> Result<Self> {
-        Self::with(egress, false, |_| Ok(()))
+        Self::with(Mode::Native, egress, false, |_| Ok(()))
     }
 
     /// The same with a clock that the test sets.
     pub(crate) fn timed(egress: Egress) -> Result<Self> {
-        Self::with(egress, true, |_| Ok(()))
+        Self::with(Mode::Native, egress, true, |_| Ok(()))
     }
 
     /// The same by a filter, on an interface that was made ready.
     pub(crate) fn on(ready: impl FnOnce(&Wire) -> Result<()>) -> Result<Self> {
-        Self::with(Egress::Clsact, false, ready)
+        Self::with(Mode::Native, Egress::Clsact, false, ready)
     }
 
-    fn with(egress: Egress, test_clock: bool, ready: impl FnOnce(&Wire) -> Result<()>) -> Result<Self> {
+    fn with(mode: Mode, egress: Egress, test_clock: bool, ready: impl FnOnce(&Wire) -> Result<()>) -> Result<Self> {
         let (wire, pins) = (Wire::new()?, Pins::new()?);
         ready(&wire)?;
-        let near = Sender::on(&wire)?;
-        let datapath = seeing_by(egress, || open(&wire.far, &pins, test_clock))??;
-        Ok(Self { datapath, egress, near, wire, pins })
+        let near = (mode == Mode::Native).then(|| Sender::on(&wire)).transpose()?;
+        let datapath = seeing_by(egress, || open(&wire.far, &pins, mode, test_clock))??;
+        Ok(Self { datapath, egress, mode, near, wire, pins })
     }
 
     /// Has the datapath act on its host.
@@ -135,6 +143,13 @@ impl Host {
         connections.remove(&one).context("forget a connection")
     }
 
+    /// Has every answer that waits to be acknowledged be overwritten, as by a flood of others.
+    pub(crate) fn overwrite_answers(&self) -> Result<()> {
+        let pinned = MapData::from_pin(self.pins.pin_dir().join("maps").join(maps::SYN_ACKS))?;
+        let mut answers = Array::<_, u64>::try_from(aya::maps::Map::Array(pinned))?;
+        (0..awaited::CELLS).try_for_each(|cell| Ok(answers.set(cell, 0, 0)?))
+    }
+
     /// The states of those that are written down.
     pub(crate) fn states(&self) -> Result<Vec<u32>> {
         Ok(self.datapath.connections()?.iter().map(|(_, connection)| connection.state).collect())
@@ -186,11 +201,11 @@ impl Host {
 
     /// Ends the agent and starts another one.
     pub(crate) fn restart(self, meanwhile: impl FnOnce(&Wire) -> Result<()>) -> Result<Self> {
-        let Self { datapath, egress, near, wire, pins } = self;
+        let Self { datapath, egress, mode, near, wire, pins } = self;
         drop(datapath);
         meanwhile(&wire)?;
-        let datapath = seeing_by(egress, || open(&wire.far, &pins, false))??;
-        Ok(Self { datapath, egress, near, wire, pins })
+        let datapath = seeing_by(egress, || open(&wire.far, &pins, mode, false))??;
+        Ok(Self { datapath, egress, mode, near, wire, pins })
     }
 
     /// A server on the far host.
@@ -228,12 +243,12 @@ fn seeing_by<T: Send>(egress: Egress, act: impl FnOnce() -> T + Send) -> Result<
     }
 }
 
-fn open(far: &Namespace, pins: &Pins, test_clock: bool) -> Result<Datapath> {
+fn open(far: &Namespace, pins: &Pins, mode: Mode, test_clock: bool) -> Result<Datapath> {
     far.enter(|| {
         let options = Options { pin_dir: pins.pin_dir(), table_sets: 1 << 14, debug: false, test_clock, adopt: true };
         let mut datapath = Datapath::open(&options)?;
         datapath.watch_sockets()?;
-        datapath.attach(FAR, Mode::Native).context("attach")?;
+        datapath.attach(FAR, mode).context("attach")?;
         Ok(datapath)
     })?
 }

@@ -6,7 +6,10 @@ use super::{
     router::{Router, Way},
 };
 use anyhow::{Context as _, Result, ensure};
-use std::io::{Read as _, Write as _};
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, TcpStream},
+};
 use throttle_agent::datapath::{Drift, Egress};
 use throttle_tests::{
     machine::{self, egresses},
@@ -26,7 +29,7 @@ fn forgotten(egress: Egress) -> Result<()> {
     host.set_clock(START)?;
     let Some(mut router) = Router::of(host, Way::Route)? else { return Ok(()) };
     router.limit(3)?;
-    let (_silent, mut speaking, mut spoken_to) = (router.connect()?, router.connect()?, router.connect()?);
+    let (mut silent, mut speaking, mut spoken_to) = (router.connect()?, router.connect()?, router.connect()?);
     let at = |router: &mut Router, minutes: u64| -> Result<Drift> {
         router.host.set_clock(START + minutes * 60 * SECOND)?;
         router.host.reconcile()
@@ -43,7 +46,28 @@ fn forgotten(egress: Egress) -> Result<()> {
     ensure!(router.host.open(0) == 3);
     let forgotten = at(&mut router, 20)?;
     ensure!(forgotten == Drift { idle: 2, ..Drift::default() } && router.host.open(0) == 1, "{forgotten:?}");
+    // Whoever is forgotten and spoken to again is counted, also beyond the limit.
+    for (open, (client, server)) in (2..).zip([&mut silent, &mut speaking, &mut spoken_to]) {
+        server.write_all(b"?")?;
+        eventually(&open, || Ok(router.host.open(0)))?;
+        client.write_all(b"?")?;
+        server.read_exact(&mut [0])?;
+    }
+    ensure!(router.host.connect(None, router.to)?.is_err(), "four are open, of three");
+    // What of its beginning was not followed may be another's end: it is doubted for a minute.
+    [speaking, spoken_to].into_iter().try_for_each(|(client, server)| close(client, server))?;
+    ensure!(at(&mut router, 20)? == Drift::default() && router.host.open(0) == 4);
+    let forgotten = at(&mut router, 22)?;
+    ensure!(forgotten == Drift { idle: 2, ..Drift::default() } && router.host.open(0) == 2, "{forgotten:?}");
     Ok(())
+}
+
+/// Ends a connection from both its ends, and waits until each has heard the other's.
+fn close(mut client: TcpStream, mut server: TcpStream) -> Result<()> {
+    server.shutdown(Shutdown::Write)?;
+    client.read_to_end(&mut Vec::new())?;
+    client.shutdown(Shutdown::Write)?;
+    server.read_to_end(&mut Vec::new()).map(drop).context("the client's end")
 }
 
 #[test]

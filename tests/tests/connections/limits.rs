@@ -2,11 +2,7 @@
 
 use super::{address, eventually, host::Host};
 use anyhow::{Context as _, Result, ensure};
-use std::{
-    io::{self, ErrorKind},
-    net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
-};
+use std::{io::ErrorKind, net::SocketAddr};
 use throttle_common::packet::tcp;
 use throttle_tests::{
     clients::send_raw,
@@ -123,70 +119,4 @@ fn observing_counts_what_it_would_refuse_and_what_it_lets_in() -> Result<()> {
     ensure!(tally.refused.packets == 0 && tally.observed.packets == 6 && tally.admitted.packets == 2, "{tally:?}");
     drop(open);
     eventually(&0, || Ok(host.open(0)))
-}
-
-#[test]
-fn connections_by_fast_open_and_to_listeners_that_share_a_port_are_counted_alike() -> Result<()> {
-    needs_root!();
-    let mut host = Host::new()?;
-    for end in [&host.wire.near, &host.wire.far] {
-        end.enter(|| std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "3"))??;
-    }
-    let listeners = host.wire.far.enter(|| -> Result<Vec<TcpListener>> {
-        let first = listen_fast(SocketAddr::new(address(FAR_V4), 0))?;
-        let second = listen_fast(first.local_addr()?)?;
-        Ok(vec![first, second])
-    })??;
-    let port = listeners[0].local_addr()?.port();
-    host.limit(port, &["concurrent = 4\naction = \"reject\"\nsources = 300"])?;
-    let to = SocketAddr::new(address(FAR_V4), port);
-    let call = || host.wire.near.enter(|| call_fast(to))?;
-    // The first brings a cookie home, the others send their data with the SYN.
-    let mut open = Vec::new();
-    for calls in 1..=4 {
-        open.push(call().with_context(|| format!("call {calls}"))?);
-        eventually(&calls, || Ok(host.open(0)))?;
-    }
-    let fast = host.wire.far.enter(fast_opens)??;
-    ensure!(fast >= 3, "{fast} connections were opened by their SYN");
-    let refused = call().err().and_then(|error| error.downcast::<io::Error>().ok()).map(|error| error.kind());
-    ensure!(refused == Some(ErrorKind::ConnectionRefused), "the fifth met {refused:?}");
-    drop(open);
-    drop(listeners);
-    eventually(&0, || Ok(host.open(0)))
-}
-
-/// A listener that takes data with the SYN and shares its port.
-fn listen_fast(at: SocketAddr) -> Result<TcpListener> {
-    use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    sockopt::set_socket_reuseport(&socket, true)?;
-    bind(&socket, &at)?;
-    listen(&socket, 16)?;
-    let queue: libc::c_int = 16;
-    // SAFETY: the value lives through the call, whose length is its own.
-    let set = unsafe {
-        let (value, length) = ((&raw const queue).cast(), size_of_val(&queue) as u32);
-        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, value, length)
-    };
-    ensure!(set == 0, "TCP_FASTOPEN: {}", io::Error::last_os_error());
-    Ok(socket.into())
-}
-
-/// Connects with data in the SYN, where there is a cookie.
-fn call_fast(to: SocketAddr) -> Result<TcpStream> {
-    use rustix::net::{AddressFamily, SendFlags, SocketType, sendto, socket};
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    sendto(&socket, b"hello", SendFlags::from_bits_retain(libc::MSG_FASTOPEN.cast_unsigned()), &to)
-        .map_err(io::Error::from)?;
-    Ok(socket.into())
-}
-
-/// How many connections of this namespace were opened by their SYN.
-fn fast_opens() -> Result<u64> {
-    let counters = std::fs::read_to_string("/proc/thread-self/net/netstat")?;
-    let mut lines = counters.lines().filter(|line| line.starts_with("TcpExt:"));
-    let (names, values) = (lines.next().context("no names")?, lines.next().context("no values")?);
-    let found = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "TCPFastOpenPassive");
-    Ok(found.context("no TCPFastOpenPassive")?.1.parse()?)
 }

@@ -67,6 +67,33 @@ fn connections_that_close_while_they_are_listed_are_not_found_again() -> Result<
     Ok(())
 }
 
+#[test]
+fn places_given_back_to_a_limit_that_has_gone_are_missing_under_none_that_comes_after() -> Result<()> {
+    needs_root!();
+    let mut host = Host::new()?;
+    let listener = host.listen(FAR_V4)?;
+    let to = SocketAddr::new(address(FAR_V4), listener.local_addr()?.port());
+    // Most of the sources find no place of their own, and share their aggregate's.
+    let few = "concurrent = 100\nsources = 4\noverflow = \"aggregate\"\naction = \"reject\"";
+    host.limit(to.port(), &[few])?;
+    let mut open = Vec::new();
+    for source in (1..=12).map(|number| format!("10.98.1.{number}")) {
+        host.wire.near.ip(&["address", "add", &format!("{source}/16"), "dev", NEAR])?;
+        open.push((host.connect(Some(&source), to)??, listener.accept()?));
+    }
+    eventually(&12, || Ok(host.open(0)))?;
+    // Its part of the table is cleared, given back to, and then another's.
+    for (limit, counted) in [("concurrent = 100\nper = \"service\"", 12), (few, 12)] {
+        host.limit(to.port(), &[limit])?;
+        ensure!(host.open(0) == counted, "{} of {counted} are counted: {limit}", host.open(0));
+    }
+    drop(open);
+    eventually(&0, || Ok(host.open(0)))?;
+    host.reconcile()?;
+    ensure!(host.recount(&mut Recount::default())? == 0, "nothing was left to put right");
+    Ok(())
+}
+
 /// Calls, and waits each time until the server has hung up.
 fn call(to: SocketAddr, refused: &AtomicU64) {
     for _ in 0..CALLS {

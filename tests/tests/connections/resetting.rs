@@ -5,17 +5,20 @@ use super::{
     router::{Router, Way},
 };
 use anyhow::{Context as _, Result, ensure};
-use std::ops::Range;
+use std::{ops::Range, time::Instant};
 use throttle_agent::datapath::Drift;
 use throttle_common::packet::tcp;
 use throttle_tests::{
     machine::egresses,
     needs_root,
     stranger::{FIRST, Stranger, damaged},
+    wire::{FAR, FAR_MAC, mac},
 };
 
 const SOURCE: &str = "10.98.77.1";
 const PORTS: Range<u16> = 1024..1034;
+/// Nobody's link-layer address, until somebody gets it.
+const OTHER_STATION: [u8; 6] = [0x02, 0, 0, 0, 0x98, 0x77];
 
 /// A stranger with connections through a router, to a server that says nothing.
 fn connected(router: &Router) -> Result<Stranger> {
@@ -55,11 +58,12 @@ fn a_reset_that_the_server_ignores_gives_no_place_back_and_the_right_one_does() 
         // The very byte, by what gets lost on its way or is not taken for a segment at all.
         for port in PORTS {
             let reset = stranger.frame(port, [FIRST + 1, 0], tcp::RST);
-            let [sound, mut header, mut group] = [(); 3].map(|()| reset.bytes());
+            let [sound, mut header, mut group, mut other] = [(); 4].map(|()| reset.bytes());
             // The IP header's checksum.
             header[14 + 10] ^= 0x55;
             group[..6].fill(0xff);
-            for lost in [damaged(sound), header, group, reset.hops(1).bytes()] {
+            other[..6].copy_from_slice(&OTHER_STATION);
+            for lost in [damaged(sound), header, group, other, reset.hops(1).bytes()] {
                 stranger.send(&lost)?;
             }
         }
@@ -70,6 +74,30 @@ fn a_reset_that_the_server_ignores_gives_no_place_back_and_the_right_one_does() 
         }
         eventually(&(0, 0), || Ok((router.served()?, router.host.open(0))))?;
         ensure!(router.host.reconcile()? == Drift::default() && router.host.connections()? == 0);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_an_interface_is_called_anew_by_is_heeded_and_its_old_address_is_not() -> Result<()> {
+    needs_root!();
+    let Some(mut router) = Router::new(egresses()[0], Way::Route)? else { return Ok(()) };
+    router.limit(1000)?;
+    let stranger = connected(&router)?;
+    let send = |ports: Range<u16>, station: [u8; 6]| {
+        ports.into_iter().try_for_each(|port| {
+            let mut reset = stranger.frame(port, [FIRST + 1, 0], tcp::RST).bytes();
+            reset[..6].copy_from_slice(&station);
+            stranger.send(&reset)
+        })
+    };
+    router.host.wire.far.ip(&["link", "set", FAR, "address", &mac(OTHER_STATION)])?;
+    router.host.act(|datapath| datapath.reattach(Instant::now()))?;
+    send(PORTS, FAR_MAC)?;
+    let (first, rest) = (PORTS.start..PORTS.start + 1, PORTS.start + 1..PORTS.end);
+    for (ports, left) in [(first, rest.len() as u64), (rest, 0)] {
+        send(ports, OTHER_STATION)?;
+        eventually(&(left, left), || Ok((router.served()?, router.host.open(0))))?;
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ use throttle_common::{
     words::{Fate, Outcome, Reason},
 };
 use throttle_tests::{
+    clients::HTTP,
     frames::{Dice, Frame, malformed},
     machine, needs_root,
     program::{Program, SECOND, action},
@@ -42,10 +43,12 @@ struct Arrival {
     v6: bool,
     opens: bool,
     length: usize,
-    /// At which the host's clock is to run from now on, in 4096ths.
-    speed: Option<u64>,
+    /// Whether it is for the service, where there is one.
+    served: bool,
+    /// At which a clock is to run from now on, in 4096ths: the service's, or the host's.
+    speed: Option<(bool, u64)>,
     /// Which of two CPUs judges it, where there are as many.
-    cpu: bool,
+    cpu: usize,
 }
 
 impl Arrival {
@@ -56,7 +59,10 @@ impl Arrival {
         } else {
             Frame::v4([192, 0, self.source / 16, self.source])
         };
-        frame.tcp(40_000, 80, if self.opens { tcp::SYN } else { tcp::ACK }).length(self.length).bytes()
+        frame
+            .tcp(40_000, if self.served { HTTP } else { HTTP + 1 }, if self.opens { tcp::SYN } else { tcp::ACK })
+            .length(self.length)
+            .bytes()
     }
 }
 
@@ -64,16 +70,18 @@ fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
     // From the same nanosecond to longer than any bucket needs.
     let after = prop_oneof![Just(0), 1..1_000u64, 1_000..SECOND / 50, SECOND / 50..SECOND];
     // Speeds that hold until their lease ends, or another follows.
-    let speed = prop::option::weighted(0.05, 1..=16u64);
+    let speed = prop::option::weighted(0.05, (any::<bool>(), 1..=16u64));
+    let served = prop::bool::weighted(0.7);
     // Each CPU now and then, for a few packets in a row.
-    let cpu = prop::bool::weighted(0.3);
-    let arrival = (after, 0..40u8, any::<bool>(), any::<bool>(), 74..1500usize, speed, cpu);
-    let arrival = arrival.prop_map(|(after, source, v6, opens, length, speed, cpu)| Arrival {
+    let cpu = prop::bool::weighted(0.3).prop_map(usize::from);
+    let arrival = (after, 0..40u8, any::<bool>(), any::<bool>(), 74..1500usize, served, speed, cpu);
+    let arrival = arrival.prop_map(|(after, source, v6, opens, length, served, speed, cpu)| Arrival {
         after,
         source,
         v6,
         opens,
         length,
+        served,
         speed,
         cpu,
     });
@@ -114,13 +122,17 @@ fn agree(program: &mut Program, arrivals: &[Arrival]) -> Result<()> {
     let before = program.tallies()?;
     for (number, arrival) in arrivals.iter().enumerate() {
         program.wait(arrival.after)?;
-        if let Some(speed) = arrival.speed.and_then(|part| Speed::of_parts(part << 12))
-            && model.publish(program.now(), speed, LEASE.as_nanos() as u64)
+        if let Some((of_service, part)) = arrival.speed
+            && let Some(speed) = Speed::of_parts(part << 12)
         {
-            program.datapath.publish_speed(HOST_CLOCK, speed, None)?;
+            let service = program.compiled.services.first().filter(|_| of_service);
+            let clock = service.map_or(HOST_CLOCK, |service| service.clock);
+            if model.publish(clock, program.now(), speed, LEASE.as_nanos() as u64) {
+                program.datapath.publish_speed(clock, speed, None)?;
+            }
         }
         let frame = arrival.frame();
-        let cpu = usize::from(arrival.cpu) % machine::cpus();
+        let cpu = arrival.cpu % machine::cpus();
         machine::pin_to(cpu)?;
         let (reason, outcome) = model.judge(program.now(), cpu as u32, &frame);
         let told = if outcome == Outcome::Drop { action::DROP } else { action::PASS };

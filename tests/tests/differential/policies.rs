@@ -1,11 +1,12 @@
 //! The policies that random arrivals meet.
 //!
 //! Small regions, so that sources meet in sets; every unit and every rule; limits that observe among those that refuse;
-//! guarantees under parents of every kind, and overrides of both.
+//! guarantees under parents of every kind, and overrides of both; limits of a service, which go by its clock, beside the
+//! host's.
 
 /// All of them, each with what CPUs take ahead: units of every bucket that sources share, where they do.
 pub(crate) fn policies() -> Vec<(String, Option<u32>)> {
-    let charged = PLAIN.into_iter().map(str::to_owned).chain(GUARANTEED.iter().map(guaranteed));
+    let charged = PLAIN.into_iter().chain(SERVED).map(str::to_owned).chain(GUARANTEED.iter().map(guaranteed));
     let leased = LEASED.into_iter().map(|(policy, units)| (policy.to_owned(), Some(units)));
     charged.map(|policy| (policy, None)).chain(leased).collect()
 }
@@ -227,6 +228,94 @@ per = "host"
 "#,
 ];
 
+/// Limits of a service, of its sources, of tenants at it, and of all that it serves.
+const SERVED: [&str; 2] = [
+    r#"
+mode = "enforce"
+[[service]]
+name = "web"
+protocol = "tcp"
+ports = [80]
+[[tenant]]
+name = "acme"
+sources = ["192.0.0.0/28", "2001:db8::/62"]
+[[limit]]
+name = "a"
+service = "web"
+unit = "packets"
+rate = "20/s"
+burst = 5
+sources = 24
+[[limit]]
+name = "b"
+service = "web"
+unit = "bytes"
+rate = "15000B/s"
+burst = "6000B"
+per = "tenant"
+[[limit]]
+name = "c"
+service = "web"
+unit = "connections"
+rate = "9/s"
+burst = 4
+per = "service"
+[[limit]]
+name = "d"
+unit = "packets"
+rate = "30/s"
+burst = 12
+per = "host"
+"#,
+    r#"
+mode = "enforce"
+[[service]]
+name = "web"
+protocol = "tcp"
+ports = [80]
+[[tenant]]
+name = "acme"
+sources = ["192.0.0.0/28", "2001:db8::/62"]
+[[tenant]]
+name = "globex"
+sources = ["192.0.1.0/24", "2001:db8:0:8::/61"]
+[[limit]]
+name = "e"
+service = "web"
+unit = "packets"
+rate = "15/s"
+algorithm = "sliding-window"
+sources = 12
+[[limit.override]]
+sources = ["192.0.0.0/29", "2001:db8::/63"]
+rate = "40/s"
+[[limit]]
+name = "f"
+service = "web"
+unit = "packets"
+rate = "20/s"
+burst = 8
+per = "tenant"
+guarantee = "4/s"
+guarantee-burst = 2
+[[limit]]
+name = "g"
+service = "web"
+unit = "packets"
+rate = "30/s"
+burst = 9
+per = "service"
+guarantee = "10/s"
+guarantee-burst = 3
+[[limit]]
+name = "h"
+unit = "packets"
+rate = "40/s"
+algorithm = "fixed-window"
+per = "host"
+"#,
+];
+
 /// A tenant's ceiling and what an override makes of it, and what all share: rates, and how each decides.
 struct Ceiling {
     rate: &'static str,
@@ -238,7 +327,7 @@ struct Ceiling {
 
 const GUARANTEED: [Ceiling; 4] = [
     Ceiling { rate: "30/s", decides: "burst = 10", overridden: "15/s", shared: "40/s", shared_decides: "token-bucket" },
-    Ceiling { rate: "30/s", decides: "", overridden: "15/s", shared: "30/s", shared_decides: "sliding-window" },
+    Ceiling { rate: "30/s", decides: "", overridden: "15/s", shared: "16/s", shared_decides: "fixed-window" },
     Ceiling {
         rate: "20/s",
         decides: "algorithm = \"fixed-window\"",
@@ -248,9 +337,9 @@ const GUARANTEED: [Ceiling; 4] = [
     },
     Ceiling {
         rate: "25/s",
-        decides: "algorithm = \"sliding-window\"",
+        decides: "algorithm = \"fixed-window\"",
         overridden: "12/s",
-        shared: "35/s",
+        shared: "15/s",
         shared_decides: "leaky-bucket",
     },
 ];

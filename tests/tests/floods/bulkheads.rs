@@ -20,8 +20,9 @@ const RATES: Rates = Rates { host: 50_000, ceiling: 40_000, guarantee: 20_000, b
 /// How long a sender may be kept from sending, so that no bucket runs over.
 const PAUSE: u64 = SECOND / HELD * 3 / 4;
 const SPAN: u64 = 2 * SECOND;
-/// Where a real server answers.
-const SERVED: Rates = Rates { host: 10_000, ceiling: 8_000, guarantee: 200, burst: 10_000 / HELD };
+/// Where a real server answers: A may have all that the host admits, and without its guarantee B would have of that no more
+/// than a five-hundredth, as of all that comes.
+const SERVED: Rates = Rates { host: 10_000, ceiling: 10_000, guarantee: 200, burst: 10_000 / HELD };
 
 #[test]
 fn a_neighbour_at_its_guarantee_loses_nothing_and_the_flood_gets_the_rest() -> Result<()> {

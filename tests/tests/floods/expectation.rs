@@ -82,7 +82,7 @@ fn play(limit: &Limit, flood: &Flood<'_>, dice: &mut Dice) -> f64 {
             let request = request(u64::MAX);
             through += u32::from(match own.admit(&request) {
                 Commit::Charged(_) => true,
-                Commit::Exceeded | Commit::Contended => false,
+                Commit::Exceeded | Commit::Contended(_) => false,
                 Commit::Full => share(request.now),
             });
         } else if now >= next_own {

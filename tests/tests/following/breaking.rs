@@ -3,6 +3,7 @@
 use super::{RUN, policy};
 use anyhow::{Context, Result, ensure};
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::TcpListener,
     sync::mpsc,
@@ -11,12 +12,12 @@ use std::{
 };
 use throttle_agent::api::wire::TransitionView;
 use throttle_tests::{
-    agent::Site,
+    agent::{Site, path},
     needs_root,
     netns::Namespace,
     say,
     slow::{SlowServer, at, open_at_once},
-    standing::{breaker, until},
+    standing::{breaker, changes, health, held, level, until},
     wire::{FAR_V4, Wire},
 };
 
@@ -145,5 +146,116 @@ fn an_operator_holds_a_breaker_over_a_restart_until_it_is_left_to_itself() -> Re
         !refusal.status.success() && String::from_utf8_lossy(&refusal.stderr).contains("did you mean `web-1`"),
         "{refusal:?}"
     );
+    Ok(())
+}
+
+/// A backend of the service that is asked for a page, at an address or wherever it is to be found.
+fn backend(name: &str, address: &str) -> String {
+    format!("[[backend]]\nname = \"{name}\"\nservice = \"web\"\naddress = \"{address}\"\nprobe = \"http:/\"\n")
+}
+
+/// The file of a site that lists where a backend is.
+fn listed(site: &Site<'_>, name: &str) -> String {
+    format!("file:{}", path(&site.file(name)))
+}
+
+#[test]
+fn breakers_of_backends_that_are_found_late_are_as_they_were_before_a_restart() -> Result<()> {
+    needs_root!();
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let (_first, _third) = (SlowServer::on(&wire.far, 80)?, SlowServer::on(&wire.far, 82)?);
+    let second = SlowServer::on(&wire.far, 81)?;
+    let write = |name: &str, address: &str| fs::write(site.file(name), address).context("write a file of backends");
+    write("web-2", "10.98.0.1:81\n")?;
+    write("web-3", "10.98.0.1:82\n")?;
+    let agent = site.start(&RUN)?;
+    let late = ["web-2", "web-3"].map(|name| backend(name, &listed(&site, name))).concat();
+    site.apply(&policy("mode = \"enforce\"", &(backend("web-1", "10.98.0.1:80") + &late)))?;
+    let are_well = |count: usize| {
+        until(&site, "they are well", |view| {
+            view.backends.len() == count && view.backends.iter().all(|it| it.latency_seconds.is_some())
+        })
+    };
+    are_well(3)?;
+    site.ask(&["breaker", "open", "web/web-3"])?;
+    drop(second);
+    until(&site, "the breaker opens", |view| breaker(view, "web-2") == "open")?;
+    agent.kill()?;
+
+    // The next agent finds one backend at once, and the others when their files are there again.
+    fs::remove_file(site.file("web-2"))?;
+    fs::remove_file(site.file("web-3"))?;
+    let _agent = site.start(&RUN)?;
+    are_well(1)?;
+    ensure!(open_at_once(&wire.near, 3, at(FAR_V4, 82))?.is_empty(), "what an operator holds lets nobody in meanwhile");
+    write("web-3", "10.98.0.1:82\n")?;
+    until(&site, "it is held still", |view| breaker(view, "web-3") == "held-open")?;
+    ensure!(open_at_once(&wire.near, 3, at(FAR_V4, 82))?.is_empty());
+    write("web-2", "10.98.0.1:81\n")?;
+    until(&site, "it is found", |view| held(view, "web-2").is_some())?;
+    until(&site, "it is found dead", |view| level(view, "web-2") == "dead")?;
+    let anew: Vec<_> = changes(&site, "web")?.into_iter().filter(|it| it.from == "closed").collect();
+    ensure!(anew.is_empty(), "breakers began closed: {anew:#?}");
+    Ok(())
+}
+
+/// The state of the breaker of a backend of a service, and the one in force where that is another's.
+fn standing(site: &Site<'_>, service: &str, backend: &str) -> Result<(String, Option<String>)> {
+    let view = health(site, service)?;
+    let breaker = held(&view, backend).and_then(|it| it.breaker.clone()).context("it has a breaker")?;
+    ensure!(breaker.shared_with.len() == 1, "{breaker:?}");
+    Ok((breaker.state, breaker.in_force))
+}
+
+#[test]
+fn two_services_at_one_address_share_a_breaker_that_neither_closes_for_the_other() -> Result<()> {
+    needs_root!();
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let (_first, _second) = (SlowServer::on(&wire.far, 80)?, SlowServer::on(&wire.far, 81)?);
+    fs::write(site.file("api"), "10.98.0.1:81\n")?;
+    let api = format!(
+        "[[service]]\nname = \"api\"\nprotocol = \"tcp\"\nports = [90]\n[service.health]\nmode = \"enforce\"\ncontrol \
+         = \"fixed\"\n[[backend]]\nname = \"api-1\"\nservice = \"api\"\naddress = \"{}\"\n",
+        listed(&site, "api")
+    );
+    let _agent = site.start(&RUN)?;
+    site.apply(&policy("mode = \"enforce\"", &format!("{BACKENDS}{api}")))?;
+    let passes = || -> Result<bool> { Ok(!open_at_once(&wire.near, 3, at(FAR_V4, 81))?.is_empty()) };
+    let comes_to = |passing: bool| -> Result<()> {
+        let start = Instant::now();
+        while passes()? != passing {
+            ensure!(start.elapsed() < Duration::from_secs(30), "connections pass: {}", !passing);
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    };
+    let becomes = |state: &str| -> Result<()> {
+        let start = Instant::now();
+        while standing(&site, "api", "api-1")?.0 != state {
+            ensure!(start.elapsed() < Duration::from_secs(30), "api's is not {state}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    };
+    until(&site, "they share it", |view| {
+        held(view, "web-2").and_then(|it| it.breaker.as_ref()).is_some_and(|it| it.shared_with == ["api/api-1"])
+    })?;
+    site.ask(&["breaker", "open", "web/web-2"])?;
+    comes_to(false)?;
+    site.ask(&["breaker", "open", "api/api-1"])?;
+    becomes("held-open")?;
+    site.ask(&["breaker", "auto", "api/api-1"])?;
+    becomes("closed")?;
+    ensure!(!passes()?, "what the one is left to does not end what is held of the other");
+    assert_eq!(standing(&site, "api", "api-1")?, ("closed".to_owned(), Some("held-open".to_owned())));
+    assert_eq!(standing(&site, "web", "web-2")?, ("held-open".to_owned(), None));
+    let told = site.ask(&["explain", "10.98.0.2", "--to", "10.98.0.1", "--port", "81"])?;
+    ensure!(told.contains("web/web-2 (shared with api/api-1): held open"), "{told}");
+
+    // Who is there no more decides no more.
+    site.apply(&policy("mode = \"enforce\"", &(backend("web-1", "10.98.0.1:80") + &api)))?;
+    comes_to(true)?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod breaking;
 mod kept;
+mod telling;
 mod window;
 
 use throttle_tests::wire::FAR;

@@ -2,11 +2,12 @@
 
 use super::{RUN, policy};
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use std::time::{Duration, Instant};
 use throttle_agent::datapath::LEASE;
 use throttle_tests::{
     agent::Site,
-    needs_root, say,
+    machine, needs_root, say,
     slow::{Askers, SlowServer, at, open_at_once},
     standing::{health, until},
     wire::{FAR_V4, Wire},
@@ -96,6 +97,35 @@ fn the_next_agent_goes_on_from_where_it_is() -> Result<()> {
         ensure!(view.window.is_some_and(|it| it.in_force <= Some(20)), "it jumps: {view:#?}");
         std::thread::sleep(Duration::from_millis(50));
     }
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_stood_still_for_longer_than_the_lease_brings_no_old_window_back() -> Result<()> {
+    needs_root!();
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let (server, agent) = (SlowServer::on(&wire.far, 80)?, site.start(&RUN)?);
+    server.take(QUICK);
+    site.apply(&policy(ENFORCE, ""))?;
+    let askers = Askers::on(&wire.near, CLIENTS, at(FAR_V4, 80))?;
+    settle(&site)?;
+    server.take(SLOW);
+    until(&site, "the window sinks", |view| view.window.is_some_and(|it| it.in_force <= Some(10)))?;
+    machine::signal(agent.process(), Signal::STOP)?;
+    // Nobody asks meanwhile, so that it cannot grow back by itself at once.
+    drop(askers);
+    server.take(QUICK);
+    std::thread::sleep(LEASE + Duration::from_secs(1));
+    machine::signal(agent.process(), Signal::CONT)?;
+    let start = Instant::now();
+    let mut looks = 0;
+    while start.elapsed() < Duration::from_millis(800) {
+        let window = health(&site, "web")?.window.context("it has a window")?;
+        ensure!(window.in_force.is_none_or(|it| it >= window.policy), "the window of before is back: {window:?}");
+        looks += 1;
+    }
+    say!("window: policy's own after a pause of the agent, in {looks} looks");
     Ok(())
 }
 

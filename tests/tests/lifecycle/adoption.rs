@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use throttle_agent::datapath::{Datapath, OpenError, Options, SourceDelta};
 use throttle_common::{
-    records::{SourceFlags, maps},
+    packet::tcp,
+    records::{Slot, SourceFlags, maps},
+    table::{WAYS, lock},
     words::{Outcome, Reason},
 };
-use throttle_tests::{needs_root, pins::Pins};
+use throttle_tests::{frames::Frame, needs_root, pins::Pins, program::action};
 
 use super::{SETS, SOURCE, apply, entry, limit, names, open, options, passing};
 
@@ -48,6 +50,31 @@ fn a_new_agent_takes_over_buckets_counters_and_blocks() -> Result<()> {
     assert_eq!(passing(&datapath, u32::from_be_bytes([203, 0, 113, 8]), 1)?, 0);
     assert_eq!(passing(&datapath, u32::from_be_bytes([203, 0, 113, 9]), 1)?, 1);
     assert_eq!(datapath.set_sources(&blocked)?, SourceDelta::default(), "the kernel has them already");
+    Ok(())
+}
+
+#[test]
+fn places_that_an_agent_was_taking_when_it_died_are_free_again() -> Result<()> {
+    type Words = [u64; size_of::<Slot>() / 8 * WAYS];
+    needs_root!();
+    let pins = Pins::new()?;
+    let mut datapath = open(&pins)?;
+    let limit =
+        "[[limit]]\nname = \"open\"\nunit = \"connections\"\nconcurrent = 5\nsources = 300\noverflow = \"refuse\"\n";
+    apply(&mut datapath, 1, limit)?;
+    let region = datapath.limits()[0].record.v4;
+    let syn = Frame::v4(SOURCE).tcp(40_000, 80, tcp::SYN).bytes();
+    assert_eq!(datapath.test_run(&syn, 1)?.action, action::PASS);
+
+    let map = aya::maps::MapData::from_pin(pins.pin_dir().join("maps").join(maps::BUCKETS))?;
+    let mut buckets = aya::maps::Array::<_, Words>::try_from(aya::maps::Map::Array(map))?;
+    let mut locked = [7; size_of::<Slot>() / 8 * WAYS];
+    locked.iter_mut().skip(1).step_by(2).for_each(|tat| *tat = lock(7));
+    (region.base..region.base + region.sets).try_for_each(|set| buckets.set(set, locked, 0))?;
+    assert_eq!(datapath.test_run(&syn, 1)?.action, action::DROP);
+    drop(datapath);
+
+    assert_eq!(open(&pins)?.test_run(&syn, 1)?.action, action::PASS);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Packets that are still under a policy when others come: none meets parts of two.
 
 use std::{
+    net::IpAddr,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -11,9 +12,13 @@ use aya::{
     maps::{Array, ProgramArray},
     programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
 };
+use ipnet::IpNet;
 use throttle_agent::{
-    datapath::{Datapath, Options},
-    policy::{self, Compiled},
+    datapath::{Datapath, Entries, Options},
+    policy::{
+        self, Compiled,
+        sources::{resolve, stated},
+    },
 };
 use throttle_common::{
     records::{PORT_WORDS, PORTS_IN_WORD, maps, port_place, port_slot},
@@ -26,29 +31,38 @@ use super::{SOURCE, options};
 /// Which UDP port the packets are for, as `dawdle` knows.
 const PORT: u16 = 9;
 const UDP: u32 = 1;
+/// What `dawdle` looks at.
+type Records = [u64; 9];
 
-/// A policy under which the packets pass. The other kind has the same names at other places: a packet that met the ports,
-/// the services or the limits of both would be refused.
-fn policy(datapath: &Datapath, revision: u64) -> Result<Compiled> {
+/// A policy under which the packets pass, and what it says of sources. The other kind has the same names at other places: a
+/// packet that met the ports, the services, the limits, the tenants or the overrides of both would be refused.
+fn policy(datapath: &Datapath, revision: u64) -> Result<(Compiled, Entries)> {
     let service = |name: &str, port| format!("[[service]]\nname = \"{name}\"\nprotocol = \"udp\"\nports = [{port}]\n");
-    let limit = |name: &str, service: &str, rate: &str| {
+    let tenant = |name: &str, source: &str| format!("[[tenant]]\nname = \"{name}\"\nsources = [\"{source}\"]\n");
+    // Slow, but for one tenant.
+    let limit = |name: &str, service: &str, tenant: &str| {
         format!(
-            "[[limit]]\nname = \"{name}\"\nservice = \"{service}\"\nunit = \"packets\"\nrate = \"{rate}\"\nsources = 300\n"
+            "[[limit]]\nname = \"{name}\"\nservice = \"{service}\"\nunit = \"packets\"\nrate = \"1/hour\"\nsources = 300\n\
+             [[limit.override]]\ntenant = \"{tenant}\"\nrate = \"10000000/s\"\n"
         )
     };
     let (asked, other) = (service("asked", PORT), service("other", PORT + 1));
-    let (fast, slow) = ("10000000/s", "1/hour");
     let text = if revision.is_multiple_of(2) {
-        asked + &other + &limit("one", "asked", fast) + &limit("two", "other", slow)
+        let tenants = tenant("a", "10.98.0.2") + &tenant("b", "192.0.2.1");
+        asked + &other + &tenants + &limit("one", "asked", "a") + &limit("two", "other", "b")
     } else {
-        other + &asked + &limit("one", "other", slow) + &limit("two", "asked", fast)
+        let tenants = tenant("a", "192.0.2.1") + &tenant("b", "10.98.0.2");
+        other + &asked + &tenants + &limit("one", "other", "a") + &limit("two", "asked", "b")
     };
     let document = policy::parse(&format!("mode = \"enforce\"\n{text}")).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
-    policy::compile(&document, revision, &datapath.layout()).map_err(|wrong| anyhow::anyhow!("{wrong}"))
+    let compiled =
+        policy::compile(&document, revision, &datapath.layout()).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
+    let entries = resolve(stated(&document, &compiled.tenants));
+    Ok((compiled, entries))
 }
 
-/// What `dawdle` is to find in the records of a policy.
-fn records(policy: &Compiled) -> [u64; 5] {
+/// What `dawdle` is to find in the records of a policy, and of its source; the generation is the same for all.
+fn records((policy, entries): &(Compiled, Entries)) -> Result<Records> {
     let price = |number| {
         let limit = policy.limits.iter().find(|(held, _)| *held == number);
         limit.map_or(0, |(_, limit)| limit.price.mantissa)
@@ -58,7 +72,14 @@ fn records(policy: &Compiled) -> [u64; 5] {
     let in_word = policy.ports.iter().filter(|(slot, _)| slot / PORTS_IN_WORD == word);
     let ports = in_word.map(|&(slot, list)| u64::from(list) << port_place(slot).1).sum();
     debug_assert!(word < PORT_WORDS);
-    [price(0), price(1), first_limit(0), first_limit(1), ports]
+    let entry = entries.get(&IpNet::from(IpAddr::V4(SOURCE.into()))).context("policy says something of the source")?;
+    let own = |number| {
+        let terms = policy.overridden.get(&(number, entry.class(0)));
+        terms.map_or(0, |terms| terms.price.mantissa)
+    };
+    let tenant = u64::from(entry.tenant(0));
+    let first_listed = u64::from(policy.candidates[0][0]);
+    Ok([price(0), price(1), first_limit(0), first_limit(1), ports, first_listed, tenant, own(0), own(1)])
 }
 
 #[test]
@@ -84,19 +105,20 @@ fn change_over_and_over(cpu: usize) -> Result<()> {
     let mut kinds = Vec::new();
     for revision in 1..=4 {
         let policy = policy(&datapath, revision)?;
-        datapath.apply(&policy)?;
+        datapath.switch(&policy.0, &policy.1)?;
         kinds.push(policy);
     }
     let kinds = &mut kinds[2..];
     for policy in &*kinds {
-        dawdler.expect(policy.policy.revision, records(policy))?;
+        dawdler.expect(policy.0.policy.revision, records(policy)?)?;
     }
     let over = AtomicBool::new(false);
     let judged = thread::scope(|scope| {
         let packets = scope.spawn(|| dawdler.run(cpu, &over));
         let changed = (5..5 + CHANGES).zip([0, 1].into_iter().cycle()).try_for_each(|(revision, kind)| {
-            kinds[kind].policy.revision = revision;
-            datapath.apply(&kinds[kind])
+            let (policy, sources) = &mut kinds[kind];
+            policy.policy.revision = revision;
+            datapath.switch(policy, sources)
         });
         over.store(true, Ordering::Relaxed);
         let judged = packets.join().expect("judging does not panic");
@@ -119,7 +141,16 @@ struct Dawdler(Ebpf);
 
 impl Dawdler {
     fn new(pins: &Pins, throttle: &ProgramFd) -> Result<Self> {
-        let shared = [maps::CONTROL, maps::POLICIES, maps::LIMITS, maps::SERVICES, maps::PORTS];
+        let shared = [
+            maps::CONTROL,
+            maps::POLICIES,
+            maps::LIMITS,
+            maps::SERVICES,
+            maps::PORTS,
+            maps::CANDIDATE_LISTS,
+            maps::SOURCES_V4,
+            maps::OVERRIDES,
+        ];
         let mut object = kernel::load_beside(&pins.pin_dir(), &shared)?;
         for name in ["dawdle", "enter"] {
             kernel::xdp(&mut object, name)?;
@@ -128,8 +159,8 @@ impl Dawdler {
         Ok(Self(object))
     }
 
-    fn expect(&mut self, revision: u64, records: [u64; 5]) -> Result<()> {
-        let mut expected = Array::<_, [u64; 5]>::try_from(self.0.map_mut("EXPECTED").context("no map EXPECTED")?)?;
+    fn expect(&mut self, revision: u64, records: Records) -> Result<()> {
+        let mut expected = Array::<_, Records>::try_from(self.0.map_mut("EXPECTED").context("no map EXPECTED")?)?;
         Ok(expected.set((revision % 2) as u32, records, 0)?)
     }
 

@@ -19,7 +19,6 @@ use throttle_tests::{
     kernel::Order,
     machine, needs_root,
     pins::Pins,
-    program::SECOND,
     say,
     wire::{FAR, Wire},
 };
@@ -186,23 +185,4 @@ fn debts_at_a_price_that_is_no_more_are_held_to_what_the_limit_allows() -> Resul
 fn pinned<T: aya::Pod>(pins: &Pins, name: &str) -> Result<aya::maps::Array<aya::maps::MapData, T>> {
     let map = aya::maps::MapData::from_pin(pins.pin_dir().join("maps").join(name)).context("open a pinned map")?;
     Ok(aya::maps::Map::Array(map).try_into()?)
-}
-
-#[test]
-fn what_was_not_charged_since_the_boot_owes_nothing_when_the_clock_of_buckets_wraps() -> Result<()> {
-    /// When it wraps, and an hour before: buckets that were never used have their 0 an hour ahead.
-    const WRAP: u64 = 1 << 56;
-    const HOUR: u64 = 3_600 * SECOND;
-    needs_root!();
-    let pins = Pins::new()?;
-    let mut datapath = open(&pins)?;
-    apply(&mut datapath, 1, &limit("l", "1/s", 3))?;
-    datapath.set_clock(WRAP - HOUR)?;
-    assert_eq!(passing(&datapath, SOURCE, 1)?, 0, "the test is of that hour");
-    datapath.bound_debts();
-    datapath.set_clock(WRAP - HOUR + 3 * SECOND)?;
-    assert_eq!(passing(&datapath, SOURCE, 5)?, 3);
-    datapath.set_clock(WRAP + SECOND)?;
-    assert_eq!(passing(&datapath, SOURCE, 5)?, 3);
-    Ok(())
 }

@@ -1,5 +1,5 @@
-//! A web server under real load, while the build of the commit before gives way to this one and this one to that again,
-//! and connections that last all the while.
+//! A web server under real load, while the last build with other kernel programs gives way to this one and this one to that
+//! again, and connections that last all the while.
 
 use super::{
     upgrades::throttled_by,
@@ -19,7 +19,7 @@ use throttle_tests::{
     generator::Sender,
     machine, needs_root,
     nginx::Server,
-    previous::commit_before,
+    previous::other_programs,
     say,
     wire::{FAR, NEAR, Wire},
 };
@@ -92,7 +92,7 @@ fn change_builds(wire: &Wire, site: &Site<'_>, before: &Path, mut agent: Agent) 
 #[test]
 fn no_request_fails_and_no_connection_is_forgotten_while_the_build_before_gives_way_and_comes_back() -> Result<()> {
     needs_root!();
-    let Some((commit, before)) = commit_before()? else { return Ok(()) };
+    let Some((commit, before)) = other_programs()? else { return Ok(()) };
     let _machine = machine::alone()?;
     let wire = Wire::new()?;
     let _near = Sender::on(&wire).with_context(|| format!("answers reach {NEAR}"))?;
@@ -102,7 +102,8 @@ fn no_request_fails_and_no_connection_is_forgotten_while_the_build_before_gives_
     let agent = throttled_by(&site, &before, &RUN, POLICY)?;
     let layout = site.status()?.build.layout;
     if layout != LAYOUT {
-        say!("skipped: {commit} has layout {layout}, from which the change of layouts has a test of its own");
+        let test = thread::current().name().unwrap_or("a test").to_owned();
+        say!("skipped {test}: {commit} has layout {layout}, from which the change of layouts has a test of its own");
         return Ok(());
     }
     let tag = site.program_tag()?;

@@ -84,11 +84,10 @@ fn foretold(site: &Site<'_>, plan: &str, layout: u64) -> Result<()> {
     let fates = check["fates"].as_array().context("no fates")?;
     let lost = fates.iter().filter(|fate| fate["kept"] == false);
     let lost: Vec<_> = lost.filter_map(|fate| fate["what"].as_str()).collect();
-    ensure!(
-        !fates.is_empty()
-            && lost.iter().all(|what| ["forwarded connections", "charges", "events", "budgets"].contains(what)),
-        "lost: {lost:?}"
-    );
+    let anew = ["forwarded connections", "connections without a listener", "fast opens"];
+    ensure!(anew.iter().all(|what| lost.contains(what) == (plan != "adopt")), "lost: {lost:?}");
+    let may = [&anew[..], &["charges", "events", "budgets"]].concat();
+    ensure!(!fates.is_empty() && lost.iter().all(|what| may.contains(what)), "lost: {lost:?}");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use std::{net::SocketAddr, thread};
 use throttle_agent::{datapath::explain, health::circuit::State};
 use throttle_common::{
-    breakers::{Forced, TRIALS},
+    breakers::{Forced, ROUNDS_ALONE, TRIALS},
     packet::{protocol, tcp},
     records::FIRST_BACKEND,
     words::{Outcome, Reason},
@@ -80,21 +80,27 @@ fn an_open_breaker_refuses_new_connections_to_its_service_and_nothing_else() -> 
 }
 
 #[test]
-fn with_no_agent_it_half_opens_by_itself_and_each_five_seconds_see_one_round_of_trials() -> Result<()> {
+fn with_no_agent_it_half_opens_by_itself_rounds_of_five_seconds_grow_and_after_a_minute_all_pass() -> Result<()> {
     needs_root!();
     let (mut program, number) = web()?;
     program.datapath.publish_breaker(number, State::Open { until: program.now() + 5 * SECOND })?;
     program.wait(5 * SECOND - 1)?;
     assert_eq!(admitted(&program, 30)?, 0);
-    for _ in 0..3 {
+    for trials in [TRIALS, TRIALS, 2 * TRIALS, 4 * TRIALS] {
         program.wait(SECOND)?;
-        assert_eq!(admitted(&program, 30)?, TRIALS);
-        assert_eq!(program.datapath.trials_taken(number), TRIALS);
+        assert_eq!(admitted(&program, 60)?, trials);
+        assert_eq!(program.datapath.trials_taken(number), trials);
         assert_eq!(program.datapath.breaker_state(number), State::HalfOpen { left: 0 });
         program.wait(3 * SECOND)?;
-        assert_eq!(admitted(&program, 30)?, 0);
+        assert_eq!(admitted(&program, 60)?, 0);
         program.wait(SECOND)?;
     }
+    program.wait((ROUNDS_ALONE - 4) * 5 * SECOND + SECOND)?;
+    assert_eq!(admitted(&program, 1_000)?, 1_000);
+    assert_eq!(program.datapath.breaker_state(number), State::Closed);
+    // An agent that is back begins with few.
+    program.datapath.publish_breaker(number, State::HalfOpen { left: TRIALS })?;
+    assert_eq!(admitted(&program, 60)?, TRIALS);
     Ok(())
 }
 
@@ -158,6 +164,11 @@ fn a_backend_is_known_by_its_address_whatever_its_service() -> Result<()> {
     program.datapath.set_backends(&backends)?;
     assert_eq!(met(&program, &there("192.0.2.9").tcp(1, 8080, tcp::SYN))?, PASSES);
     program.wait(SECOND)?;
+    // Nor has another backend that gets its number.
+    program.datapath.publish_breaker(number, State::Open { until: program.now() + 5 * SECOND })?;
+    program.datapath.set_backends(&[("192.0.2.7:8080".parse()?, protocol::TCP, number)])?;
+    assert_eq!(met(&program, &there("192.0.2.7").tcp(1, 8080, tcp::SYN))?, PASSES);
+    program.datapath.set_backends(&backends)?;
     ensure!(program.datapath.set_backends(&[(at[0], protocol::TCP, 3)]).is_err(), "3 is the breaker of a service");
     Ok(())
 }
@@ -169,6 +180,25 @@ fn a_host_that_observes_counts_and_lets_pass() -> Result<()> {
     let number = program.break_first()?;
     program.datapath.publish_breaker(number, State::Open { until: program.now() + 5 * SECOND })?;
     assert_eq!(met(&program, &syn(80))?, (Reason::BreakerOpen, Outcome::Observe));
+    Ok(())
+}
+
+#[test]
+fn a_blocked_source_takes_no_trial_of_another_where_the_host_observes() -> Result<()> {
+    needs_root!();
+    let source = "198.51.100.8";
+    let blocks = format!("{}[sources]\nblock = [\"{source}\"]\n", WEB.replace("enforce", "observe"));
+    let mut program = Program::timed(&blocks)?;
+    let number = program.break_first()?;
+    program.datapath.publish_breaker(number, State::HalfOpen { left: 1 })?;
+    let taken = program.datapath.trials_taken(number);
+    machine::pin_to(0)?;
+    assert_eq!(met(&program, &syn(80))?, PASSES);
+    for _ in 0..3 {
+        let blocked = Frame::from(source).tcp(40_000, 80, tcp::SYN);
+        assert_eq!(met(&program, &blocked)?, (Reason::Blocked, Outcome::Observe));
+    }
+    assert_eq!(program.datapath.trials_taken(number), taken + 1);
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use super::{Case, MINUTE, Step, pass_times, passes, show, step};
 use anyhow::{Result, ensure};
 use throttle_common::{
     packet::tcp,
+    speed::{LEAD, Speed},
     words::{Outcome, Reason},
 };
 use throttle_tests::{
@@ -78,10 +79,7 @@ fn by_host(frame: &Frame) -> Step {
 fn a_tenant_has_its_guarantee_however_much_another_borrows() -> Result<()> {
     needs_root!();
     let [a, other, b, nobody] = ["10.1.0.1", "10.1.9.9", "10.2.0.1", "192.0.2.1"].map(Frame::from);
-    // Windows begin with the minute, which the test's clock does not; it waits for less than one here.
-    let windowed =
-        |algorithm: &str| TENANTS.replace("per = \"host\"", &format!("per = \"host\"\nalgorithm = \"{algorithm}\""));
-    let [fixed, sliding] = ["fixed-window", "sliding-window"].map(|algorithm| windowed(algorithm).leak() as &str);
+    let fixed = TENANTS.replace("per = \"host\"", "per = \"host\"\nalgorithm = \"fixed-window\"").leak() as &str;
     let flood = |policy| Case {
         sentence: "the first borrows all that is left, and the second is guaranteed three",
         policy,
@@ -98,7 +96,24 @@ fn a_tenant_has_its_guarantee_however_much_another_borrows() -> Result<()> {
     show(vec![
         flood(TENANTS),
         flood(fixed),
-        flood(sliding),
+        Case {
+            sentence: "what a window admitted beyond the host's rate counts in the next",
+            policy: fixed,
+            steps: [
+                pass_times(&a, 8),
+                pass_times(&nobody, 2),
+                pass_times(&b, 3),
+                // Windows begin with the minute, which the test's clock does not: this is the next one.
+                vec![passes(&nobody).after(MINUTE)],
+                pass_times(&nobody, 6),
+                vec![by_host(&nobody)],
+                pass_times(&b, 3),
+                vec![passes(&nobody).after(MINUTE)],
+                pass_times(&nobody, 6),
+                vec![by_host(&nobody), passes(&nobody).after(MINUTE)],
+            ]
+            .concat(),
+        },
         Case {
             sentence: "what was admitted beyond the host's rate is owed, by whoever borrows",
             policy: TENANTS,
@@ -232,6 +247,67 @@ fn a_guarantee_is_lent_and_back_within_a_tenth_of_a_second_under_a_flood_from_ma
             let due = if (5..10).contains(&tenth) { 60 } else { 100 } + if tenth == 0 { 10 } else { 0 };
             ensure!((borrowed - due).abs() <= 2, "{between}: {due} are due in tenth {tenth}: {admitted:?}");
         }
+    }
+    Ok(())
+}
+
+/// A tenant of all services, and one of them that is unwell. In each minute the tenant has six for sure, and the service ten.
+const UNWELL: &str = r#"
+mode = "enforce"
+[[service]]
+name = "web"
+protocol = "tcp"
+ports = [80]
+[[tenant]]
+name = "acme"
+sources = ["10.1.0.0/16"]
+[[limit]]
+name = "tenants"
+unit = "packets"
+rate = "60/min"
+per = "tenant"
+guarantee = "6/min"
+guarantee-burst = 1
+[[limit]]
+name = "web"
+service = "web"
+unit = "packets"
+rate = "10/min"
+burst = 2
+per = "service"
+"#;
+
+#[test]
+fn a_service_that_is_unwell_admits_what_its_clock_says_whoever_is_guaranteed_more_and_recovers_at_once() -> Result<()> {
+    needs_root!();
+    let mut program = Program::timed(UNWELL)?;
+    let [tenant, nobody] = ["10.1.0.1", "192.0.2.1"].map(|it| Frame::from(it).tcp(40_000, 80, tcp::ACK).bytes());
+    let clock = program.datapath.clocks()["web"];
+    let (_, web) = program.limit_record("web")?;
+    program.datapath.publish_speed(clock, Speed::LEAST, None)?;
+    program.wait(LEAD)?;
+    let mut admitted = [0, 0];
+    for second in 0..3_600 {
+        for (count, frame) in admitted.iter_mut().zip([&tenant, &nobody]) {
+            // Its burst is used in the first minute, and what is guaranteed is more than it has.
+            *count += u64::from(program.act(frame)? == action::PASS && second >= 60);
+        }
+        program.wait(SECOND)?;
+        program.datapath.renew_speeds()?;
+    }
+    program.datapath.publish_speed(clock, Speed::ONE, None)?;
+    // A sixteenth of ten a minute, and what may be owed beyond the depth once.
+    let owed = web.overdraft() / web.price.cost(1);
+    ensure!((36..=37 + owed).contains(&admitted[0]), "{admitted:?} admitted, of 37 and {owed}");
+    ensure!(admitted[1] == 0, "others were served before who is guaranteed: {admitted:?}");
+    // All is well again: what is owed is paid back by what the guarantee leaves of ten a minute.
+    for second in 0.. {
+        ensure!(second < 120, "after two minutes others find no room still");
+        if program.act(&nobody)? == action::PASS {
+            break;
+        }
+        program.act(&tenant)?;
+        program.wait(SECOND)?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod scopes;
 mod shapes;
 mod sources;
 mod tenants;
+mod uptime;
 mod windows;
 
 use anyhow::{Context, Result, ensure};

@@ -4,6 +4,7 @@ use super::{Case, MINUTE, Step, pass_times, passes, refused, show, step};
 use anyhow::{Result, ensure};
 use throttle_common::{
     packet::tcp,
+    records::MAX_TENANTS,
     words::{Outcome, Reason},
 };
 use throttle_tests::{
@@ -59,6 +60,17 @@ fn by_tenant(frame: &Frame) -> Step {
 
 fn to_web(source: &str) -> Frame {
     Frame::from(source).tcp(40_000, 80, tcp::ACK)
+}
+
+#[test]
+fn every_tenant_has_its_slot_before_its_first_packet() -> Result<()> {
+    needs_root!();
+    let program = Program::timed(TENANTS)?;
+    let region = program.limit_record("tenants")?.1.v4;
+    let owners = (region.base..region.base + region.sets).map(|set| Ok(program.set_of(set)?.map(|slot| slot.key)));
+    let owners = owners.collect::<Result<Vec<_>>>()?.concat();
+    ensure!(owners.iter().copied().eq(0..u64::from(MAX_TENANTS)), "{owners:?}");
+    Ok(())
 }
 
 #[test]

@@ -3,19 +3,18 @@
 //! The start is done by one thread: locks, socket, store, kernel, policy, interfaces; then privileges go, and only then
 //! threads are started, because capabilities belong to threads. The end leaves enforcement in place.
 
+mod options;
+mod ports;
 mod supervise;
 mod tasks;
 mod webhook;
 
-use std::{
-    fmt::Write as _,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread::JoinHandle,
-};
+use std::{fmt::Write as _, path::Path, sync::Arc, thread::JoinHandle};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
+pub use options::{Heartbeats, Options};
+pub use ports::metrics_address;
+use ports::{Beats, bind_metrics};
 use sha2::{Digest as _, Sha256};
 use supervise::keep_running;
 use throttle_common::records::LAYOUT;
@@ -28,18 +27,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 pub use webhook::Webhook;
+use webhook::Webhooks;
 
 use crate::{
     api::{
         Api,
         peer::{Admission, group_number},
-        serve,
+        serve, tls,
         wire::Build,
     },
     control::{Control, Handle, Notices},
-    datapath::{self, Datapath, Mode, OBJECT},
+    datapath::{self, Datapath, OBJECT},
     events::Hub,
-    heartbeat::{Heartbeats, Target},
+    heartbeat::{self, Target},
     policy::{self, Diagnostics, Document},
     run::{
         lock::{Lock, Socket},
@@ -49,37 +49,6 @@ use crate::{
     },
     store::Store,
 };
-
-/// How to run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Interfaces to throttle; those that are absent are waited for.
-    pub interfaces: Vec<String>,
-    /// Where in the receive path.
-    pub mode: Mode,
-    /// Sets of the table of buckets, 72 bytes each.
-    pub table_sets: u32,
-    /// The API's socket.
-    pub socket: PathBuf,
-    /// The group that may use it beside root, by name or number.
-    pub socket_group: Option<String>,
-    /// Where the store lies.
-    pub state_dir: PathBuf,
-    /// Where programs, links and maps are pinned.
-    pub pin_dir: PathBuf,
-    /// The policy to put in force if the store has none.
-    pub policy: Option<PathBuf>,
-    /// The control group whose processes find a backend refused while its breaker is.
-    pub cgroup: Option<PathBuf>,
-    /// A loopback address that serves `/metrics`.
-    pub metrics: Option<SocketAddr>,
-    /// Whom to tell of suspicion, deaths, breakers and a want of workers.
-    pub webhooks: Vec<Webhook>,
-    /// Whether the programs write debugging output.
-    pub debug: bool,
-    /// Whether to drop every capability that is not needed after the start.
-    pub drop_privileges: bool,
-}
 
 /// Runs until SIGTERM or SIGINT. A policy that is refused is a [`policy::Diagnostics`] in the error's chain.
 pub fn run(options: &Options) -> anyhow::Result<()> {
@@ -94,7 +63,8 @@ pub struct Agent {
     socket: Socket,
     admission: Admission,
     metrics: Option<std::net::TcpListener>,
-    webhooks: Vec<Webhook>,
+    beats: Option<Beats>,
+    webhooks: Webhooks,
     debug: bool,
     _state: Lock,
 }
@@ -107,6 +77,8 @@ impl Agent {
         let seed = options.policy.as_deref().map(read_policy).transpose()?;
         let group = options.socket_group.as_deref().map(group_number).transpose()?;
         let metrics = options.metrics.map(bind_metrics).transpose()?;
+        let beats = options.heartbeats.as_ref().map(Beats::bind).transpose()?;
+        let webhooks = Webhooks::new(options.webhooks.clone(), options.webhook_authority.as_deref())?;
         private_directory(&options.state_dir, 0o700)?;
         let state = Lock::directory(&options.state_dir)?;
         let socket = Socket::bind(&options.socket, group)?;
@@ -138,8 +110,7 @@ impl Agent {
         let uid = rustix::process::geteuid().as_raw();
         let admission = Admission { uid, group };
         control.datapath().keep();
-        let (webhooks, debug) = (options.webhooks.clone(), options.debug);
-        Ok(Self { control, socket, admission, metrics, webhooks, debug, _state: state })
+        Ok(Self { control, socket, admission, metrics, beats, webhooks, debug: options.debug, _state: state })
     }
 
     /// Serves until `end` is cancelled or, with `signals`, SIGTERM or SIGINT comes.
@@ -156,7 +127,7 @@ impl Agent {
     }
 
     async fn work(self, end: &CancellationToken, signals: bool) -> anyhow::Result<JoinHandle<()>> {
-        let Self { mut control, socket, admission, metrics, webhooks, debug, _state } = self;
+        let Self { mut control, socket, admission, metrics, beats, webhooks, debug, _state } = self;
         if signals {
             end_by_signal(end.clone())?;
         }
@@ -164,12 +135,15 @@ impl Agent {
         let faults = control.faults();
         let hub = Hub::new(published.names.subscribe(), published.losses.subscribe(), end.clone());
         let mut tasks = JoinSet::new();
-        let (heartbeats, seen) = Heartbeats::start(faults.clone())?;
+        let (heartbeats, seen) = heartbeat::Heartbeats::start(faults.clone())?;
         let notices = if webhooks.is_empty() {
             Notices::default()
         } else {
             let (notices, waiting) = Notices::queue();
-            tasks.spawn(webhook::tell(webhooks, waiting, notices.clone(), faults.clone()));
+            if let Some(trust) = webhooks.trust() {
+                tasks.spawn(tasks::renew("webhook authority", trust, faults.clone()));
+            }
+            tasks.spawn(webhooks.tell(waiting, notices.clone(), faults.clone()));
             notices
         };
         control.watch_health(heartbeats.clone(), seen, notices);
@@ -186,6 +160,12 @@ impl Agent {
             let control = control.clone();
             move || tasks::watch_interfaces(control.clone())
         }));
+        if let Some(Beats { listener, identity }) = beats {
+            let listener = TcpListener::from_std(listener).context("watch the port of heartbeats")?;
+            tasks.spawn(tasks::renew("certificates of heartbeats", Arc::clone(&identity), faults.clone()));
+            let faults = Arc::clone(&api.faults);
+            tasks.spawn(tls::serve(listener, identity, api.clone().heartbeats_router(), faults, end.clone()));
+        }
         if debug {
             let control = control.clone();
             tasks.spawn(keep_running("kernel log", faults, move || tasks::tell_kernel_log(control.clone())));
@@ -227,26 +207,11 @@ async fn report(mut summary: watch::Receiver<String>) {
 }
 
 /// Has those watched who are backends in the policy in force.
-async fn watch_backends(mut targets: watch::Receiver<Arc<[Target]>>, heartbeats: Heartbeats) {
+async fn watch_backends(mut targets: watch::Receiver<Arc<[Target]>>, heartbeats: heartbeat::Heartbeats) {
     targets.mark_changed();
     while targets.changed().await.is_ok() {
         heartbeats.set_targets(targets.borrow_and_update().to_vec());
     }
-}
-
-/// An address at which the figures may be served, or why they may not.
-pub fn metrics_address(address: SocketAddr) -> Result<SocketAddr, String> {
-    let port = address.port();
-    let refusal = || format!("{address}: served without a password, so on loopback only; write 127.0.0.1:{port}");
-    address.ip().is_loopback().then_some(address).ok_or_else(refusal)
-}
-
-/// Binds where the figures are served.
-fn bind_metrics(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
-    let address = metrics_address(address).map_err(|refusal| anyhow!("--metrics {refusal}"))?;
-    let listener = std::net::TcpListener::bind(address).with_context(|| format!("serve the figures on {address}"))?;
-    listener.set_nonblocking(true).context("make the figures' socket non-blocking")?;
-    Ok(listener)
 }
 
 fn read_policy(path: &Path) -> anyhow::Result<Document> {

@@ -1,18 +1,25 @@
-//! What the agent does beside answering: each runs until it fails, and is then started anew (see [`super::supervise`]).
+//! What the agent does beside answering: each that can fail is started anew when it has (see [`super::supervise`]).
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use tokio::{runtime, time::timeout};
+use tokio::{
+    runtime,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 
 use crate::{
-    control::{Control, Handle},
+    control::{Control, Faults, Handle},
     datapath::Watch,
     events::Hub,
+    tls::Renewed,
 };
 
 /// How often interfaces are looked at although the kernel reported no change.
 const LOOK: Duration = Duration::from_secs(10);
+/// How often the files of certificates are read, to see whether they have changed.
+const RENEWAL: Duration = Duration::from_secs(5);
 
 /// Tells the readers of the API of every event that the kernel reports.
 pub(super) async fn report_events(control: Handle, hub: Hub) -> anyhow::Result<Infallible> {
@@ -50,4 +57,24 @@ pub(super) async fn tell_kernel_log(control: Handle) -> anyhow::Result<Infallibl
         None => bail!("the programs write no debugging output"),
     }
     bail!("the kernel programs' log ended")
+}
+
+/// Has certificates read anew when their files change; where those are wrong, says so and goes on with what was read before.
+pub(super) async fn renew<T: Send + Sync + 'static>(subject: &'static str, held: Arc<Renewed<T>>, faults: Faults) {
+    loop {
+        sleep(RENEWAL).await;
+        let held = Arc::clone(&held);
+        let outcome = match spawn_blocking(move || held.look()).await {
+            Ok(Ok(changed)) => {
+                if changed {
+                    tracing::info!(subject, "read anew, because the files have changed");
+                }
+                Ok(())
+            }
+            Ok(Err(fault)) => Err(fault.to_string()),
+            Err(panic) => Err(panic.to_string()),
+        };
+        let stays = |fault| format!("{subject}: {fault}; what was read before stays in use");
+        faults.note(subject, outcome.map_err(stays));
+    }
 }

@@ -33,12 +33,15 @@ pub struct Faults {
     pub requests: AtomicU64,
     /// Peers that may not use the socket. Reads 0.
     pub peers: AtomicU64,
+    /// Clients of heartbeats over TLS that did not come to speak: no certificate, or one that is not trusted, or silence.
+    /// Reads 0, but where strangers reach the port.
+    pub handshakes: AtomicU64,
 }
 
 /// The page.
 pub(super) fn encode(status: Status, heartbeats: Heartbeats, faults: &Faults) -> String {
-    let [refused_requests, refused_peers] = [&faults.requests, &faults.peers].map(|count| count.load(Relaxed));
-    let page = Page { status, heartbeats, refused_requests, refused_peers };
+    let refused = [&faults.requests, &faults.peers, &faults.handshakes].map(|count| count.load(Relaxed));
+    let page = Page { status, heartbeats, refused };
     let mut registry = Registry::with_prefix("throttle");
     registry.register_collector(Box::new(page));
     let mut text = String::new();
@@ -50,8 +53,8 @@ pub(super) fn encode(status: Status, heartbeats: Heartbeats, faults: &Faults) ->
 struct Page {
     status: Status,
     heartbeats: Heartbeats,
-    refused_requests: u64,
-    refused_peers: u64,
+    /// Requests, peers and handshakes.
+    refused: [u64; 3],
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -202,8 +205,10 @@ impl Page {
         to.counters("connections_mended", "Open connections that were miscounted, by what they had come to", mended)?;
         to.counter("connections_idle", "Forwarded connections forgotten for their silence", forgotten_idle)?;
         to.counter("connections_uncounted", "Open connections that found no room to be counted", uncounted)?;
-        to.counter("api_refused_requests", "Requests that were a mistake of the peer's", self.refused_requests)?;
-        to.counter("api_refused_peers", "Peers that may not use the socket", self.refused_peers)
+        let [requests, peers, handshakes] = self.refused;
+        to.counter("api_refused_requests", "Requests that were a mistake of the peer's", requests)?;
+        to.counter("api_refused_peers", "Peers that may not use the socket", peers)?;
+        to.counter("api_refused_handshakes", "Handshakes of heartbeats over TLS that failed", handshakes)
     }
 
     fn heartbeats(&self, to: &mut Writer) -> Result<(), fmt::Error> {

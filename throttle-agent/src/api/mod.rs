@@ -1,6 +1,7 @@
 //! The local API: HTTP and JSON over a Unix socket.
 //!
-//! Comes in: requests of peers that the kernel vouches for ([`peer`]), bounded in size, number and time ([`serve`]).
+//! Comes in: requests of peers that the kernel vouches for ([`peer`]), bounded in size, number and time ([`serve`]); and
+//! heartbeats of those for whom a certificate does ([`tls`]).
 //! Goes out: answers in the words of [`wire`], refusals as problems. The routes do nothing themselves: they ask the
 //! control thread. `agent.rs` serves the router; the CLI and the tests speak to it through [`wire`].
 
@@ -8,9 +9,12 @@ mod extract;
 mod metrics;
 mod openapi;
 pub mod peer;
+mod places;
 mod routes;
+mod sender;
 pub mod serve;
 mod stream;
+pub mod tls;
 pub mod wire;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
@@ -38,6 +42,8 @@ use crate::{
 const LARGE_BODY: usize = 16 << 20;
 /// Bytes of any other body.
 const BODY: usize = 1 << 20;
+/// Bytes of a heartbeat that comes over TLS: several times what the longest takes.
+const BEAT: usize = 16 << 10;
 
 /// What the routes share.
 #[derive(Clone, Debug)]
@@ -120,6 +126,12 @@ impl Api {
     pub fn metrics_router(self) -> Router {
         let routes = Router::new().route(paths::METRICS, get(routes::health::metrics));
         self.finish(routes)
+    }
+
+    /// What backends may ask over TLS: that a heartbeat be taken.
+    pub fn heartbeats_router(self) -> Router {
+        let take = post(routes::heartbeats::push_heartbeat);
+        self.finish(Router::new().route(paths::HEARTBEATS, take).layer(DefaultBodyLimit::max(BEAT)))
     }
 
     /// Changes the policy in force by one act of a peer.

@@ -40,7 +40,7 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// How long requests in flight may take once the agent ends.
 const FAREWELL: Duration = Duration::from_secs(3);
 /// The pause after `accept` failed, e.g. for want of file descriptors.
-const BREATH: Duration = Duration::from_millis(100);
+pub(super) const BREATH: Duration = Duration::from_millis(100);
 
 /// Serves `router` to those whom `admission` admits until `end`; each request carries its [`super::peer::Peer`].
 pub async fn serve_unix(
@@ -107,11 +107,12 @@ pub async fn serve_tcp(listener: TcpListener, router: Router, end: CancellationT
 }
 
 /// What `work` comes to, unless `end` comes first.
-async fn until<T>(end: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn until<T>(end: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
     end.run_until_cancelled(work).await
 }
 
-async fn converse<S, P>(io: TokioIo<S>, router: Router, peer: P, end: CancellationToken)
+/// Serves one connection until its peer or `end` ends it; each request carries `peer`.
+pub(super) async fn converse<S, P>(io: TokioIo<S>, router: Router, peer: P, end: CancellationToken)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     P: Clone + Send + Sync + 'static,
@@ -161,7 +162,8 @@ async fn turn_away(mut stream: UnixStream, problem: Problem) {
     let _ = timeout(Duration::from_secs(1), farewell).await;
 }
 
-async fn part(mut connections: JoinSet<()>) {
+/// Waits for the connections to end, but not for long.
+pub(super) async fn part(mut connections: JoinSet<()>) {
     let all = async { while connections.join_next().await.is_some() {} };
     if timeout(FAREWELL, all).await.is_err() {
         connections.shutdown().await;

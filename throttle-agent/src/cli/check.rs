@@ -79,6 +79,7 @@ impl Check {
         let source = Source::read(&self.file)?;
         let name = &source.name;
         let refused = |faults| Failure::File { title: REFUSED, faults, file: name.clone() };
+        policy::require_words(&source.text).map_err(refused)?;
         let (document, warnings) = policy::parse_with_warnings(&source.text).map_err(refused)?;
         let layout = Layout { sets: self.table_sets, bearable: bearable_sets(), ..Layout::default() };
         let compiled = policy::compile(&document, 1, &layout).map_err(refused)?;

@@ -4,7 +4,9 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use clap::Args;
 use throttle_agent::{
-    api::wire::{BlockedBy, Envelope, ExplainQuery, Explanation, LimitWalk, TenantOf, Walk, paths},
+    api::wire::{
+        BlockedBy, BreakerWalk, Envelope, ExplainQuery, Explanation, LimitWalk, PastRefusal, TenantOf, Walk, paths,
+    },
     policy::{Mode, Protocol},
 };
 use throttle_common::words::{Outcome, Reason};
@@ -15,7 +17,7 @@ use super::{
     events,
     failure::Failure,
     output::{self, Paint},
-    walk::{NO_PLACE, instant, plain, room, seconds, steps},
+    walk::{NO_PLACE, instant, plain, released, room, seconds, steps, whose},
     words::{address, whole, word},
 };
 
@@ -78,7 +80,7 @@ fn render(explanation: &Explanation, paint: Paint) -> String {
     }
     _ = write!(text, "\n{}", standing(explanation));
     for walk in &explanation.walks {
-        _ = write!(text, "\n{}", steps(walk, paint));
+        _ = write!(text, "\n{}", steps(walk, explanation.mode, paint));
     }
     text.push('\n');
     if explanation.refusals.is_empty() {
@@ -86,8 +88,9 @@ fn render(explanation: &Explanation, paint: Paint) -> String {
     } else {
         _ = writeln!(text, "its last refusals, of those that were sampled:");
     }
-    for event in &explanation.refusals {
-        _ = writeln!(text, "  {}", events::render(event, paint));
+    for PastRefusal { event, limit_is_gone } in &explanation.refusals {
+        let gone = if *limit_is_gone { paint.faint("  (this limit is gone)") } else { String::new() };
+        _ = writeln!(text, "  {}{gone}", events::render(event, paint));
     }
     text
 }
@@ -100,7 +103,7 @@ fn headline(explanation: &Explanation, walk: &Walk, paint: Paint) -> String {
             format!("{source}: {packet} {}: the source is allowed, no limit is asked", paint.good("passes"))
         }
         (Some(Outcome::Pass), _) => {
-            format!("{source}: {packet} {}{}", paint.good("passes"), tightest(walk))
+            format!("{source}: {packet} {}{}{}", paint.good("passes"), tightest(walk), unenforced(walk))
         }
         (Some(Outcome::Observe), _) => {
             let cause = cause(explanation, walk);
@@ -139,12 +142,31 @@ fn cause(explanation: &Explanation, walk: &Walk) -> String {
             format!("limit {limit}, which has no place left for this source")
         }
         (Some(limit), _) => format!("limit {limit}"),
-        (None, _) if walk.reason == Reason::BreakerOpen.name() => {
-            "the breaker of what it is for, which fails (`throttle health` says why)".to_owned()
-        }
+        (None, _) if walk.reason == Reason::BreakerOpen.name() => breaker(walk),
         (None, Some(block)) => format!("the block of {}", plain(block.prefix)),
         (None, None) => walk.reason.clone(),
     }
+}
+
+/// Which breaker refuses, and how it stands.
+fn breaker(walk: &Walk) -> String {
+    let Some(breaker) = refusing(walk) else { return "a breaker that has changed since".to_owned() };
+    let of = match (whose(breaker), breaker.address) {
+        (Some(whose), Some(address)) => format!("{whose} ({address})"),
+        (Some(whose), None) => whose,
+        (None, address) => address.map_or_else(String::new, |address| format!("the backend at {address}")),
+    };
+    match (breaker.state.as_str(), &breaker.held_by, &breaker.service) {
+        ("held-open", Some(author), _) => format!("the breaker of {of}, which {author} holds open"),
+        (state, _, service) => {
+            let why = service.as_ref().map_or_else(String::new, |service| format!(" {service}"));
+            format!("the breaker of {of}, which is {} (`throttle health{why}` says why)", state.replace('-', " "))
+        }
+    }
+}
+
+fn refusing(walk: &Walk) -> Option<&BreakerWalk> {
+    walk.breakers.iter().find(|breaker| breaker.refuses)
 }
 
 /// Until when that is so.
@@ -155,14 +177,21 @@ fn end(walk: &Walk) -> String {
         _ if walk.limits.iter().any(|limit| Some(&limit.limit) == walk.limit.as_ref() && limit.open.is_some()) => {
             NO_PLACE.to_owned()
         }
-        _ if walk.reason == Reason::BreakerOpen.name() => "until that lets connections pass".to_owned(),
+        _ if walk.reason == Reason::BreakerOpen.name() => match refusing(walk) {
+            Some(breaker) if breaker.state == "held-open" => format!("until {}", released(breaker)),
+            _ => "until that lets connections pass".to_owned(),
+        },
         _ => "for ever".to_owned(),
     }
 }
 
-/// What lets the packet pass sooner, where a limit refuses it.
+/// What lets the packet pass sooner, where a breaker or a limit refuses it.
 fn remedy(source: IpAddr, walk: &Walk) -> Option<String> {
     let refused = matches!(Outcome::from_name(&walk.outcome)?, Outcome::Drop | Outcome::Reject);
+    if let Some(whose) = refusing(walk).filter(|_| refused && walk.reason == Reason::BreakerOpen.name()).and_then(whose)
+    {
+        return Some(format!("to let all connections pass whatever fails: `throttle breaker close {whose}`"));
+    }
     let limit = walk.limit.as_ref().filter(|_| refused)?;
     Some(format!("to let it pass now: `throttle allow add {source}`; to see the limit: `throttle limit show {limit}`"))
 }
@@ -177,6 +206,12 @@ fn tightest(walk: &Walk) -> String {
         None if absent.is_empty() => "; no limit has a say in it".to_owned(),
         None => format!("; limit {} has no place for it, and lets it pass uncounted", absent[0].limit),
     }
+}
+
+/// Which limit is not asked though it should be, if any.
+fn unenforced(walk: &Walk) -> String {
+    let limit = walk.limits.iter().find(|limit| limit.unenforced.is_some());
+    limit.map_or_else(String::new, |limit| format!("; limit {} is not enforced", limit.limit))
 }
 
 fn standing(explanation: &Explanation) -> String {

@@ -1,6 +1,8 @@
 //! How an explanation reads.
 
-use throttle_agent::api::wire::{AskedPacket, ConnectionsWalk, GuaranteeWalk, OpenConnection, Standing, WindowWalk};
+use throttle_agent::api::wire::{
+    AskedPacket, ConnectionsWalk, Event, GuaranteeWalk, OpenConnection, Standing, WindowWalk,
+};
 
 use super::{
     super::walk::{besides, bucket},
@@ -12,6 +14,7 @@ fn limit(name: &str, room: u64, refusal: bool) -> LimitWalk {
     LimitWalk {
         limit: name.to_owned(),
         asked: true,
+        unenforced: None,
         unit: "connections".to_owned(),
         algorithm: "token-bucket".to_owned(),
         window: None,
@@ -47,6 +50,7 @@ fn explanation() -> Explanation {
         limit: Some("new-connections".to_owned()),
         passes_at: refusing.passes_at,
         passes_in_seconds: refusing.passes_in_seconds,
+        breakers: Vec::new(),
         limits: vec![limit("packets", 60, false), refusing, limit("last", 7, false)],
     };
     Explanation {
@@ -137,14 +141,143 @@ fn what_never_passes_says_why() {
     assert!(page.contains("told so, for ever\n") && page.contains("costs more than the burst"), "{page}");
 }
 
+/// An explanation of a connection that this breaker keeps away.
+fn kept_away(breaker: BreakerWalk) -> Explanation {
+    let mut explanation = explanation();
+    let walk = &mut explanation.walks[0];
+    (walk.reason, walk.limit) = ("breaker-open".to_owned(), None);
+    (walk.passes_at, walk.passes_in_seconds) = (breaker.tries_at, breaker.tries_in_seconds);
+    walk.breakers = vec![breaker];
+    explanation
+}
+
+fn breaker(state: &str) -> BreakerWalk {
+    BreakerWalk {
+        service: Some("web".to_owned()),
+        backend: None,
+        address: None,
+        state: state.to_owned(),
+        held_by: None,
+        shared_with: Vec::new(),
+        trials_left: None,
+        refuses: true,
+        tries_at: Some("2026-11-24T14:03:26.3Z".parse().unwrap()),
+        tries_in_seconds: Some(5.0),
+    }
+}
+
 #[test]
-fn a_breaker_refuses_until_it_lets_connections_pass() {
+fn a_breaker_is_named_with_its_state_and_when_it_tries_again() {
+    let page = kept_away(breaker("open"));
+    let told = render(&page, Paint::PLAIN);
+    let expected = "\
+203.0.113.7: the next TCP connection to web (port 443) is refused by the breaker of web, which is open (`throttle health web` \
+says why), and its sender told so, until 14:03:26.300Z, in 5 s
+to let all connections pass whatever fails: `throttle breaker close web`
+";
+    assert!(told.starts_with(expected), "{told}");
+    let step = "\
+service web, 74 B
+  breaker             web: open
+                      refuses it until 14:03:26.300Z, in 5 s; then it tries again
+";
+    assert!(told.contains(step), "{told}");
+    assert_eq!(told.matches("(not asked: it is decided before)").count(), 3, "{told}");
+    let observes = render(&Explanation { mode: Mode::Observe, ..page }, Paint::PLAIN);
+    assert!(observes.contains("would refuse it until 14:03:26.300Z, in 5 s; then it tries again\n"), "{observes}");
+}
+
+#[test]
+fn the_breaker_of_a_backend_is_named_by_its_service_and_its_address() {
+    let (backend, address) = (Some("web-1".to_owned()), Some("192.0.2.9:443".parse().unwrap()));
+    let told = render(&kept_away(BreakerWalk { backend, address, ..breaker("open") }), Paint::PLAIN);
+    assert!(told.contains("is refused by the breaker of web/web-1 (192.0.2.9:443), which is open "), "{told}");
+    assert!(told.contains("  breaker             web/web-1: open\n"), "{told}");
+    let shared_with = vec!["api/api-1".to_owned()];
+    let shared = BreakerWalk { backend: Some("web-1".to_owned()), address, shared_with, ..breaker("open") };
+    let told = render(&kept_away(shared), Paint::PLAIN);
+    assert!(told.contains("  breaker             web/web-1 (shared with api/api-1): open\n"), "{told}");
+    // One that the agent does not know yet, because it has just been started.
+    let told = render(&kept_away(BreakerWalk { service: None, address, ..breaker("open") }), Paint::PLAIN);
+    assert!(told.contains("is refused by the breaker of the backend at 192.0.2.9:443, which is open "), "{told}");
+}
+
+#[test]
+fn a_breaker_that_is_held_open_says_who_holds_it_and_how_that_ends() {
+    let held_by = Some("alice".to_owned());
+    let held = BreakerWalk { held_by, tries_at: None, tries_in_seconds: None, ..breaker("held-open") };
+    let told = render(&kept_away(held), Paint::PLAIN);
+    assert!(told.contains(
+        "the breaker of web, which alice holds open, and its sender told so, until `throttle breaker auto web`\n"
+    ));
+    assert!(
+        told.contains("web: held open by alice\n                      refuses it until `throttle breaker auto web`\n")
+    );
+}
+
+#[test]
+fn a_half_open_breaker_says_how_many_trials_are_left() {
+    let half = |left, refuses| BreakerWalk { trials_left: Some(left), refuses, ..breaker("half-open") };
+    let told = render(&kept_away(half(0, true)), Paint::PLAIN);
+    assert!(told.contains("web: half open, with all trials of this round under way\n"), "{told}");
+    let mut passes = explanation();
+    passes.walks[0].breakers = vec![half(3, false), BreakerWalk { refuses: false, ..breaker("closed") }];
+    let told = render(&passes, Paint::PLAIN);
+    let step = "\
+  breaker             web: half open, with 3 trials left in this round
+                      admits it, as a trial
+  packets ";
+    assert!(told.contains(step), "one that is closed is not worth a line: {told}");
+}
+
+#[test]
+fn a_limit_that_the_kernel_does_not_ask_says_why() {
+    let why = Some("what leaves by eth0 is not seen".to_owned());
     let mut page = explanation();
     let walk = &mut page.walks[0];
-    (walk.reason, walk.limit) = ("breaker-open".to_owned(), None);
-    (walk.passes_at, walk.passes_in_seconds) = (None, None);
+    (walk.outcome, walk.reason, walk.limit) = ("pass".to_owned(), "admitted".to_owned(), None);
+    walk.limits = vec![LimitWalk { asked: false, unenforced: why, open: Some(0), ..limit("open", 3, false) }];
     let told = render(&page, Paint::PLAIN);
-    assert!(told.contains("is refused by the breaker") && told.contains("until that lets connections pass"), "{told}");
+    let first = "203.0.113.7: the next TCP connection to web (port 443) passes; no limit has a say in it; limit open is not enforced\n";
+    assert!(told.starts_with(first), "{told}");
+    assert!(told.contains("                      is not enforced: what leaves by eth0 is not seen\n"), "{told}");
+}
+
+#[test]
+fn what_a_limit_refused_that_is_gone_is_marked() {
+    let past = |limit: &str, limit_is_gone| PastRefusal {
+        event: Event {
+            time: "2026-11-24T14:00:00Z".parse().unwrap(),
+            reason: "source-limit".to_owned(),
+            outcome: "drop".to_owned(),
+            source: Some("203.0.113.7".parse().unwrap()),
+            destination: None,
+            source_port: None,
+            destination_port: None,
+            protocol: None,
+            limit: Some(limit.to_owned()),
+            service: None,
+            interface: "eth0".to_owned(),
+            length: 60,
+        },
+        limit_is_gone,
+    };
+    let page = Explanation { refusals: vec![past("new", false), past("old", true)], ..explanation() };
+    let told = render(&page, Paint::PLAIN);
+    let last = "\
+  14:00:00.000Z  drop  source-limit of new  203.0.113.7  60 B on eth0
+  14:00:00.000Z  drop  source-limit of old  203.0.113.7  60 B on eth0  (this limit is gone)
+";
+    assert!(told.ends_with(last), "{told}");
+}
+
+#[test]
+fn no_limit_seems_to_refuse_where_the_whole_host_observes() {
+    let mut page = Explanation { mode: Mode::Observe, ..explanation() };
+    page.walks[0].outcome = "observe".to_owned();
+    let told = render(&page, Paint::PLAIN);
+    assert!(told.contains("passes, and is observed, though limit new-connections would refuse it\n"), "{told}");
+    assert!(told.contains("                      would refuse it until 14:03:22.100Z, in 800 ms\n"), "{told}");
 }
 
 #[test]

@@ -179,9 +179,9 @@ fn backends(views: &[BackendHealthView], paint: Paint) -> String {
     table.render(paint)
 }
 
-/// A breaker in words, and how bad that is.
+/// A breaker in words, and how bad that is. Of one that is shared also what holds where it is not this one's word.
 fn breaker_words(view: &BreakerView) -> (String, Tone) {
-    let (mut words, tone) = match view.state.as_str() {
+    let (mut words, mut tone) = match view.state.as_str() {
         "closed" => ("closed".to_owned(), Tone::Plain),
         "open" => {
             let tries = view.tries_in_seconds.map_or_else(String::new, |rest| format!(", tries in {}", seconds(rest)));
@@ -195,6 +195,13 @@ fn breaker_words(view: &BreakerView) -> (String, Tone) {
     };
     if let Some(author) = &view.held_by {
         _ = write!(words, " by {author}");
+    }
+    if !view.shared_with.is_empty() {
+        _ = write!(words, ", shared with {}", view.shared_with.join(", "));
+    }
+    if let Some(holds) = &view.in_force {
+        _ = write!(words, ", and in force {}", holds.replace('-', " "));
+        tone = Tone::Warning;
     }
     (words, tone)
 }

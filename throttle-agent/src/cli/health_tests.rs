@@ -11,6 +11,8 @@ fn breaker(state: &str) -> BreakerView {
         tries_in_seconds: None,
         trials_left: None,
         held_by: None,
+        shared_with: Vec::new(),
+        in_force: None,
     }
 }
 
@@ -49,6 +51,8 @@ fn view() -> ServiceHealthView {
         refused_per_second: 120.0,
         answered_per_second: 800.0,
         closed: 0,
+        waiting: None,
+        pressure: None,
         breaker: Some(breaker("closed")),
         needs_workers: true,
         doubts: false,
@@ -97,4 +101,15 @@ last changes, the newest first
 #[test]
 fn where_nothing_follows_its_health_it_says_how_to_begin() {
     assert!(render(&HealthReport::default(), LAST, Paint::PLAIN).contains("throttle service set"));
+}
+
+#[test]
+fn of_a_breaker_that_is_shared_it_is_said_with_whom_and_what_holds() {
+    let shared = BreakerView { shared_with: vec!["api/api-1".to_owned()], ..breaker("closed") };
+    assert_eq!(breaker_words(&shared), ("closed, shared with api/api-1".to_owned(), Tone::Plain));
+    let kept_away = BreakerView { in_force: Some("held-open".to_owned()), ..shared };
+    assert_eq!(
+        breaker_words(&kept_away),
+        ("closed, shared with api/api-1, and in force held open".to_owned(), Tone::Warning)
+    );
 }

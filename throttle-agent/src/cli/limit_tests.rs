@@ -32,6 +32,7 @@ fn a_list_shows_what_each_limit_did() {
         LimitView {
             speed: 1.0,
             limit: Limit::new("new-connections", Unit::Connections, rate("50/min")),
+            host_observes: false,
             open: None,
             reserved: None,
             guarantee: None,
@@ -43,6 +44,7 @@ fn a_list_shows_what_each_limit_did() {
         LimitView {
             speed: 1.0,
             limit: Limit { mode: Mode::Observe, ..Limit::new("all", Unit::Bytes, rate("1000B/s")) },
+            host_observes: false,
             open: None,
             reserved: None,
             guarantee: None,
@@ -61,6 +63,35 @@ all              bytes        1000B/s  64 KiB  drop    observe         0        
 }
 
 #[test]
+fn a_limit_does_not_seem_to_refuse_where_the_whole_host_observes() {
+    let view = |mode| LimitView {
+        speed: 1.0,
+        limit: Limit { mode, ..Limit::new("all", Unit::Packets, rate("50/s")) },
+        host_observes: true,
+        open: None,
+        reserved: None,
+        guarantee: None,
+        burst: 50,
+        number: 0,
+        tallies: Tallies::default(),
+        regions: Vec::new(),
+    };
+    let expected = "\
+LIMIT  UNIT     RATE  BURST  ACTION  MODE            ADMITTED  REFUSED
+all    packets  50/s     50  drop    observe (host)         0        0
+all    packets  50/s     50  drop    observe                0        0
+";
+    assert_eq!(render(&[view(Mode::Enforce), view(Mode::Observe)], Paint::PLAIN), expected);
+    let told = describe(&view(Mode::Enforce));
+    assert!(
+        told.contains("refuses by  drop, mode enforce; but the whole host observes, and refuses nothing\n"),
+        "{told}"
+    );
+    let told = describe(&view(Mode::Observe));
+    assert!(told.contains("refuses by  drop, mode observe\n"), "{told}");
+}
+
+#[test]
 fn a_limit_is_shown_with_what_the_policy_leaves_out() {
     let region = RegionLoad {
         family: "ipv4".to_owned(),
@@ -75,6 +106,7 @@ fn a_limit_is_shown_with_what_the_policy_leaves_out() {
     let view = LimitView {
         speed: 1.0,
         limit: Limit { service: Some("web".to_owned()), ..Limit::new("new", Unit::Connections, rate("50/min")) },
+        host_observes: false,
         open: None,
         reserved: None,
         guarantee: None,
@@ -113,6 +145,7 @@ fn a_guarantee_is_told_beside_its_limit_and_not_as_another() {
     let view = LimitView {
         speed: 1.0,
         limit,
+        host_observes: false,
         open: None,
         reserved: None,
         guarantee: Some(GuaranteeView { burst: 10, open: None, tallies }),

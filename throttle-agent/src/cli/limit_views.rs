@@ -43,7 +43,8 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
     for view in limits {
         let LimitView { limit, tallies, .. } = view;
         let some = |tally: u64, tone| Cell::new(if tally == 0 { String::new() } else { count(tally) }, tone);
-        let mode = if limit.mode == Mode::Observe { Tone::Warning } else { Tone::Plain };
+        let mode = mode(limit.mode, view.host_observes);
+        let tone = if mode == Mode::Enforce.name() { Tone::Plain } else { Tone::Warning };
         table.row([
             limit.name.as_str().into(),
             limit.service.as_deref().unwrap_or_default().into(),
@@ -53,7 +54,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
             burst(view).into(),
             limit.guarantee.map_or_else(String::new, |guarantee| guarantee.to_string()).into(),
             limit.action.name().into(),
-            Cell::new(limit.mode.name(), mode),
+            Cell::new(mode, tone),
             count(tallies.admitted.packets).into(),
             count(tallies.refused.packets).into(),
             some(tallies.observed.packets, Tone::Warning),
@@ -64,6 +65,11 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
         ]);
     }
     table.render(paint)
+}
+
+/// Whether a limit refuses, or only observes; because the whole host does, where it would not by itself.
+pub(crate) fn mode(own: Mode, host_observes: bool) -> &'static str {
+    if own == Mode::Enforce && host_observes { "observe (host)" } else { own.name() }
 }
 
 /// What a source may do at once, whether the policy says it or not.
@@ -117,7 +123,9 @@ pub(crate) fn describe(view: &LimitView) -> String {
         line("override", format!("{}: {}", terms.whose(), limit.with(terms).allowance_with_guarantee()));
     }
     line("algorithm", limit.algorithm.name().to_owned());
-    line("refuses by", format!("{}, mode {}", limit.action.name(), limit.mode.name()));
+    let idle = view.host_observes && limit.mode == Mode::Enforce;
+    let but = if idle { "; but the whole host observes, and refuses nothing" } else { "" };
+    line("refuses by", format!("{}, mode {}{but}", limit.action.name(), limit.mode.name()));
     for region in &view.regions {
         let RegionLoad { family, prefix, aggregate, slots, busy, forecast, .. } = region;
         let open = count(*slots / WAYS as u64 * OPEN_WAYS as u64);

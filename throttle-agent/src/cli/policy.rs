@@ -71,6 +71,9 @@ pub(crate) struct Apply {
     /// Refuse unless this revision is in force, so as not to undo another's change
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
+    /// Take everything away where the file says nothing, instead of refusing it
+    #[arg(long)]
+    empty: bool,
     #[command(flatten)]
     writing: Writing,
 }
@@ -83,7 +86,8 @@ impl PolicyCommand {
             Self::Diff { file } => diff(context, &file),
             Self::Apply(apply) => {
                 let source = Source::read(&apply.file)?;
-                let request = ApplyRequest { document: None, toml: Some(source.text), write: apply.writing.wire() };
+                let (toml, write) = (Some(source.text), apply.writing.wire());
+                let request = ApplyRequest { document: None, toml, empty: apply.empty, write };
                 let client = context.client()?;
                 let answer = client.post_if(paths::POLICY_APPLY, &request, apply.if_revision);
                 writing::tell(context, &answer.map_err(|failure| failure.in_file(&source.name))?)

@@ -7,6 +7,7 @@ use throttle_agent::{
     agent::{self, Webhook},
     datapath,
     policy::Diagnostics,
+    tls::{FileFault, Identity},
 };
 
 use super::{Context, DEFAULT_SETS, Pins, failure::Failure, policy};
@@ -21,7 +22,9 @@ Examples:
   throttle run --interface eth0
   throttle run --interface eth0 --interface eth1 --policy /etc/throttle/policy.toml --socket-group throttle
   throttle run --interface eth0 --metrics 127.0.0.1:9851
-  throttle run --interface eth0 --webhook http://oncall.internal:8080/throttle")]
+  throttle run --interface eth0 --webhook https://oncall.internal:8443/throttle
+  throttle run --interface eth0 --heartbeats 10.0.0.1:9852 --heartbeats-certificate throttle.crt \\
+    --heartbeats-key throttle.key --heartbeats-authority authority.crt")]
 pub(crate) struct Run {
     /// An interface to throttle; may be given several times. One that is absent is waited for
     #[arg(long = "interface", short, value_name = "IF")]
@@ -51,16 +54,53 @@ pub(crate) struct Run {
     /// A loopback address that serves /metrics for Prometheus, e.g. 127.0.0.1:9851
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = metrics)]
     metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    heartbeats: Heartbeats,
     /// Tell this URL of backends that are suspect, die or come back, of breakers, and of services that need more workers: by
-    /// POST, as JSON; may be given several times. Plain http
+    /// POST, as JSON; may be given several times. http or https
     #[arg(long = "webhook", value_name = "URL")]
     webhooks: Vec<Webhook>,
+    /// Who must have signed for webhooks of https, as PEM: one of these, instead of those that the system trusts
+    #[arg(long, value_name = "FILE", requires = "webhooks")]
+    webhook_authority: Option<PathBuf>,
     /// Let the kernel programs write debugging output to the agent's log; it costs time for every packet
     #[arg(long)]
     debug: bool,
     /// Keep every privilege after the start, instead of only those that are needed
     #[arg(long)]
     keep_privileges: bool,
+}
+
+/// Heartbeats over TLS: all of these, or none.
+#[derive(Debug, Args)]
+struct Heartbeats {
+    /// Take heartbeats here too, over TLS, from clients whose certificate names the backend that they beat for; e.g.
+    /// 10.0.0.1:9852. The files are read anew when they change
+    #[arg(long = "heartbeats", id = "heartbeats", value_name = "ADDRESS:PORT")]
+    #[arg(requires_all = ["heartbeats-certificate", "heartbeats-key", "heartbeats-authority"])]
+    address: Option<SocketAddr>,
+    /// The certificate that clients of --heartbeats are shown, as PEM, with those that lead to their authority
+    #[arg(
+        long = "heartbeats-certificate",
+        id = "heartbeats-certificate",
+        value_name = "FILE",
+        requires = "heartbeats"
+    )]
+    certificate: Option<PathBuf>,
+    /// The private key of that certificate, as PEM
+    #[arg(long = "heartbeats-key", id = "heartbeats-key", value_name = "FILE", requires = "heartbeats")]
+    key: Option<PathBuf>,
+    /// Who must have signed the certificates of clients of --heartbeats, as PEM: one of these
+    #[arg(long = "heartbeats-authority", id = "heartbeats-authority", value_name = "FILE", requires = "heartbeats")]
+    authority: Option<PathBuf>,
+}
+
+impl Heartbeats {
+    fn options(self) -> Option<agent::Heartbeats> {
+        let (address, certificate) = (self.address?, self.certificate?);
+        let (key, authority) = (self.key?, self.authority?);
+        Some(agent::Heartbeats { address, identity: Identity { certificate, key, authority } })
+    }
 }
 
 /// [`datapath::Mode`] as a flag.
@@ -82,6 +122,10 @@ fn metrics(text: &str) -> Result<SocketAddr, String> {
 impl Run {
     /// Runs until it is told to end.
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
+        if self.webhook_authority.is_some() && !self.webhooks.iter().any(Webhook::is_encrypted) {
+            let refusal = "--webhook-authority is for webhooks of https, and none is; leave it out, or write https://";
+            return Err(Failure::Usage(refusal.to_owned()));
+        }
         let file = self.policy.as_ref().map(|file| file.display().to_string());
         let options = agent::Options {
             interfaces: self.interfaces,
@@ -98,14 +142,28 @@ impl Run {
             policy: self.policy,
             cgroup: self.cgroup,
             metrics: self.metrics,
+            heartbeats: self.heartbeats.options(),
             webhooks: self.webhooks,
+            webhook_authority: self.webhook_authority,
             debug: self.debug,
             drop_privileges: !self.keep_privileges,
         };
-        agent::run(&options).map_err(|error| match (error.downcast::<Diagnostics>(), file) {
-            (Ok(faults), Some(file)) => Failure::File { title: policy::REFUSED, faults, file },
-            (Ok(faults), None) => Failure::Failed(faults.into()),
-            (Err(error), _) => Failure::Failed(error),
-        })
+        agent::run(&options).map_err(|error| failure(error, file))
+    }
+}
+
+/// How a run failed that was told to use this policy.
+fn failure(error: anyhow::Error, policy: Option<String>) -> Failure {
+    let error = match error.downcast::<FileFault>() {
+        Ok(FileFault { file, fault }) => {
+            let faults = Diagnostics(vec![fault.at("")]);
+            return Failure::File { title: "The file is refused", faults, file: file.display().to_string() };
+        }
+        Err(error) => error,
+    };
+    match (error.downcast::<Diagnostics>(), policy) {
+        (Ok(faults), Some(file)) => Failure::File { title: policy::REFUSED, faults, file },
+        (Ok(faults), None) => Failure::Failed(faults.into()),
+        (Err(error), _) => Failure::Failed(error),
     }
 }

@@ -55,6 +55,7 @@ fn status() -> Status {
         limits: vec![LimitView {
             speed: 1.0,
             limit: Limit::new("new-connections", Unit::Connections, "50/min".parse().unwrap()),
+            host_observes: false,
             open: None,
             reserved: None,
             guarantee: None,

@@ -74,11 +74,12 @@ impl Policy {
     }
 }
 
-/// Maps cannot change over without a policy; maps that stay keep the one that they have.
+/// Maps cannot change over without a policy. Maps that stay would keep the one that they have, but no command could edit that,
+/// and nothing would put it in force after the next start of the host.
 fn with_policy(plan: Plan, policy: &Policy) -> Plan {
     match (plan, policy) {
-        (Plan::Migrate { .. }, Policy::Refused(why)) => Plan::Refuse {
-            reason: format!("this build refuses the policy in force: {why}"),
+        (Plan::Adopt | Plan::Migrate { .. } | Plan::Finish { .. }, Policy::Refused(why)) => Plan::Refuse {
+            reason: format!("this build refuses the policy of the agent that runs: {why}"),
             remedy: "apply a policy that both builds take, first: `throttle policy check` of this build helps"
                 .to_owned(),
         },
@@ -137,7 +138,10 @@ fn render(report: &Report, paint: Paint) -> String {
         &match policy {
             Policy::Accepted => "this build puts it in force".to_owned(),
             Policy::Refused(why) => format!("{}: {why}", paint.warning("this build refuses it")),
-            Policy::Unknown => "not checked: no agent says what it is".to_owned(),
+            Policy::Unknown => {
+                "not checked: no agent says what it is; `throttle policy check FILE` of this build checks a file"
+                    .to_owned()
+            }
         },
     );
     for it in &forecast.interfaces {
@@ -254,7 +258,7 @@ lost        events: 3 unread
     }
 
     #[test]
-    fn a_policy_that_this_build_refuses_stands_in_the_way_of_a_change_of_layout_alone() {
+    fn a_policy_that_this_build_refuses_stands_in_the_way() {
         let view = |toml: &str| Some(serde_json::json!({ "toml": toml }));
         let of = |toml: &str| Policy::of(view(toml).as_ref(), 4096);
         assert_eq!(of("mode = \"observe\""), Policy::Accepted);
@@ -268,9 +272,10 @@ lost        events: 3 unread
         assert!(matches!(&large, Policy::Refused(why) if why.contains("sources")), "{large:?}");
         let refused = of("mood = \"observe\"");
         assert!(matches!(&refused, Policy::Refused(why) if why.contains("mood")), "{refused:?}");
-        assert!(matches!(with_policy(Plan::Migrate { from: 2 }, &refused), Plan::Refuse { .. }));
-        assert_eq!(with_policy(Plan::Adopt, &refused), Plan::Adopt);
-        assert_eq!(with_policy(Plan::Migrate { from: 2 }, &Policy::Unknown), Plan::Migrate { from: 2 });
+        for plan in [Plan::Adopt, Plan::Migrate { from: 2 }, Plan::Finish { from: 2 }] {
+            assert!(matches!(with_policy(plan.clone(), &refused), Plan::Refuse { .. }), "{plan:?}");
+            assert_eq!(with_policy(plan.clone(), &Policy::Unknown), plan);
+        }
     }
 
     #[test]

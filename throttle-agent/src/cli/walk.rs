@@ -1,11 +1,11 @@
-//! The limits of a walk of `throttle explain`, in words: the state of each, and what it says to the packet.
+//! The breakers and the limits of a walk of `throttle explain`, in words: the state of each, and what it says to the packet.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 use throttle_agent::{
-    api::wire::{ConnectionsWalk, LimitWalk, OpenConnection, Walk, WindowWalk},
+    api::wire::{BreakerWalk, ConnectionsWalk, LimitWalk, OpenConnection, Walk, WindowWalk},
     policy::Mode,
 };
 use throttle_common::words::{Reason, Unit};
@@ -18,15 +18,21 @@ use super::{
 /// Until when there is no connection for a source without a place.
 pub(crate) const NO_PLACE: &str = "until connections of others close and leave it a place";
 
-/// The limits of a walk, a line each, with what stands behind the answer.
-pub(crate) fn steps(walk: &Walk, paint: Paint) -> String {
+/// The breakers and the limits of a walk on a host of a mode, each with what it says and what stands behind that.
+pub(crate) fn steps(walk: &Walk, host: Mode, paint: Paint) -> String {
     let service = walk.service.as_deref().map_or("no service".to_owned(), |service| format!("service {service}"));
     let mut text = format!("{}\n", paint.strong(&format!("{service}, {} B", walk.packet.length)));
+    let decided_by = |reasons: &[Reason]| reasons.iter().any(|reason| reason.name() == walk.reason);
+    let aside = |decided| if decided { paint.faint(" (not asked: it is decided before)") } else { String::new() };
+    let mut decided = decided_by(&[Reason::Allowed, Reason::Blocked]);
+    for breaker in walk.breakers.iter().filter(|it| it.refuses || it.state != "closed") {
+        _ = writeln!(text, "  {:<20}{}", "breaker", standing(breaker));
+        _ = writeln!(text, "  {:<20}{}{}", "", said(breaker, host, paint), aside(decided));
+        decided |= breaker.refuses;
+    }
     if walk.limits.is_empty() {
         text += "  no limit applies\n";
     }
-    let unasked = [Reason::Allowed.name(), Reason::Blocked.name()].contains(&walk.reason.as_str());
-    let mut decided = unasked;
     for limit in &walk.limits {
         _ = writeln!(text, "  {:<20}{}", limit.limit, bucket(limit));
         if let Some(speed) = limit.speed {
@@ -39,10 +45,15 @@ pub(crate) fn steps(walk: &Walk, paint: Paint) -> String {
         if let Some(besides) = besides(limit) {
             _ = writeln!(text, "  {:<20}{besides}", "");
         }
-        let verdict = match (&limit.refusal, limit.mode) {
+        let enforces = limit.mode == Mode::Enforce && host == Mode::Enforce;
+        let verdict = match &limit.refusal {
+            _ if limit.unenforced.is_some() => {
+                let why = limit.unenforced.as_deref().unwrap_or_default();
+                format!("{}: {why}", paint.warning("is not enforced"))
+            }
             _ if !limit.asked => "has no say in such a packet".to_owned(),
-            (Some(_), mode) => {
-                let word = if mode == Mode::Enforce { paint.fault("refuses") } else { paint.warning("would refuse") };
+            Some(_) => {
+                let word = if enforces { paint.fault("refuses") } else { paint.warning("would refuse") };
                 match (limit.passes_at, limit.passes_in_seconds) {
                     (Some(at), Some(rest)) => format!("{word} it until {}, in {}", instant(at), seconds(rest)),
                     _ if limit.open.is_some() && limit.refusal.as_deref() == Some(Reason::SourceOverflow.name()) => {
@@ -55,14 +66,54 @@ pub(crate) fn steps(walk: &Walk, paint: Paint) -> String {
                     _ => format!("{word} it for ever: the packet costs more than the burst; raise the burst"),
                 }
             }
-            (None, _) if limit.open.is_some() && limit.bucket == "absent" => paint.good("admits it, uncounted"),
-            (None, _) => paint.good("admits it"),
+            None if limit.open.is_some() && limit.bucket == "absent" => paint.good("admits it, uncounted"),
+            None => paint.good("admits it"),
         };
-        let aside = if decided { paint.faint(" (not asked: it is decided before)") } else { String::new() };
-        _ = writeln!(text, "  {:<20}{verdict}{aside}", "");
-        decided |= limit.refusal.is_some() && limit.mode == Mode::Enforce;
+        _ = writeln!(text, "  {:<20}{verdict}{}", "", aside(decided));
+        // Those on open connections are all asked where the host observes.
+        decided |= limit.refusal.is_some() && limit.mode == Mode::Enforce && (enforces || limit.open.is_none());
     }
     text
+}
+
+/// Whose a breaker is: `web`, or of a backend `web/web-1`.
+pub(crate) fn whose(breaker: &BreakerWalk) -> Option<String> {
+    let service = breaker.service.as_ref()?;
+    Some(breaker.backend.as_ref().map_or(service.clone(), |backend| format!("{service}/{backend}")))
+}
+
+/// How a breaker stands, in words.
+fn standing(breaker: &BreakerWalk) -> String {
+    let at = |address: &SocketAddr| format!("the backend at {address}");
+    let mut whose = whose(breaker).or_else(|| breaker.address.as_ref().map(at)).unwrap_or_default();
+    if !breaker.shared_with.is_empty() {
+        _ = write!(whose, " (shared with {})", breaker.shared_with.join(", "));
+    }
+    match (breaker.state.as_str(), &breaker.held_by, breaker.trials_left) {
+        ("held-open", Some(author), _) => format!("{whose}: held open by {author}"),
+        ("half-open", _, Some(0)) => format!("{whose}: half open, with all trials of this round under way"),
+        ("half-open", _, Some(left)) => format!("{whose}: half open, with {left} trials left in this round"),
+        (state, ..) => format!("{whose}: {}", state.replace('-', " ")),
+    }
+}
+
+/// What a breaker says of the connection.
+fn said(breaker: &BreakerWalk, host: Mode, paint: Paint) -> String {
+    if !breaker.refuses {
+        return paint.good("admits it, as a trial");
+    }
+    let word = if host == Mode::Enforce { paint.fault("refuses") } else { paint.warning("would refuse") };
+    match (breaker.tries_at, breaker.tries_in_seconds) {
+        (Some(at), Some(rest)) => {
+            format!("{word} it until {}, in {}; then it tries again", instant(at), seconds(rest))
+        }
+        _ => format!("{word} it until {}", released(breaker)),
+    }
+}
+
+/// What ends the hold of a breaker.
+pub(crate) fn released(breaker: &BreakerWalk) -> String {
+    whose(breaker).map_or("somebody lets go of it".to_owned(), |whose| format!("`throttle breaker auto {whose}`"))
 }
 
 /// What a limit guarantees, and whose override it is, in words.

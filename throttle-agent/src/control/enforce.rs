@@ -63,7 +63,7 @@ impl Control {
         self.end_speeds();
         self.follow_health(document);
         self.faults.note("policy", Ok(()));
-        self.publish_names();
+        self.publish(document);
         Ok(())
     }
 
@@ -80,13 +80,21 @@ impl Control {
                 (self.in_step, self.stale) = (false, true);
                 let wanted = self.entries(&smaller, &stone.tenants);
                 self.datapath.switch(&stone, &wanted).map_err(|error| kernel(&error))?;
+                // No connection holds a place where the next policy may put another limit.
+                self.count_connections();
             }
             compiled = self.compile(document, revision);
         }
         self.enforce(document, &compiled?)
     }
 
+    /// Tells of the policy in force.
     pub(super) fn publish_names(&self) {
+        self.publish(self.in_force());
+    }
+
+    /// Tells what the kernel's numbers are called, and who is to be watched under the policy that is in force there.
+    fn publish(&self, document: &Document) {
         let name = |bytes| records::name_str(bytes).to_owned();
         self.published.names.send_replace(Arc::new(Names {
             limits: self.datapath.limits().iter().map(|held| (held.number, name(&held.record.name))).collect(),
@@ -94,7 +102,7 @@ impl Control {
             interfaces: self.attachments.iter().map(|it| (it.index, it.interface.clone())).collect(),
             clock: self.clock,
         }));
-        let targets = Target::all(self.in_force());
+        let targets = Target::all(document);
         self.published.targets.send_if_modified(|held| {
             let differs = **held != *targets;
             if differs {

@@ -1,27 +1,21 @@
 //! What would become of a source's next packet, in names: the kernel's own answer, for each packet that the question may
 //! mean.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use ipnet::IpNet;
 use throttle_common::{
-    gcra::{TICKS_PER_NANO, Ticks},
     packet::{Family, Packet, protocol},
-    records::{self, Address, Limit, Service},
-    speed::Speed,
-    words::{Algorithm, Outcome, Per, Unit},
+    records::{self, Address, Service},
+    words::Outcome,
 };
 
-use super::{Control, held, kernel, speeds::ratio};
+use super::{Control, kernel};
 use crate::{
     api::wire::{
-        AskedPacket, BlockedBy, ExplainQuery, Explanation, GuaranteeWalk, LimitWalk, Problem, ProblemKind, Standing,
-        TenantOf, Walk, WindowWalk,
+        AskedPacket, BlockedBy, Event, ExplainQuery, Explanation, PastRefusal, Problem, ProblemKind, Standing,
+        TenantOf, Walk,
     },
-    datapath::{
-        Held,
-        explain::{Bucket, Explained, Weighed, packet},
-    },
+    datapath::{Held, explain::packet},
     policy::{Mode, Protocol, sources::FOR_EVER},
 };
 
@@ -29,10 +23,12 @@ use crate::{
 const MOST: usize = 16;
 /// Bytes of a SYN of Linux with its usual options, in its frame.
 const LENGTH: u32 = 74;
+/// Refusals of the past that are shown.
+const REFUSALS: usize = 10;
 
 impl Control {
-    /// What would become of the packets that the question means. The refusals of the past are not known here.
-    pub fn explain(&self, query: &ExplainQuery) -> Result<Explanation, Problem> {
+    /// What would become of the packets that the question means; `events` are the sampled refusals that the agent keeps.
+    pub fn explain(&self, query: &ExplainQuery, events: &[Arc<Event>]) -> Result<Explanation, Problem> {
         let length = query.length.unwrap_or(LENGTH);
         let malformed = |detail: String| Problem::new(ProblemKind::Malformed, detail);
         let source = query.address.to_canonical();
@@ -61,8 +57,19 @@ impl Control {
             standing: self.standing(source, now)?,
             walks,
             walks_left_out: left_out,
-            refusals: Vec::new(),
+            refusals: self.refusals(source, events),
         })
+    }
+
+    /// The last refusals of a source, the newest first.
+    fn refusals(&self, source: IpAddr, events: &[Arc<Event>]) -> Vec<PastRefusal> {
+        let limits: BTreeSet<&str> = self.in_force().limits.iter().map(|limit| limit.name.as_str()).collect();
+        let own = events.iter().rev().filter(|event| event.source == Some(source)).take(REFUSALS);
+        let past = |event: &Arc<Event>| PastRefusal {
+            event: Event::clone(event),
+            limit_is_gone: event.limit.as_deref().is_some_and(|limit| !limits.contains(limit)),
+        };
+        own.map(past).collect()
     }
 
     /// One packet for each service that the question may mean, and one for none of them where there is such a packet.
@@ -123,64 +130,18 @@ impl Control {
             limit: explained.verdict.limit.and_then(named),
             passes_at: moment(explained.passes_at),
             passes_in_seconds: rest(explained.passes_at),
+            breakers: explained.breakers.iter().map(|met| self.breaker_walk(met, packet, &explained, now)).collect(),
             limits: explained
                 .limits
                 .iter()
                 .filter(|it| !it.record.is_guarantee())
-                .map(|it| LimitWalk {
-                    guarantee: guarantee(it, &explained),
-                    overridden_for: it
-                        .overridden
-                        .then(|| self.overridden_for(it, query.address.to_canonical(), &explained)),
-                    window: it.window.map(|window| WindowWalk {
-                        seconds: seconds(it.record.window),
-                        ends_at: self.clock.wall(window.ends_at),
-                        ends_in_seconds: (window.ends_at - now) as f64 / 1e9,
-                        used: units(&it.record, window.used),
-                        used_before: it.record.is_sliding().then(|| units(&it.record, window.before)),
-                    }),
-                    passes_at: moment(it.passes_at),
-                    passes_in_seconds: rest(it.passes_at),
-                    shared_by: shared_by(&it.record, &explained),
-                    debt_seconds: (it.full_at - now) as f64 / 1e9,
-                    speed: self.slowed(&it.record),
-                    narrowed_from: self.narrowed(it),
-                    connections: held::walk(it, query.address.to_canonical(), packet.family, held, now),
-                    ..limit_walk(it, query.address.to_canonical(), packet.family)
-                })
+                .map(|it| self.limit_walk(it, &explained, query.address.to_canonical(), packet.family, (held, now)))
                 .collect(),
         })
     }
 
     fn connections_held(&self) -> Result<Vec<Held>, Problem> {
         self.datapath.connections().map_err(|error| kernel(&error))
-    }
-
-    /// How fast a limit's clock runs, where that is not as fast as real time.
-    fn slowed(&self, limit: &Limit) -> Option<f64> {
-        let speed = self.datapath.clock_state(limit.clock).speed;
-        (speed != Speed::ONE && !limit.is_concurrency()).then(|| ratio(speed))
-    }
-
-    /// How many connections policy says, where the service's health leaves fewer.
-    fn narrowed(&self, it: &Weighed) -> Option<u64> {
-        let limits = self.datapath.limits();
-        let said = limits.iter().find(|held| held.number == it.number).map(|held| &held.record)?;
-        let narrower = it.record.is_concurrency() && !it.overridden && it.record.depth < said.depth;
-        narrower.then(|| units(said, said.depth))
-    }
-
-    /// Whom the override is for that applies to a source: the longest prefix of one, else its tenant.
-    fn overridden_for(&self, it: &Weighed, source: IpAddr, explained: &Explained) -> String {
-        let name = records::name_str(&it.record.name);
-        let limit = self.in_force().limits.iter().find(|limit| limit.name == name);
-        let overrides = || limit.into_iter().flat_map(|limit| &limit.overrides);
-        let prefixes = overrides().flat_map(|it| &it.sources).filter(|prefix| prefix.net().contains(&source));
-        match (prefixes.max_by_key(|prefix| prefix.net().prefix_len()), &explained.tenant) {
-            (Some(prefix), _) => prefix.to_string(),
-            (None, Some(tenant)) => format!("tenant {tenant}"),
-            (None, None) => "somebody".to_owned(),
-        }
     }
 
     fn standing(&self, source: IpAddr, now: u64) -> Result<Standing, Problem> {
@@ -209,7 +170,7 @@ fn severity(walk: &Walk) -> u8 {
     }
 }
 
-fn mode(observe: u8) -> Mode {
+pub(super) fn mode(observe: u8) -> Mode {
     if observe == 0 { Mode::Enforce } else { Mode::Observe }
 }
 
@@ -236,7 +197,7 @@ fn destination(service: &Service, asked: Option<IpAddr>, source: IpAddr) -> Opti
     }
 }
 
-fn address(packet: &Packet) -> IpAddr {
+pub(super) fn address(packet: &Packet) -> IpAddr {
     wire_address(packet.destination, packet.family)
 }
 
@@ -245,87 +206,4 @@ fn wire_address(Address { high, low }: Address, family: Family) -> IpAddr {
         Family::V4 => IpAddr::from((low as u32).to_be_bytes()),
         Family::V6 => IpAddr::from((u128::from(high) << 64 | u128::from(low)).to_be_bytes()),
     }
-}
-
-/// Who shares the bucket of a limit, where it is not a source's.
-fn shared_by(limit: &Limit, explained: &Explained) -> Option<String> {
-    match Per::from_number(limit.per)? {
-        Per::Source => None,
-        Per::Tenant => Some(explained.tenant.as_ref().map_or("no tenant".to_owned(), |name| format!("tenant {name}"))),
-        Per::Service => {
-            let (_, service) = explained.service.as_ref()?;
-            Some(format!("service {}", records::name_str(&service.name)))
-        }
-        Per::Host => Some("the host".to_owned()),
-    }
-}
-
-/// What a limit guarantees, by the limit beside it.
-fn guarantee(it: &Weighed, explained: &Explained) -> Option<GuaranteeWalk> {
-    let name = records::name_str(&it.record.name);
-    let own = |other: &&Weighed| {
-        other.record.is_guarantee() && records::name_str(&other.record.name).split(':').next() == Some(name)
-    };
-    let own = explained.limits.iter().find(own)?;
-    let record = &own.record;
-    Some(GuaranteeWalk {
-        rate_per_second: (!record.is_concurrency()).then(|| 1e9 * TICKS_PER_NANO as f64 / unit_price(record)),
-        burst: units(record, record.depth),
-        room: units(record, record.depth.saturating_sub(own.debt)),
-        within: own.asked && own.refusal.is_none(),
-    })
-}
-
-fn limit_walk(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
-    let Weighed { record, bucket, debt, .. } = it;
-    let (region, concurrency) = (record.region(family), record.is_concurrency());
-    let prefix = |length| IpNet::new(source, length).map_or(IpNet::from(source), |net| net.trunc());
-    LimitWalk {
-        limit: records::name_str(&record.name).to_owned(),
-        asked: it.asked,
-        unit: Unit::from_number(record.unit).map_or("", Unit::name).to_owned(),
-        algorithm: Algorithm::from_number(record.algorithm).map_or("", Algorithm::name).to_owned(),
-        window: None,
-        speed: None,
-        rate_per_second: (!concurrency).then(|| 1e9 * TICKS_PER_NANO as f64 / unit_price(record)),
-        open: concurrency.then(|| units(record, *debt)),
-        connections: None,
-        narrowed_from: None,
-        burst: units(record, record.depth),
-        mode: mode(record.observe),
-        source: prefix(region.prefix),
-        shared_by: None,
-        guarantee: None,
-        overridden_for: None,
-        aggregate: prefix(region.aggregate),
-        bucket: match bucket {
-            Bucket::Own => "own",
-            Bucket::New => "new",
-            Bucket::Shared => "shared",
-            Bucket::Absent => "absent",
-        }
-        .to_owned(),
-        room: units(record, record.depth.saturating_sub(*debt)),
-        leased: record.is_leased().then(|| units(record, it.leased)),
-        debt_seconds: 0.0,
-        refusal: it.refusal.map(|reason| reason.name().to_owned()),
-        passes_at: None,
-        passes_in_seconds: None,
-    }
-}
-
-/// A span in seconds.
-fn seconds(span: Ticks) -> f64 {
-    span as f64 / (1e9 * TICKS_PER_NANO as f64)
-}
-
-/// What one unit costs, in ticks.
-pub(super) fn unit_price(limit: &Limit) -> f64 {
-    limit.price.mantissa as f64 / (limit.price.shift as f64).exp2()
-}
-
-/// Whole units that a span pays for; a span that is short of one by rounding alone pays for it.
-#[expect(clippy::cast_sign_loss, reason = "spans and prices are not negative")]
-pub(super) fn units(limit: &Limit, span: Ticks) -> u64 {
-    (span as f64 / unit_price(limit) + 1e-6) as u64
 }

@@ -20,6 +20,7 @@ mod handle;
 mod health;
 mod held;
 mod interfaces;
+mod met;
 mod session;
 mod sessions;
 mod sources;
@@ -27,6 +28,7 @@ mod speeds;
 mod top;
 mod trends;
 mod views;
+mod weighed;
 mod writes;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
@@ -44,7 +46,7 @@ use jiff::Timestamp;
 use sessions::Sessions;
 use tokio::sync::watch;
 use trends::Trends;
-pub use writes::{Author, read_document};
+pub use writes::{Author, read_document, read_said};
 
 use crate::{
     api::wire::{Build, LossCounts, Problem, ProblemKind},

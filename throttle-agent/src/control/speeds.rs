@@ -109,6 +109,7 @@ impl Control {
 
     /// What time brings: leases are renewed, and speeds end.
     pub(super) fn renew_speeds(&mut self) {
+        self.notice_a_pause();
         self.end_speeds();
         let renewed = self.datapath.renew_speeds();
         if renewed.is_err() || !self.speeds.is_empty() {

@@ -12,9 +12,8 @@ use throttle_common::{
 };
 
 use super::{
-    Control,
-    explain::{unit_price, units},
-    kernel, views,
+    Control, kernel, views,
+    weighed::{unit_price, units},
 };
 use crate::{
     api::wire::{Event, Problem, ProblemKind, RefusedSource, Talker, Top, TopLimit, TopQuery},

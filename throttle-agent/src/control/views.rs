@@ -10,7 +10,7 @@ use throttle_common::{
     words::{Outcome, Reason},
 };
 
-use super::{Control, explain::units, kernel, speeds::ratio, stored};
+use super::{Control, kernel, speeds::ratio, stored, weighed::units};
 use crate::{
     api::wire::{
         Attachment, CheckReport, Connections, DiffReport, Forecast, GuaranteeView, History, LimitForecast, LimitView,
@@ -115,6 +115,7 @@ impl Control {
             reserved: reserved(limit, &held.record),
             guarantee: self.guarantee(limit)?,
             limit: limit.clone(),
+            host_observes: self.mode() == Mode::Observe,
             open: held.record.is_concurrency().then(|| self.datapath.open_connections(&held.record)),
             burst: limit.burst_units(),
             speed,

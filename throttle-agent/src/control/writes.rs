@@ -40,6 +40,12 @@ pub fn read_document(document: Option<Document>, toml: Option<String>) -> Result
     }
 }
 
+/// The same of a request to have it in force, which a text must not be that says nothing.
+pub fn read_said(document: Option<Document>, toml: Option<String>) -> Result<Document, Problem> {
+    toml.as_deref().map_or(Ok(()), policy::require_words).map_err(refused)?;
+    read_document(document, toml)
+}
+
 impl Control {
     /// Puts a policy in force. With `expected` it is refused unless that revision is the last.
     pub fn apply(

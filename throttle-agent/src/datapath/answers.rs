@@ -42,14 +42,15 @@ impl Answers {
         self.0.answers
     }
 
-    /// Resets that the service sent.
+    /// Requests that the service answered by a reset.
     pub const fn resets(&self) -> u64 {
         self.0.resets
     }
 
-    /// SYN-ACKs that it sent.
-    pub const fn syn_acks(&self) -> u64 {
-        self.0.syn_acks
+    /// How far requests are ahead of what became of them: of those whose end went unseen, for good.
+    pub const fn waiting(&self) -> i64 {
+        let Exchanges { requests, answers, ended, .. } = self.0;
+        requests.wrapping_sub(answers).wrapping_sub(ended).cast_signed()
     }
 
     /// What came after an earlier reading.
@@ -62,7 +63,7 @@ impl Answers {
             requests: now.requests.wrapping_sub(before.requests),
             answers: now.answers.wrapping_sub(before.answers),
             resets: now.resets.wrapping_sub(before.resets),
-            syn_acks: now.syn_acks.wrapping_sub(before.syn_acks),
+            ended: now.ended.wrapping_sub(before.ended),
             took,
         })
     }
@@ -105,7 +106,7 @@ impl Answers {
         sum.requests += part.requests;
         sum.answers += part.answers;
         sum.resets += part.resets;
-        sum.syn_acks += part.syn_acks;
+        sum.ended += part.ended;
         sum.took.iter_mut().zip(part.took).for_each(|(sum, part)| *sum = sum.wrapping_add(part));
     }
 }

@@ -15,6 +15,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -78,7 +79,8 @@ impl Datapath {
     pub fn only_reprices(&self, policy: &Compiled) -> bool {
         let held: HashMap<u16, Limit> = self.limits().into_iter().map(|held| (held.number, held.record)).collect();
         let only_repriced = |(number, next): &(u16, Limit)| {
-            let repriced = |held: &Limit| Limit { price: next.price, depth: next.depth, batch: next.batch, ..*held };
+            let Limit { price, depth, batch, overdraft_shift, .. } = *next;
+            let repriced = |held: &Limit| Limit { price, depth, batch, overdraft_shift, ..*held };
             held.get(number).is_some_and(|held| repriced(held) == *next)
         };
         // What a service's limit allows all together says how much of it a health window leaves.
@@ -101,6 +103,9 @@ impl Datapath {
         self.overrides.write(1 - self.tables.in_force(), &policy.overridden).context("nothing has changed")?;
         for &number in &plan.renamed {
             self.tallies.reset_limit(number)?;
+        }
+        for &region in &plan.named {
+            self.name_slots(region);
         }
         self.begin_measuring(&policy.services)?;
         self.begin_clocks(policy.services.iter().map(|service| service.clock));
@@ -149,6 +154,14 @@ impl Datapath {
         Ok(())
     }
 
+    /// Gives each tenant its slot of a region that nobody uses yet: see [`Limit::home`]. So packets of tenants whose slots lie in
+    /// one set never race for them.
+    fn name_slots(&self, region: Region) {
+        // Of a slot's two words the first is the key.
+        let keys = self.tables.buckets.run(region.base, region.sets).iter().step_by(2);
+        (0..).zip(keys).for_each(|(tenant, key)| key.store(tenant, Ordering::Relaxed));
+    }
+
     /// Expresses the debts of a region anew. Right after the flip: what is charged at the new price before its slot is
     /// visited is scaled too, which touches only the packets of the milliseconds that the visit takes. The clock is read
     /// every few microseconds, because the time since a reading counts as debt.
@@ -167,16 +180,35 @@ impl Datapath {
         }
     }
 
-    /// After an agent died within [`Datapath::apply`]: waits for what may still be under the spare generation, clears
-    /// what belongs to no limit, lets no bucket owe more than its limit allows, and has packets find their sources anew.
+    /// After an agent died, perhaps within [`Datapath::apply`]: waits for what may still be under the spare generation, clears
+    /// what belongs to no limit, undoes what it was taking, lets no bucket owe more than its limit allows, and has packets
+    /// find their sources anew.
     pub(super) fn recover(&self) -> Result<()> {
         self.grace.wait().context("cannot wait for the packets under an old policy")?;
         for (first, count) in regions::unused(&self.limits(), self.tables.control().sets) {
             clear(&self.tables, first, count)?;
         }
+        self.unlock().context("cannot wait for the programs that take places")?;
         self.bound_debts();
         self.count_broken();
         self.sources.announce(&self.tables);
+        Ok(())
+    }
+
+    /// Frees the slots that an agent had locked when it died, to give a connection a place: kernel programs, which lock some
+    /// too, have ended within the grace period.
+    fn unlock(&self) -> io::Result<()> {
+        let limits = self.limits().into_iter().map(|held| held.record).filter(Limit::is_concurrency);
+        let regions = limits.flat_map(|limit| limit.regions()).map(|(_, region)| region);
+        let tats = regions.flat_map(|it| self.tables.buckets.run(it.base, it.sets).iter().skip(1).step_by(2));
+        let seen = tats.map(|tat| (tat, tat.load(Ordering::Relaxed)));
+        let locked: Vec<_> = seen.filter(|(_, seen)| table::is_lock(*seen)).collect();
+        if !locked.is_empty() {
+            self.grace.wait()?;
+        }
+        for (tat, seen) in locked {
+            _ = tat.compare_exchange(seen, gcra::UNUSED, Ordering::Relaxed, Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -185,13 +217,13 @@ impl Datapath {
         self.overrides.of_limit(self.tables.in_force(), limit.number).map(|(_, terms)| terms.depth).max()
     }
 
-    /// Lets no bucket owe more than its limit allows; what was admitted beyond that within guarantees is forgiven. To be
-    /// called now and then: the clock of buckets wraps after 2.28 years, and for two days before that what was not charged
-    /// since the boot would look like a debt.
+    /// Lets no bucket owe more than its limit allows, and guarantees beyond that. To be called at least once a year: the clock
+    /// of buckets wraps after 2.28, and what was not charged since then would look like a debt.
     pub fn bound_debts(&self) {
         let buckets = self.limits().into_iter().map(|held| held.record).filter(|limit| !limit.is_concurrency());
         for limit in buckets {
-            let scale = Scale::within(limit.depth).or_within(self.deepest(&limit));
+            let deepest = limit.depth.max(self.deepest(&limit).unwrap_or_default());
+            let scale = Scale::within(deepest + limit.overdraft());
             for region in [limit.v4, limit.v6] {
                 self.reprice(&Reprice { limit, region, scale });
             }
@@ -213,9 +245,13 @@ pub(super) struct Owed {
 fn rescale(tat: &AtomicU64, now: Ticks, scale: &Scale) {
     for _ in 0..TRIES {
         let seen = tat.load(Ordering::Relaxed);
-        let debt = if table::is_lock(seen) { 0 } else { gcra::debt(seen, now) };
-        let next = now.wrapping_add(scale.debt(debt));
-        if next == seen || debt == 0 || tat.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        let next = match gcra::debt(seen, now) {
+            _ if table::is_lock(seen) => seen,
+            0 if gcra::is_stale(seen, now) => gcra::UNUSED,
+            0 => seen,
+            debt => now.wrapping_add(scale.debt(debt)),
+        };
+        if next == seen || tat.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             return;
         }
     }

@@ -131,6 +131,7 @@ impl Datapath {
             anyhow!("there is no interface {interface}; there are: {}", names.join(", "))
         })?;
         self.follow_names(&all)?;
+        self.know_station(device)?;
         let fresh = !self.pins.link(interface).exists();
         let standing = self.attach_to(device, mode)?;
         if fresh {

@@ -55,6 +55,12 @@ impl Datapath {
         Word::of(word).taken(Taken::of(taken), self.now())
     }
 
+    /// Whether the kernel has gone on alone with the trials of a breaker: nobody has said that it is half open for as long as a
+    /// round lasts.
+    pub fn goes_on_alone(&self, number: u16) -> bool {
+        Word::of(self.breaker(number).word).rounds_alone(self.now()) > 0
+    }
+
     /// What the kernel follows: of a half-open breaker, how many trials the round that runs may yet admit. A breaker that an
     /// operator holds closed is closed.
     pub fn breaker_state(&self, number: u16) -> State {
@@ -75,7 +81,12 @@ impl Datapath {
         for gone in held.keys().filter(|backend| !wanted.contains_key(backend)) {
             bpf::map_delete(map, bytes_of(&[*gone])).context("forget the breaker of a backend")?;
         }
-        let kept: BTreeSet<u64> = wanted.values().copied().collect();
+        // A number that is another backend's now begins closed: what failed was not that one.
+        let kept: BTreeSet<u64> = wanted
+            .iter()
+            .filter(|(backend, number)| held.get(backend) == Some(number))
+            .map(|(_, number)| *number)
+            .collect();
         for &number in held.values().filter(|number| !kept.contains(number)) {
             self.publish_breaker(number as u16, State::Closed)?;
         }

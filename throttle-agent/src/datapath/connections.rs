@@ -87,7 +87,10 @@ impl Datapath {
                 {
                     drift.idle += u64::from(self.close(ends, connection)?);
                 }
-                Some(_) => drift.open += u64::from(self.mend(ends, Connection::FORWARDED)?),
+                // What a limit only observes to be too many has no place yet, and was not missed.
+                Some(_) => {
+                    drift.open += u64::from(self.mend(ends, Connection::FORWARDED)? && !self.is_observed(ends));
+                }
                 None if !sockets.contains(ends) && self.has_ended(ends, connection, &sockets)? => {
                     drift.closed += u64::from(self.close(ends, connection)?);
                 }
@@ -122,7 +125,8 @@ impl Datapath {
 
     /// Whether a connection that was not among the sockets is none.
     fn has_ended(&self, ends: &Ends, connection: &Connection, sockets: &Sockets) -> Result<bool> {
-        let young = connection.state == Connection::ENTERING && !is_overdue(connection.since, self.now());
+        let enters = matches!(connection.state, Connection::ENTERING | Connection::FAST);
+        let young = enters && !is_overdue(connection.since, self.now());
         Ok(!young && !sockets.is_open(ends).context("ask for a socket")?)
     }
 
@@ -233,6 +237,11 @@ impl Datapath {
         limits.filter(|(_, limit)| limit.home(&whose.whose, secret).is_some()).collect()
     }
 
+    /// Whether one of those only observes.
+    fn is_observed(&self, ends: &Ends) -> bool {
+        self.policy().observe != 0 || self.limits_of(ends).iter().any(|(_, limit)| limit.observe != 0)
+    }
+
     /// The service that a connection is to, as the programs find it.
     fn service_of(&self, ends: &Ends) -> Option<Service> {
         self.directed(ends).map(|(_, service)| service)
@@ -286,10 +295,10 @@ impl Datapath {
             Commit::Charged(way) => Some(Hold { way: way as u16, ..hold }),
             Commit::Full if limit.overflow == Overflow::Aggregate as u8 => {
                 let place = limit.region(whose.family).aggregate(whose.source, whose.family, secret);
-                self.tables.aggregates.words(place)[0].fetch_add(PLACE, SeqCst);
+                take_from(&self.tables.aggregates.words(place)[0]);
                 Some(Hold { place, ..hold })
             }
-            Commit::Full | Commit::Exceeded | Commit::Contended => None,
+            Commit::Full | Commit::Exceeded | Commit::Contended(_) => None,
         }
     }
 
@@ -306,6 +315,13 @@ impl Datapath {
     fn set(&self, place: u32) -> MappedSet<'_> {
         MappedSet(self.tables.buckets.words(place))
     }
+}
+
+/// Takes a place in an aggregate's bucket, however many are taken. A bucket that has more back than it gave, as one may that
+/// was cleared while connections held places in it, has given none.
+fn take_from(bucket: &AtomicU64) {
+    let next = |seen| Some(STANDING.wrapping_add(gcra::debt(seen, STANDING)).wrapping_add(PLACE));
+    bucket.fetch_update(SeqCst, SeqCst, next).expect("there is always a next one");
 }
 
 /// How many places buckets have given out, each the last of so many words.

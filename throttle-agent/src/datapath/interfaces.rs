@@ -13,6 +13,7 @@ const UP: u32 = 1;
 
 /// Attributes of include/uapi/linux/if_link.h.
 mod attribute {
+    pub(super) const ADDRESS: u16 = 1;
     pub(super) const NAME: u16 = 3;
     pub(super) const MTU: u16 = 4;
     pub(super) const LOWER: u16 = 5;
@@ -34,6 +35,8 @@ pub struct Interface {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// Its link-layer address, where that is one of six bytes.
+    pub address: Option<[u8; 6]>,
     /// The largest IP packet that it sends, in bytes.
     pub mtu: u32,
     /// Whether it is up.
@@ -63,6 +66,7 @@ impl Interface {
         let mut interface = Self { index: number(&header[4..]), up: number(&header[8..]) & UP != 0, ..Self::default() };
         for (kind, value) in attributes(&message[HEADER..]) {
             match kind {
+                attribute::ADDRESS => interface.address = value.try_into().ok(),
                 attribute::NAME => interface.name = text(value),
                 attribute::MTU => interface.mtu = number(value),
                 attribute::LOWER => interface.lower = Some(number(value)),

@@ -183,7 +183,8 @@ impl Datapath {
         for map in PINNED {
             loader.map_pin_path(map, directory.join(map));
         }
-        let mut ebpf = loader.load(OBJECT).context(
+        // By programs that it loads here aya finds out, once, what the kernel can: one that a signal ends finds nothing.
+        let mut ebpf = uninterrupted(|| loader.load(OBJECT), |_| false).context("cannot block signals")?.context(
             "cannot load the kernel programs' maps; `throttle doctor` says what is missing (CAP_BPF, memory)",
         )?;
         load_program(&mut ebpf, PROGRAMS[0])
@@ -204,6 +205,7 @@ impl Datapath {
             overrides: Overrides::new(&ebpf)?,
             grace: Grace::new().context("cannot make the map that waiting for packets needs")?,
             connections: map(&ebpf, maps::CONNECTIONS)?,
+            stations: map(&ebpf, maps::STATIONS)?,
             backends: map(&ebpf, maps::BACKENDS)?,
             answers: answers::Measured::new(&ebpf)?,
             events: map(&ebpf, maps::EVENTS)?,

@@ -46,6 +46,7 @@ mod sockets;
 mod source_map;
 mod sources;
 mod speeds;
+mod stations;
 mod switch;
 mod tables;
 mod talkers;
@@ -80,7 +81,7 @@ pub use self::{
     pins::{Detached, detach_all, detach_interface},
     reconcile::{Change, Step, reconcile},
     recount::Recount,
-    sockdiag::{Listener, listeners},
+    sockdiag::{Handshake, Listener, handshakes, listeners},
     sources::{Entries, SourceDelta},
     speeds::{ClockState, LEASE},
     talkers::{Source, Talker, Talkers},
@@ -129,6 +130,7 @@ pub struct Datapath {
     /// Interfaces by which packets leave unseen, with the reason.
     unseen: BTreeMap<String, String>,
     connections: MapData,
+    stations: MapData,
     backends: MapData,
     answers: answers::Measured,
     events: MapData,

@@ -76,6 +76,7 @@ impl Datapath {
         }
         for device in present.iter().filter(|device| links.get(&device.name) == Some(&device.index)) {
             self.see_leaving_again(device)?;
+            self.know_station(device)?;
         }
         Ok(changes)
     }

@@ -13,6 +13,7 @@ use throttle_common::{
         Limit, MAX_CANDIDATES, MAX_CLOCKS, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME, NONE, PORT_WORDS,
         PORTS_IN_WORD, Region, SCOPE_LIMITS, name_str,
     },
+    words::Per,
 };
 
 use crate::policy::{Compiled, HeldLimit};
@@ -52,7 +53,7 @@ impl Scale {
 
     /// A bucket that owed `debt` for some units goes on owing for as many, though never more than it is deep.
     pub(super) fn debt(&self, debt: Ticks) -> Ticks {
-        // Below 2^55 and so exact to four ticks, which is 16 ps; never negative, because neither factor is.
+        // Below 2^56 and so exact to eight ticks, which is 31 ps; never negative, because neither factor is.
         #[expect(clippy::cast_sign_loss, reason = "the line above")]
         let debt = (debt as f64 * self.ratio).round() as Ticks;
         // Buckets are even.
@@ -67,6 +68,8 @@ pub(super) struct Plan {
     pub(super) freed: Vec<Region>,
     /// To be expressed anew.
     pub(super) repriced: Vec<Reprice>,
+    /// New, and of tenants, each of whom has a slot in them.
+    pub(super) named: Vec<Region>,
     /// Numbers that a limit of another name had before, whose tallies start from zero.
     pub(super) renamed: Vec<u16>,
 }
@@ -96,6 +99,9 @@ pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
         let old = by_name.get(&new.name);
         let fresh = FAMILIES.into_iter().filter(|&family| !old.is_some_and(|old| keeps(&old.record, new, family)));
         for region in fresh.map(|family| new.region(family)) {
+            if new.per == Per::Tenant as u8 && !plan.named.contains(region) {
+                plan.named.push(*region);
+            }
             let free = !plan.freed.iter().any(|freed| overlap(freed, region));
             ensure!(free, "limit {}: its region is one that packets still use", name_str(&new.name));
         }
@@ -166,6 +172,7 @@ pub(super) fn check(policy: &Compiled, sets: u32) -> Result<()> {
     for (_, limit) in &policy.limits {
         let name = name_str(&limit.name);
         ensure!(limit.price.mantissa > 0 && limit.depth <= MAX_DEPTH, "limit {name}: its price or depth is impossible");
+        ensure!(limit.overdraft() <= MAX_DEPTH, "limit {name}: guarantees put it too far into debt");
         let windows = limit.window == 0 || (limit.depth..=MAX_DEPTH).contains(&limit.window);
         ensure!(windows && (!limit.is_sliding() || limit.window != 0), "limit {name}: its window is impossible");
         let leased = !limit.is_leased() || (limit.is_shared() && limit.window == 0 && limit.batch <= limit.depth);

@@ -26,7 +26,8 @@ fn limit(name: &str, per_second: u64, base: u32) -> Limit {
         number: 0,
         guarantee: 0,
         overridden: 0,
-        padding: [0; 3],
+        overdraft_shift: 0,
+        padding: [0; 2],
         name: name_bytes(name),
     }
 }

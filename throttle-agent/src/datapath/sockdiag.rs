@@ -13,7 +13,11 @@ use throttle_common::{
     records::{Address, Ends},
 };
 
-use super::{connections, interfaces::interfaces, netlink::Talk};
+use super::{
+    connections,
+    interfaces::interfaces,
+    netlink::{Talk, attributes},
+};
 
 /// `NETLINK_SOCK_DIAG`.
 const SOCK_DIAG: Option<Protocol> = Some(rustix::net::netlink::SOCK_DIAG);
@@ -30,6 +34,13 @@ const V6: u8 = 10;
 const OPEN: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 /// The state of a socket that waits for connections.
 const LISTEN: u32 = 1 << 10;
+/// The state of one that its SYN has opened (TCP fast open), and of a request, which is no socket yet.
+const SYN_RECEIVED: u8 = 3;
+/// `struct inet_diag_msg`, and behind it the attribute `INET_DIAG_SHUTDOWN`, which only a socket has.
+const MESSAGE: usize = 72;
+const SHUTDOWN: u16 = 8;
+/// `INET_DIAG_CGROUP_ID`.
+const GROUP: u16 = 21;
 /// What `idiag_timer` says of what is left of a socket in TIME-WAIT, which is no socket any more.
 const TIME_WAIT: u8 = 3;
 /// `struct inet_diag_sockid` within both messages.
@@ -59,6 +70,19 @@ pub struct Listener {
     pub waiting: u32,
     /// How many may; one more is let in by the kernel before it drops.
     pub room: u32,
+    /// The number of the control group of who listens, where the kernel says it.
+    pub group: Option<u64>,
+}
+
+/// A handshake that is not complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// The address that it is to.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// Whether its SYN-ACK was sent again.
+    pub sent_again: bool,
 }
 
 /// The sockets of this network namespace that wait for TCP connections, each with how many wait.
@@ -70,7 +94,18 @@ fn listener(answer: &[u8]) -> Option<Listener> {
     let (ends, _) = read(answer)?;
     let number = |at: usize| Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
     let address = connections::own(&ends);
-    Some(Listener { address, port: ends.destination_port, waiting: number(QUEUE)?, room: number(ROOM)? })
+    let group = attributes(answer.get(MESSAGE..)?).find(|&(kind, _)| kind == GROUP);
+    let group = group.and_then(|(_, number)| number.try_into().ok().map(u64::from_ne_bytes));
+    Some(Listener { address, port: ends.destination_port, waiting: number(QUEUE)?, room: number(ROOM)?, group })
+}
+
+/// The handshakes with sockets of this network namespace that are not complete.
+pub fn handshakes() -> io::Result<Vec<Handshake>> {
+    Kernel::new()?.list(1 << SYN_RECEIVED, |answer| {
+        let (ends, _) = read(answer)?;
+        let &[_, _, _, sent_again, ..] = answer else { return None };
+        Some(Handshake { address: connections::own(&ends), port: ends.destination_port, sent_again: sent_again > 0 })
+    })
 }
 
 /// The sockets that there were at a time.
@@ -102,7 +137,7 @@ impl Sockets {
         self.open.contains_key(ends)
     }
 
-    /// Whether there is an open connection between two ends now.
+    /// Whether there is an open connection between two ends now, or one that its SYN has opened.
     pub(super) fn is_open(&self, ends: &Ends) -> io::Result<bool> {
         let found = match self.open.get(ends) {
             Some(&device) => self.kernel.ask(ends, device),
@@ -112,23 +147,20 @@ impl Sockets {
     }
 }
 
-/// Closes the open connections between these ends, as if each side had been reset; gives how many there were.
+/// Closes the open connections between these ends, as if each side had been reset. Gives how many it closed, also where it
+/// could not go on, and why it could not.
 ///
 /// Each is asked for first: the kernel closes whatever it finds for two ends, and where there is no connection any more that
 /// is the listening socket. Only with what tells the socket from any other it closes this one or none.
-pub(super) fn close(all: impl IntoIterator<Item = Ends>) -> io::Result<usize> {
-    let kernel = Kernel::new()?;
+pub(super) fn close(all: impl IntoIterator<Item = Ends>) -> (usize, io::Result<()>) {
     let mut closed = 0;
-    for ends in all {
-        let Some(id) = kernel.find(&ends)? else { continue };
-        match kernel.talk.tell(DESTROY, 0, &request(version(&ends), u32::MAX, &id)) {
-            Ok(()) => closed += 1,
-            // It has closed meanwhile, and what is there now is another.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(closed)
+    let outcome = Kernel::new().and_then(|kernel| {
+        all.into_iter().try_for_each(|ends| {
+            closed += usize::from(kernel.close(&ends)?);
+            Ok(())
+        })
+    });
+    (closed, outcome)
 }
 
 /// Who knows the sockets.
@@ -168,19 +200,36 @@ impl Kernel {
         Ok(None)
     }
 
+    /// Closes the open connection between two ends; `false` where there is none.
+    fn close(&self, ends: &Ends) -> io::Result<bool> {
+        let Some(id) = self.find(ends)? else { return Ok(false) };
+        match self.talk.tell(DESTROY, 0, &request(version(ends), u32::MAX, &id)) {
+            Ok(()) => Ok(true),
+            // It has closed meanwhile, and what is there now is another.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The one that is bound to an interface, or to none where that is 0.
     fn ask(&self, ends: &Ends, device: Device) -> io::Result<Option<[u8; ID]>> {
         match self.talk.ask(BY_FAMILY, &request(version(ends), u32::MAX, &id(ends, device))) {
             // Where there is none, the kernel may answer with the listener.
             Ok(answer) => {
                 let found = read(&answer).is_some_and(|(found, _)| found == *ends);
-                let open = found && answer.get(1).is_some_and(|&state| OPEN >> state & 1 == 1);
+                let open = found && answer.get(1).is_some_and(|&state| OPEN >> state & 1 == 1 || is_fast(&answer));
                 Ok(answer.get(4..).and_then(|id| id.first_chunk().copied()).filter(|_| open))
             }
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether an answer tells of a socket that its SYN has opened and whose handshake is not complete.
+fn is_fast(answer: &[u8]) -> bool {
+    let is_socket = |attributes_: &[u8]| attributes(attributes_).any(|(kind, _)| kind == SHUTDOWN);
+    answer.get(1) == Some(&SYN_RECEIVED) && answer.get(MESSAGE..).is_some_and(is_socket)
 }
 
 fn version(ends: &Ends) -> u8 {
@@ -242,76 +291,5 @@ fn read(answer: &[u8]) -> Option<(Ends, Device)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::{
-        io::{Read as _, Write as _},
-        net::{TcpListener, TcpStream},
-    };
-
-    #[test]
-    fn a_socket_tells_how_many_wait_to_be_accepted_and_how_many_may() {
-        for listen in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(listen) else { continue };
-            let here = listener.local_addr().unwrap();
-            let own = || *listeners().unwrap().iter().find(|it| it.port == here.port()).unwrap();
-            let before = own();
-            assert_eq!((before.address, before.waiting), (here.ip(), 0));
-            assert!(before.room > 0);
-            let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(here).unwrap()).collect();
-            assert_eq!(own().waiting, 3);
-            let accepted = listener.accept().unwrap();
-            assert_eq!(own().waiting, 2);
-            drop((clients, accepted));
-        }
-    }
-
-    #[test]
-    fn the_connection_that_is_meant_is_closed_and_never_the_listener() {
-        for listen in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(listen) else { continue };
-            let here = listener.local_addr().unwrap();
-            let mut clients: Vec<_> = (0..2).map(|_| TcpStream::connect(here).unwrap()).collect();
-            let servers: Vec<_> = (0..2).map(|_| listener.accept().unwrap().0).collect();
-            let port = clients[0].local_addr().unwrap().port();
-            let sockets = Sockets::list().unwrap();
-            let ends = *sockets.open().find(|it| (it.source_port, it.destination_port) == (port, here.port())).unwrap();
-            match close([ends]) {
-                Err(error) if error.raw_os_error() == Some(libc::EPERM) => return,
-                closed => assert_eq!(closed.unwrap(), 1),
-            }
-            assert!(clients[0].read(&mut [0]).is_err(), "it was reset");
-            assert_eq!(close([ends]).unwrap(), 0, "it is closed already");
-            clients.push(TcpStream::connect(here).expect("the listener stays"));
-            (&servers[1]).write_all(b"!").unwrap();
-            clients[1].read_exact(&mut [0]).unwrap();
-        }
-    }
-
-    #[test]
-    fn an_open_connection_is_listed_and_found_until_it_is_closed() {
-        for listen in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(listen) else { continue };
-            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let (server, _) = listener.accept().unwrap();
-            let port = listener.local_addr().unwrap().port();
-            let of_port = || {
-                let sockets = Sockets::list().unwrap();
-                sockets.open().filter(|ends| ends.destination_port == port).copied().collect::<Vec<_>>()
-            };
-            let (sockets, found) = (Sockets::list().unwrap(), of_port());
-            assert_eq!(found.len(), 1, "{found:?}");
-            let ends = found[0];
-            assert!(sockets.listening.contains(&port));
-            assert_eq!((ends.source_port, ends.destination_port), (client.local_addr().unwrap().port(), port));
-            assert!(sockets.is_open(&ends).unwrap());
-            assert!(!sockets.is_open(&Ends { source_port: 1, ..ends }).unwrap(), "the listener is no connection");
-            // The client closes first, and keeps the TIME-WAIT.
-            drop(client);
-            drop(server);
-            let closed =
-                std::iter::repeat_with(|| !sockets.is_open(&ends).unwrap()).take(1_000_000).any(|closed| closed);
-            assert!(closed && of_port().is_empty());
-        }
-    }
-}
+#[path = "sockdiag_tests.rs"]
+mod tests;

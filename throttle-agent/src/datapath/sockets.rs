@@ -13,6 +13,7 @@ use aya::{
 };
 
 use super::{Datapath, btf::Types, connecting};
+use crate::own_probes;
 
 /// The programs, which are also the names of their pinned links, and the tracepoint that they hang on.
 const PROGRAMS: [&str; 2] = ["sockets", "sockets_again"];
@@ -21,7 +22,7 @@ const TRACEPOINT: &str = "inet_sock_set_state";
 const DESCRIPTION: &str = "/sys/kernel/btf/vmlinux";
 
 /// What the programs are told at load: names of their globals, and of the fields whose offsets they hold.
-const FIELDS: [(&str, &[&str]); 14] = [
+const FIELDS: [(&str, &[&str]); 23] = [
     ("SOCKET_NET", &["sock", "__sk_common", "skc_net", "net"]),
     ("NET_NUMBER", &["net", "ns", "inum"]),
     ("SOCKET_FAMILY", &["sock", "__sk_common", "skc_family"]),
@@ -31,11 +32,20 @@ const FIELDS: [(&str, &[&str]); 14] = [
     ("SOCKET_OWN_V6", &["sock", "__sk_common", "skc_v6_rcv_saddr"]),
     ("SOCKET_PEER_PORT", &["sock", "__sk_common", "skc_dport"]),
     ("SOCKET_OWN_PORT", &["tcp_sock", "inet_conn", "icsk_inet", "inet_sport"]),
+    ("SOCKET_EXPECTS", &["tcp_sock", "rcv_nxt"]),
+    ("SOCKET_WINDOW_FROM", &["tcp_sock", "rcv_wup"]),
+    ("SOCKET_WINDOW", &["tcp_sock", "rcv_wnd"]),
     ("REQUEST_SENT_ISN", &["tcp_request_sock", "snt_isn"]),
     ("REQUEST_RECEIVED_ISN", &["tcp_request_sock", "rcv_isn"]),
     ("REQUEST_LISTENER", &["tcp_request_sock", "req", "req", "__req_common", "skc_listener"]),
     ("REQUEST_RETRANSMITS", &["tcp_request_sock", "req", "req", "num_retrans"]),
     ("LISTENER_DEFERS", &["inet_connection_sock", "icsk_accept_queue", "rskq_defer_accept"]),
+    ("LISTENER_FAST_OPENS", &["inet_connection_sock", "icsk_accept_queue", "fastopenq", "max_qlen"]),
+    ("LISTENER_FAST_OPEN_KEYS", &["inet_connection_sock", "icsk_accept_queue", "fastopenq", "ctx"]),
+    ("NET_FAST_OPEN", &["net", "ipv4", "sysctl_tcp_fastopen"]),
+    ("NET_FAST_OPEN_KEYS", &["net", "ipv4", "tcp_fastopen_ctx"]),
+    ("FAST_OPEN_KEY", &["tcp_fastopen_context", "key"]),
+    ("FAST_OPEN_KEY_COUNT", &["tcp_fastopen_context", "num"]),
 ];
 
 /// The values of the programs' globals.
@@ -46,6 +56,7 @@ pub(super) struct Told {
     own_net: u32,
     own_net_cookie: u64,
     says_errors: u8,
+    probe_priority: u32,
 }
 
 impl Told {
@@ -65,6 +76,7 @@ impl Told {
             // Without one nothing that a process dials is refused.
             own_net_cookie: connecting::own_cookie().unwrap_or(0),
             says_errors: u8::from(connecting::says_errors()),
+            probe_priority: own_probes::priority(),
         }
     }
 
@@ -73,6 +85,7 @@ impl Told {
         loader.override_global("OWN_NET", &self.own_net, true);
         loader.override_global("OWN_NET_COOKIE", &self.own_net_cookie, true);
         loader.override_global("SAYS_ERRORS", &self.says_errors, true);
+        loader.override_global("PROBE_PRIORITY", &self.probe_priority, true);
         loader.override_global("SOCKETS_DESCRIBED", &self.described, true);
         loader.override_global("MEMORY_READ", &self.readable, true);
         for ((global, _), offset) in FIELDS.iter().zip(self.offsets.iter().flatten()) {

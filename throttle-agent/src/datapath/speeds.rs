@@ -181,7 +181,8 @@ pub(super) fn full_at(limit: &Limit, clock: &Timeline, debt: Ticks, now: u64) ->
     match debt {
         0 => now,
         _ if limit.is_concurrency() => now,
-        _ if limit.window != 0 => ends_at(limit, clock, now, limit.is_sliding().into()),
+        _ if limit.is_sliding() => ends_at(limit, clock, now, 1),
+        _ if limit.window != 0 => ends_at(limit, clock, now, (debt - 1) / limit.window),
         _ => clock.when(now, clock.at(now).wrapping_add(debt)),
     }
 }

@@ -5,7 +5,13 @@
 //! works with the agent dead. Established connections are no affair of a breaker.
 //!
 //! A round of trials has [`TRIALS`] of them in all, not at once, and each that does not end is a failed one after
-//! [`TRIAL_EXPIRES`]. So a round always ends, and no trial leaks: Hystrix' single trial did where nobody told its end.
+//! [`TRIAL_EXPIRES`]. So a round always ends, and no trial leaks: Hystrix' single trial did where nobody told its end. Of
+//! clients' trials of a backend nobody tells but its heartbeats, and they may be rarer: as long as it lives they are waited
+//! for.
+//!
+//! Each time that it opens anew it is for twice as long, because who fails again is asked too often. That must not prolong an
+//! outage: once the backend answers its probes well, several times in a row, a wait lasts no longer than the first one. A
+//! service whose clients alone can tell how it is has no longer waits at all ([`Breaker::of_service`]).
 
 use std::{collections::VecDeque, num::NonZero};
 
@@ -29,12 +35,15 @@ pub const FAILED_PERCENT: u64 = 50;
 pub const BAD_PERCENT: u64 = 80;
 /// Good ones among them that close.
 pub const GOOD_TRIALS: u32 = 8;
-/// How long it is open for the first time (Hystrix' sleep window). Each further time doubles it.
+/// How long it is open for the first time (Hystrix' sleep window). Each further time doubles it. No wait is cut to less
+/// because the backend answers well, so that one whose probes are better than its trials is tried no more often.
 pub const OPEN_TIME: Nanos = 5 * SECOND;
-/// The longest open time, but for the jitter (Envoy's longest ejection).
+/// The longest open time of a backend, but for the jitter (Envoy's longest ejection).
 pub const LONGEST_OPEN_TIME: Nanos = 300 * SECOND;
 /// How far an open time is off at most, to both sides, in percent: breakers that opened together do not try together.
 pub const JITTER_PERCENT: u64 = 20;
+/// Outcomes within the window that say whether one fails beside others, where twenty would be too late.
+pub const FEW_SAMPLES: u64 = 3;
 /// For each span of this length that it stays closed one doubling is forgotten: as Envoy lets its multiplier of
 /// ejections sink while a host is well.
 pub const FORGIVES: Nanos = 60 * SECOND;
@@ -44,8 +53,9 @@ pub const FORGIVES: Nanos = 60 * SECOND;
 pub struct Breaker {
     state: State,
     since: Nanos,
-    /// Doublings of the next open time.
+    /// Doublings of the next open time, and what it comes to at most.
     doublings: u32,
+    longest: Nanos,
     /// What ended in each second, by the second's number modulo [`WINDOW`].
     window: [(u64, Outcomes); WINDOW],
     round: Round,
@@ -71,8 +81,9 @@ impl Round {
         let good = evidence.outcomes.good.min(running);
         let bad = u32::try_from(evidence.outcomes.bad()).unwrap_or(u32::MAX).min(running - good);
         self.running.drain(..(good + bad) as usize);
-        let expired =
-            self.running.iter().take_while(|admitted| now.saturating_sub(**admitted) >= TRIAL_EXPIRES).count();
+        let is_over = |admitted: &&Nanos| now.saturating_sub(**admitted) >= TRIAL_EXPIRES;
+        let lives = matches!(evidence.life, Life::Alive | Life::Back);
+        let expired = if lives { 0 } else { self.running.iter().take_while(is_over).count() };
         self.running.drain(..expired);
         self.good += good;
         self.bad += bad + expired as u32;
@@ -80,22 +91,42 @@ impl Round {
 }
 
 impl Breaker {
-    /// One that is closed.
+    /// A backend's, which is closed.
     pub fn new(now: Nanos) -> Self {
         Self {
             state: State::Closed,
             since: now,
             doublings: 0,
+            longest: LONGEST_OPEN_TIME,
             window: [(0, Outcomes::default()); WINDOW],
             round: Round::default(),
         }
     }
 
-    /// One that goes on from the state that an agent before this one left in force.
-    pub fn resume(now: Nanos, state: State) -> Self {
+    /// A service's, which is closed. Only its clients tell how it is, so that a few may try it every [`OPEN_TIME`], however
+    /// often it has opened.
+    pub fn of_service(now: Nanos) -> Self {
+        Self { longest: OPEN_TIME, ..Self::new(now) }
+    }
+
+    /// The same one, which goes on from the state that an agent before this one left in force.
+    #[must_use]
+    pub fn resume(self, now: Nanos, state: State) -> Self {
         let admitted = if let State::HalfOpen { left } = state { TRIALS.saturating_sub(left) } else { 0 };
         let running = (0..admitted).map(|_| now).collect();
-        Self { state, round: Round { running, admitted, ..Round::default() }, ..Self::new(now) }
+        Self { state, since: now, round: Round { running, admitted, ..Round::default() }, ..self }
+    }
+
+    /// It goes on after nobody has looked at it for a while: of a round that ran meanwhile nobody knows how it ended.
+    pub fn look_again(&mut self) {
+        if let State::HalfOpen { .. } = self.state {
+            (self.state, self.round) = (State::HalfOpen { left: TRIALS }, Round::default());
+        }
+    }
+
+    /// One that is closed and has forgotten all but how often it opened.
+    fn anew(&self, now: Nanos) -> Self {
+        Self { doublings: self.doublings, longest: self.longest, ..Self::new(now) }
     }
 
     /// What becomes of new connections.
@@ -106,6 +137,19 @@ impl Breaker {
     /// Since when.
     pub const fn since(&self) -> Nanos {
         self.since
+    }
+
+    /// Whether it keeps new connections away, all or all but a few, of its own accord.
+    pub const fn is_away(&self) -> bool {
+        matches!(self.state, State::Open { .. } | State::HalfOpen { .. })
+    }
+
+    /// Whether its backend is at fault half as much as opens it, or more, by what there is to judge by.
+    pub fn is_failing(&self, now: Nanos) -> bool {
+        let sum = self.sum(now);
+        let all = sum.all();
+        all >= FEW_SAMPLES
+            && (2 * u64::from(sum.failed) * 100 >= all * FAILED_PERCENT || 2 * sum.bad() * 100 >= all * BAD_PERCENT)
     }
 
     /// Takes what was seen since the last step, and says what changes. `dice` is drawn evenly from 0 (included) to 1
@@ -124,16 +168,20 @@ impl Breaker {
             (State::Forced(held), Some(forced)) if held == forced => return None,
             (_, Some(forced)) => return Some((State::Forced(forced), Reason::Forced)),
             (State::Forced(_), None) => {
-                *self = Self { doublings: self.doublings, ..Self::new(now) };
+                *self = self.anew(now);
                 return Some((State::Closed, Reason::Released));
             }
             (_, None) => {}
+        }
+        if evidence.spared && self.is_away() {
+            *self = Self { state: self.state, ..self.anew(now) };
+            return Some((State::Closed, Reason::Spared));
         }
         match self.state {
             State::Closed => {
                 self.count(now, evidence.outcomes);
                 let reason = if evidence.life == Life::Dead { Some(Reason::Death) } else { self.verdict(now) };
-                reason.map(|reason| (self.open(now, dice), reason))
+                reason.filter(|_| !evidence.spared).map(|reason| (self.open(now, dice), reason))
             }
             State::Open { until } => self.while_open(now, until, evidence),
             State::HalfOpen { .. } => {
@@ -163,12 +211,21 @@ impl Breaker {
                 return None;
             }
             Life::Back => Reason::Recovery,
-            Life::Unremarkable if now >= until => Reason::TimeIsOver,
-            Life::Unremarkable => return None,
+            Life::Unremarkable | Life::Alive if now >= until => Reason::TimeIsOver,
+            Life::Unremarkable | Life::Alive if evidence.well && now >= self.since + OPEN_TIME => Reason::Recovery,
+            Life::Unremarkable | Life::Alive => return None,
         };
         self.round = Round::default();
         self.round.add(now, evidence);
         Some((State::HalfOpen { left: TRIALS - self.round.admitted }, reason))
+    }
+
+    /// What ended within the window.
+    fn sum(&self, now: Nanos) -> Outcomes {
+        let oldest = (now / SECOND).saturating_sub(WINDOW as u64 - 1);
+        let mut sum = Outcomes::default();
+        self.window.iter().filter(|(second, _)| *second >= oldest).for_each(|(_, outcomes)| sum.add(*outcomes));
+        sum
     }
 
     fn count(&mut self, now: Nanos, outcomes: Outcomes) {
@@ -182,9 +239,7 @@ impl Breaker {
 
     /// What the window says.
     fn verdict(&self, now: Nanos) -> Option<Reason> {
-        let oldest = (now / SECOND).saturating_sub(WINDOW as u64 - 1);
-        let mut sum = Outcomes::default();
-        self.window.iter().filter(|(second, _)| *second >= oldest).for_each(|(_, outcomes)| sum.add(*outcomes));
+        let sum = self.sum(now);
         let all = NonZero::new(sum.all()).filter(|all| all.get() >= LEAST_SAMPLES)?.get();
         if u64::from(sum.failed) * 100 >= all * FAILED_PERCENT {
             Some(Reason::Failures)
@@ -198,17 +253,17 @@ impl Breaker {
             let forgiven = now.saturating_sub(self.since) / FORGIVES;
             self.doublings = self.doublings.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX));
         }
-        let time = open_time(self.doublings, dice);
+        let time = open_time(self.doublings, dice, self.longest);
         // More doublings than reach the bound would only take longer to be forgiven.
-        self.doublings = (self.doublings + 1).min((LONGEST_OPEN_TIME / OPEN_TIME).ilog2() + 1);
+        self.doublings = (self.doublings + 1).min((self.longest / OPEN_TIME).ilog2() + 1);
         State::Open { until: now + time }
     }
 }
 
-/// How long it is open after so many doublings: [`OPEN_TIME`] doubled, [`LONGEST_OPEN_TIME`] at most, and by the dice up
-/// to [`JITTER_PERCENT`] shorter or longer.
-pub fn open_time(doublings: u32, dice: f64) -> Nanos {
-    let time = OPEN_TIME.saturating_mul(1 << doublings.min(31)).min(LONGEST_OPEN_TIME);
+/// How long it is open after so many doublings: [`OPEN_TIME`] doubled, `longest` at most, and by the dice up to
+/// [`JITTER_PERCENT`] shorter or longer.
+pub fn open_time(doublings: u32, dice: f64, longest: Nanos) -> Nanos {
+    let time = OPEN_TIME.saturating_mul(1 << doublings.min(31)).min(longest);
     let jitter = time / 100 * JITTER_PERCENT;
     time - jitter + whole(2.0 * jitter as f64 * dice.clamp(0.0, 1.0))
 }

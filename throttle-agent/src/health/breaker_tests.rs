@@ -64,8 +64,20 @@ fn learns_nothing_in_a_round_from_connections_that_were_there_before() {
 }
 
 #[test]
+fn waits_for_rare_heartbeats_of_a_backend_that_lives_to_say_how_trials_end() {
+    let said = |life| {
+        let (mut breaker, until) = opened();
+        breaker.step(until, &Evidence { trials: TRIALS, life, ..Evidence::default() }, 0.5);
+        let beat = Evidence { trials: 1, life, ..outcomes(1, 0, 0) };
+        (1..20).find_map(|beats| breaker.step(until + beats * 2 * SECOND, &beat, 0.5).map(|it| (beats, it.reason)))
+    };
+    assert_eq!(said(Life::Alive), Some((u64::from(GOOD_TRIALS), Reason::TrialsGood)));
+    assert_eq!(said(Life::Unremarkable), Some((3, Reason::TrialsBad)), "nobody knows whether a beat will come");
+}
+
+#[test]
 fn goes_on_from_what_was_in_force_and_counts_trials_that_were_admitted_before() {
-    let mut breaker = Breaker::resume(START, State::HalfOpen { left: 4 });
+    let mut breaker = Breaker::new(START).resume(START, State::HalfOpen { left: 4 });
     let evidence = Evidence { trials: TRIALS, ..outcomes(7, 0, 0) };
     assert_eq!(breaker.step(START + 1, &evidence, 0.5), None);
     assert_eq!(breaker.state(), State::HalfOpen { left: 0 });
@@ -75,7 +87,7 @@ fn goes_on_from_what_was_in_force_and_counts_trials_that_were_admitted_before() 
         "six of seven good ones were trials"
     );
     let until = START + SECOND;
-    let mut breaker = Breaker::resume(START, State::Open { until });
+    let mut breaker = Breaker::new(START).resume(START, State::Open { until });
     assert_eq!(breaker.step(until, &Evidence::default(), 0.5).map(|it| it.reason), Some(Reason::TimeIsOver));
 }
 
@@ -123,6 +135,60 @@ fn stays_open_twice_as_long_each_time_up_to_its_bound_and_forgives_while_closed(
     assert_eq!(breaker.state(), State::Open { until: now + 10 * SECOND }, "five of six doublings are forgiven");
 }
 
+/// One that its backend, which failed for ten minutes, has opened again and again; when it did last, and until when it is.
+fn failing_for_long(breaker: Breaker) -> (Breaker, Nanos, Nanos) {
+    let (mut breaker, mut now, mut opened) = (breaker, START, START);
+    while now < START + 600 * SECOND {
+        now += PERIOD;
+        let change = breaker.step(now, &Evidence { trials: 3, ..outcomes(0, 0, 20) }, 0.5);
+        if matches!(change, Some(Change { to: State::Open { .. }, .. })) {
+            opened = now;
+        }
+    }
+    let State::Open { until } = breaker.state() else { panic!("it is {:?}", breaker.state()) };
+    (breaker, opened, until)
+}
+
+#[test]
+fn who_answers_well_after_a_long_outage_is_tried_at_once_and_never_sooner_than_after_the_first_wait() {
+    let (mut breaker, opened, until) = failing_for_long(Breaker::new(START));
+    assert!(until - opened > 100 * SECOND, "it waits long for who says nothing");
+    let well = Evidence { well: true, ..Evidence::default() };
+    let now = START + 601 * SECOND;
+    let change = breaker.clone().step(now, &well, 0.5).unwrap();
+    assert_eq!((change.to, change.reason), (State::HalfOpen { left: TRIALS }, Reason::Recovery));
+    assert_eq!(breaker.step(now, &Evidence { life: Life::Alive, ..Evidence::default() }, 0.5), None);
+
+    // Its trials fail all the same: it is not tried more often than every five seconds.
+    breaker.step(now, &well, 0.5);
+    breaker.step(now, &Evidence { trials: 3, ..outcomes(0, 0, 3) }, 0.5);
+    assert_eq!(breaker.step(now + OPEN_TIME - 1, &well, 0.5), None);
+    assert_eq!(breaker.step(now + OPEN_TIME, &well, 0.5).map(|it| it.reason), Some(Reason::Recovery));
+}
+
+#[test]
+fn a_service_that_its_clients_alone_can_try_is_tried_every_few_seconds_however_long_it_failed() {
+    let (_, opened, until) = failing_for_long(Breaker::of_service(START));
+    assert!(until - opened <= OPEN_TIME / 100 * (100 + JITTER_PERCENT), "{} s", (until - opened) / SECOND);
+    let (breaker, ..) = failing_for_long(Breaker::of_service(START).resume(START, State::HalfOpen { left: 1 }));
+    assert_eq!(breaker.longest, OPEN_TIME, "also after a restart");
+}
+
+#[test]
+fn who_is_spared_is_kept_from_nobody_and_opens_again_by_what_it_shows_then() {
+    let spared = |evidence: Evidence| Evidence { spared: true, ..evidence };
+    for life in [Life::Dead, Life::Unremarkable] {
+        let mut breaker = Breaker::new(START);
+        let fails = Evidence { life, ..outcomes(0, 0, 20) };
+        assert_eq!(breaker.step(START, &spared(fails), 0.5), None);
+        assert!(breaker.is_failing(START));
+        breaker.step(START + PERIOD, &Evidence { life, ..Evidence::default() }, 0.5);
+        assert!(breaker.is_away(), "it is kept away when there is room");
+        let change = breaker.step(START + 2 * PERIOD, &spared(Evidence { life, ..Evidence::default() }), 0.5).unwrap();
+        assert_eq!((change.to, change.reason), (State::Closed, Reason::Spared));
+    }
+}
+
 #[test]
 fn is_what_an_operator_says_until_released() {
     let mut breaker = Breaker::new(START);
@@ -140,7 +206,7 @@ fn is_what_an_operator_says_until_released() {
 /// What a period brings: a pause, connections that come, how many of ten end and how many of ten of these are good.
 fn periods() -> impl Strategy<Value = Vec<(Nanos, u32, u32, u32, Life)>> {
     let pause = prop_oneof![8 => Just(PERIOD), 1 => SECOND..10 * SECOND, 1 => 100 * SECOND..400 * SECOND];
-    let life = prop_oneof![18 => Just(Life::Unremarkable), 1 => Just(Life::Dead), 1 => Just(Life::Back)];
+    let life = prop_oneof![9 => Just(Life::Unremarkable), 9 => Just(Life::Alive), 1 => Just(Life::Dead), 1 => Just(Life::Back)];
     prop::collection::vec((pause, 0u32..40, 0u32..=10, 0u32..=10, life), 1..200)
 }
 
@@ -191,30 +257,32 @@ proptest! {
     #[test]
     fn the_open_time_lies_within_its_jitter_and_grows(doublings in 0u32..100, dice in 0.0f64..1.0) {
         let middle = OPEN_TIME.saturating_mul(1 << doublings.min(10)).min(LONGEST_OPEN_TIME);
-        let time = open_time(doublings, dice);
+        let time = open_time(doublings, dice, LONGEST_OPEN_TIME);
         prop_assert!(time >= middle / 5 * 4 && time <= middle / 5 * 6, "{time} is not around {middle}");
-        prop_assert!(open_time(doublings + 1, dice) >= time);
+        prop_assert!(open_time(doublings + 1, dice, LONGEST_OPEN_TIME) >= time);
     }
 
     #[test]
-    fn changes_only_for_a_reason_that_fits(periods in periods()) {
+    fn changes_only_for_a_reason_that_fits(periods in periods(), well in any::<bool>(), spares in 1usize..50) {
         let (mut breaker, mut now) = (Breaker::new(START), START);
-        for (pause, trials, ended, good, life) in periods {
+        for (number, (pause, trials, ended, good, life)) in periods.into_iter().enumerate() {
             now += pause;
             let before = breaker.state();
-            let evidence = Evidence { trials, life, ..outcomes(ended.min(good), ended.saturating_sub(good), 0) };
+            let spared = number % spares == 0;
+            let evidence = Evidence { trials, life, well, spared, ..outcomes(ended.min(good), ended.saturating_sub(good), 0) };
             let Some(Change { from, to, reason }) = breaker.step(now, &evidence, 0.5) else {
                 prop_assert_eq!(std::mem::discriminant(&before), std::mem::discriminant(&breaker.state()));
                 continue;
             };
             prop_assert_eq!((from, to), (before, breaker.state()));
             let fits = match (from, to) {
+                (State::Open { .. } | State::HalfOpen { .. }, State::Closed) if spared => reason == Reason::Spared,
                 (State::Closed, State::Open { .. }) => {
-                    [Reason::Failures, Reason::Slowness, Reason::Death].contains(&reason)
+                    !spared && [Reason::Failures, Reason::Slowness, Reason::Death].contains(&reason)
                 }
                 (State::Open { until }, State::HalfOpen { .. }) => match reason {
                     Reason::TimeIsOver => now >= until,
-                    reason => reason == Reason::Recovery && life == Life::Back,
+                    reason => reason == Reason::Recovery && (life == Life::Back || well),
                 },
                 (State::HalfOpen { .. }, State::Open { .. }) => [Reason::TrialsBad, Reason::Death].contains(&reason),
                 (State::HalfOpen { .. }, State::Closed) => reason == Reason::TrialsGood,

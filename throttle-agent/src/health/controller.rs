@@ -4,16 +4,21 @@
 //! integrates twice, and oscillates: a tenth to nine tenths of the goodput in simulation.) Above its target delay the window
 //! shrinks by Breakwater's law (OSDI 2020), below it grows while it is used. Where there is no latency, the next best signal
 //! stands in ([`Rung`]), and what comes out says which. The clock's speed m is only a guard: it keeps what every source may
-//! send from running far ahead of what the service delivers. Dry-run is the caller's: it shows this and writes nothing.
+//! send from running far ahead of what the service delivers. Both need more than one slow answer, and where nobody asks for
+//! anything both go back to what policy says. Dry-run is the caller's: it shows this and writes nothing.
 
 use throttle_common::speed::Speed;
 
+use self::ladder::{Delay, Ladder};
+pub use self::ladder::{LEAST_SAMPLES, RESTS_AFTER, Rung};
 use super::{
     MILLISECOND, Nanos, SECOND,
-    baseline::{Baseline, Throughput},
+    baseline::Throughput,
     signals::{STALE, Signals},
     whole,
 };
+
+mod ladder;
 
 #[cfg(test)]
 #[path = "controller_tests.rs"]
@@ -39,10 +44,12 @@ pub const LITTLE_GAIN: f64 = 2.0;
 pub const RATE_GAIN: f64 = 1.25;
 /// Of what is open, what a window leaves at least that has to be closed first.
 pub const AHEAD_LEAVES: f64 = 0.7;
-/// Latencies before a median is believed; fewer are gathered for up to a second.
-pub const LEAST_SAMPLES: u32 = 10;
 /// How much the window grows each second where only heartbeats tell.
 pub const GROWS_BY_BEATS: f64 = 0.02;
+/// How much the speed grows in a period in which nobody waits: from a sixteenth it is back after 3 s.
+pub const CALM_GROWS: f64 = 0.1;
+/// How much window and speed grow in a period from then on: from 2 to 1 000 in 3 s.
+pub const REST_GROWS: f64 = 0.25;
 
 /// What policy says of a service.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,21 +66,6 @@ pub struct Terms {
     pub rate: Option<f64>,
 }
 
-/// What the window follows, the best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rung {
-    /// The time to first byte.
-    Latency,
-    /// What is under way divided by what ends in a second (Little's law).
-    Little,
-    /// What waits to be accepted divided by what is accepted in a second.
-    Backlog,
-    /// Whether heartbeats are good: additive increase, multiplicative decrease.
-    Heartbeats,
-    /// Nothing: it is what policy says.
-    Static,
-}
-
 /// Why the window is what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -87,6 +79,8 @@ pub enum Cause {
     Room,
     /// It is not used: it stays.
     Unused,
+    /// Nobody asks for anything: it goes back to what policy says.
+    Idle,
     /// What is known does not suffice to move it: it stays.
     Unsure,
     /// Nothing is known: it is what policy says.
@@ -108,6 +102,8 @@ pub struct Adjustment {
     pub delay: Option<Nanos>,
     /// How long they may.
     pub target: Nanos,
+    /// Whether that delay is shown by enough answers, or enough is under way, to say anything of the service.
+    pub loaded: bool,
 }
 
 /// The control of one service.
@@ -117,40 +113,12 @@ pub struct Controller {
     window: f64,
     rate_share: f64,
     rung: Rung,
-    /// What is usual, for each rung that has a delay.
-    latency: Baseline,
-    little: Baseline,
+    ladder: Ladder,
     throughput: Throughput,
     flow_at: Nanos,
-    gathered: Gathered,
     beat_at: Nanos,
-    /// For how long nothing has ended of what is under way.
-    stalled: Nanos,
-    /// What was accepted, where only the backlog tells.
-    accept_rate: Throughput,
     /// When it went on from what an agent before this one left.
     resumed: Option<Nanos>,
-}
-
-/// Latencies that are too few to be believed yet.
-#[derive(Clone, Copy, Debug, Default)]
-struct Gathered {
-    at: Nanos,
-    since: Option<Nanos>,
-    sum: f64,
-    samples: u32,
-    /// The last delay that was believed, and whether it was that of many.
-    delay: Option<(f64, bool)>,
-}
-
-/// A delay with what it is measured against, in nanoseconds.
-#[derive(Clone, Copy, Debug)]
-struct Delay {
-    beyond: f64,
-    usual: f64,
-    age: Nanos,
-    /// Whether it is that of [`LEAST_SAMPLES`] or more.
-    many: bool,
 }
 
 impl Controller {
@@ -161,14 +129,10 @@ impl Controller {
             window: f64::from(terms.fixed),
             rate_share: 1.0,
             rung: Rung::Static,
-            latency: Baseline::default(),
-            little: Baseline::default(),
+            ladder: Ladder::default(),
             throughput: Throughput::default(),
             flow_at: 0,
-            gathered: Gathered::default(),
             beat_at: 0,
-            stalled: 0,
-            accept_rate: Throughput::default(),
             resumed: None,
         }
     }
@@ -183,8 +147,15 @@ impl Controller {
         (self.window, self.resumed) = (f64::from(window), Some(now));
         self.rate_share = speed.parts() as f64 / Speed::ONE.parts() as f64;
         if let Some(usual) = usual {
-            self.latency.add(now, usual as f64);
+            self.ladder.expect(now, usual);
         }
+    }
+
+    /// Begins again with what policy says, because that has been in force meanwhile. What is usual stays known.
+    pub fn lapse(&mut self) {
+        (self.window, self.rate_share, self.resumed) = (f64::from(self.terms.fixed), 1.0, None);
+        self.ladder.lapse();
+        self.bound(None, 0.0);
     }
 
     /// Goes by other terms from now on. What is known stays; the window moves only where it must.
@@ -195,7 +166,7 @@ impl Controller {
 
     /// The time to first byte that is usual, where it is known.
     pub fn usual(&self) -> Option<Nanos> {
-        self.latency.value().map(whole)
+        self.ladder.usual(Rung::Latency).map(whole)
     }
 
     /// Takes what the last period showed, and says what holds for the next. `share` is what suspicion, slow start and the
@@ -207,12 +178,15 @@ impl Controller {
             self.throughput.add(now, flow.value.completed, used);
         }
         let target = self.target();
-        let (rung, delay) = self.look(now, signals);
+        let idle = self.ladder.rests(now, signals, used);
+        let (rung, delay) = self.ladder.look(now, signals, self.window, &self.throughput);
         self.rung = rung;
         // Who is not held back by the window is not helped by a smaller one: at low load one slow answer says little. But where
         // many wait there is a queue, and a window far wider than it would only let it grow.
         let many = |delay: Delay| delay.many && signals.most_in_flight >= LEAST_SAMPLES;
         let waits = delay.filter(|delay| delay.beyond > target && (used || many(*delay)));
+        let under_way = signals.flow.and_then(|flow| flow.fresh(now)).map_or(0, |(flow, _)| flow.in_flight);
+        let loaded = delay.is_some_and(|delay| delay.many) || under_way >= LEAST_SAMPLES;
         let cause = match (rung, delay) {
             // What was in force when this began stays until a signal can have come.
             (Rung::Static, _) if self.resumed.is_some_and(|at| now.saturating_sub(at) < STALE) => Cause::Unsure,
@@ -229,6 +203,11 @@ impl Controller {
                 self.window *= shrunk(delay, target);
                 Cause::Delay
             }
+            _ if idle => {
+                let grown = ((1.0 + REST_GROWS) * self.window).min(f64::from(self.terms.fixed));
+                self.window = self.window.max(grown);
+                Cause::Idle
+            }
             (_, Some(_)) if used => {
                 self.window += (GROWS * self.window).max(1.0);
                 Cause::Room
@@ -236,8 +215,9 @@ impl Controller {
             (_, Some(_)) => Cause::Unused,
             (_, None) => Cause::Unsure,
         };
+        let full = f64::from(signals.most_in_flight) >= self.window.floor();
         self.bound(waits, target);
-        self.guard(rung, delay, target, used);
+        self.guard(rung, waits.filter(|_| loaded), target, full && loaded, idle);
         Adjustment {
             window: whole(self.window) as u32,
             speed: speed(self.rate_share.min(share)),
@@ -245,17 +225,14 @@ impl Controller {
             cause,
             delay: delay.map(|delay| whole(delay.beyond)),
             target: whole(target),
+            loaded,
         }
     }
 
     /// What a window that is only shown would come to: without effect on the delay that it follows, it would shrink to its
     /// least. It settles where the delay is at its target, at what Little's law makes of that.
     pub fn imagine(&mut self, adjustment: Adjustment) -> Adjustment {
-        let usual = match adjustment.rung {
-            Rung::Latency => self.latency.value(),
-            Rung::Little => self.little.value(),
-            Rung::Backlog | Rung::Heartbeats | Rung::Static => None,
-        };
+        let usual = self.ladder.usual(adjustment.rung);
         // What makes its clients wait delivers all that it can.
         let most = match adjustment.cause {
             Cause::Delay => Some(self.throughput.per_second()),
@@ -275,63 +252,6 @@ impl Controller {
 
     fn target(&self) -> f64 {
         (TARGET_SHARE * self.terms.objective as f64).max(LEAST_TARGET as f64)
-    }
-
-    /// The best signal that there is, and the delay by it.
-    fn look(&mut self, now: Nanos, signals: &Signals) -> (Rung, Option<Delay>) {
-        let flow = signals.flow.and_then(|flow| flow.fresh(now));
-        // Silence is bad news: what is under way and does not end has waited for a period more.
-        let stuck = flow.is_some_and(|(flow, _)| flow.completed == 0 && flow.in_flight > 0);
-        self.stalled = if stuck { self.stalled + PERIOD } else { 0 };
-        if let Some((latency, age)) = signals.latency.and_then(|latency| latency.fresh(now)) {
-            let at = signals.latency.map_or(0, |latency| latency.at);
-            if at > self.gathered.at {
-                self.gathered.at = at;
-                self.gather(now, latency.median, latency.samples);
-            }
-            let usual = self.latency.value().unwrap_or_default();
-            let stalled = self.stalled as f64;
-            let delay = self.gathered.delay.map(|(delay, many)| {
-                let many = many && self.stalled == 0;
-                Delay { beyond: delay + stalled, usual, age, many }
-            });
-            return (Rung::Latency, delay);
-        }
-        if let Some((flow, age)) = flow {
-            let (per_second, many) = (self.throughput.per_second(), flow.in_flight >= LEAST_SAMPLES);
-            if self.throughput.peak().is_none() || per_second < 1.0 {
-                let stalled = self.stalled as f64;
-                return (Rung::Little, stuck.then_some(Delay { beyond: stalled, usual: 0.0, age, many }));
-            }
-            let time = f64::from(flow.in_flight) / per_second * SECOND as f64;
-            let usual = self.little.add(now, time.max(MILLISECOND as f64 / 10.0));
-            return (Rung::Little, Some(Delay { beyond: time - usual + self.stalled as f64, usual, age, many }));
-        }
-        if let Some((backlog, age)) = signals.backlog.and_then(|backlog| backlog.fresh(now)) {
-            self.accept_rate.add(now, backlog.accepted, true);
-            let per_second = self.accept_rate.per_second().max(1.0);
-            let beyond = f64::from(backlog.waiting) / per_second * SECOND as f64;
-            return (Rung::Backlog, Some(Delay { beyond, usual: 0.0, age, many: backlog.waiting >= LEAST_SAMPLES }));
-        }
-        let beat = signals.bad_beat.and_then(|beat| beat.fresh(now));
-        (if beat.is_some() { Rung::Heartbeats } else { Rung::Static }, None)
-    }
-
-    /// Takes latencies, and believes them when there are enough or a second has passed.
-    fn gather(&mut self, now: Nanos, median: Nanos, samples: u32) {
-        if samples == 0 {
-            return;
-        }
-        let gathered = &mut self.gathered;
-        let since = *gathered.since.get_or_insert(now);
-        gathered.sum += median as f64 * f64::from(samples);
-        gathered.samples = gathered.samples.saturating_add(samples);
-        if gathered.samples >= LEAST_SAMPLES || now.saturating_sub(since) >= SECOND {
-            let median = gathered.sum / f64::from(gathered.samples);
-            let many = gathered.samples >= LEAST_SAMPLES;
-            let delay = Some((median - self.latency.add(now, median), many));
-            self.gathered = Gathered { at: gathered.at, delay, ..Gathered::default() };
-        }
     }
 
     fn follow_beats(&mut self, now: Nanos, signals: &Signals, used: bool) -> Cause {
@@ -359,14 +279,15 @@ impl Controller {
         self.window = self.window.min(most).max(f64::from(self.terms.least));
     }
 
-    /// How much of its rate all sources together may ask for: far more than is delivered only fills queues elsewhere.
-    fn guard(&mut self, rung: Rung, delay: Option<Delay>, target: f64, used: bool) {
+    /// How much of its rate all sources together may ask for: far more than is delivered only fills queues elsewhere. What few
+    /// show slows nobody down, and what is delivered says something only where many wait or all places are taken.
+    fn guard(&mut self, rung: Rung, waits: Option<Delay>, target: f64, full: bool, idle: bool) {
         let known = self.throughput.peak().zip(self.terms.rate).filter(|_| rung <= Rung::Little);
-        self.rate_share = match (known, delay) {
+        self.rate_share = match (known, waits) {
             (Some((_, rate)), Some(delay)) if delay.beyond > 2.0 * target => self.throughput.per_second() / rate,
-            (Some((peak, rate)), _) if used => RATE_GAIN * peak / rate,
+            (Some((peak, rate)), waits) if full || waits.is_some() => RATE_GAIN * peak / rate,
             // Nobody is kept slow for an overload that is over.
-            _ => self.rate_share * (1.0 + GROWS),
+            _ => self.rate_share * (1.0 + if idle { REST_GROWS } else { CALM_GROWS }),
         }
         .clamp(Speed::LEAST.parts() as f64 / Speed::ONE.parts() as f64, 1.0);
     }

@@ -54,7 +54,7 @@ fn stays_where_it_is_not_used() {
 }
 
 #[test]
-fn one_slow_answer_at_low_load_takes_nothing_from_the_window() {
+fn one_slow_answer_at_low_load_takes_nothing_from_the_window_and_the_speed() {
     let mut controller = Controller::new(TERMS);
     for period in 1..=100 {
         let (now, slow) = (period * PERIOD, period > 50);
@@ -65,8 +65,139 @@ fn one_slow_answer_at_low_load_takes_nothing_from_the_window() {
             most_in_flight: 1,
             ..Signals::default()
         };
-        assert_eq!(controller.step(now, &signals, 1.0).window, TERMS.fixed, "period {period}");
+        let adjustment = controller.step(now, &signals, 1.0);
+        assert_eq!((adjustment.window, adjustment.speed), (TERMS.fixed, Speed::ONE), "period {period}");
     }
+}
+
+/// A period in which so many end with such a median, and so many are under way and open.
+fn period(now: Nanos, median: Nanos, completed: u32, under_way: u32) -> Signals {
+    Signals {
+        latency: Some(Aged { value: Latency { median, samples: completed }, at: now }),
+        flow: Some(Aged { value: Flow { completed, in_flight: under_way }, at: now }),
+        most_in_flight: under_way,
+        ..Signals::default()
+    }
+}
+
+#[test]
+fn one_that_gets_no_answer_among_connections_that_are_kept_takes_nothing_either() {
+    let (mut controller, now) = settled();
+    (controller.window, controller.rate_share) = (20.0, 1.0);
+    for number in 1..=100 {
+        let now = now + number * PERIOD;
+        let median = if number <= 10 { 8 * MILLISECOND } else { 0 };
+        let kept = Signals { most_in_flight: 12, ..period(now, median, u32::from(number <= 10), 1) };
+        let adjustment = controller.step(now, &kept, 1.0);
+        assert!(adjustment.window >= 20 && adjustment.speed == Speed::ONE, "period {number}: {adjustment:?}");
+    }
+}
+
+#[test]
+fn kept_connections_that_ask_for_little_slow_nobody_down() {
+    let mut controller = Controller::new(Terms { most: TERMS.fixed, ..TERMS });
+    for number in 1..=100 {
+        let now = number * PERIOD;
+        let kept = Signals { most_in_flight: 100, ..period(now, 8 * MILLISECOND, u32::from(number % 10 == 0), 0) };
+        assert_eq!(controller.step(now, &kept, 1.0).speed, Speed::ONE, "period {number}");
+    }
+}
+
+#[test]
+fn what_many_wait_for_slows_the_clock_down_to_what_is_delivered() {
+    let (mut controller, now) = settled();
+    // A thousand a second of the two thousand that policy allows.
+    let adjustment = controller.step(now + PERIOD, &busy(now + PERIOD, 200 * MILLISECOND), 1.0);
+    let share = adjustment.speed.parts() as f64 / Speed::ONE.parts() as f64;
+    assert!((share - 0.5).abs() < 0.01, "{adjustment:?}");
+}
+
+#[test]
+fn an_overload_whose_clients_leave_at_once_is_over_at_once() {
+    let (mut controller, mut now) = settled();
+    for _ in 0..30 {
+        now += PERIOD;
+        controller.step(now, &period(now, SECOND, 20, 200), 1.0);
+    }
+    assert!(controller.window < 50.0 && controller.rate_share < 0.2, "{controller:?}");
+    let (left, slow) = (controller.window, controller.rate_share);
+    let mut quiet = Vec::new();
+    for _ in 0..50 {
+        now += PERIOD;
+        quiet.push(controller.step(now, &period(now, 0, 0, 0), 1.0));
+    }
+    assert_eq!(quiet[0].delay, Some(0), "who asks for nothing waits for nothing");
+    assert!(
+        f64::from(quiet[0].window) >= left.floor() && controller.rate_share > slow,
+        "it has not shrunk: {:?}",
+        quiet[0]
+    );
+    let last = quiet.last().unwrap();
+    assert_eq!((last.window, last.speed, last.cause), (TERMS.fixed, Speed::ONE, Cause::Idle));
+}
+
+#[test]
+fn a_pause_between_two_answers_is_no_rest() {
+    let (mut controller, mut now) = settled();
+    controller.window = 10.0;
+    for number in 0..100 {
+        now += PERIOD;
+        let asked = u32::from(number % 5 == 0);
+        let adjustment = controller.step(now, &period(now, 8 * MILLISECOND, asked, 0), 1.0);
+        assert_eq!((adjustment.window, adjustment.cause), (10, Cause::Unused), "period {number}");
+    }
+}
+
+#[test]
+fn a_delay_that_nobody_confirms_is_not_used_when_it_is_old() {
+    let (mut controller, now) = settled();
+    controller.step(now + PERIOD, &busy(now + PERIOD, 200 * MILLISECOND), 1.0);
+    // The clock goes on, answers do not, and what is under way is not known.
+    let silent = |now| Signals {
+        latency: Some(Aged { value: Latency { median: 0, samples: 0 }, at: now }),
+        most_in_flight: 1_000,
+        ..Signals::default()
+    };
+    let old = now + PERIOD + STALE;
+    assert!(controller.step(old - 1, &silent(old - 1), 1.0).delay.is_some());
+    let adjustment = controller.step(old, &silent(old), 1.0);
+    assert_eq!((adjustment.delay, adjustment.cause), (None, Cause::Unsure));
+}
+
+#[test]
+fn one_that_waits_to_be_accepted_as_it_is_looked_at_has_not_waited_long() {
+    let mut controller = Controller::new(Terms { most: TERMS.fixed, ..TERMS });
+    let mut step = |number: u64, waiting| {
+        let now = number * PERIOD;
+        let backlog = Some(Aged { value: Backlog { waiting, accepted: 0 }, at: now });
+        controller.step(now, &Signals { backlog, most_in_flight: 100, ..Signals::default() }, 1.0)
+    };
+    for number in 1..=100 {
+        let adjustment = step(number, u32::from(number % 2 == 0));
+        assert_eq!((adjustment.rung, adjustment.window), (Rung::Backlog, TERMS.fixed));
+    }
+    let stuck = (101..=110).map(|number| step(number, 5)).last().unwrap();
+    assert!(stuck.cause == Cause::Delay && stuck.window < TERMS.fixed, "nobody accepts them: {stuck:?}");
+}
+
+#[test]
+fn begins_again_with_what_policy_says_and_knows_what_is_usual() {
+    let (mut controller, now) = settled();
+    for number in 1..=20 {
+        controller.step(now + number * PERIOD, &busy(now + number * PERIOD, SECOND), 1.0);
+    }
+    let before = controller.clone();
+    assert!(before.window < f64::from(TERMS.fixed) && before.rate_share < 1.0, "{before:?}");
+    controller.lapse();
+    assert_eq!((controller.window, controller.rate_share), (f64::from(TERMS.fixed), 1.0));
+    assert_eq!(controller.usual(), before.usual());
+    let later = now + 21 * PERIOD;
+    let first = controller.step(later, &period(later, 0, 0, 60), 1.0);
+    assert_eq!(
+        (first.window, first.speed, first.delay),
+        (TERMS.fixed, Speed::ONE, None),
+        "what was before is forgotten"
+    );
 }
 
 #[test]

@@ -12,7 +12,8 @@ pub use super::life::{Change, Incarnation, Level, Reason, Sign};
 use super::{
     MILLISECOND, Nanos, SECOND,
     flapping::Flapping,
-    suspicion::{self, Rhythm},
+    succession::{Order, Succession},
+    suspicion::{self, Rhythm, is_silence},
 };
 
 #[cfg(test)]
@@ -21,8 +22,6 @@ mod tests;
 
 /// How often a backend beats, where nothing else is declared.
 pub const INTERVAL: Nanos = 200 * MILLISECOND;
-/// A backend is suspect after a silence of so many intervals, in tenths: three beats are missing.
-pub const SUSPECT_TENTHS: u64 = 31;
 /// Probes that fail in a row before a backend is suspect whose beats are not what is waited for.
 pub const FAILED_PROBES: u32 = 2;
 /// Probes of a suspect that must fail, one every [`CONFIRM_EVERY`].
@@ -64,10 +63,7 @@ pub struct Detector {
     level: Level,
     since: Nanos,
     rhythm: Rhythm,
-    incarnation: Option<Incarnation>,
-    /// The one before: what comes late of it is no beat.
-    former: Option<Incarnation>,
-    sequence: u64,
+    beats: Succession,
     /// When its application gave its last sign of life, and when anything of its host did.
     heard: Nanos,
     seen: Nanos,
@@ -93,9 +89,7 @@ impl Detector {
             level: Level::Healthy,
             since: now,
             rhythm: Rhythm::new(interval),
-            incarnation: None,
-            former: None,
-            sequence: 0,
+            beats: Succession::default(),
             heard: now,
             seen: now,
             steady: false,
@@ -148,6 +142,7 @@ impl Detector {
                 self.seen = now;
                 None
             }
+            Sign::Unsent => None,
             Sign::Unanswered => {
                 self.failed_probes = self.failed_probes.saturating_add(1);
                 self.good = 0;
@@ -166,17 +161,11 @@ impl Detector {
     }
 
     fn beat(&mut self, now: Nanos, of: Incarnation, sequence: u64) -> Option<Change> {
-        let known = self.incarnation;
-        let restarted = known.is_some_and(|known| known.boot != of.boot || known.generation < of.generation);
-        let stale = known.is_some_and(|known| known.boot == of.boot && known.generation > of.generation)
-            || self.former.is_some_and(|former| former.boot == of.boot && former.generation >= of.generation)
-            || known == Some(of) && sequence <= self.sequence;
-        if stale {
+        let order = self.beats.take(now, self.interval, of, sequence);
+        if !order.is_fresh() {
             return None;
         }
-        (self.incarnation, self.sequence) = (Some(of), sequence);
-        if restarted {
-            self.former = known;
+        if order == Order::Restarted {
             self.rhythm = Rhythm::new(self.interval);
             (self.heard, self.seen, self.steady, self.good, self.failed_probes) = (now, now, false, 0, 0);
             self.refused = None;
@@ -189,7 +178,7 @@ impl Detector {
                 _ => Some(self.back(now, Reason::Restarted)),
             };
         }
-        if self.refused.is_some_and(|at| !self.is_silence(now.saturating_sub(at), 1)) {
+        if self.refused.is_some_and(|at| !is_silence(now.saturating_sub(at), self.interval, 1)) {
             return None;
         }
         // Who is probed would have refused again; who only beats is asked by nobody.
@@ -228,7 +217,7 @@ impl Detector {
     pub fn tick(&mut self, now: Nanos, leniency: Leniency) -> Option<Change> {
         let silence = now.saturating_sub(self.heard);
         let patience = leniency.patience.max(1);
-        let silent = self.is_silence(silence, patience);
+        let silent = is_silence(silence, self.interval, patience);
         if self.slow_since.is_some_and(|since| now.saturating_sub(since) >= SLOW_START) {
             self.slow_since = None;
         }
@@ -275,11 +264,6 @@ impl Detector {
         self.seen = self.seen.saturating_add(pause).min(now);
         self.steady = false;
         self.failed_probes = 0;
-    }
-
-    /// Whether nothing was there for longer than three intervals, for an observer with such patience.
-    const fn is_silence(&self, span: Nanos, patience: u64) -> bool {
-        span.saturating_mul(10) >= self.interval.saturating_mul(SUSPECT_TENTHS * patience)
     }
 
     fn die(&mut self, now: Nanos, reason: Reason) -> Change {

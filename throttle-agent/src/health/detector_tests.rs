@@ -155,7 +155,7 @@ fn signs() -> impl Strategy<Value = (Nanos, Option<Sign>, bool)> {
     let beat = (1u128..3, 1u64..4, 0u64..50);
     let beat =
         beat.prop_map(|(boot, generation, sequence)| Sign::Beat { of: Incarnation { boot, generation }, sequence });
-    let others = prop_oneof![Just(Sign::Answered), Just(Sign::Packet), Just(Sign::Refused)];
+    let others = prop_oneof![Just(Sign::Answered), Just(Sign::Packet), Just(Sign::Refused), Just(Sign::Unsent)];
     let sign = prop_oneof![4 => Just(Some(Sign::Unanswered)), 1 => others.prop_map(Some), 1 => beat.prop_map(Some), 1 => Just(None)];
     (1..300 * MILLISECOND, sign, prop::bool::weighted(0.2))
 }
@@ -173,7 +173,7 @@ proptest! {
                 Some(Sign::Unanswered) => failed += 1,
                 Some(Sign::Answered) => (heard, seen, failed) = (now, now, 0),
                 Some(Sign::Packet | Sign::Refused) => seen = now,
-                Some(Sign::Beat { .. }) | None => {}
+                Some(Sign::Beat { .. } | Sign::Unsent) | None => {}
             }
             for change in [change, detector.tick(now, Leniency { patience: 1, frozen })].into_iter().flatten() {
                 if change.to == Level::Dead && before != Level::Held {

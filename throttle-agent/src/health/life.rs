@@ -1,11 +1,11 @@
 //! The words for whether a backend lives: what is seen of it, what is held of it, and why that changes.
 
-/// A start of a backend: another boot of its host, or a higher generation within it.
+/// A start of a backend: another boot of its host, or another generation within it; see [`super::succession`] for the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incarnation {
     /// The host's boot id.
     pub boot: u128,
-    /// Counts starts of the backend within a boot.
+    /// Of two starts within a boot the later has the higher.
     pub generation: u64,
 }
 
@@ -23,8 +23,11 @@ pub enum Sign {
     Answered,
     /// A probe got no answer in time.
     Unanswered,
-    /// The backend refused a connection, or its host says that it is unreachable.
+    /// The backend refused a connection. That there is no way to it says nothing of it, whoever tells: that is
+    /// [`Sign::Unanswered`].
     Refused,
+    /// A probe could not be sent, for a fault of the observer's: nothing was asked, and nothing is learnt.
+    Unsent,
     /// The kernel saw a packet of the backend's host, which says nothing of the application.
     Packet,
 }

@@ -1,11 +1,12 @@
 //! What decides how far limits move with the health of what they protect: pure, from what was seen and `now` to a verdict.
 //!
-//! [`suspicion`] says how suspicious a silence is, [`detector`] whether a backend lives (in the words of [`life`]), [`watch`]
-//! which of a service are ejected and when the fault is our own, [`flapping`] who comes and goes too often. [`breaker`] keeps
-//! new connections from a backend that fails, and tries it again by itself (in the words of [`circuit`]). [`controller`]
-//! makes a window and a clock's speed of what a service shows ([`signals`]), against what is usual ([`baseline`]); where
-//! nothing but a rate can be moved, [`pacer`] does. [`service`] ties all of it together for one service, [`scale_out`] says
-//! when it needs more than there is, and [`words`] says what changed as a person on call reads it.
+//! [`suspicion`] says how suspicious a silence is, [`succession`] which heartbeat is the later, [`detector`] whether a backend
+//! lives (in the words of [`life`]), [`watch`] which of a service are ejected and when the fault is our own, [`flapping`] who
+//! comes and goes too often. [`breaker`] keeps new connections from a backend that fails, and tries it again by itself (in
+//! the words of [`circuit`]). [`controller`] makes a window and a clock's speed of what a service shows ([`signals`]), against
+//! what is usual ([`baseline`]); where nothing but a rate can be moved, [`pacer`] does. [`service`] ties all of it together
+//! for one service, [`scale_out`] says when it needs more than there is, and [`words`] says what changed as a person on call
+//! reads it.
 //!
 //! Instants and spans are [`Nanos`] of CLOCK_MONOTONIC, dice are arguments, and nothing here reads a socket or a clock: what
 //! is seen comes in, what is to be done goes out, each change with its reason.
@@ -22,6 +23,7 @@ pub mod pacer;
 pub mod scale_out;
 pub mod service;
 pub mod signals;
+pub mod succession;
 pub mod suspicion;
 pub mod transition;
 mod trials;

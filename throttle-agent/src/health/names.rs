@@ -88,6 +88,7 @@ const fn breaker_reason(reason: circuit::Reason) -> &'static str {
         circuit::Reason::Recovery => "recovery",
         circuit::Reason::TrialsGood => "trials-good",
         circuit::Reason::TrialsBad => "trials-bad",
+        circuit::Reason::Spared => "spared",
         circuit::Reason::Forced => "forced",
         circuit::Reason::Released => "released",
     }

@@ -10,7 +10,7 @@ const TARGET: Nanos = 50 * MILLISECOND;
 const LEAST: f64 = 1.0 / 16.0;
 
 fn seen(cause: Cause, delay: Option<Nanos>) -> Adjustment {
-    Adjustment { window: 100, speed: Speed::ONE, rung: Rung::Latency, cause, delay, target: TARGET }
+    Adjustment { window: 100, speed: Speed::ONE, rung: Rung::Latency, cause, delay, target: TARGET, loaded: true }
 }
 
 #[test]
@@ -24,13 +24,40 @@ fn sinks_while_the_delay_is_above_its_target_and_grows_back_below() {
 
 #[test]
 fn a_rate_that_is_far_above_what_is_asked_for_is_felt_at_once() {
-    let share = Pacer::default().step(&seen(Cause::Delay, Some(2 * TARGET)), Some(0.05));
+    let mut pacer = Pacer::default();
+    for _ in 0..ASKED_IN {
+        let share = pacer.step(&seen(Cause::Unused, Some(0)), Some(0.05));
+        assert_eq!(share, 1.0, "nobody is kept slow for nothing");
+    }
+    let share = pacer.step(&seen(Cause::Delay, Some(2 * TARGET)), Some(0.05));
     assert!(share <= 0.1, "{share}");
-    assert_eq!(
-        Pacer::default().step(&seen(Cause::Unused, Some(0)), Some(0.05)),
-        1.0,
-        "nobody is kept slow for nothing"
-    );
+}
+
+#[test]
+fn what_was_asked_for_is_that_of_two_seconds_and_not_of_the_period_that_saw_none() {
+    let mut pacer = Pacer::default();
+    let each_second = |period: usize| Some(if period.is_multiple_of(10) { 1.0 } else { 0.0 });
+    let calm = (0..ASKED_IN).map(|period| pacer.step(&seen(Cause::Unused, Some(0)), each_second(period)));
+    assert!(calm.last().is_some_and(|share| share == 1.0));
+    let share = pacer.step(&seen(Cause::Delay, Some(2 * TARGET)), Some(0.0));
+    assert!(share <= 0.2 && share > LEAST, "some of it, and not nothing: {share}");
+    let share = Pacer::default().step(&seen(Cause::Delay, Some(2 * TARGET)), Some(0.0));
+    assert!(share > 0.5, "of less than that nothing is known: {share}");
+}
+
+#[test]
+fn what_few_answers_show_slows_nothing_down() {
+    let mut pacer = Pacer::default();
+    let few = Adjustment { loaded: false, ..seen(Cause::Unused, Some(20 * TARGET)) };
+    assert!((0..50).all(|_| pacer.step(&few, Some(0.001)) == 1.0));
+}
+
+#[test]
+fn is_back_at_what_policy_says_two_seconds_after_all_has_become_quiet() {
+    let mut pacer = Pacer::default();
+    (0..100).for_each(|_| _ = pacer.step(&seen(Cause::Delay, Some(4 * TARGET)), None));
+    let quiet: Vec<_> = (0..20).map(|_| pacer.step(&seen(Cause::Idle, Some(0)), Some(0.0))).collect();
+    assert_eq!(quiet.last(), Some(&1.0), "{quiet:?}");
 }
 
 #[test]

@@ -6,27 +6,30 @@
 //! others come and go.
 //!
 //! The speed of the limits' clock is the least of what the control says and of the share that its backends may have, all
-//! together. A service that only observes decides all the same, and publishes nothing but what an operator forces.
+//! together, and so is the window, of what policy allows. A service that only observes decides all the same, and publishes
+//! nothing but what an operator forces.
 
 use std::collections::HashMap;
 
 use throttle_common::speed::Speed;
 
+pub use self::backends::{Backend, Wanted};
 pub use super::transition::{Chronicle, Place, Transition, What};
 use super::{
     Nanos,
     breaker::{Breaker, State},
     circuit::Outcomes,
     controller::{self, Adjustment, Cause, Controller},
-    detector::{CONFIRM_EVERY, Detector, Reason, Sign},
     pacer::Pacer,
     scale_out::ScaleOut,
     signals::{Aged, Signals},
     trials::Circuit,
-    watch::{Changed, LOOKS, Watch},
+    watch::{LOOKS, Watch},
     whole,
 };
 
+mod absent;
+mod backends;
 mod breaking;
 mod closing;
 
@@ -98,43 +101,6 @@ pub struct Decision {
     pub transitions: Vec<Transition>,
 }
 
-/// A probe beside those that policy asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// One of a suspect, which soon says whether anything lives there.
-    Confirmation,
-    /// One that is to show how it serves, in all the time that it has for an answer.
-    Trial,
-}
-
-/// What is known of one backend.
-#[derive(Clone, Debug)]
-pub struct Backend {
-    place: Place,
-    circuit: Circuit,
-    /// How long its last answer took.
-    latency: Option<Nanos>,
-    /// When it may be probed again for its breaker.
-    next_trial: Nanos,
-}
-
-impl Backend {
-    /// Which.
-    pub const fn place(&self) -> &Place {
-        &self.place
-    }
-
-    /// How long its last answer took.
-    pub const fn latency(&self) -> Option<Nanos> {
-        self.latency
-    }
-
-    /// Its breaker.
-    pub const fn breaker(&self) -> &Breaker {
-        &self.circuit.breaker
-    }
-}
-
 /// The health of one service.
 #[derive(Clone, Debug)]
 pub struct ServiceHealth {
@@ -144,6 +110,9 @@ pub struct ServiceHealth {
     watch: Watch,
     backends: Vec<Backend>,
     numbers: HashMap<Place, usize>,
+    absent: absent::Absent,
+    /// How many backends policy declares; not all may have been found.
+    declared: usize,
     circuit: Circuit,
     scale_out: ScaleOut,
     /// Beats since the last step: all, bad ones, and when the last came.
@@ -163,7 +132,9 @@ impl ServiceHealth {
             watch: Watch::new(now, 0, super::detector::INTERVAL, LOOKS),
             backends: Vec::new(),
             numbers: HashMap::new(),
-            circuit: Circuit::new(now),
+            absent: absent::Absent::default(),
+            declared: 0,
+            circuit: Circuit::of(Breaker::of_service(now)),
             scale_out: ScaleOut::default(),
             beats: (0, 0, 0),
             bad_beat: None,
@@ -180,6 +151,13 @@ impl ServiceHealth {
         self.pacer.resume(speed);
     }
 
+    /// Begins again with what policy says, because what was in force has lapsed: after more than a lease nobody is to jump back
+    /// to what held before. What is usual stays known, and so does all that is held of backends.
+    pub fn lapse(&mut self) {
+        self.controller.lapse();
+        self.pacer = Pacer::default();
+    }
+
     /// Goes by other terms from now on; what is known stays.
     pub fn follow(&mut self, terms: Terms) {
         self.terms = terms;
@@ -189,102 +167,6 @@ impl ServiceHealth {
     /// By which terms it goes.
     pub const fn terms(&self) -> &Terms {
         &self.terms
-    }
-
-    /// Watches these backends and no others, each with how often it is to beat. Of those that were watched before, with the
-    /// same rhythm, all stays.
-    pub fn set_backends(&mut self, now: Nanos, wanted: &[(Place, Nanos)]) {
-        for number in (0..self.backends.len()).rev() {
-            let interval = self.watch.backends()[number].interval();
-            let stays = |(place, of): &(Place, Nanos)| *place == self.backends[number].place && *of == interval;
-            if !wanted.iter().any(stays) {
-                self.backends.remove(number);
-                self.watch.remove(number);
-            }
-        }
-        self.numbers = self.backends.iter().enumerate().map(|(number, it)| (it.place.clone(), number)).collect();
-        for (place, interval) in wanted {
-            if self.number(place).is_none() {
-                self.backends.push(Backend {
-                    place: place.clone(),
-                    circuit: Circuit::new(now),
-                    latency: None,
-                    next_trial: now,
-                });
-                self.watch.add(now, *interval);
-                self.numbers.insert(place.clone(), self.backends.len() - 1);
-            }
-        }
-    }
-
-    /// Takes what was seen of a backend, whether that was good for its breaker, and how long the answer took.
-    pub fn see(
-        &mut self,
-        at: Nanos,
-        place: &Place,
-        sign: Sign,
-        latency: Option<Nanos>,
-        good: Option<bool>,
-    ) -> Option<Transition> {
-        let number = self.number(place)?;
-        let late = latency.is_some_and(|latency| latency > self.terms.bounds.objective);
-        if sign != Sign::Packet {
-            let backend = &mut self.backends[number];
-            backend.latency = latency.or(backend.latency);
-            let outcomes = match (good, late) {
-                (Some(true), false) => Outcomes { good: 1, ..Outcomes::default() },
-                (Some(true), true) => Outcomes { slow: 1, ..Outcomes::default() },
-                (Some(false), _) => Outcomes { failed: 1, ..Outcomes::default() },
-                (None, _) => Outcomes::default(),
-            };
-            backend.circuit.ended.add(outcomes);
-            if !self.watch.is_ejected(number) {
-                let (all, bad, last) = self.beats;
-                self.beats = (all + 1, bad + u32::from(good != Some(true) || late), last.max(at));
-            }
-        }
-        let change = self.watch.sign(at, number, sign)?;
-        Some(self.note(at, change))
-    }
-
-    /// Looks at the backends; `starved` says that this host kept the observer from its CPU for most of the time since the
-    /// last look.
-    pub fn look(&mut self, now: Nanos, starved: bool) -> Vec<Transition> {
-        let changes = self.watch.tick(now, starved);
-        let mut transitions: Vec<_> = changes.into_iter().map(|change| self.note(now, change)).collect();
-        let doubts = self.watch.is_frozen(now);
-        if std::mem::replace(&mut self.doubts, doubts) != doubts {
-            transitions.push(Transition { at: now, place: None, what: What::Doubt(doubts) });
-        }
-        transitions
-    }
-
-    fn note(&mut self, at: Nanos, Changed { backend, change }: Changed) -> Transition {
-        if change.reason == Reason::Restarted && self.backends.len() == 1 {
-            // What was usual was so of another incarnation.
-            self.controller.restart();
-        }
-        Transition { at, place: Some(self.backends[backend].place.clone()), what: What::Level(change) }
-    }
-
-    /// Which backends are to be probed now, beside the probes that policy asks for: suspects, to be confirmed, and those whose
-    /// breaker tries them, because nobody else tells how a trial ends.
-    pub fn probes(&mut self, now: Nanos) -> Vec<(Place, Wanted)> {
-        let mut due = Vec::new();
-        for (number, backend) in self.backends.iter_mut().enumerate() {
-            let half_open = matches!(backend.circuit.breaker.state(), State::HalfOpen { .. });
-            let tries = half_open && now >= backend.next_trial;
-            if tries {
-                backend.next_trial = now + CONFIRM_EVERY;
-            }
-            if self.watch.probe_is_due(now, number) {
-                due.push((backend.place.clone(), Wanted::Confirmation));
-            }
-            if tries {
-                due.push((backend.place.clone(), Wanted::Trial));
-            }
-        }
-        due
     }
 
     /// The share of its load that the service may have: that of its backends, all together.
@@ -323,12 +205,6 @@ impl ServiceHealth {
         self.doubts
     }
 
-    /// Its backends, each with what is held of it, and the share of its load that it may have.
-    pub fn backends(&self, now: Nanos) -> impl Iterator<Item = (&Backend, &Detector, f64)> {
-        let numbered = self.backends.iter().zip(self.watch.backends()).enumerate();
-        numbered.map(move |(number, (backend, detector))| (backend, detector, self.watch.share(number, now)))
-    }
-
     /// Takes what was seen within the last period, and says what holds for the next. `dice` is drawn evenly from 0 (included)
     /// to 1 (excluded), anew for each breaker.
     pub fn step(&mut self, now: Nanos, observed: &Observed, mut dice: impl FnMut() -> f64) -> Decision {
@@ -338,6 +214,8 @@ impl ServiceHealth {
         let adjustment = self.controller.step(now, &signals, share);
         let adjustment = if enforces { adjustment } else { self.controller.imagine(adjustment) };
         let (adjustment, closes) = self.close(adjustment, observed.open);
+        // Nothing is closed for a suspicion, which may be wrong.
+        let adjustment = self.back_off(adjustment, share);
         let paced = self.pacer.step(&adjustment, observed.admitted).min(share);
         let speed = match control {
             Control::Rate => Speed::of_parts(whole(paced * Speed::ONE.parts() as f64)).unwrap_or(Speed::LEAST),
@@ -355,7 +233,7 @@ impl ServiceHealth {
         transitions.extend(self.step_breakers(now, observed, &mut dice));
         let acts = enforces && breaks;
         Decision {
-            window: (enforces && moves_window(control) && adjustment.cause != Cause::NoSignal)
+            window: (enforces && moves_window(control) && (adjustment.cause != Cause::NoSignal || share < 1.0))
                 .then_some(adjustment.window),
             closes,
             speed: if enforces { speed } else { Speed::ONE },
@@ -363,6 +241,13 @@ impl ServiceHealth {
             backends: self.backends.iter().map(|it| it.circuit.published(acts)).collect(),
             transitions,
         }
+    }
+
+    /// What the share of its backends leaves of the window, by what policy allows at most.
+    fn back_off(&self, adjustment: Adjustment, share: f64) -> Adjustment {
+        let controller::Terms { least, most, .. } = self.terms.bounds;
+        let left = (whole(share * f64::from(most)) as u32).max(least);
+        Adjustment { window: adjustment.window.min(left), ..adjustment }
     }
 
     /// The signals that the control goes by.
@@ -384,10 +269,6 @@ impl ServiceHealth {
         let late = adjustment.delay.is_some_and(|delay| delay > adjustment.target);
         observed.refused > 0
             || late && adjustment.cause != Cause::NoSignal && adjustment.window >= self.terms.bounds.most
-    }
-
-    fn number(&self, place: &Place) -> Option<usize> {
-        self.numbers.get(place).copied()
     }
 }
 

@@ -8,7 +8,7 @@ use super::{super::circuit::Forced, *};
 use crate::health::{
     MILLISECOND, SECOND,
     controller::{PERIOD, Rung},
-    detector::{Incarnation, Level},
+    detector::{Detector, Incarnation, Level, Sign},
     signals::{Flow, Latency},
 };
 
@@ -42,6 +42,10 @@ struct Scene {
     now: Nanos,
     /// What its backends answer, each at every look; silent where there is nothing.
     answers: Vec<Option<Sign>>,
+    /// Those whose answers are errors, and those whose are late.
+    errors: Vec<usize>,
+    late: Vec<usize>,
+    starved: bool,
     observed: Box<dyn Fn(Nanos) -> Observed>,
     said: Vec<What>,
     decided: Option<Decision>,
@@ -50,12 +54,15 @@ struct Scene {
 impl Scene {
     fn of(terms: Terms, count: u16) -> Self {
         let mut health = ServiceHealth::new(START, terms);
-        health.set_backends(START, &backends(count));
+        health.set_backends(START, &backends(count), count.into());
         let answers = vec![Some(Sign::Answered); count.into()];
         Self {
             health,
             now: START,
             answers,
+            errors: Vec::new(),
+            late: Vec::new(),
+            starved: false,
             observed: Box::new(|_| Observed::default()),
             said: Vec::new(),
             decided: None,
@@ -63,8 +70,9 @@ impl Scene {
     }
 
     fn run(&mut self, time: Nanos) -> &Decision {
-        for look in 1..=time / LOOKS {
+        for _ in 0..time / LOOKS {
             self.now += LOOKS;
+            let look = (self.now - START) / LOOKS;
             let probed = self.health.probes(self.now);
             for (number, answer) in self.answers.clone().iter().enumerate() {
                 let place = place(number as u16);
@@ -72,22 +80,39 @@ impl Scene {
                 let is_probed = |wanted| probed.contains(&(place.clone(), wanted));
                 let confirms = is_probed(Wanted::Confirmation);
                 let sign = match answer {
-                    Some(sign) if look % 4 == 0 || confirms || is_probed(Wanted::Trial) => *sign,
+                    Some(sign) if look.is_multiple_of(4) || confirms || is_probed(Wanted::Trial) => *sign,
                     None if confirms => Sign::Unanswered,
                     _ => continue,
                 };
-                let good = (sign != Sign::Unanswered).then_some(sign == Sign::Answered);
-                let said = self.health.see(self.now, &place, sign, Some(MILLISECOND), good);
+                let nothing = matches!(sign, Sign::Unanswered | Sign::Unsent);
+                let good = (!nothing).then_some(sign == Sign::Answered && !self.errors.contains(&number));
+                let took = if self.late.contains(&number) { 2 * BOUNDS.objective } else { MILLISECOND };
+                let said = self.health.see(self.now, &place, sign, Some(took), good);
                 self.said.extend(said.map(|it| it.what));
             }
-            self.said.extend(self.health.look(self.now, false).into_iter().map(|it| it.what));
-            if look % 2 == 0 {
+            self.said.extend(self.health.look(self.now, self.starved).into_iter().map(|it| it.what));
+            if look.is_multiple_of(2) {
                 let decision = self.health.step(self.now, &(self.observed)(self.now), || 0.5);
                 self.said.extend(decision.transitions.iter().map(|it| it.what));
                 self.decided = Some(decision);
             }
         }
         self.decided.as_ref().expect("a step was taken")
+    }
+
+    fn away(&self) -> Vec<usize> {
+        let away = self.health.backends.iter().enumerate().filter(|(_, it)| it.breaker().is_away());
+        away.map(|(number, _)| number).collect()
+    }
+
+    /// Until when it runs before nobody is kept away any more.
+    fn runs_until_all_are_let_in(&mut self) -> Nanos {
+        let start = self.now;
+        while !self.away().is_empty() {
+            assert!(self.now < start + 600 * SECOND, "{:?}", self.breakers());
+            self.run(PERIOD);
+        }
+        self.now - start
     }
 
     fn breakers(&self) -> Vec<State> {
@@ -127,6 +152,34 @@ fn who_is_back_is_tried_and_let_in_by_the_agents_own_probes() {
 }
 
 #[test]
+fn who_beats_rarely_is_let_in_though_clients_use_up_every_trial() {
+    let (mut now, every) = (START, 2 * SECOND);
+    let mut health = ServiceHealth::new(now, TERMS);
+    health.set_backends(now, &[(place(0), every), (place(1), BEATS)], 2);
+    health.resume_breaker(now, Some(&place(0)), State::Open { until: now + SECOND });
+    let mut taken = 0;
+    let mut changes = Vec::new();
+    while changes.len() < 2 && now < START + 60 * SECOND {
+        now += PERIOD;
+        if (now - START).is_multiple_of(every) {
+            let beat = Sign::Beat { of: Incarnation { boot: 1, generation: 1 }, sequence: now };
+            health.see(now, &place(0), beat, None, Some(true));
+        }
+        health.see(now, &place(1), Sign::Answered, None, Some(true));
+        health.look(now, false);
+        let seen = Observed { backends_taken: vec![taken, 0], ..Observed::default() };
+        let decision = health.step(now, &seen, || 0.5);
+        let half_open = matches!(decision.backends[0], State::HalfOpen { .. });
+        taken = if half_open { crate::health::breaker::TRIALS } else { 0 };
+        changes.extend(decision.transitions.iter().filter_map(|it| match it.what {
+            What::Breaker(change) => Some(change.to),
+            _ => None,
+        }));
+    }
+    assert!(matches!(changes[..], [State::HalfOpen { .. }, State::Closed]), "{changes:?}");
+}
+
+#[test]
 fn who_is_back_and_fails_its_trials_is_not_tried_again_at_once() {
     let mut scene = Scene::of(TERMS, 3);
     scene.run(SECOND);
@@ -145,6 +198,170 @@ fn who_is_back_and_fails_its_trials_is_not_tried_again_at_once() {
             .count();
     }
     assert!(opened <= 2, "{opened} rounds in ten seconds");
+}
+
+#[test]
+fn a_check_that_fails_everywhere_keeps_nobody_away() {
+    for count in 1..6 {
+        let mut scene = Scene::of(TERMS, count);
+        scene.run(10 * SECOND);
+        scene.errors = (0..count.into()).collect();
+        for _ in 0..600 {
+            scene.run(PERIOD);
+            assert!(scene.away().is_empty(), "of {count} after {} s", (scene.now - START) / SECOND);
+        }
+    }
+}
+
+#[test]
+fn the_only_backend_is_kept_from_nobody_however_long_it_refuses() {
+    let mut scene = Scene::of(Terms { control: Control::Fixed, ..TERMS }, 1);
+    scene.answers[0] = Some(Sign::Refused);
+    for _ in 0..600 {
+        assert_eq!(scene.run(SECOND).backends, [State::Closed]);
+    }
+    assert_eq!(scene.breakers(), [State::Closed]);
+}
+
+#[test]
+fn one_that_fails_alone_is_kept_away_and_after_ten_minutes_let_in_within_seconds() {
+    let mut scene = Scene::of(TERMS, 3);
+    scene.run(10 * SECOND);
+    scene.errors = vec![1];
+    scene.run(600 * SECOND);
+    assert_eq!(scene.away(), [1]);
+    scene.errors.clear();
+    let took = scene.runs_until_all_are_let_in();
+    assert!(took <= 7 * SECOND, "{took}");
+}
+
+#[test]
+fn the_kernel_is_told_of_no_wait_that_only_an_agent_can_end() {
+    let mut scene = Scene::of(TERMS, 3);
+    scene.errors = vec![1];
+    let mut longest = 0;
+    for _ in 0..600 {
+        let told = scene.run(PERIOD).backends[1];
+        let State::Open { until } = told else { continue };
+        assert!(until <= scene.now + crate::health::breaker::OPEN_TIME);
+        let State::Open { until } = scene.breakers()[1] else { panic!("it is open") };
+        longest = longest.max(until.saturating_sub(scene.now));
+    }
+    assert!(longest > 15 * SECOND, "{longest}");
+}
+
+#[test]
+fn who_is_dead_takes_the_place_of_one_that_only_fails() {
+    let mut scene = Scene::of(TERMS, 2);
+    scene.errors = vec![0];
+    scene.run(10 * SECOND);
+    assert_eq!(scene.away(), [0]);
+    scene.answers[1] = Some(Sign::Refused);
+    scene.run(SECOND);
+    assert_eq!(scene.away(), [1], "errors are more than nothing");
+}
+
+#[test]
+fn of_those_that_no_operator_keeps_away_half_may_be() {
+    for (count, away) in [(2, 0), (3, 1)] {
+        let mut scene = Scene::of(TERMS, count);
+        assert_eq!(scene.health.force(Some("web-0"), Some(Forced::Open)), 1);
+        scene.errors = vec![1];
+        scene.run(20 * SECOND);
+        assert_eq!(scene.away().len(), away, "of {count}");
+    }
+}
+
+#[test]
+fn what_is_bad_while_the_observer_is_held_up_or_cannot_ask_is_no_backends_fault() {
+    let mut scene = Scene::of(TERMS, 3);
+    (scene.starved, scene.errors) = (true, vec![1]);
+    scene.run(60 * SECOND);
+    assert!(scene.away().is_empty());
+    scene.starved = false;
+    scene.run(10 * SECOND);
+    assert_eq!(scene.away(), [1], "what it shows then counts");
+
+    let mut scene = Scene::of(TERMS, 3);
+    scene.answers = vec![Some(Sign::Unsent), Some(Sign::Unsent), Some(Sign::Answered)];
+    scene.run(60 * SECOND);
+    let dead = scene.said.iter().filter(|it| matches!(it, What::Level(it) if it.to == Level::Dead)).count();
+    assert_eq!((scene.away().len(), dead), (0, 0));
+    assert!(!scene.health.bad_beat().is_some_and(|it| it.value), "it is no bad heartbeat");
+}
+
+#[test]
+fn one_that_is_slow_alone_is_kept_away_unless_all_are_and_the_window_can_mend_it() {
+    for (median, away) in [(8, vec![1]), (60, vec![])] {
+        let mut scene = Scene::of(TERMS, 3);
+        scene.observed = Box::new(|now| busy(now, 8 * MILLISECOND));
+        scene.run(2 * SECOND);
+        scene.late = vec![1];
+        scene.observed = Box::new(move |now| busy(now, median * MILLISECOND));
+        scene.run(10 * SECOND);
+        assert_eq!(scene.away(), away, "the service takes {median} ms");
+    }
+}
+
+#[test]
+fn who_is_away_for_a_while_comes_back_as_it_was() {
+    let mut scene = Scene::of(TERMS, 4);
+    scene.errors = vec![2];
+    scene.answers[1] = None;
+    scene.run(20 * SECOND);
+    assert_eq!(scene.away(), [1, 2]);
+    let (dead, fails) = (scene.health.watch.backends()[1].clone(), scene.breakers()[2]);
+    let (all, some) = (backends(4), [0, 3].map(|number| (place(number), BEATS)));
+    assert_eq!(scene.health.set_backends(scene.now, &some, 1), []);
+    // Nobody looks at those who are not there.
+    scene.run(10 * SECOND);
+    assert_eq!(scene.health.set_backends(scene.now, &all, 1), [], "all are known");
+    let order: Vec<_> = scene.health.backends.iter().map(|it| it.place.clone()).collect();
+    let number = |wanted| order.iter().position(|it| *it == place(wanted)).unwrap();
+    let back = &scene.health.watch.backends()[number(1)];
+    assert_eq!((back.level(), back.since()), (Level::Dead, dead.since()));
+    assert_eq!(scene.breakers()[number(2)], fails);
+    scene.health.look(scene.now, false);
+    assert!(!scene.said.iter().any(|it| matches!(it, What::Level(it) if it.to == Level::Held)));
+    let levels: Vec<_> = scene.health.watch.backends().iter().map(Detector::level).collect();
+    assert_eq!(levels.iter().filter(|it| **it == Level::Suspect).count(), 0, "nobody asked them: {levels:?}");
+
+    assert_eq!(scene.health.set_backends(scene.now, &some, 1), []);
+    let later = scene.now + 301 * SECOND;
+    assert_eq!(scene.health.set_backends(later, &all, 1), [place(1), place(2)], "what was long ago is forgotten");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn never_are_more_than_half_of_the_backends_kept_away(
+        count in 1u16..7,
+        control in prop::sample::select(vec![Control::Latency, Control::Fixed]),
+        scenes in prop::collection::vec(
+            (prop::collection::vec(prop::sample::select(vec![0u8, 0, 1, 2, 3, 4]), 6), 1u64..30), 1..6,
+        ),
+    ) {
+        let mut scene = Scene::of(Terms { control, ..TERMS }, count);
+        for (ways, seconds) in scenes {
+            let are = |way: u8| (0..usize::from(count)).filter(|it| ways[*it] == way).collect::<Vec<_>>();
+            (scene.errors, scene.late) = (are(1), are(2));
+            let answer = |way| match way { 3 => None, 4 => Some(Sign::Refused), _ => Some(Sign::Answered) };
+            scene.answers = ways[..count.into()].iter().map(|way| answer(*way)).collect();
+            for _ in 0..seconds * 10 {
+                scene.run(PERIOD);
+                let away = scene.away();
+                prop_assert!(away.len() <= usize::from(count) / 2, "{:?} of {}", away, count);
+                let dead = (0..usize::from(count)).filter(|it| scene.health.watch.is_ejected(*it));
+                prop_assert!(dead.clone().all(|it| away.contains(&it)), "{:?}, of {:?}", away, dead.collect::<Vec<_>>());
+            }
+        }
+        // However long they failed, all are let in soon after all are well, but for who has come and gone too often.
+        (scene.errors, scene.late, scene.answers) = (vec![], vec![], vec![Some(Sign::Answered); count.into()]);
+        scene.run(10 * SECOND);
+        for number in scene.away() {
+            prop_assert_eq!(scene.health.watch.backends()[number].level(), Level::Held);
+        }
+    }
 }
 
 #[test]
@@ -174,6 +391,69 @@ fn what_is_only_observed_is_decided_and_shown_and_nothing_of_it_published() {
     assert!(shown.speed < Speed::ONE && matches!(scene.breakers()[1], State::Open { .. }), "{shown:?}");
     // 1 000 a second, which wait 8 ms and may wait 50 ms more.
     assert!((50..=60).contains(&shown.window), "a window that bites nobody does not shrink to nothing: {shown:?}");
+}
+
+#[test]
+fn suspicion_and_slow_start_move_the_window_too_where_nothing_else_is_there_to_move() {
+    let bounds = controller::Terms { rate: None, most: 100, ..BOUNDS };
+    let mut scene = Scene::of(Terms { bounds, ..TERMS }, 1);
+    scene.observed = Box::new(|now| busy(now, 8 * MILLISECOND));
+    assert_eq!(scene.run(SECOND).window, Some(100), "it is well, and all of it is used");
+    scene.answers[0] = None;
+    let least = (0..10).map(|_| scene.run(PERIOD).window).min().flatten();
+    assert!(least.is_some_and(|it| (20..=30).contains(&it)), "a quarter before its death is known: {least:?}");
+    scene.run(3 * SECOND);
+    scene.answers[0] = Some(Sign::Answered);
+    let mut windows = Vec::new();
+    while scene.health.share(scene.now) < 1.0 && windows.len() < 100 {
+        windows.push(scene.run(4 * LOOKS).window.unwrap_or(100));
+    }
+    assert!(windows[5..].is_sorted() && windows.len() > 45, "it grows for ten seconds: {windows:?}");
+    for control in [Control::Fixed, Control::Rate] {
+        let mut scene = Scene::of(Terms { control, bounds, ..TERMS }, 1);
+        scene.answers[0] = None;
+        assert_eq!(scene.run(3 * SECOND).window, None, "{control:?} moves no window");
+    }
+}
+
+#[test]
+fn a_suspicion_closes_no_connection() {
+    let bounds = controller::Terms { most: 100, ..BOUNDS };
+    let mut scene = Scene::of(Terms { closes: true, bounds, ..TERMS }, 1);
+    scene.observed = Box::new(|now| Observed { open: Some(90), ..busy(now, 8 * MILLISECOND) });
+    scene.run(SECOND);
+    scene.answers[0] = None;
+    for _ in 0..20 {
+        assert_eq!(scene.run(PERIOD).closes, 0);
+    }
+}
+
+#[test]
+fn begins_again_with_what_policy_says_when_that_was_in_force_for_a_while() {
+    for control in [Control::Latency, Control::Rate] {
+        let mut scene = Scene::of(Terms { control, ..TERMS }, 0);
+        scene.observed = Box::new(|now| busy(now, 8 * MILLISECOND));
+        scene.run(2 * SECOND);
+        scene.observed = Box::new(|now| busy(now, 400 * MILLISECOND));
+        let before = scene.run(3 * SECOND).clone();
+        assert!(before.speed < Speed::ONE && before.window.is_none_or(|it| it < BOUNDS.fixed / 4), "{before:?}");
+        scene.now += 10 * SECOND;
+        scene.health.lapse();
+        let seen = |now, samples| {
+            let mut seen = busy(now, 8 * MILLISECOND);
+            seen.signals.latency = Some(Aged { value: Latency { median: 8 * MILLISECOND, samples }, at: now });
+            seen.signals.flow = Some(Aged { value: Flow { completed: samples, in_flight: 5 }, at: now });
+            seen.signals.most_in_flight = 10;
+            seen
+        };
+        // Of the time in which it stood still nothing is known.
+        scene.observed = Box::new(move |now| seen(now, 0));
+        let first = scene.run(PERIOD).clone();
+        assert_eq!((first.window.unwrap_or(BOUNDS.fixed), first.speed), (BOUNDS.fixed, Speed::ONE), "{control:?}");
+        scene.observed = Box::new(move |now| seen(now, 100));
+        let then = scene.run(SECOND).clone();
+        assert_eq!((then.window.unwrap_or(BOUNDS.fixed), then.speed), (BOUNDS.fixed, Speed::ONE), "{control:?}");
+    }
 }
 
 #[test]
@@ -217,7 +497,7 @@ fn what_is_held_of_a_backend_stays_when_others_come_and_go() {
     scene.answers[1] = None;
     scene.run(3 * SECOND);
     let left: Vec<_> = [1, 2, 7].map(|number| (place(number), BEATS)).to_vec();
-    scene.health.set_backends(scene.now, &left);
+    scene.health.set_backends(scene.now, &left, 3);
     let held: Vec<_> =
         scene.health.backends(scene.now).map(|(it, detector, _)| (it.place.clone(), detector.level())).collect();
     let levels = [Level::Dead, Level::Healthy, Level::Healthy];
@@ -230,7 +510,7 @@ fn an_operator_holds_all_places_of_a_backend_and_leaves_them_again() {
     let mut health = ServiceHealth::new(START, Terms { enforces: false, breaks: false, ..TERMS });
     let mut twice = backends(2);
     twice[1].0.backend = Arc::clone(&twice[0].0.backend);
-    health.set_backends(START, &twice);
+    health.set_backends(START, &twice, 2);
     assert_eq!(health.force(Some("web-0"), Some(Forced::Open)), 2);
     assert_eq!(health.force(Some("web-1"), Some(Forced::Open)), 0);
     let decision = health.step(START + PERIOD, &Observed::default(), || 0.5);

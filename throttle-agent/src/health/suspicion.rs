@@ -11,6 +11,8 @@ use super::Nanos;
 #[path = "suspicion_tests.rs"]
 mod tests;
 
+/// A backend is suspect after a silence of so many intervals, in tenths: three beats are missing.
+pub const SUSPECT_TENTHS: u64 = 31;
 /// Intervals that the mean remembers (Hayashibara et al. 2004, Cassandra, Akka).
 pub const REMEMBERED: u32 = 1_000;
 /// The declared interval counts as so many that were seen (chitchat), so that the first beats do not decide alone.
@@ -52,6 +54,11 @@ impl Rhythm {
     pub fn phi(&self, silence: Nanos) -> f64 {
         silence as f64 / self.mean.max(self.declared as f64) / std::f64::consts::LN_10
     }
+}
+
+/// Whether three beats of one that is to beat every `interval` are missing, for an observer with such patience.
+pub const fn is_silence(span: Nanos, interval: Nanos, patience: u64) -> bool {
+    span.saturating_mul(10) >= interval.saturating_mul(SUSPECT_TENTHS * patience)
 }
 
 /// The share of its load that a backend may have at such a phi, from 1 down to [`LEAST_SHARE`].

@@ -2,8 +2,9 @@
 
 use super::{
     Nanos,
-    breaker::{Breaker, State, TRIALS},
+    breaker::{Breaker, OPEN_TIME, State, TRIALS},
     circuit::{Change, Evidence, Forced, Life, Outcomes},
+    detector::GOOD_IN_A_ROW,
 };
 
 /// A breaker with what it is to see at the next step.
@@ -11,8 +12,20 @@ use super::{
 pub(super) struct Circuit {
     pub(super) breaker: Breaker,
     pub(super) forced: Option<Forced>,
-    pub(super) was_dead: bool,
-    pub(super) ended: Outcomes,
+    was_dead: bool,
+    ended: Outcomes,
+    good_in_a_row: u32,
+    /// Until when the kernel is told that it is open, at most: should the agent fall silent, a few try it then.
+    lease: Nanos,
+}
+
+/// What a breaker is told beside what ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// What the detector holds of its backend.
+    pub(super) life: Life,
+    /// Whether it is to keep nobody away.
+    pub(super) spared: bool,
 }
 
 /// Trials of a breaker.
@@ -25,12 +38,36 @@ pub(super) struct Trials {
 }
 
 impl Circuit {
-    pub(super) fn new(now: Nanos) -> Self {
-        Self { breaker: Breaker::new(now), forced: None, was_dead: false, ended: Outcomes::default() }
+    pub(super) fn of(breaker: Breaker) -> Self {
+        let (lease, ended) = (breaker.since() + OPEN_TIME, Outcomes::default());
+        Self { breaker, forced: None, was_dead: false, ended, good_in_a_row: 0, lease }
+    }
+
+    /// Counts what has ended.
+    pub(super) fn count(&mut self, ended: Outcomes) {
+        self.ended.add(ended);
+    }
+
+    /// Counts how a probe has ended, or a beat; nothing of one that says neither that it is well nor that it is not.
+    pub(super) fn count_probe(&mut self, ended: Outcomes) {
+        self.good_in_a_row = if ended.good > 0 { self.good_in_a_row.saturating_add(1) } else { 0 };
+        self.count(ended);
+    }
+
+    /// What was bad since the last step may be the observer's own fault.
+    pub(super) fn excuse(&mut self) {
+        self.ended = Outcomes { good: self.ended.good, ..Outcomes::default() };
+    }
+
+    /// What was slow since the last step is no fault of its own.
+    pub(super) fn excuse_slowness(&mut self) {
+        self.ended = self.ended.but_for_slowness();
     }
 
     /// Where nothing but an operator may move it, nothing else is told to it.
-    pub(super) fn step(&mut self, now: Nanos, breaks: bool, trials: Trials, dead: bool, dice: f64) -> Option<Change> {
+    pub(super) fn step(&mut self, now: Nanos, breaks: bool, trials: Trials, told: Told, dice: f64) -> Option<Change> {
+        let Told { life, spared } = told;
+        self.lease = now + OPEN_TIME;
         let ended = std::mem::take(&mut self.ended);
         if !breaks {
             let evidence = Evidence { forced: self.forced, ..Evidence::default() };
@@ -41,18 +78,18 @@ impl Circuit {
         let known = if let State::HalfOpen { left } = self.breaker.state() { TRIALS - left } else { 0 };
         let trials = trials.taken.saturating_sub(known).saturating_add(own);
         // A backend that has come back is tried at once, but only once: what trials say counts more.
-        let life = match (dead, std::mem::replace(&mut self.was_dead, dead)) {
-            (true, _) => Life::Dead,
-            (false, true) => Life::Back,
-            (false, false) => Life::Unremarkable,
-        };
-        let evidence = Evidence { outcomes: ended, trials, life, forced: self.forced };
+        let was_dead = std::mem::replace(&mut self.was_dead, life == Life::Dead);
+        let life = if was_dead && life != Life::Dead { Life::Back } else { life };
+        let well = self.good_in_a_row >= GOOD_IN_A_ROW;
+        let evidence = Evidence { outcomes: ended, trials, life, well, spared, forced: self.forced };
         self.breaker.step(now, &evidence, dice)
     }
 
-    /// What the kernel is told: of one that is only shown nothing, but for what an operator forces.
+    /// What the kernel is told: of one that is only shown nothing, but for what an operator forces. A wait that is longer than
+    /// the first is said again and again, because only an agent that is there can end it when the backend answers.
     pub(super) fn published(&self, acts: bool) -> State {
         match self.breaker.state() {
+            State::Open { until } if acts => State::Open { until: until.min(self.lease) },
             state if acts || matches!(state, State::Forced(_)) => state,
             _ => State::Closed,
         }

@@ -8,6 +8,7 @@
 
 use super::{
     MILLISECOND, Nanos,
+    circuit::Life,
     detector::{Change, Detector, Leniency, Level, Reason, Sign},
 };
 
@@ -47,6 +48,9 @@ pub struct Watch {
     ejected: Vec<bool>,
     due: Nanos,
     period: Nanos,
+    /// How late the last look was, and whether the host kept the observer from its CPU before it.
+    late: Nanos,
+    starved: bool,
     doubt: u64,
     /// By which interval the last doubt passes: of those that gave rise to it.
     doubted: Nanos,
@@ -64,6 +68,8 @@ impl Watch {
             ejected: vec![false; backends],
             due: now + period,
             period,
+            late: 0,
+            starved: false,
             doubt: 0,
             doubted: interval,
             clean_since: now,
@@ -74,16 +80,22 @@ impl Watch {
 
     /// Watches one backend more, the last of all, which is to beat every `interval`. Each is judged by its own.
     pub fn add(&mut self, now: Nanos, interval: Nanos) {
-        self.backends.push(Detector::new(now, interval));
+        self.restore(Detector::new(now, interval));
+    }
+
+    /// Watches one backend more, the last of all, of which this is known.
+    pub fn restore(&mut self, detector: Detector) {
+        self.backends.push(detector);
         self.ejected.push(false);
         self.eject();
     }
 
-    /// Forgets a backend; those after it move up.
-    pub fn remove(&mut self, backend: usize) {
-        self.backends.remove(backend);
+    /// Watches a backend no more, and gives back what is known of it; those after it move up.
+    pub fn remove(&mut self, backend: usize) -> Detector {
+        let detector = self.backends.remove(backend);
         self.ejected.remove(backend);
         self.eject();
+        detector
     }
 
     /// What is known of each backend.
@@ -94,6 +106,15 @@ impl Watch {
     /// Whether a backend is kept from all load. A dead one that is not has as little as a suspect.
     pub fn is_ejected(&self, backend: usize) -> bool {
         self.ejected[backend]
+    }
+
+    /// What a backend's breaker is to know of it: its death where it is ejected, and its life where nobody doubts that.
+    pub fn life(&self, backend: usize) -> Life {
+        match self.backends[backend].level() {
+            _ if self.ejected[backend] => Life::Dead,
+            Level::Healthy | Level::Recovering => Life::Alive,
+            Level::Suspect | Level::Dead | Level::Held => Life::Unremarkable,
+        }
     }
 
     /// The share of its load that a backend may have, from 0 for an ejected one to 1.
@@ -113,6 +134,15 @@ impl Watch {
         now < self.frozen_until
     }
 
+    /// Whether what is bad of a backend may be the observer's fault: many fell silent at once, or it was held up itself.
+    pub fn may_be_at_fault(&self, now: Nanos, backend: usize) -> bool {
+        self.is_frozen(now) || self.was_held_up(&self.backends[backend])
+    }
+
+    fn was_held_up(&self, backend: &Detector) -> bool {
+        self.starved || self.late > LATE_INTERVALS * backend.interval()
+    }
+
     /// How many times as long silence may be, from 1.
     pub const fn patience(&self) -> u64 {
         self.doubt + 1
@@ -128,13 +158,16 @@ impl Watch {
     /// Looks at all of them: every period, after the signs that came meanwhile. `starved` says that the host kept the
     /// observer from its CPU for more than half of the period (pressure stall information).
     pub fn tick(&mut self, now: Nanos, starved: bool) -> Vec<Changed> {
-        let late = now.saturating_sub(self.due);
+        (self.late, self.starved) = (now.saturating_sub(self.due), starved);
         self.due = now + self.period;
-        let pause = late.max(self.period);
+        let pause = self.late.max(self.period);
         let mut excused = None;
-        for backend in self.backends.iter_mut().filter(|it| starved || late > LATE_INTERVALS * it.interval()) {
-            backend.excuse(now, pause);
-            excused = Some(excused.map_or(backend.interval(), |shortest: Nanos| shortest.min(backend.interval())));
+        for number in 0..self.backends.len() {
+            if self.was_held_up(&self.backends[number]) {
+                let backend = &mut self.backends[number];
+                backend.excuse(now, pause);
+                excused = Some(excused.map_or(backend.interval(), |shortest: Nanos| shortest.min(backend.interval())));
+            }
         }
         if let Some(shortest) = excused {
             self.doubt_ourselves(now, shortest);
@@ -175,12 +208,14 @@ impl Watch {
         (self.doubted, self.clean_since) = (interval, now);
     }
 
-    /// Ejects the dead, the longest dead first, as far as half of all; who lives again is let in.
+    /// Ejects the dead, the longest dead first, as far as half of all; who lives again is let in. Who is back and only held
+    /// out makes way for the dead: it can serve, and they cannot.
     fn eject(&mut self) {
         let is_out = |detector: &Detector| matches!(detector.level(), Level::Dead | Level::Held);
         let mut dead: Vec<_> = (0..self.backends.len()).filter(|backend| is_out(&self.backends[*backend])).collect();
         // Who is out stays out as long as it is dead, and does not change places with another.
-        dead.sort_by_key(|backend| (!self.ejected[*backend], self.backends[*backend].since(), *backend));
+        let is_held = |backend: usize| self.backends[backend].level() == Level::Held;
+        dead.sort_by_key(|&it| (is_held(it), !self.ejected[it], self.backends[it].since(), it));
         self.ejected.fill(false);
         dead.into_iter().take(self.backends.len() / 2).for_each(|backend| self.ejected[backend] = true);
     }

@@ -110,6 +110,20 @@ fn the_only_backend_is_never_ejected() {
 }
 
 #[test]
+fn who_is_back_and_held_out_makes_way_for_one_that_is_dead() {
+    let (mut watch, mut now) = (Watch::new(START, 2, INTERVAL, PERIOD), START);
+    while watch.backends()[0].level() != Level::Held {
+        run(&mut watch, &mut now, 2 * SECOND, &[0]);
+        run(&mut watch, &mut now, SECOND, &[]);
+        assert!(now < START + 60 * SECOND, "it may come and go as it likes");
+    }
+    assert!(watch.is_ejected(0));
+    run(&mut watch, &mut now, 2 * SECOND, &[1]);
+    assert_eq!((watch.backends()[0].level(), watch.backends()[1].level()), (Level::Held, Level::Dead));
+    assert!(watch.is_ejected(1) && !watch.is_ejected(0), "one serves, the other does not");
+}
+
+#[test]
 fn what_is_held_of_a_backend_stays_when_others_come_and_go() {
     let (mut watch, mut now) = (Watch::new(START, 3, INTERVAL, PERIOD), START);
     run(&mut watch, &mut now, 2 * SECOND, &[1]);

@@ -88,9 +88,10 @@ const fn why_broken(reason: circuit::Reason) -> &'static str {
         circuit::Reason::Slowness => "four of five answers in 10 s were slow or failed",
         circuit::Reason::Death => "the backend is dead",
         circuit::Reason::TimeIsOver => "its time is over",
-        circuit::Reason::Recovery => "the backend is heard of again",
+        circuit::Reason::Recovery => "the backend answers again",
         circuit::Reason::TrialsGood => "8 trials were good",
         circuit::Reason::TrialsBad => "3 of 10 trials were slow, failed or did not end",
+        circuit::Reason::Spared => "never is more than half of a service kept away, and others are",
         circuit::Reason::Forced => "an operator wants it so",
         circuit::Reason::Released => "an operator leaves it to itself again",
     }
@@ -100,7 +101,7 @@ const fn why_broken(reason: circuit::Reason) -> &'static str {
 pub const fn signal(rung: Rung) -> &'static str {
     match rung {
         Rung::Latency => "the time to first byte",
-        Rung::Little => "connections against completions",
+        Rung::Little => "what is under way against what ends",
         Rung::Backlog => "the listen backlog",
         Rung::Heartbeats => "heartbeats",
         Rung::Static => "policy alone",
@@ -120,6 +121,7 @@ pub fn cause(Adjustment { cause, delay, target, .. }: &Adjustment) -> String {
         (Cause::BadBeat, _) => "heartbeats fail or are late: it shrinks".to_owned(),
         (Cause::Room, _) => "there is room, and use for more: it grows".to_owned(),
         (Cause::Unused, _) => "it is not used up: it stays".to_owned(),
+        (Cause::Idle, _) => "nobody asks for anything: it goes back to what policy says".to_owned(),
         (Cause::Unsure, _) => "nothing has been measured yet: it stays".to_owned(),
         (Cause::NoSignal, _) => "nothing is known: it is what policy says".to_owned(),
     }

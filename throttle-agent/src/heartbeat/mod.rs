@@ -28,11 +28,11 @@ pub use crate::policy::{Endpoint, Probe};
 use crate::{
     api::wire::{self, HeartbeatRequest, HeartbeatTaken, Problem, ProblemKind},
     control::Faults,
-    health::Nanos,
+    health::{Nanos, succession::Order},
     policy::word::one_of,
 };
 use keeper::Keeper;
-use pushed::{Beat, Order};
+use pushed::Beat;
 use roll::{Roll, Sink, Watched};
 use seen::Outcome;
 
@@ -101,12 +101,15 @@ impl Heartbeats {
         let (of, sequence, latency) = (beat.of, beat.sequence, beat.latency);
         let order = watched.take(beat);
         match order {
-            Order::Fresh => watched.report(&self.sink, now, &Outcome::Beat { of, sequence, latency }),
+            Order::Fresh | Order::Restarted => {
+                watched.report(&self.sink, now, &Outcome::Beat { of, sequence, latency });
+            }
             Order::Repeated => {}
             Order::Late => {
                 let detail = format!(
                     "the heartbeat {sequence} of generation {} is older than the last of {}; \
-                     give every start a higher generation, and every heartbeat a higher sequence",
+                     give every start a higher generation, and every heartbeat a higher sequence; a lower generation is \
+                     taken once the last has been silent for 3 s and three intervals",
                     of.generation, watched.member.instance
                 );
                 return Err(Problem::new(ProblemKind::Conflict, detail));
@@ -117,7 +120,7 @@ impl Heartbeats {
             service: service.to_string(),
             backend: backend.to_string(),
             address: *address,
-            fresh: order == Order::Fresh,
+            fresh: order.is_fresh(),
             interval_seconds: watched.member.interval.as_secs_f64(),
         })
     }

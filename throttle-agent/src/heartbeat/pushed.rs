@@ -1,4 +1,4 @@
-//! The heartbeats that backends push: what may be in one, and which of two is the later.
+//! The heartbeats that backends push: what may be in one, and which is the last.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,12 @@ use jiff::Timestamp;
 use super::roll::seconds;
 use crate::{
     api::wire::{HeartbeatRequest, PushedView},
-    health::{Nanos, SECOND, life::Incarnation, whole},
+    health::{
+        Nanos, SECOND,
+        life::Incarnation,
+        succession::{Order, Succession},
+        whole,
+    },
 };
 
 #[cfg(test)]
@@ -94,48 +99,17 @@ fn boot(text: &str) -> Option<u128> {
 #[derive(Debug, Default)]
 pub(super) struct Pushed {
     last: Option<Beat>,
-    /// The incarnation before the last one's: what comes late of it is no beat.
-    former: Option<Incarnation>,
-}
-
-/// How a beat stands to what came before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
-    /// It is the latest.
-    Fresh,
-    /// It is the last one, once more.
-    Repeated,
-    /// It is older than that.
-    Late,
+    succession: Succession,
 }
 
 impl Pushed {
-    /// Takes a beat, if it is the latest.
-    pub(super) fn take(&mut self, beat: Beat) -> Order {
-        let order = self.order(&beat);
-        if order == Order::Fresh {
-            let before = self.last.as_ref().map(|last| last.of).filter(|last| *last != beat.of);
-            self.former = before.or(self.former);
+    /// Takes a beat of one that is to beat every `interval`, if it is the latest: as the detector has it.
+    pub(super) fn take(&mut self, beat: Beat, interval: Nanos) -> Order {
+        let order = self.succession.take(beat.at, interval, beat.of, beat.sequence);
+        if order.is_fresh() {
             self.last = Some(beat);
         }
         order
-    }
-
-    /// As the detector has it: within a boot generations grow, within a generation sequences do; of another boot
-    /// nothing is known but that it is not the one before.
-    fn order(&self, beat: &Beat) -> Order {
-        let Some(last) = &self.last else { return Order::Fresh };
-        let is_former =
-            self.former.is_some_and(|former| former.boot == beat.of.boot && former.generation >= beat.of.generation);
-        if last.of == beat.of {
-            return match beat.sequence.cmp(&last.sequence) {
-                std::cmp::Ordering::Greater => Order::Fresh,
-                std::cmp::Ordering::Equal => Order::Repeated,
-                std::cmp::Ordering::Less => Order::Late,
-            };
-        }
-        let is_older = last.of.boot == beat.of.boot && last.of.generation > beat.of.generation;
-        if is_older || is_former { Order::Late } else { Order::Fresh }
     }
 
     /// The latest, for the API.

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::{
-    Order::{Fresh, Late, Repeated},
+    Order::{Fresh, Late, Repeated, Restarted},
     *,
 };
 
@@ -46,9 +46,9 @@ fn the_later_of_two_is_kept() {
         beat(OTHER, 1, 2),
     ]
     .into_iter()
-    .map(|beat| pushed.take(beat))
+    .map(|beat| pushed.take(beat, SECOND))
     .collect();
-    assert_eq!(orders, [Fresh, Repeated, Late, Fresh, Fresh, Late, Fresh, Late, Fresh]);
+    assert_eq!(orders, [Fresh, Repeated, Late, Fresh, Restarted, Late, Restarted, Late, Fresh]);
     let view = pushed.view(SECOND).unwrap();
     assert_eq!((&*view.boot_id, view.generation, view.sequence), (OTHER, 1, 2));
 }
@@ -58,11 +58,15 @@ fn the_detector_takes_what_the_table_takes() {
     use crate::health::{detector::Detector, life::Sign};
     let (mut pushed, mut detector) = (Pushed::default(), Detector::new(0, SECOND));
     let beats = [(BOOT, 1, 5), (BOOT, 1, 4), (BOOT, 2, 1), (BOOT, 1, 7), (OTHER, 1, 1), (BOOT, 2, 2), (OTHER, 1, 2)];
-    for (at, (boot, generation, sequence)) in (1..).zip(beats) {
-        let beat = beat(boot, generation, sequence);
+    let late = [(BOOT, 2, 2), (OTHER, 0, 1), (OTHER, 1, 9)];
+    let beats = beats.map(|beat| (SECOND, beat)).into_iter().chain(late.map(|beat| (4 * SECOND + SECOND / 2, beat)));
+    for (number, (at, (boot, generation, sequence))) in (1..).zip(beats) {
+        let at = at + number;
+        let beat = Beat { at, ..beat(boot, generation, sequence) };
         let before = detector.clone();
         detector.sign(at, Sign::Beat { of: beat.of, sequence });
-        assert_eq!(pushed.take(beat) == Order::Fresh, detector != before, "{boot} {generation} {sequence}");
+        let taken = pushed.take(beat, SECOND).is_fresh();
+        assert_eq!(taken, detector != before, "{boot} {generation} {sequence}");
     }
 }
 

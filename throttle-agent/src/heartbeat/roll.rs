@@ -12,12 +12,12 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     Instance, Member, Seen,
-    pushed::{Beat, Order, Pushed},
+    pushed::{Beat, Pushed},
     seen::Outcome,
 };
 use crate::{
     api::wire::HeartbeatView,
-    health::{Nanos, SECOND},
+    health::{Nanos, SECOND, succession::Order},
     policy::Probe,
 };
 
@@ -110,7 +110,7 @@ impl Watched {
             Outcome::Answered { .. } => &mut record.counts.answered,
             Outcome::Failed { .. } => &mut record.counts.failed,
             Outcome::Unanswered(_) => &mut record.counts.unanswered,
-            Outcome::Refused(_) => &mut record.counts.refused,
+            Outcome::Refused => &mut record.counts.refused,
             Outcome::Unsent(_) => &mut record.counts.unsent,
             Outcome::Beat { .. } => &mut record.counts.beats,
             // No news beside the answer that is still to come.
@@ -133,7 +133,7 @@ impl Watched {
 
     /// Takes a pushed beat, if it is newer than the last.
     pub(super) fn take(&self, beat: Beat) -> Order {
-        self.record().pushed.take(beat)
+        self.record().pushed.take(beat, self.member.interval.as_nanos() as Nanos)
     }
 
     /// How many beats it has pushed.

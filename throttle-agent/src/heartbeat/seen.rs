@@ -21,8 +21,8 @@ pub struct Seen {
     /// what a beat says of itself.
     pub latency: Option<Nanos>,
     /// Whether the backend did as a good one does: what a breaker counts. An error that it answers is a sign of life, and
-    /// not good. A [`Sign::Packet`] is neither good nor bad; nor is silence to a confirmation, which waits for less than the
-    /// backend may take.
+    /// not good. A [`Sign::Packet`] is neither good nor bad, nor is what this host could not send; nor is silence to a
+    /// confirmation, which waits for less than the backend may take.
     pub good: Option<bool>,
 }
 
@@ -35,9 +35,9 @@ pub(super) enum Outcome {
     Failed { latency: Nanos, error: Error },
     /// It was not answered.
     Unanswered(Silence),
-    /// The connection was refused.
-    Refused(ErrorKind),
-    /// This host could not send it, for which the backend is not to blame: nobody died of it yet, and none is well.
+    /// The connection was refused: the backend's host says that nothing listens.
+    Refused,
+    /// This host could not send it, for which the backend is not to blame: nothing is learnt.
     Unsent(ErrorKind),
     /// The kernel of its host answered.
     Packet,
@@ -63,6 +63,9 @@ pub(super) enum Error {
 pub(super) enum Silence {
     /// No connection came about in time.
     Connecting(Duration),
+    /// There is no way to it, by what a router says, or this host, which nobody tells where it is: the two cannot be told
+    /// apart, and the latter may be this host's own fault.
+    NoWay(ErrorKind),
     /// It took the connection and said nothing in time.
     Answering(Duration),
     /// It closed the connection without an answer.
@@ -76,8 +79,9 @@ impl Outcome {
     pub(super) fn sign(&self) -> Sign {
         match self {
             Self::Answered { .. } | Self::Failed { .. } => Sign::Answered,
-            Self::Unanswered(_) | Self::Unsent(_) => Sign::Unanswered,
-            Self::Refused(_) => Sign::Refused,
+            Self::Unanswered(_) => Sign::Unanswered,
+            Self::Refused => Sign::Refused,
+            Self::Unsent(_) => Sign::Unsent,
             Self::Packet => Sign::Packet,
             Self::Beat { of, sequence, .. } => Sign::Beat { of: *of, sequence: *sequence },
         }
@@ -94,7 +98,7 @@ impl Outcome {
 
     /// What a breaker counts of it, where it is that of a probe at its pace.
     pub(super) fn counts(&self) -> Option<bool> {
-        (*self != Self::Packet).then(|| self.is_good())
+        (!matches!(self, Self::Packet | Self::Unsent(_))).then(|| self.is_good())
     }
 
     /// The same where it is that of a confirmation.
@@ -120,10 +124,11 @@ impl fmt::Display for Outcome {
             Self::Failed { error: Error::Health(health), .. } => write!(f, "answered health {health}"),
             Self::Failed { error: Error::Protocol, .. } => f.write_str("answered what is not of the probe's protocol"),
             Self::Unanswered(Silence::Connecting(after)) => write!(f, "took no connection within {after:?}"),
+            Self::Unanswered(Silence::NoWay(kind)) => write!(f, "cannot be reached: {kind}"),
             Self::Unanswered(Silence::Answering(after)) => write!(f, "did not answer within {after:?}"),
             Self::Unanswered(Silence::Closed) => f.write_str("closed the connection without an answer"),
             Self::Unanswered(Silence::NoBeat(after)) => write!(f, "sent no heartbeat within {after:?}"),
-            Self::Refused(kind) => write!(f, "refused: {kind}"),
+            Self::Refused => f.write_str("refused: connection refused"),
             Self::Unsent(kind) => write!(f, "could not be asked, for a fault of this host: {kind}"),
             Self::Packet => f.write_str("its kernel answered"),
             Self::Beat { .. } => f.write_str("beat"),
@@ -144,9 +149,11 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_refused_by_a_fault_of_this_host() {
+    fn of_what_this_host_could_not_send_nothing_is_learnt_and_where_there_is_no_way_nobody_has_refused() {
         let unsent = Outcome::Unsent(ErrorKind::NetworkUnreachable);
-        assert_eq!((unsent.sign(), unsent.is_good()), (Sign::Unanswered, false));
-        assert_eq!(Outcome::Refused(ErrorKind::ConnectionRefused).sign(), Sign::Refused);
+        assert_eq!((unsent.sign(), unsent.counts(), unsent.is_good()), (Sign::Unsent, None, false));
+        let no_way = Outcome::Unanswered(Silence::NoWay(ErrorKind::HostUnreachable));
+        assert_eq!((no_way.sign(), no_way.counts()), (Sign::Unanswered, Some(false)));
+        assert_eq!((Outcome::Refused.sign(), Outcome::Refused.counts()), (Sign::Refused, Some(false)));
     }
 }

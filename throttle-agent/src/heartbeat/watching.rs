@@ -1,6 +1,6 @@
 //! The task of one instance: it probes at its pace, and at once when asked to, each on a connection of its own.
 
-use std::{io::ErrorKind, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -92,11 +92,11 @@ async fn knock(watched: &Watched, sink: &Sink, within: Duration) -> bool {
             false
         }
         // Who listens to datagrams takes no connection; that its host refuses one shows that the host lives.
-        Ok(Outcome::Refused(ErrorKind::ConnectionRefused)) if *protocol != Protocol::Tcp => {
+        Ok(Outcome::Refused) if *protocol != Protocol::Tcp => {
             watched.report(sink, now(), &Outcome::Packet);
             false
         }
-        Ok(refused @ Outcome::Refused(_)) => {
+        Ok(refused @ Outcome::Refused) => {
             watched.report(sink, now(), &refused);
             true
         }

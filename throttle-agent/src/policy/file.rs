@@ -42,6 +42,18 @@ pub fn parse_with_warnings(text: &str) -> Result<(Document, Vec<Warning>), Diagn
     Ok((document, in_file(warnings)))
 }
 
+/// Refuses a text that says nothing, as a file does that was emptied or cut off by accident: in force it would take
+/// everything away. A policy of defaults alone says at least its mode.
+pub fn require_words(text: &str) -> Result<(), Diagnostics> {
+    let says = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    if text.lines().any(says) {
+        return Ok(());
+    }
+    let reason = "this says nothing, and would take every service, limit and prefix away";
+    let remedy = "was the file cut off? to have it so, write mode = \"observe\", or apply it with `--empty`";
+    Err(Diagnostics(vec![Diagnostic { line: Some(1), column: Some(1), ..Fault::new(reason, remedy).at("") }]))
+}
+
 /// The text of a file, which has to be text.
 pub fn text(bytes: Vec<u8>) -> Result<String, Diagnostics> {
     String::from_utf8(bytes).map_err(|error| {

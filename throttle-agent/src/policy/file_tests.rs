@@ -99,6 +99,17 @@ fn bytes_that_are_no_text_are_refused_where_they_begin() {
 }
 
 #[test]
+fn a_text_of_nothing_but_blanks_and_remarks_says_nothing() {
+    for nothing in ["", "\n\n", " \t\r\n", "# mode = \"enforce\"\n\n  # to be written"] {
+        let said = require_words(nothing).unwrap_err().in_file("p");
+        assert!(said.starts_with("p:1:1: this says nothing") && said.contains("`--empty`"), "{said}");
+    }
+    for something in ["mode = \"observe\"", "# a\n[sources]\n", "?", &to_toml(&Document::default())] {
+        assert_eq!(require_words(something), Ok(()), "{something}");
+    }
+}
+
+#[test]
 fn columns_count_characters() {
     assert!(
         problems("mode = \"observe\"\n\"ä\" = 1\nshapes = { \"öö\" = \"drop\" }\n")[1]

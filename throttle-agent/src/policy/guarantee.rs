@@ -8,7 +8,7 @@ use super::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, str::FromStr};
-use throttle_common::words::{Algorithm, Unit};
+use throttle_common::words::{Algorithm, Per, Unit};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
@@ -60,6 +60,18 @@ impl Limit {
         let name = self.guarantee_name();
         let algorithm = if self.concurrent.is_some() { Algorithm::Concurrency } else { Algorithm::TokenBucket };
         Self { name, algorithm, ..self.with(&Override::default()) }
+    }
+
+    /// How many share what it allows, from each source by itself to all: guarantees pass the limits that are as wide as
+    /// theirs, or wider. A tenant's part of a service is narrower than its part of the host.
+    pub(super) fn reach(&self) -> u8 {
+        match (self.per, &self.service) {
+            (Per::Source, _) => 0,
+            (Per::Tenant, Some(_)) => 1,
+            (Per::Tenant, None) => 2,
+            (Per::Service, _) => 3,
+            (Per::Host, _) => 4,
+        }
     }
 
     /// What of the guarantee may be used at once. By default what it names, but no more than the limit admits at once.

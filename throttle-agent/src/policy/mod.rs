@@ -45,7 +45,7 @@ pub use document::{
     Protocol, Service, Sources, Tenant,
 };
 pub use fault::{Diagnostic, Diagnostics, Fault, Warning};
-pub use file::{parse, parse_with_warnings, text, to_toml};
+pub use file::{parse, parse_with_warnings, require_words, text, to_toml};
 pub use guarantee::Guarantee;
 pub use layout::{Clocks, Compiled, HeldLimit, Layout, Overridden, Tenants};
 pub use overrides::Override;

@@ -5,7 +5,11 @@ use super::{
 };
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, fs, path::Path};
-use throttle_common::words::{Reason, Unit};
+use throttle_common::{
+    connections,
+    records::{CONNECTION_LIMITS, MAX_CONNECTIONS},
+    words::{Reason, Unit},
+};
 use utoipa::PartialSchema;
 
 fn page(name: &str) -> String {
@@ -80,6 +84,15 @@ fn the_page_on_policy_has_every_field_with_its_default_and_no_other() {
             let agrees = if default.is_empty() { !told.is_empty() && told != "required" } else { *told == default };
             assert!(agrees, "{section} {field}: the page says the default is {told}, the code {default}");
         }
+    }
+}
+
+#[test]
+fn the_page_on_policy_says_how_many_connections_are_counted_at_most() {
+    let bounds = |page: &str| page.lines().find(|line| line.starts_with("| `concurrent` |")).map(str::to_owned);
+    let told = bounds(&page("docs/policy.md")).unwrap();
+    for bound in [MAX_CONNECTIONS as usize, connections::MOST as usize, CONNECTION_LIMITS] {
+        assert!(told.contains(&format!(" {bound} ")) || told.contains(&format!(" {bound};")), "{bound}: {told}");
     }
 }
 

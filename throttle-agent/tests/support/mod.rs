@@ -88,7 +88,9 @@ impl Host {
             policy: None,
             cgroup: None,
             metrics: None,
+            heartbeats: None,
             webhooks: Vec::new(),
+            webhook_authority: None,
             debug: false,
             drop_privileges: false,
         }
@@ -204,6 +206,13 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Reads an answer of HTTP, if it is one.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some(Self { status, head: head.to_lowercase(), body: body.to_owned() })
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -235,9 +244,7 @@ pub(crate) fn raw(socket: &Path, request: &str) -> Answer {
     let mut text = Vec::new();
     let _ = stream.read_to_end(&mut text);
     let text = String::from_utf8(text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+    Answer::read(&text).unwrap_or_else(|| panic!("no answer: {text}"))
 }
 
 /// Waits for something that must come within ten seconds.

@@ -87,10 +87,10 @@ pub fn weigh_at<const PACE: u8, T: Table, C: Clock>(
     }
 }
 
-/// What a limit says whose bucket has no room. Who is within a guarantee passes all the same.
+/// What a limit says whose bucket has no room. Who is within a guarantee by its clock passes all the same.
 #[inline(always)]
 pub fn exceeded(limit: &Limit, question: &Question, charge: &mut Charge) -> Option<Reason> {
-    if question.guaranteed.within(limit) {
+    if question.guaranteed.passes(limit) {
         charge.aim(Charge::UNCHARGED, 0, 0);
         return None;
     }
@@ -166,7 +166,7 @@ pub fn overflow<const PACE: u8, T: Table>(
     charge: &mut Charge,
 ) -> Option<Reason> {
     if limit.is_shared() {
-        // Others change the bucket faster than this packet can.
+        // Others hold its slot, which only an agent of an earlier version has left to whoever came first.
         charge.aim(Charge::UNCHARGED, 0, 0);
         return None;
     }

@@ -226,10 +226,13 @@ unsafe fn transport(rest: &Rest, packet: &mut Packet) -> Result<(), Reason> {
             if length < TcpHdr::LEN as u32 || (length > rest.length && matches!(packet.part, Part::Whole)) {
                 return Err(Reason::MalformedTcp);
             }
+            if length > rest.length {
+                return Err(Reason::TruncatedTcp);
+            }
             packet.source_port = u16::from_be_bytes([bytes[0], bytes[1]]);
             packet.destination_port = u16::from_be_bytes([bytes[2], bytes[3]]);
             packet.flags = bytes[13];
-            packet.payload = rest.length.saturating_sub(length) as u16;
+            packet.payload = (rest.length - length) as u16;
         }
         protocol::UDP => {
             // SAFETY: the caller's.

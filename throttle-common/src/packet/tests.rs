@@ -60,6 +60,16 @@ fn every_truncation_has_a_named_reason() {
 }
 
 #[test]
+fn options_of_a_segment_are_in_its_first_fragment() {
+    let mut segment = syn();
+    segment[12] = 0x60;
+    let options = [&segment[..], &[1; 4]].concat();
+    assert!(parse_bytes(&v4(protocol::TCP, 0x2000, &options)).is_ok());
+    assert_eq!(parse_bytes(&v4(protocol::TCP, 0x2000, &segment)), Err(Reason::TruncatedTcp));
+    assert_eq!(parse_bytes(&v4(protocol::TCP, 0, &segment)), Err(Reason::MalformedTcp));
+}
+
+#[test]
 fn ports_in_the_padding_are_not_ports() {
     let mut frame = v4(protocol::UDP, 0, &[]);
     frame.extend(UDP);

@@ -26,7 +26,7 @@ pub struct Ends {
 pub struct Connection {
     /// When its handshake completed: the kernel's monotonic clock, nanoseconds.
     pub since: u64,
-    /// [`Connection::ENTERING`], [`Connection::OPEN`], [`Connection::FORWARDED`] or [`Connection::GONE`].
+    /// [`Connection::ENTERING`] or one of those behind it.
     pub state: u32,
     /// Of one that is forwarded, when a packet of it was seen last: a [`crate::forwarded::moment`]. Else 0, as the next four.
     pub seen: u32,
@@ -51,6 +51,8 @@ impl Connection {
     pub const FORWARDED: u32 = 2;
     /// It entered and has not opened: for the instant in which a kernel program removes it.
     pub const GONE: u32 = 3;
+    /// Its SYN was let through and opens it at once (TCP fast open): there may be a socket, whose handshake is not complete.
+    pub const FAST: u32 = 4;
 }
 
 /// A place that a connection holds under a limit.

@@ -6,7 +6,7 @@ use crate::{
     gcra::{Price, Ticks},
     hash::{self, Secret},
     packet::Family,
-    table::WAYS,
+    table::{LATE, WAYS},
     windows::{self, Sliding},
     words::{Algorithm, Per, Reason, Unit},
 };
@@ -50,8 +50,10 @@ pub struct Limit {
     pub number: u16,
     /// 1 where [`super::maps::OVERRIDES`] has other terms of it for some.
     pub overridden: u8,
+    /// How far guarantees may put a bucket beyond its depth: see [`crate::guarantees::overdraft_shift`].
+    pub overdraft_shift: u8,
     /// Zero.
-    pub padding: [u8; 3],
+    pub padding: [u8; 2],
     /// Its name; empty where the number is free.
     pub name: [u8; NAME],
 }
@@ -163,6 +165,12 @@ impl Limit {
         self.guarantee != 0
     }
 
+    /// What a bucket may owe beyond its depth for packets that are within a guarantee. Even, as every cost is.
+    #[inline(always)]
+    pub const fn overdraft(&self) -> Ticks {
+        1 << (self.overdraft_shift & 63) & !1
+    }
+
     /// Whether CPUs take some of its buckets ahead.
     #[inline(always)]
     pub const fn is_leased(&self) -> bool {
@@ -224,7 +232,7 @@ impl Limit {
             return None;
         }
         if self.per == Per::Tenant as u8 {
-            // Each has a slot that is nobody else's: the sets are filled one after the other.
+            // Each has a slot that is nobody else's: the sets are filled one after the other. The agent names their owners.
             let set = whose.tenant as u32 / WAYS as u32;
             return if whose.tenant == NONE || set >= region.sets {
                 None
@@ -263,6 +271,12 @@ impl Limit {
     #[inline(always)]
     pub const fn is_shared(&self) -> bool {
         self.per != Per::Source as u8
+    }
+
+    /// [`LATE`] where its clock flows.
+    #[inline(always)]
+    pub const fn late(&self) -> Ticks {
+        if self.window != 0 || self.is_concurrency() { 0 } else { LATE }
     }
 
     /// The parts of the table that it has, by family; one where sources share buckets.

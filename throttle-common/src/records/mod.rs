@@ -103,8 +103,11 @@ pub mod maps {
     pub const CONNECTIONS: &str = "CONNECTIONS";
     /// `Array<u64, handshakes::CELLS>`, mmapable: what sources have asked for.
     pub const HANDSHAKES: &str = "HANDSHAKES";
-    /// `Array<u64, forwarded::CELLS>`: the SYN-ACKs of forwarded services that nobody has acknowledged yet.
+    /// `Array<u64, awaited::CELLS>`: the SYN-ACKs of forwarded services that nobody has acknowledged yet, and their data
+    /// where no connection is known.
     pub const SYN_ACKS: &str = "SYN_ACKS";
+    /// `Hash<u32, u64>`: the link-layer addresses of interfaces ([`super::station`]), by their numbers; not pinned.
+    pub const STATIONS: &str = "STATIONS";
     /// `Array<Entrance, entrances::CELLS>`: connections that have entered and may not have opened yet; not pinned.
     pub const ENTRANCES: &str = "ENTRANCES";
     /// `Array<Turns, 1>`: where that ring begins and ends; not pinned.
@@ -141,6 +144,12 @@ pub mod maps {
     pub const LEAVING: &str = "LEAVING";
     /// `Array<u64, 1>`: the clock where a test sets it.
     pub const TEST_CLOCK: &str = "TEST_CLOCK";
+}
+
+/// A link-layer address as a number.
+#[inline(always)]
+pub const fn station(address: &[u8; 6]) -> u64 {
+    u64::from_le_bytes([address[0], address[1], address[2], address[3], address[4], address[5], 0, 0])
 }
 
 /// The bytes of a name, cut at [`NAME`].

@@ -88,8 +88,8 @@ fn weigh(entering: &Entering, limit: &Limit, room: Room) -> Option<Reason> {
     room.refusal(asking, cell, entering.connection.since, entering.allowed(limit) / PLACE)
 }
 
-/// Notes that the source asks for a connection, or resets the handshake of one: that says nothing of others. After [`TRIES`] lost races it is not noted:
-/// the completed handshake decides.
+/// Notes that the source asks for a connection, or resets the handshake of one: that says nothing of others. After [`TRIES`]
+/// lost races it is not noted: the completed handshake decides.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn note_handshake(number: u32) -> u32 {

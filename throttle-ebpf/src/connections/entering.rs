@@ -47,6 +47,8 @@ pub struct Entering {
     pub resumed: bool,
     /// Of one that is asked for or reset on its way, by which limits of its scope that is noted: a bit for each.
     pub asked: u16,
+    /// Whether a limit only observes that it is one too many.
+    pub is_observed: bool,
     /// Of one that is counted by its packets, what this one says.
     pub segment: Segment,
     /// What the health window of its service leaves of the limits.
@@ -77,7 +79,7 @@ impl Entering {
             (*key, *place, *way, *limit) = (0, 0, 0, NO_LIMIT);
             index += 1;
         }
-        (self.count, self.resumed, self.asked, self.share) = (0, false, 0, Share::ALL);
+        (self.count, self.resumed, self.is_observed, self.asked, self.share) = (0, false, false, 0, Share::ALL);
         self.family = packet.family;
         self.generation = generation;
         self.secret = secret;

@@ -97,13 +97,18 @@ extern "C" fn give_up(ctx: *mut xdp_md) -> u32 {
     // SAFETY: an element of the map.
     let (since, state) = unsafe { ((*found).since, (*found).state) };
     // Most have opened, or closed again.
-    if since != overdue.since || state != Connection::ENTERING {
+    if since != overdue.since || !matches!(state, Connection::ENTERING | Connection::FAST) {
         return 0;
     }
-    let open = handshake::is_open(ctx, &overdue.ends);
+    let socket = handshake::state_of(ctx, &overdue.ends);
+    if state == Connection::FAST && socket == handshake::SYN_RECEIVED {
+        // Its socket says when it ends, whether or not its handshake completes before.
+        return 0;
+    }
+    let open = handshake::is_open(socket);
     // SAFETY: as above.
-    let state = unsafe { leave_entering(found, if open { Connection::OPEN } else { Connection::GONE }) };
-    if open || state != Connection::ENTERING {
+    let was = unsafe { leave_entering(found, if open { Connection::OPEN } else { Connection::GONE }) };
+    if open || was != state {
         return 0;
     }
     // SAFETY: as above.
@@ -116,8 +121,8 @@ extern "C" fn give_up(ctx: *mut xdp_md) -> u32 {
     0
 }
 
-/// Has a connection that enters be in another state, unless another has done so meanwhile, and gives the one that it was in: so
-/// it is either found open or given up, and never both.
+/// Has a connection that enters, fast or not, be in another state, unless another has done so meanwhile, and gives the one
+/// that it was in: so it is either found open or given up, and never both.
 ///
 /// # Safety
 ///
@@ -125,5 +130,9 @@ extern "C" fn give_up(ctx: *mut xdp_md) -> u32 {
 #[inline(always)]
 pub unsafe fn leave_entering(found: *mut Connection, state: u32) -> u32 {
     // SAFETY: the caller's.
-    unsafe { atomic::swap(&raw mut (*found).state, Connection::ENTERING, state) }.1
+    unsafe {
+        let word = &raw mut (*found).state;
+        let fast = word.read_volatile() == Connection::FAST;
+        atomic::swap(word, if fast { Connection::FAST } else { Connection::ENTERING }, state).1
+    }
 }

@@ -1,13 +1,15 @@
 //! Connections that are counted by their packets: which of them completes a handshake, and which is the last.
 //!
 //! What the service answered to a SYN was seen when it left ([`crate::leaving`]); whoever acknowledges it has seen it too,
-//! and is no spoofed source. All that a packet changes is done when the other limits have let it pass.
+//! and is no spoofed source. So it is with data where no connection is known: whoever acknowledges that has one. All that a
+//! packet changes of connections is done when the other limits have let it pass.
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use throttle_common::{
-    forwarded::{Awaited, Segment, Side, moment},
+    awaited::Awaited,
+    forwarded::{Segment, Side},
     hash::Secret,
-    packet::{Packet, tcp},
+    packet::{Packet, Part, tcp},
     records::Connection,
 };
 
@@ -23,6 +25,12 @@ pub const ACKNOWLEDGES: u32 = 2;
 /// It says something new of a connection.
 pub const CONTINUES: u32 = 3;
 
+// What [`answer`] answers.
+/// It completes the handshake of a connection.
+pub const COMPLETES: u32 = 1;
+/// It shows that a connection is open.
+pub const REVEALS: u32 = 2;
+
 /// What the packet in the scratch space, whose ends are noted there, means for its connection: [`ACKNOWLEDGES`],
 /// [`CONTINUES`], or 0 for nothing.
 ///
@@ -32,10 +40,12 @@ pub const CONTINUES: u32 = 3;
 pub extern "C" fn read_step(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let entering = &mut scratch.entering;
-    let Some(header) = transport(&XdpContext::new(ctx), &scratch.packet) else { return 0 };
-    // SAFETY: `transport` checked the range.
-    let [sequence, acknowledged] = unsafe { [(*header).seq, (*header).ack_seq] }.map(u32::from_be_bytes);
-    entering.segment = segment(&scratch.packet, sequence, acknowledged);
+    let Some(segment) = read_segment(ctx, &scratch.packet) else { return 0 };
+    entering.segment = segment;
+    if matches!(scratch.packet.part, Part::First) {
+        // How much of it the other fragments bring is not known, but how much they can.
+        entering.segment.payload = u16::MAX.into();
+    }
     let now = entering.connection.since;
     if let Some(found) = CONNECTIONS.get_ptr(&entering.ends) {
         // SAFETY: an element of the map.
@@ -46,31 +56,31 @@ pub extern "C" fn read_step(ctx: *mut xdp_md) -> u32 {
     if scratch.packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::ACK { ACKNOWLEDGES } else { 0 }
 }
 
-/// 1 where the segment in the scratch space acknowledges a SYN-ACK that waits for that: its connection is then described
-/// there. After [`read_step`] and not within it, for want of stack likewise.
+/// What the segment in the scratch space acknowledges of what waits for that: a SYN-ACK ([`COMPLETES`]), data ([`REVEALS`]),
+/// or 0 for nothing. Its connection is then described there. After [`read_step`] and not within it, for want of stack
+/// likewise.
 #[inline(never)]
-#[unsafe(export_name = "completes_flow")]
-pub extern "C" fn completes() -> u32 {
+#[unsafe(export_name = "answer_flow")]
+pub extern "C" fn answer() -> u32 {
     let (Some(scratch), Some(control)) = (scratch(), CONTROL.get(0)) else { return 0 };
     let Entering { ends, connection, segment, .. } = &mut scratch.entering;
     let awaited = Awaited::of(ends, control.secret);
     let Some(cell) = SYN_ACKS.get_ptr(awaited.cell) else { return 0 };
     // SAFETY: an element of the map.
-    let cell = unsafe { atomic::load(cell) };
-    if !awaited.answers(cell, segment.acknowledged) {
+    let noted = unsafe { atomic::load(cell) };
+    let completes = awaited.answers(noted, segment.acknowledged);
+    if !completes && !awaited.reveals(noted, segment.acknowledged) {
         return 0;
     }
     connection.state = Connection::FORWARDED;
-    connection.seen = moment(connection.since);
-    connection.said[0] = segment.sequence;
-    // The service waits for this byte, or it is unknown for which.
-    let waits = awaited.acknowledges(cell, segment.sequence);
-    connection.acknowledged = if waits { segment.sequence } else { segment.sequence.wrapping_sub(1) };
-    1
+    // What a source said before its connection was known, nobody has followed.
+    let is_first = completes && awaited.acknowledges(noted, segment.sequence);
+    connection.begin(segment, is_first, connection.since);
+    if completes { COMPLETES } else { REVEALS }
 }
 
-/// Notes that the connection in the scratch space has begun: its SYN-ACK waits no more. What its first word says is for
-/// [`go_on`], after this and not within it: Linux 6.1 has no room on the stack for both (see [`crate::limits`]).
+/// Notes that the connection in the scratch space has begun: what it acknowledges waits no more. What its first word says is
+/// for [`go_on`], after this and not within it: Linux 6.1 has no room on the stack for both (see [`crate::limits`]).
 #[inline(never)]
 #[unsafe(export_name = "begin_flow")]
 pub extern "C" fn begin() -> u32 {
@@ -79,7 +89,8 @@ pub extern "C" fn begin() -> u32 {
     if let Some(cell) = SYN_ACKS.get_ptr_mut(awaited.cell) {
         // SAFETY: an element of the map.
         let noted = unsafe { atomic::load(cell) };
-        if awaited.answers(noted, scratch.entering.segment.acknowledged) {
+        let acknowledged = scratch.entering.segment.acknowledged;
+        if awaited.answers(noted, acknowledged) || awaited.reveals(noted, acknowledged) {
             // SAFETY: an element of the map. What another has written there meanwhile stays.
             unsafe { atomic::swap(cell, noted, 0) };
         }
@@ -91,14 +102,15 @@ pub extern "C" fn begin() -> u32 {
 #[inline(never)]
 #[unsafe(export_name = "go_on_with_flow")]
 pub extern "C" fn go_on() -> u32 {
-    scratch().map_or(0, |scratch| follow(&mut scratch.entering, Side::Source))
+    scratch().map_or(0, |scratch| u32::from(follow(&mut scratch.entering, Side::Source)))
 }
 
-/// Follows a connection with a segment of one side. Of all who see it close, the one who removes it gives its places back.
+/// Follows a connection with a segment of one side; `false` where none is known. Of all who see it close, the one who
+/// removes it gives its places back.
 #[inline(always)]
-pub fn follow(entering: &mut Entering, from: Side) -> u32 {
+pub fn follow(entering: &mut Entering, from: Side) -> bool {
     let now = entering.connection.since;
-    let Some(found) = CONNECTIONS.get_ptr_mut(&entering.ends) else { return 0 };
+    let Some(found) = CONNECTIONS.get_ptr_mut(&entering.ends) else { return false };
     // SAFETY: an element of the map. Each side's packets write words of their own; where it is removed meanwhile, so is
     // it below for the other one only.
     let found = unsafe { &mut *found };
@@ -108,7 +120,7 @@ pub fn follow(entering: &mut Entering, from: Side) -> u32 {
             entering.leave();
         }
     }
-    0
+    true
 }
 
 /// Notes the SYN-ACK of a service, where it is not known already.
@@ -124,6 +136,29 @@ pub fn note_answer(entering: &Entering, secret: Secret) {
         // SAFETY: an element of the map.
         unsafe { atomic::store(cell, awaited.note(entering.segment.sequence, entering.segment.acknowledged)) };
     }
+}
+
+/// Notes the data of a service between ends that no connection is known of, and that it ends.
+#[inline(always)]
+pub fn note_data(entering: &Entering, secret: Secret) {
+    let awaited = Awaited::of(&entering.ends, secret);
+    let Some(cell) = SYN_ACKS.get_ptr_mut(awaited.cell) else { return };
+    // SAFETY: an element of the map.
+    let noted = unsafe { atomic::load(cell) };
+    let next = awaited.note_data(noted, &entering.segment);
+    if next != noted {
+        // SAFETY: as above.
+        unsafe { atomic::store(cell, next) };
+    }
+}
+
+/// What a packet that comes in says; `None` where it has no header of TCP.
+#[inline(always)]
+pub fn read_segment(ctx: *mut xdp_md, packet: &Packet) -> Option<Segment> {
+    let header = transport(&XdpContext::new(ctx), packet)?;
+    // SAFETY: `transport` checked the range.
+    let [sequence, acknowledged] = unsafe { [(*header).seq, (*header).ack_seq] }.map(u32::from_be_bytes);
+    Some(segment(packet, sequence, acknowledged))
 }
 
 /// What a packet says.

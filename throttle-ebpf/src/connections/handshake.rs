@@ -16,7 +16,7 @@ use network_types::{
     tcp::TcpHdr,
 };
 use throttle_common::{
-    packet::{Family, Packet},
+    packet::{Family, MAX_EXTENSIONS, Packet},
     records::Ends,
 };
 
@@ -28,14 +28,17 @@ use crate::{
 
 /// 1 where the kernel describes its sockets. The verifier removes what needs that elsewhere.
 #[unsafe(no_mangle)]
-static SOCKETS_DESCRIBED: Global<u8> = Global::new(0);
+pub static SOCKETS_DESCRIBED: Global<u8> = Global::new(0);
 
 // include/net/tcp_states.h
-const SYN_RECEIVED: u32 = 3;
+/// Opened by its SYN (TCP fast open), and its handshake is not complete.
+pub const SYN_RECEIVED: u32 = 3;
 const TIME_WAIT: u32 = 6;
-const CLOSED: u32 = 7;
-const LISTEN: u32 = 10;
-const NEW_SYN_RECEIVED: u32 = 12;
+pub const CLOSED: u32 = 7;
+/// One that waits for connections.
+pub const LISTEN: u32 = 10;
+/// No socket yet: the request that a SYN left behind.
+pub const NEW_SYN_RECEIVED: u32 = 12;
 
 /// 1 where the packet in the scratch space, whose ends are noted there, completes a handshake with this host.
 ///
@@ -60,7 +63,7 @@ pub extern "C" fn completes(ctx: *mut xdp_md) -> u32 {
             transport(&ctx, packet).is_some_and(|header| Request::of(socket).is_completed_by(packet, header))
         }
         LISTEN => brings_cookie(&ctx, packet, socket),
-        // Opened by a SYN with a fast-open cookie, which proves the source.
+        // Opened by a SYN that took no place, because its cookie could not be checked.
         SYN_RECEIVED => true,
         _ => false,
     };
@@ -69,36 +72,43 @@ pub extern "C" fn completes(ctx: *mut xdp_md) -> u32 {
     u32::from(completes)
 }
 
-/// 1 where the handshake of the packet in the scratch space is under way: the kernel has the request that a SYN left behind.
-/// Whoever sends that again asks for nothing more, and whoever resets it never asked, or asks no more.
+/// The state of the socket that the packet in the scratch space is for; [`CLOSED`] where there is none. Notes where it lies.
 ///
 /// A global function likewise.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn is_under_way(ctx: *mut xdp_md) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
-    let Some(socket) = look_up(ctx, &scratch.entering.ends) else { return 0 };
-    // SAFETY: the kernel found this socket, and it is held until it is released below.
-    let state = unsafe { (&raw const (*socket).state).read_volatile() };
-    // SAFETY: held since it was looked up, and not used any more.
-    unsafe { bpf_sk_release(socket.cast()) };
-    u32::from(state == NEW_SYN_RECEIVED)
+pub extern "C" fn see_socket(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else { return CLOSED };
+    let Some(socket) = look_up(ctx, &scratch.entering.ends) else { return CLOSED };
+    scratch.address = socket as u64;
+    release_seen(socket)
 }
 
-/// Whether there is a socket between two ends whose handshake is complete.
+/// The same of the one between two ends.
 #[inline(always)]
-pub fn is_open(ctx: *mut xdp_md, ends: &Ends) -> bool {
-    let Some(socket) = look_up(ctx, ends) else { return false };
+pub fn state_of(ctx: *mut xdp_md, ends: &Ends) -> u32 {
+    look_up(ctx, ends).map_or(CLOSED, release_seen)
+}
+
+/// Reads the state of a socket that was looked up, and lets go of it.
+#[inline(always)]
+fn release_seen(socket: *mut bpf_sock) -> u32 {
     // SAFETY: the kernel found this socket, and it is held until it is released below.
     let state = unsafe { (&raw const (*socket).state).read_volatile() };
     // SAFETY: held since it was looked up, and not used any more.
     unsafe { bpf_sk_release(socket.cast()) };
+    state
+}
+
+/// Whether a socket in this state is one whose handshake is complete.
+#[inline(always)]
+pub const fn is_open(state: u32) -> bool {
     !matches!(state, SYN_RECEIVED | TIME_WAIT | CLOSED | LISTEN | NEW_SYN_RECEIVED)
 }
 
 /// The socket, request or listener that packets between two ends are for.
 #[inline(always)]
-fn look_up(ctx: *mut xdp_md, ends: &Ends) -> Option<*mut bpf_sock> {
+pub fn look_up(ctx: *mut xdp_md, ends: &Ends) -> Option<*mut bpf_sock> {
     /// `struct bpf_sock_tuple`, for IPv4.
     #[repr(C)]
     struct V4([u32; 2], [u16; 2]);
@@ -123,17 +133,19 @@ fn look_up(ctx: *mut xdp_md, ends: &Ends) -> Option<*mut bpf_sock> {
     (!socket.is_null()).then_some(socket)
 }
 
-/// The TCP header, where it does not lie so far behind that the verifier loses sight of it.
+/// The TCP header. None lies behind more than the parser reads, but the verifier sees only what it is told here.
 #[inline(always)]
 pub fn transport(ctx: &XdpContext, packet: &Packet) -> Option<*mut TcpHdr> {
-    const FARTHEST: usize = 1 << 12;
+    /// The longest extension header (RFC 8200, section 4).
+    const EXTENSION: usize = 256 * 8;
+    const FARTHEST: usize = LINK_MAX + Ipv6Hdr::LEN + MAX_EXTENSIONS * EXTENSION;
     let offset = usize::from(packet.transport);
     if offset > FARTHEST { None } else { at(ctx, offset) }
 }
 
 /// Whether the packet brings a SYN cookie of the kernel's back.
 #[inline(always)]
-fn brings_cookie(ctx: &XdpContext, packet: &Packet, socket: *mut bpf_sock) -> bool {
+pub fn brings_cookie(ctx: &XdpContext, packet: &Packet, socket: *mut bpf_sock) -> bool {
     let Some(header) = transport(ctx, packet) else { return false };
     let network = usize::from(packet.network);
     if network > LINK_MAX {

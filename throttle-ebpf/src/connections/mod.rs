@@ -5,8 +5,8 @@
 //! kept under its two ends in [`crate::tables::CONNECTIONS`], where whoever sees the end finds them, once ([`entering`]).
 //! Those that never get one are given up by whoever comes next ([`entrances`]).
 //!
-//! A SYN takes no place: it is weighed against what is open and what the source has asked for ([`asking`]). Taken they are
-//! in [`places`].
+//! A SYN takes no place: it is weighed against what is open and what the source has asked for ([`asking`]); but one that is
+//! served at once, because it brings a cookie back, takes them then ([`fast_open`]). Taken they are in [`places`].
 //!
 //! The limits on open connections stand behind the others in a [`Scope`], and are asked first: what they refuse is
 //! charged to nobody.
@@ -17,11 +17,13 @@
 mod asking;
 mod entering;
 mod entrances;
+mod fast_open;
 mod flow;
 mod handshake;
 mod places;
 mod request;
 mod resets;
+pub mod segments;
 
 use aya_ebpf::bindings::xdp_md;
 use throttle_common::{
@@ -33,9 +35,10 @@ use throttle_common::{
 pub use self::{
     entering::Entering,
     entrances::leave_entering,
-    flow::{follow, note_answer, segment},
+    fast_open::ROOM as OPTIONS_ROOM,
+    flow::{follow, note_answer, note_data, segment},
     handshake::transport,
-    places::{GUARANTEED, NOTHING, WITHOUT_END, attempt, give_back, look, settle, take},
+    places::{GUARANTEED, NOTHING, WITHOUT_END, attempt, due, give_back, look, settle, take},
 };
 use crate::{
     atomic,
@@ -56,12 +59,14 @@ pub enum Step {
     None = 0,
     /// It asks for one: a SYN.
     Asks = 1,
-    /// It completes the handshake of one.
+    /// It completes the handshake of one, or opens it without (TCP fast open).
     Completes = 2,
     /// It says something new of one that is counted by its packets.
     Continues = 3,
     /// It resets the handshake of one: whoever sends it never asked, or asks no more.
     Forsakes = 4,
+    /// It shows that one is open which was not known: that takes its places however many are taken.
+    Reveals = 5,
 }
 
 /// Asks each limit on open connections for what the packet in the scratch space wants. Gives the answer of the one that
@@ -88,13 +93,21 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     (scratch.entering.tenant, scratch.entering.class) = (question.tenant(), question.class());
     read_window(service);
     if packet.opens_connection() {
-        if !forwarded && handshake::is_under_way(ctx) != 0 {
+        let socket = if forwarded { handshake::CLOSED } else { handshake::see_socket(ctx) };
+        if matches!(socket, handshake::NEW_SYN_RECEIVED | handshake::SYN_RECEIVED) {
             return ADMITTED;
         }
         scratch.entering.step = Step::Asks;
+        if socket == handshake::LISTEN && fast_open::opens(ctx) != 0 {
+            (scratch.entering.step, scratch.entering.connection.state) = (Step::Completes, Connection::FAST);
+        }
     } else if forwarded {
         scratch.entering.step = match flow::read_step(ctx) {
-            flow::ACKNOWLEDGES if flow::completes() != 0 => Step::Completes,
+            flow::ACKNOWLEDGES => match flow::answer() {
+                flow::COMPLETES => Step::Completes,
+                flow::REVEALS => Step::Reveals,
+                _ => Step::None,
+            },
             flow::CONTINUES => {
                 if packet.flags & tcp::RST != 0 {
                     resets::examine(ctx);
@@ -103,13 +116,13 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
             }
             _ => Step::None,
         };
-        if !matches!(scratch.entering.step, Step::Completes) {
+        if !matches!(scratch.entering.step, Step::Completes | Step::Reveals) {
             return ADMITTED;
         }
     } else if packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::ACK && handshake::completes(ctx) != 0 {
         scratch.entering.step = Step::Completes;
     } else {
-        if packet.flags & tcp::RST != 0 && handshake::is_under_way(ctx) != 0 {
+        if packet.flags & tcp::RST != 0 && handshake::see_socket(ctx) == handshake::NEW_SYN_RECEIVED {
             (scratch.entering.step, scratch.entering.asked) = (Step::Forsakes, u16::MAX);
         }
         return ADMITTED;
@@ -134,6 +147,7 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
             first = answer | number << 16;
         }
     }
+    scratch.entering.is_observed = first != ADMITTED;
     first
 }
 
@@ -156,30 +170,44 @@ extern "C" fn read_window(service: u32) -> u32 {
 pub extern "C" fn conclude(service: u32, passes: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let Some(scope) = scope(scratch.entering.generation, service) else { return 0 };
-    if matches!(scratch.entering.step, Step::None) {
+    let Entering { step, asked, .. } = scratch.entering;
+    if matches!(step, Step::None) {
         return 0;
     }
     if passes == 0 {
         leave();
-    } else if matches!(scratch.entering.step, Step::Asks | Step::Forsakes) {
-        for index in 0..PLACES {
-            let Some(number) = concurrent(scope, index) else { break };
-            if scratch.entering.asked >> index & 1 != 0 {
-                asking::note_handshake(number);
+        return 0;
+    }
+    match step {
+        Step::Asks | Step::Forsakes => {
+            for index in 0..PLACES {
+                let Some(number) = concurrent(scope, index) else { break };
+                if asked >> index & 1 != 0 {
+                    asking::note_handshake(number);
+                }
             }
         }
-    } else if matches!(scratch.entering.step, Step::Continues) {
-        flow::go_on();
-    } else if scratch.entering.count > 0 && write_down() != 0 {
-        if scratch.entering.connection.state == Connection::FORWARDED {
-            flow::begin();
-            // The first word may be the last too.
-            flow::go_on();
-        } else {
-            entrances::note();
-        }
+        Step::Continues => _ = flow::go_on(),
+        _ => begin(scratch),
     }
     0
+}
+
+/// Writes the connection in the scratch space down, and goes on with it.
+#[inline(always)]
+fn begin(Scratch { entering, .. }: &Scratch) {
+    let forwarded = entering.connection.state == Connection::FORWARDED;
+    // The agent gives one that is only observed to be too many its places. Of those with a socket that itself is seen.
+    if entering.count == 0 && !(forwarded && entering.is_observed) || write_down() == 0 {
+        return;
+    }
+    if forwarded {
+        flow::begin();
+        // The first word may be the last too.
+        flow::go_on();
+    } else {
+        entrances::note();
+    }
 }
 
 /// Writes the connection in the scratch space down: 1 where it was.

@@ -4,12 +4,12 @@ use throttle_common::{
     connections::{self, PLACE, STANDING},
     gcra::{self, MAX_DEPTH, Ticks},
     limits::{Table as _, outcome},
-    records::{Hold, Home, Limit},
+    records::{Connection, Hold, Home, Limit},
     table::{self, Check, Look as _, Request, Set as _, TRIES, WAYS, check},
     words::{Outcome, Overflow, Reason},
 };
 
-use super::{Entering, asking::change};
+use super::{Entering, Step, asking::change};
 use crate::{
     account::count,
     atomic,
@@ -57,14 +57,14 @@ pub fn attempt<const OFTEN: usize>(mut take: impl FnMut() -> u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn look_for_place(number: u32) -> u32 {
-    asked(number).map_or(NOTHING, |(entering, limit)| look(entering, limit, entering.allowed(limit)))
+    asked(number).map_or(NOTHING, |(entering, limit)| look(entering, limit, depth(entering, limit)))
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn take_place(number: u32, looked: u32) -> u32 {
     asked(number).map_or(NOTHING, |(entering, limit)| {
-        let depth = entering.allowed(limit);
+        let depth = depth(entering, limit);
         take(entering, limit, number, depth, looked)
     })
 }
@@ -77,13 +77,11 @@ extern "C" fn settle_place(number: u32, taken: u32) -> u32 {
     if limit.is_guarantee() && taken != TAKEN {
         return ADMITTED;
     }
-    if taken == HELD && limit.is_shared() {
-        // Among many who share a bucket somebody is always first, and whoever lost every race would lose the next: it goes on
-        // without a place, and its socket takes one.
-        return ADMITTED;
-    }
-    let depth = entering.allowed(limit);
-    if let Some(reason) = settle(entering, limit, number, depth, taken) {
+    let depth = depth(entering, limit);
+    // Where not even the table has room for what is open, it goes on without a place.
+    if let Some(reason) = settle(entering, limit, number, depth, taken)
+        && !reveals(entering)
+    {
         return refuse(entering, limit, number, reason);
     }
     if let Some(tally) = LIMIT_TALLIES.get_ptr_mut(number) {
@@ -91,6 +89,18 @@ extern "C" fn settle_place(number: u32, taken: u32) -> u32 {
         count(unsafe { &mut (*tally).admitted }, entering.length);
     }
     if limit.is_guarantee() { GUARANTEED } else { ADMITTED }
+}
+
+/// How deep a limit is for the connection that asks.
+#[inline(always)]
+fn depth(entering: &Entering, limit: &Limit) -> Ticks {
+    due(entering, limit, reveals(entering))
+}
+
+/// Whether it is open already: then it is counted and never refused.
+#[inline(always)]
+fn reveals(entering: &Entering) -> bool {
+    matches!(entering.step, Step::Reveals)
 }
 
 /// The connection in the scratch space, and a limit.
@@ -139,19 +149,25 @@ pub fn take(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks, l
         _ => return kind,
     };
     let Some((set, place, request)) = aim(entering, limit, depth) else { return NOTHING };
-    let Some(way) = table::attempt(&set, &request, seen) else { return kind };
+    let way = if limit.is_shared() {
+        table::attempt_shared(&set, &request, seen)
+    } else {
+        table::attempt(&set, &request, seen)
+    };
+    let Some(way) = way else { return kind };
     entering.hold(Hold { key: request.key, place, way: way as u16, limit: number as u16 });
     TAKEN
 }
 
 /// Gives a source for which there is no place one of its aggregate's, where the limit's rule has it so. Whoever has a
-/// place is noted to have completed a handshake.
+/// place is noted to have completed a handshake, unless it has asked for none.
 #[inline(always)]
 pub fn settle(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks, taken: u32) -> Option<Reason> {
     let Home { key, .. } = entering.home(limit)?;
     match taken {
         TAKEN => {}
-        // A place that others keep changing is one that the source's own connections fight for.
+        // A bucket that others keep changing is one that the source's own connections fight for, or one that many share and
+        // that is full or empty every other moment.
         EXCEEDED | HELD => return Some(Reason::ConnectionLimit),
         FULL | FREE if limit.overflow == Overflow::Refuse as u8 => return Some(Reason::SourceOverflow),
         FULL | FREE if limit.overflow == Overflow::Aggregate as u8 => {
@@ -163,9 +179,11 @@ pub fn settle(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks,
         }
         _ => return None,
     }
-    let asking = entering.asking(limit, key);
-    let now = entering.connection.since;
-    change(asking, |cell| Some(asking.complete(cell, now)));
+    if entering.connection.state != Connection::FAST {
+        let asking = entering.asking(limit, key);
+        let now = entering.connection.since;
+        change(asking, |cell| Some(asking.complete(cell, now)));
+    }
     None
 }
 
@@ -200,8 +218,16 @@ fn hold_in_aggregate(place: u32, depth: Ticks) -> bool {
 pub const WITHOUT_END: Ticks = MAX_DEPTH;
 const _: () = assert!(connections::depth(connections::MOST) < WITHOUT_END);
 
+/// How many may be open: of one that is open already as many as there are, but for what a guarantee reserves.
+#[inline(always)]
+pub fn due(entering: &Entering, limit: &Limit, is_open: bool) -> Ticks {
+    if is_open && !limit.is_guarantee() { WITHOUT_END } else { entering.allowed(limit) }
+}
+
 /// Gives a place back, as long as it is still whose it was: where policy has given the region away, there is nothing left
-/// to give back.
+/// to give back. An aggregate's bucket says of nobody whose it is: one that was cleared meanwhile is then below nothing,
+/// which [`gcra::debt`] reads as nothing, and whoever takes a place there next puts it right. Before policy gives the region
+/// to another limit the agent has seen to it that no connection holds places in it.
 #[inline(always)]
 pub fn give_back(hold: &Hold) {
     if !hold.is_some() {

@@ -12,13 +12,13 @@ use aya_ebpf::{
     helpers::{bpf_probe_read_kernel, bpf_skc_to_tcp_request_sock},
 };
 use network_types::tcp::TcpHdr;
-use throttle_common::packet::{Packet, tcp};
+use throttle_common::packet::{Packet, Part, tcp};
 
 use crate::tables::scratch;
 
 /// 1 where the kernel's memory may be read: it is not locked down for confidentiality.
 #[unsafe(no_mangle)]
-static MEMORY_READ: Global<u8> = Global::new(0);
+pub static MEMORY_READ: Global<u8> = Global::new(0);
 /// Offset of `snt_isn` in `struct tcp_request_sock`.
 #[unsafe(no_mangle)]
 static REQUEST_SENT_ISN: Global<u32> = Global::new(0);
@@ -55,7 +55,9 @@ impl Request {
         }
         let Some(memory) = self.memory() else { return false };
         let sent: Option<u32> = read(memory, &REQUEST_SENT_ISN);
-        let bare = packet.payload == 0 && packet.flags & tcp::FIN == 0;
+        // What the other fragments bring is not seen.
+        let whole = !matches!(packet.part, Part::First);
+        let bare = whole && packet.payload == 0 && packet.flags & tcp::FIN == 0;
         sent == Some(acknowledged.wrapping_sub(1)) && !(bare && defers(memory, sequence))
     }
 
@@ -96,7 +98,7 @@ fn defers(request: u64, sequence: u32) -> bool {
 
 /// Reads a field of a structure of the kernel's.
 #[inline(always)]
-fn read<T>(structure: u64, offset: &Global<u32>) -> Option<T> {
+pub fn read<T>(structure: u64, offset: &Global<u32>) -> Option<T> {
     let place = structure.wrapping_add(offset.load().into());
     // SAFETY: the kernel copies what it can read there, or says that it cannot.
     unsafe { bpf_probe_read_kernel(place as *const T) }.ok()

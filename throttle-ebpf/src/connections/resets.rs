@@ -1,8 +1,8 @@
 //! Which resets reach the service that they are for.
 //!
-//! A reset that a host on the way drops, or the service itself, closes nothing: for a wrong checksum, for want of hops, or
-//! because it is no reset that a host's TCP would send. Whoever could have its place given back by one could have as many
-//! connections as it likes.
+//! A reset that a host on the way drops, or the service itself, closes nothing: for a wrong checksum, for want of hops,
+//! because it is for another station, or because it is no reset that a host's TCP would send. Whoever could have its place
+//! given back by one could have as many connections as it likes.
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use network_types::{
@@ -17,11 +17,12 @@ use throttle_common::{
         checksum::{fold, pseudo_header},
         protocol, tcp,
     },
+    records::station,
 };
 
 use crate::{
-    frame::{LINK_MAX, at},
-    tables::scratch,
+    frame::{LINK_MAX, at, only_copy},
+    tables::{STATIONS, scratch},
 };
 
 /// Hops that a packet must still have. Services are nearer than that behind the host that throttles them, and what hosts send
@@ -49,22 +50,32 @@ pub extern "C" fn examine(ctx: *mut xdp_md) -> u32 {
 
 #[inline(always)]
 fn is_sound(ctx: &XdpContext, packet: &Packet) -> Option<()> {
-    // What is for a group of stations no host forwards, and none takes for a segment.
-    // SAFETY: `at` checked the range.
-    let is_for_a_group = unsafe { (*at::<EthHdr>(ctx, 0)?).dst_addr[0] } & 1 != 0;
     let plain = packet.flags & !tcp::ACK == tcp::RST && packet.payload == 0 && matches!(packet.part, Part::Whole);
-    let link = usize::from(packet.network);
+    let link = only_copy(packet.network.into());
     let header = match packet.family {
         Family::V4 => Ipv4Hdr::LEN,
         Family::V6 => Ipv6Hdr::LEN,
     };
-    if !plain || is_for_a_group || link > LINK_MAX || usize::from(packet.transport) != link + header {
+    if !plain || !is_for_this_station(ctx)? || link > LINK_MAX || usize::from(packet.transport) != link + header {
         return None;
     }
     match packet.family {
         Family::V4 => is_sound_behind::<{ Ipv4Hdr::LEN }>(ctx, packet, link),
         Family::V6 => is_sound_behind::<{ Ipv6Hdr::LEN }>(ctx, packet, link),
     }
+}
+
+/// Whether a frame is for the interface that it has come in by. One for another station, or for a group of them, no host
+/// forwards. Of an interface that the agent has told nothing of, as where a bond runs the program for its members, none is.
+#[inline(always)]
+fn is_for_this_station(ctx: &XdpContext) -> Option<bool> {
+    // SAFETY: a field of the context.
+    let interface = unsafe { (*ctx.ctx).ingress_ifindex };
+    // SAFETY: `at` checked the range.
+    let called = station(unsafe { &(*at::<EthHdr>(ctx, 0)?).dst_addr });
+    // SAFETY: the agent may write it at any time; it is read at once.
+    let own = unsafe { (&raw const *STATIONS.get(&interface)?).read_volatile() };
+    Some(called == own)
 }
 
 #[inline(always)]

@@ -2,10 +2,10 @@
 
 use throttle_common::{
     gcra::{self, Ticks},
-    limits::{self, Charge, Question, Table, overflow},
+    limits::{self, Charge, FLOWING, Question, SLIDING, Table, overflow},
     proven::Claim,
     records::{Limit, Slot, Terms},
-    table::{Check, Commit, Look, Set, TRIES, WAYS, attempt, commit},
+    table::{Add, Check, Commit, LATE, Look, Set, WAYS, attempt, commit_among},
     words::Reason,
 };
 
@@ -19,14 +19,30 @@ use crate::{
 #[inline(always)]
 pub fn settle<const PACE: u8>(limit: &Limit, question: &Question, charge: &mut Charge) -> Option<Reason> {
     let Some(seen) = seen(charge) else { return settle_shared::<PACE>(limit, question, charge) };
-    match commit(&Maps.set(charge.place)?, &question.request(charge, limit), seen) {
+    match commit_among(&Maps.set(charge.place)?, &question.request(charge, limit), seen, late_of_many::<PACE>(limit)) {
         Commit::Charged(way) => {
             charge.aim(Charge::HELD, way, 0);
             None
         }
-        lost @ (Commit::Exceeded | Commit::Contended) => give_up(limit, question, lost, charge),
+        Commit::Exceeded | Commit::Contended(_) => limits::exceeded(limit, question, charge),
         Commit::Full => settle_shared::<PACE>(limit, question, charge),
     }
+}
+
+/// [`Limit::late`], which is known where clocks flow.
+#[inline(always)]
+fn late<const PACE: u8>(limit: &Limit) -> Ticks {
+    match PACE {
+        FLOWING => LATE,
+        SLIDING => 0,
+        _ => limit.late(),
+    }
+}
+
+/// The same where many share the limit's buckets.
+#[inline(always)]
+fn late_of_many<const PACE: u8>(limit: &Limit) -> Option<Ticks> {
+    if limit.is_shared() { Some(late::<PACE>(limit)) } else { None }
 }
 
 /// Makes the charge of a plain limit, once; `false` where the bucket has changed since, or is no slot's.
@@ -45,24 +61,11 @@ pub fn settle_at_once(charge: &mut Charge) -> bool {
 pub fn settle_sliding(limit: &Limit, question: &Question, charge: &mut Charge) -> Option<Commit> {
     let Some(seen) = seen(charge) else { return Some(Commit::Full) };
     let request = question.request(charge, limit);
-    let settled = commit(&question.turns(charge, limit, &Maps)?, &request, seen);
-    match settled {
-        Commit::Charged(way) => charge.aim(Charge::HELD, way, 0),
-        Commit::Contended => return give_up(limit, question, settled, charge).map(|_| Commit::Exceeded),
-        Commit::Exceeded | Commit::Full => {}
+    let settled = commit_among(&question.turns(charge, limit, &Maps)?, &request, seen, late_of_many::<SLIDING>(limit));
+    if let Commit::Charged(way) = settled {
+        charge.aim(Charge::HELD, way, 0);
     }
     Some(settled)
-}
-
-/// What becomes of a packet whose bucket others emptied, or kept changing. Among many who share one somebody is always
-/// first, and whoever lost every race would lose the next: it is let through. Of one source the contention is its own.
-#[inline(always)]
-fn give_up(limit: &Limit, question: &Question, settled: Commit, charge: &mut Charge) -> Option<Reason> {
-    if matches!(settled, Commit::Contended) && limit.is_shared() {
-        charge.aim(Charge::UNCHARGED, 0, 0);
-        return None;
-    }
-    limits::exceeded(limit, question, charge)
 }
 
 /// What was seen of the source's set; `None` where the charge is no slot's.
@@ -84,7 +87,7 @@ pub fn settle_shared<const PACE: u8>(limit: &Limit, question: &Question, charge:
     {
         return Some(reason);
     }
-    if charge.kind == Charge::AGGREGATE { settle_aggregate(charge) } else { None }
+    if charge.kind == Charge::AGGREGATE { settle_aggregate::<PACE>(limit, charge) } else { None }
 }
 
 /// Takes a charge back.
@@ -109,24 +112,24 @@ pub fn take_back(charge: &Charge) {
     }
 }
 
-/// Charges the aggregate. After [`TRIES`] lost races it admits uncharged: the contention is not one source's.
+/// Charges the aggregate, which many share: by addition where others were faster, which loses no race while there is room.
 #[inline(always)]
-fn settle_aggregate(charge: &mut Charge) -> Option<Reason> {
+fn settle_aggregate<const PACE: u8>(limit: &Limit, charge: &mut Charge) -> Option<Reason> {
     let cell = AGGREGATES.get_ptr_mut(charge.place)?;
-    let mut seen = charge.seen;
-    for _ in 0..TRIES {
-        let Some(next) = gcra::admit(seen, charge.now, charge.cost, charge.depth) else {
-            return Some(Reason::SourceOverflow);
-        };
-        // SAFETY: an element of the map.
-        let (done, found) = unsafe { atomic::swap(cell, seen, next) };
-        if done {
-            return None;
-        }
-        seen = found;
+    let Charge { seen, now, cost, depth, .. } = *charge;
+    let Some(next) = gcra::admit(seen, now, cost, depth) else { return Some(Reason::SourceOverflow) };
+    // SAFETY: an element of the map.
+    if unsafe { atomic::swap(cell, seen, next) }.0 {
+        return None;
     }
-    charge.aim(Charge::UNCHARGED, 0, 0);
-    None
+    // SAFETY: likewise.
+    let seen = unsafe { atomic::add(cell, cost) };
+    if gcra::adds_up(seen, now, cost, depth, late::<PACE>(limit)) {
+        return None;
+    }
+    // SAFETY: likewise.
+    unsafe { atomic::subtract(cell, cost) };
+    Some(Reason::SourceOverflow)
 }
 
 /// The table, the aggregates and the handshakes, in their maps.
@@ -204,5 +207,13 @@ impl Set for MapSet {
     fn refund(&self, way: usize, cost: Ticks) {
         // SAFETY: see above.
         unsafe { atomic::subtract(&raw mut (*self.slot(way)).tat, cost) };
+    }
+}
+
+impl Add for MapSet {
+    #[inline(always)]
+    fn add(&self, way: usize, cost: Ticks) -> Ticks {
+        // SAFETY: see above.
+        unsafe { atomic::add(&raw mut (*self.slot(way)).tat, cost) }
     }
 }

@@ -209,7 +209,7 @@ extern "C" fn charge_sliding(index: u32, number: u32) -> u32 {
     let Some(limit) = find(*generation, number) else { return ADMITTED };
     match settle_sliding(limit, question, charge) {
         Some(Commit::Full) => ELSEWHERE,
-        Some(Commit::Exceeded) => exceeded(index, number),
+        Some(Commit::Exceeded | Commit::Contended(_)) => exceeded(index, number),
         _ => ADMITTED,
     }
 }

@@ -29,8 +29,9 @@ use throttle_tests::{
 };
 
 const ROUNDS: usize = 9;
-/// Sources, as many as `turn` has: 10.99.0.0 and up.
-const SOURCES: u32 = 1 << 16;
+/// Sources, of those that `turn` has: 10.99.0.0 and up. So few that they have spoken before a place is given back whose
+/// connection never opens, as none does here.
+const SOURCES: u32 = 1 << 14;
 const FIRST_SOURCE: u32 = 10 << 24 | 99 << 16;
 const SOURCES_NET: &str = "10.99.0.0/16";
 const SOURCE_PORT: u16 = 40_000;
@@ -121,7 +122,7 @@ impl Server {
         for _ in 0..TRIES {
             let noted = Array::<_, u32>::try_from(self.object.map("ACKNOWLEDGEMENTS").context("no map")?)?;
             let answered = noted.iter().collect::<Result<Vec<_>, _>>()?;
-            let unanswered = (0..).zip(answered).filter(|(_, noted)| *noted == 0);
+            let unanswered = (0..SOURCES).zip(answered).filter(|(_, noted)| *noted == 0);
             let frames: Vec<_> = unanswered.map(|(source, _)| self.frame(source, SOURCE_PORT, tcp::SYN)).collect();
             if frames.is_empty() {
                 return Ok(());

@@ -3,7 +3,8 @@
 //! [`paths`]: nanoseconds a packet under the full policy, by path and number of sources. [`packets`]: the same under
 //! few limits. [`handshakes`]: the same for the packets that a limit on open connections looks at. [`beside`]: real
 //! connections and real SYNs on a veth, with throttle, nftables and iptables. [`agent`]: what the agent takes of a CPU
-//! with 10^6 sources, under `throttle top`, and with 100 000 connections to count. [`changes`]: from a command to its
+//! with 10^6 sources, under `throttle top`, and with 100 000 connections to count; [`heartbeats`]: with 1 000 backends.
+//! [`changes`]: from a command to its
 //! effect on the next packet. [`refusals`]: refused packets on a veth, with throttle, nftables and iptables.
 //! [`scaling`]: one CPU and two. [`state`]: memory, and 10^7 sources. [`curves`]: what each algorithm admits of the
 //! same bursts. [`web`]: nginx behind all this. [`bulkheads`]: nginx beside a flood that is another's, and how soon a
@@ -19,6 +20,7 @@ mod chart;
 mod curves;
 mod handshakes;
 mod health;
+mod heartbeats;
 mod kept;
 mod lanes;
 mod neighbours;
@@ -51,7 +53,7 @@ const USAGE: &str = "usage: bench [--short] [--into DIR] [PART]...: measures wha
 type Measure = fn(Effort) -> Result<Section>;
 
 /// What is measured, in this order.
-const PARTS: [(&str, Measure); 16] = [
+const PARTS: [(&str, Measure); 17] = [
     ("paths", paths::measure),
     ("packets", packets::measure),
     ("refusals", refusals::measure),
@@ -64,6 +66,7 @@ const PARTS: [(&str, Measure); 16] = [
     ("beside", beside::measure),
     ("changes", changes::measure),
     ("agent", agent::measure),
+    ("heartbeats", heartbeats::measure),
     ("overload", overload::measure),
     ("kept", kept::measure),
     ("neighbours", neighbours::measure),

@@ -26,7 +26,6 @@ pub(super) fn measure(effort: Effort) -> Result<Section> {
         let most = 1_u32 << spreads[spreads.len() - 1];
         let policy = |tenants: &str| {
             // Half of the table for either family.
-            // Half of the table for either family.
             let places = format!("overflow = \"refuse\"\nsources = {}", most / 2 * OPEN_WAYS as u32);
             format!("mode = \"enforce\"\n{}{tenants}", limit("source", "source", "rate = \"1/h\"\nburst = 24", &places))
         };

@@ -1,5 +1,6 @@
 //! What the kernel program should do, written anew in user space on the shared arithmetic: one packet at a time, with
-//! the buckets in an ordinary vector. It knows the host's limits, tenants and known sources, not services, blocks and allows.
+//! the buckets in an ordinary vector. It knows services by their ports, tenants and known sources, not blocks and allows, and
+//! of limits not those on open connections.
 
 mod terms;
 
@@ -9,9 +10,9 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
-use throttle_agent::policy::{Document, Tenants};
+use throttle_agent::policy::{Document, PortRange, Tenants};
 use throttle_common::{
-    gcra::{self, MAX_DEPTH, Ticks},
+    gcra::{self, Ticks},
     hash::Secret,
     lease::{self, Holding},
     packet::{Family, Packet, parse_bytes},
@@ -32,6 +33,8 @@ pub(crate) struct Model {
     secret: Secret,
     observe: bool,
     limits: Vec<Judge>,
+    /// Which of them the host has, and which each service, as the document names them.
+    scopes: Vec<Vec<usize>>,
     known: Vec<IpNet>,
     document: Document,
     tenants: Tenants,
@@ -40,8 +43,8 @@ pub(crate) struct Model {
     leases: Vec<Lease>,
     /// How many policies have been in force.
     epoch: u32,
-    /// What the host's clock reads.
-    clock: Timeline,
+    /// What the clocks of limits read.
+    clocks: BTreeMap<u16, Timeline>,
     tallies: Tallies,
 }
 
@@ -105,12 +108,16 @@ impl Model {
     /// The policy in force, with the table and the counters as they are.
     pub(crate) fn of(program: &Program) -> Result<Self> {
         let compiled = &program.compiled;
-        let scope = &compiled.policy.scope;
         let mut limits = Vec::new();
-        for &number in &scope.limits[..usize::from(scope.count)] {
-            let limit = compiled.limits.iter().find(|(held, _)| *held == number).expect("a scope names real limits").1;
+        for &(number, limit) in &compiled.limits {
             limits.push(Judge { number, limit, tally: program.datapath.limit_tally(number)? });
         }
+        let place = |number| limits.iter().position(|it| it.number == number).expect("a scope names real limits");
+        let scopes = [&compiled.policy.scope].into_iter().chain(compiled.services.iter().map(|service| &service.scope));
+        let scopes =
+            scopes.map(|it| it.limits[..usize::from(it.count)].iter().map(|&number| place(number)).collect()).collect();
+        let clocks = [HOST_CLOCK].into_iter().chain(compiled.services.iter().map(|service| service.clock));
+        let clocks = clocks.map(|clock| (clock, program.datapath.followed(clock))).collect();
         let regions = limits.iter().flat_map(|judge| [judge.limit.v4, judge.limit.v6]);
         let end = regions.map(|region| region.base + region.extent()).max().unwrap_or(0);
         let (buckets, aggregates) = program.table(end)?;
@@ -118,6 +125,7 @@ impl Model {
             secret: program.control()?.secret,
             observe: compiled.policy.observe != 0,
             limits,
+            scopes,
             known: program.document.sources.known.iter().map(|prefix| prefix.net()).collect(),
             document: program.document.clone(),
             tenants: (*compiled.tenants).clone(),
@@ -125,15 +133,16 @@ impl Model {
             aggregates,
             leases: program.leases()?,
             epoch: program.control()?.generation,
-            clock: program.datapath.followed(HOST_CLOCK),
+            clocks,
             tallies: BTreeMap::new(),
         })
     }
 
-    /// Has the host's clock run at another speed; `false` where it has to wait.
-    pub(crate) fn publish(&mut self, now: u64, speed: Speed, lease: u64) -> bool {
-        let next = self.clock.then(now, speed, (speed != Speed::ONE).then_some(lease));
-        self.clock = next.unwrap_or(self.clock);
+    /// Has a clock run at another speed; `false` where it has to wait.
+    pub(crate) fn publish(&mut self, clock: u16, now: u64, speed: Speed, lease: u64) -> bool {
+        let clock = self.clocks.get_mut(&clock).expect("a limit goes by it");
+        let next = clock.then(now, speed, (speed != Speed::ONE).then_some(lease));
+        *clock = next.unwrap_or(*clock);
         next.is_some()
     }
 
@@ -141,7 +150,7 @@ impl Model {
     pub(crate) fn judge(&mut self, now: u64, cpu: u32, frame: &[u8]) -> (Reason, Outcome) {
         let length = frame.len() as u32;
         let (reason, outcome) = match parse_bytes(frame) {
-            Ok(packet) => self.limit((self.clock.at(now), cpu), &packet, length),
+            Ok(packet) => self.limit((now, cpu), &packet, length),
             Err(shape) if shape.default_fate() == Fate::Pass => (shape, Outcome::Pass),
             Err(shape) => (shape, if self.observe { Outcome::Observe } else { Outcome::Drop }),
         };
@@ -149,12 +158,19 @@ impl Model {
         (reason, outcome)
     }
 
-    fn limit(&mut self, at: (Ticks, u32), packet: &Packet, length: u32) -> (Reason, Outcome) {
+    /// Whose limits a packet meets: the host's, or a service's.
+    fn scope(&self, packet: &Packet) -> Vec<usize> {
+        let serves = |range: &PortRange| range.ports().contains(&packet.destination_port);
+        let found = self.document.services.iter().position(|service| service.ports.iter().any(serves));
+        self.scopes[found.map_or(0, |service| service + 1)].clone()
+    }
+
+    fn limit(&mut self, at: (u64, u32), packet: &Packet, length: u32) -> (Reason, Outcome) {
         let mut verdict = (Reason::Admitted, Outcome::Pass);
         let mut agreed = Vec::new();
         // In which units the packet is within a guarantee so far.
         let mut guaranteed = [false; 3];
-        for index in 0..self.limits.len() {
+        for index in self.scope(packet) {
             let limit = self.limits[index].limit;
             match self.ask(index, at, packet, length, guaranteed) {
                 Answer::Unasked => {}
@@ -213,15 +229,9 @@ impl Model {
         verdict
     }
 
-    fn ask(
-        &self,
-        index: usize,
-        (now, cpu): (Ticks, u32),
-        packet: &Packet,
-        length: u32,
-        guaranteed: [bool; 3],
-    ) -> Answer {
+    fn ask(&self, index: usize, (now, cpu): (u64, u32), packet: &Packet, length: u32, guaranteed: [bool; 3]) -> Answer {
         let limit = &self.limits[index].limit;
+        let now = self.clocks[&limit.clock].at(now);
         let region = limit.region(packet.family);
         if region.sets == 0 || (limit.unit == Unit::Connections as u8 && !packet.opens_connection()) {
             return Answer::Unasked;
@@ -242,12 +252,7 @@ impl Model {
         }
         let ways = if self.knows(packet) || limit.is_shared() { WAYS } else { OPEN_WAYS };
         let forced = guaranteed[usize::from(limit.unit)];
-        let depth = match limit.window {
-            _ if !forced => own_depth,
-            0 => own_depth + MAX_DEPTH,
-            window if limit.is_sliding() => 2 * window - 2,
-            window => window,
-        };
+        let depth = own_depth + if forced { limit.overdraft() } else { 0 };
         let request = Request { key, now: limit.reading(now), cost, depth, ways };
         let (sets, window) = ([set, set + region.sets], limit.sliding(now));
         let seen = if limit.is_sliding() {

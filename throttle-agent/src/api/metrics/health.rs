@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Labels, Writer, gauge};
-use crate::api::wire::{BackendHealthView, BreakerView, ServiceHealthView, Status};
+use crate::api::wire::{BackendHealthView, BreakerView, PressureView, ServiceHealthView, Status, WaitingView};
 
 /// What limits may follow, each with its own sample.
 const SIGNALS: [&str; 5] = ["latency", "little", "backlog", "heartbeats", "static"];
@@ -33,6 +33,18 @@ pub(super) fn write(to: &mut Writer, status: &Status) -> Result<(), fmt::Error> 
     to.gauges("health_signal", "1 for what the limits of a service follow", signals)?;
     let closed = all.iter().map(|view| (of(view), view.closed));
     to.counters("health_closed", "Kept connections that were closed above the window, the oldest first", closed)?;
+    let queues = |pick: fn(&WaitingView) -> u32| {
+        all.iter().filter_map(move |view| Some((of(view), gauge(pick(view.waiting.as_ref()?).into()))))
+    };
+    to.gauges("health_backlog", "Connections that wait to be accepted", queues(|it| it.connections))?;
+    let again = queues(|it| it.sent_again);
+    to.gauges("health_handshakes_sent_again", "Handshakes not complete whose SYN-ACK was sent again", again)?;
+    let pressures = all.iter().flat_map(|view| {
+        let by_resource = |it: &PressureView| [("cpu", it.cpu), ("memory", it.memory), ("io", it.io)];
+        let each = view.pressure.as_ref().map(by_resource).into_iter().flatten();
+        each.map(|(resource, share)| (with(of(view), "resource", resource), share))
+    });
+    to.ratios("health_pressure_ratio", "The share of time in which processes of a service waited", pressures)?;
     let wanting = all.iter().map(|view| (of(view), i64::from(view.needs_workers)));
     to.gauges("health_needs_workers", "1 where a service is asked for more than it may bear: add workers", wanting)?;
     backends(to, all)?;

@@ -6,7 +6,7 @@ use crate::{
     api::{
         Api,
         extract::{Answer, Asked, answer},
-        peer::Peer,
+        sender::Sender,
         wire::{Envelope, HeartbeatRequest, HeartbeatTaken, Heartbeats, Problem},
     },
     heartbeat,
@@ -18,7 +18,8 @@ pub(crate) async fn heartbeats(State(api): State<Api>) -> Answer<Heartbeats> {
     Ok(answer(api.heartbeats.views(heartbeat::now())))
 }
 
-/// Takes a heartbeat of a backend. One that is sent again changes nothing; one that is older than the last is refused.
+/// Takes a heartbeat of a backend. One that is sent again changes nothing; one that is older than the last is refused, and
+/// over TLS one of a backend that the client's certificate does not name.
 #[utoipa::path(
     post, path = "/v1/heartbeats", tag = "backends", request_body = HeartbeatRequest,
     responses((status = 200, body = Envelope<HeartbeatTaken>),
@@ -26,8 +27,9 @@ pub(crate) async fn heartbeats(State(api): State<Api>) -> Answer<Heartbeats> {
 )]
 pub(crate) async fn push_heartbeat(
     State(api): State<Api>,
-    _: Peer,
+    sender: Sender,
     Asked(request): Asked<HeartbeatRequest>,
 ) -> Answer<HeartbeatTaken> {
+    sender.beats_for(&request.backend)?;
     api.heartbeats.pushed(request, heartbeat::now()).map(answer)
 }

@@ -16,7 +16,7 @@ use crate::{
             RollbackRequest, Write, Written,
         },
     },
-    control::{Author, Control, read_document},
+    control::{Author, Control, read_document, read_said},
 };
 
 /// A revision of the policy: the last, which commands edit, or any that is kept.
@@ -38,7 +38,7 @@ pub(crate) async fn policy(State(api): State<Api>, Queried(query): Queried<Polic
         (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn check(State(api): State<Api>, Asked(request): Asked<CheckRequest>) -> Answer<CheckReport> {
-    let report = move |control: &mut Control| control.check(&read_document(request.document, request.toml)?);
+    let report = move |control: &mut Control| control.check(&read_said(request.document, request.toml)?);
     api.control.ask(report).await.map(answer)
 }
 
@@ -68,7 +68,8 @@ pub(crate) async fn apply(
 ) -> Answer<Written> {
     let author = Author::new(&peer.name, "policy apply");
     let apply = move |control: &mut Control| {
-        let document = read_document(request.document, request.toml)?;
+        let read = if request.empty { read_document } else { read_said };
+        let document = read(request.document, request.toml)?;
         control.apply(document, expected, &request.write, &author)
     };
     api.control.ask(apply).await.map(answer)

@@ -66,6 +66,9 @@ pub struct Limits {
 pub struct LimitView {
     /// As the policy has it.
     pub limit: Limit,
+    /// Whether the whole host only observes, so that it refuses nothing, whatever its own mode is.
+    #[serde(default)]
+    pub host_observes: bool,
     /// How many connections are open under it; absent where it does not count them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<u64>,

@@ -57,7 +57,18 @@ pub struct Explanation {
     /// How many more walks there are, none of which fares worse; name a port to see one.
     pub walks_left_out: u64,
     /// The last refusals of this source that the agent keeps, the newest first: they are sampled.
-    pub refusals: Vec<Event>,
+    pub refusals: Vec<PastRefusal>,
+}
+
+/// A refusal of the past.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PastRefusal {
+    /// The refusal.
+    #[serde(flatten)]
+    pub event: Event,
+    /// Whether it says nothing of the next packet, because the policy in force has no limit of this name any more.
+    #[serde(default)]
+    pub limit_is_gone: bool,
 }
 
 /// What is said of a source. Each prefix is the shortest that says so.
@@ -122,8 +133,43 @@ pub struct Walk {
     pub passes_at: Option<Timestamp>,
     /// How long that is, in seconds; 0 where it passes now.
     pub passes_in_seconds: Option<f64>,
+    /// The breakers that it meets, where it opens a connection; they are asked before all limits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breakers: Vec<BreakerWalk>,
     /// The limits that it meets, in the order in which they are asked. The kernel asks none after one that refuses.
     pub limits: Vec<LimitWalk>,
+}
+
+/// What a breaker says of a connection that a packet opens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BreakerWalk {
+    /// The service whose it is, or of whose backend; absent where the agent has not found the backend again yet.
+    pub service: Option<String>,
+    /// The backend whose it is; absent where it is a service's own.
+    pub backend: Option<String>,
+    /// Where that listens; absent likewise.
+    #[schema(value_type = Option<String>)]
+    pub address: Option<SocketAddr>,
+    /// How the kernel has it: `closed`, `open`, `half-open` or `held-open`.
+    pub state: String,
+    /// Who holds it, open or closed; absent where nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<String>,
+    /// Other backends at that address and port, as `service/backend`, for which the kernel has the same breaker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_with: Vec<String>,
+    /// How many trials the round that runs may yet admit; absent where it is not half open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trials_left: Option<u32>,
+    /// Whether it keeps the connection away.
+    pub refuses: bool,
+    /// When it tries again by itself, with the next connections; absent where it refuses none, and where it is held open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub tries_at: Option<Timestamp>,
+    /// How long that is, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tries_in_seconds: Option<f64>,
 }
 
 /// The packet that was asked about.
@@ -181,6 +227,10 @@ pub struct LimitWalk {
     pub limit: String,
     /// Whether it has a say in such a packet: one on connections has none in a packet that opens none.
     pub asked: bool,
+    /// Why the kernel does not ask it, whatever the policy says; absent where it does. So it is with limits on open
+    /// connections where those are counted by their packets and what leaves is not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unenforced: Option<String>,
     /// `packets`, `bytes` or `connections`.
     pub unit: String,
     /// How it decides, e.g. `token-bucket`.

@@ -34,7 +34,7 @@ pub struct ServiceHealthView {
     pub mode: Mode,
     /// What is to move: `latency` and `aimd` the window, `rate` the speed, `fixed` nothing.
     pub control: String,
-    /// What the limits follow now: `latency` (the time to first byte), `little` (connections against completions),
+    /// What the limits follow now: `latency` (the time to first byte), `little` (what is under way against what ends),
     /// `backlog` (what waits to be accepted), `heartbeats`, or `static` (nothing is known: what policy says).
     pub signal: String,
     /// All in one sentence.
@@ -64,6 +64,12 @@ pub struct ServiceHealthView {
     pub answered_per_second: f64,
     /// Connections that were closed since the agent was started, because more were kept open than the window admits.
     pub closed: u64,
+    /// What waits at its listening sockets; absent where none of this host listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<WaitingView>,
+    /// How the processes have waited that listen there; absent where the kernel does not say (pressure stall information).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<PressureView>,
     /// Its own breaker; absent where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerView>,
@@ -73,6 +79,30 @@ pub struct ServiceHealthView {
     pub doubts: bool,
     /// Its backends.
     pub backends: Vec<BackendHealthView>,
+}
+
+/// What waits at the listening sockets of a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WaitingView {
+    /// Connections that wait to be accepted.
+    pub connections: u32,
+    /// How many may.
+    pub room: u32,
+    /// Handshakes that are not complete.
+    pub handshakes: u32,
+    /// Those of them whose SYN-ACK was sent again: it was lost, its client has gone or never was, or there is no room.
+    pub sent_again: u32,
+}
+
+/// The shares of the last second in which some process of a control group waited, 0 to 1: of several groups the most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PressureView {
+    /// For a CPU.
+    pub cpu: f64,
+    /// For memory.
+    pub memory: f64,
+    /// For input or output.
+    pub io: f64,
 }
 
 /// A window of open connections.
@@ -97,7 +127,7 @@ pub struct WindowView {
 /// Something that is seen of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SignalView {
-    /// `latency`, `flow`, `backlog` or `heartbeats`.
+    /// `latency`, `flow`, `backlog`, `handshakes`, `pressure` or `heartbeats`.
     pub name: String,
     /// What it says, for people.
     pub value: String,
@@ -121,6 +151,13 @@ pub struct BreakerView {
     /// Who holds it; absent where nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by: Option<String>,
+    /// Other backends at its address and port, as `service/backend`: the kernel has one breaker for all of them, which follows
+    /// what an operator says of one, else the strictest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_with: Vec<String>,
+    /// The state that it follows; absent where that is this one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<String>,
 }
 
 /// What is held of a backend.

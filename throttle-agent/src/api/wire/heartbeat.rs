@@ -20,7 +20,10 @@ pub struct HeartbeatRequest {
     pub node: String,
     /// The boot of that host: a UUID, as in `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
-    /// Counts the backend's starts within a boot; a start in milliseconds of the wall clock will do.
+    /// Orders the backend's starts within a boot: the higher is the later, so that what an earlier one sends late is refused.
+    /// A counter, or the milliseconds of CLOCK_BOOTTIME at the start; those of the wall clock will do, but where it is set
+    /// back a restarted backend is refused until its former start has been silent for 3 s and for three intervals. Of
+    /// another `boot_id` any is later.
     pub generation: u64,
     /// Grows with each heartbeat of a generation.
     pub sequence: u64,

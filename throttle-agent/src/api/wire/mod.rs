@@ -26,12 +26,12 @@ pub use entries::{
 };
 pub use events::{Event, EventFilter, Gap, StreamItem};
 pub use explain::{
-    AskedPacket, BlockedBy, ConnectionsWalk, ExplainQuery, Explanation, GuaranteeWalk, LimitWalk, OpenConnection,
-    Standing, TenantOf, Walk, WindowWalk,
+    AskedPacket, BlockedBy, BreakerWalk, ConnectionsWalk, ExplainQuery, Explanation, GuaranteeWalk, LimitWalk,
+    OpenConnection, PastRefusal, Standing, TenantOf, Walk, WindowWalk,
 };
 pub use health::{
-    BackendHealthView, BreakerRequest, BreakerView, HealthReport, HeldBreakerView, ServiceHealthView, SignalView,
-    TransitionView, WindowView,
+    BackendHealthView, BreakerRequest, BreakerView, HealthReport, HeldBreakerView, PressureView, ServiceHealthView,
+    SignalView, TransitionView, WaitingView, WindowView,
 };
 pub use heartbeat::{HeartbeatRequest, HeartbeatTaken, HeartbeatView, Heartbeats, PushedView};
 pub use policy::{

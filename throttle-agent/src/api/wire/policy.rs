@@ -117,6 +117,9 @@ pub struct ApplyRequest {
     /// As text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toml: Option<String>,
+    /// Whether a text that says nothing is meant so, and takes everything away; else it is refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub empty: bool,
     /// How to write it.
     #[serde(default)]
     pub write: Write,

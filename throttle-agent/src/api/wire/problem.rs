@@ -30,7 +30,8 @@ pub enum ProblemKind {
     /// 400: not HTTP, JSON or the query that the route asks for.
     #[serde(rename = "/problems/malformed")]
     Malformed,
-    /// 403: the peer is neither root, the agent's user nor in the socket's group.
+    /// 403: the peer is neither root, the agent's user nor in the socket's group; or it sends a heartbeat for a backend that
+    /// its certificate does not name.
     #[serde(rename = "/problems/forbidden")]
     Forbidden,
     /// 404: no such path, limit, service, prefix or revision.
@@ -90,7 +91,7 @@ impl ProblemKind {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Malformed => "The request cannot be read",
-            Self::Forbidden => "You may not use this socket",
+            Self::Forbidden => "You may not do this",
             Self::NotFound => "There is no such thing",
             Self::MethodNotAllowed => "The path does not know this method",
             Self::Conflict => "The state does not allow it",

@@ -110,12 +110,13 @@ fn the_screen_shows_rates_between_two_looks_and_what_the_keys_do() {
     );
     assert_eq!(screen[1], " 1 talkers   2 limits   3 reasons   4 refused   5 connections");
     assert_eq!(
-        screen[3..7],
+        screen[3..8],
         [
-            "SOURCE           LIMIT  UNIT      USED  ROOM  RATE  FULL IN  REFUSED (SAMPLED)",
-            "203.0.113.7      few    packets  100 %     0  50/s      2 s                412",
-            "198.51.100.4     few    packets   50 %    50  20/s      1 s                  0",
-            "2001:db8:7::/64  wide   packets    1 %    99   3/s    20 ms                  0",
+            "SOURCE           LIMIT  UNIT               USED  ROOM  RATE  FULL IN  REFUSED (SAMPLED)",
+            "203.0.113.7      few    packets           100 %     0  50/s      2 s                412",
+            "198.51.100.4     few    packets            50 %    50  20/s      1 s                  0",
+            "2001:db8:7::/64  wide   packets             1 %    99   3/s    20 ms                  0",
+            "198.51.100.9     open   open connections   24 %    38                                 3",
         ]
     );
     assert!(screen[8].contains("s sort") && screen[8].contains("/ filter") && screen[8].contains("q quit"));

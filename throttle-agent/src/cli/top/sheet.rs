@@ -1,13 +1,16 @@
 //! Two looks in, tables of rates out.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, time::Duration};
 
 use throttle_agent::{
     api::wire::{Talker, Tally, Top, TopLimit},
-    policy::{Mode, Word as _},
+    policy::Mode,
 };
 
-use crate::cli::quantity::{bytes, bytes_per_second, count, per_second, percent, span};
+use crate::cli::{
+    limit_views::mode,
+    quantity::{bytes, bytes_per_second, count, per_second, percent, span},
+};
 
 /// What is shown at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,21 +209,24 @@ impl Looks {
             let grown = |held: &Talker| if it.charged < held.charged { it.charged } else { it.charged - held.charged };
             let rate = before.and_then(|held| Some(grown(held) / self.seconds()?));
             let show: fn(f64) -> String = if it.unit == "bytes" { bytes_per_second } else { per_second };
+            // What is open was not charged at a rate, and is given back when it closes.
+            let rate = rate.filter(|_| it.open.is_none());
+            let debt = if it.open.is_some() { String::new() } else { span(Duration::from_secs_f64(it.debt_seconds)) };
             vec![
                 Field::text(&it.source),
                 Field::text(&it.limit),
-                Field::text(&it.unit),
+                Field::text(if it.open.is_some() { "open connections" } else { &it.unit }),
                 Field::number(it.used, percent),
                 if it.unit == "bytes" { Field::counted(it.room, bytes) } else { Field::counted(it.room, count) },
                 Field::rate(rate, show),
-                Field::number(it.debt_seconds, |debt| span(std::time::Duration::from_secs_f64(debt))),
+                Field::number(it.debt_seconds, |_| debt),
                 Field::counted(it.refused, count),
             ]
         };
         Sheet {
             title: "Talkers: sources that use their limits most (a rate is at most; it is exact where a source never paused)",
             headings: View::Talkers.headings(),
-            rows: self.now.talkers.iter().filter(|it| it.open.is_none()).map(row).collect(),
+            rows: self.now.talkers.iter().map(row).collect(),
             empty: "no source owes anything to a limit",
         }
     }
@@ -239,7 +245,7 @@ impl Looks {
                 Field::text(it.service.clone().unwrap_or_default()),
                 Field::text(&it.unit),
                 Field::text(it.window.map_or(it.rate.clone(), |window| format!("{} (now {window})", it.rate))),
-                Field::text(it.mode.name()),
+                Field::text(mode(it.mode, self.now.mode == Mode::Observe)),
                 rate(|it| it.tallies.admitted),
                 rate(|it| it.tallies.refused),
                 rate(|it| it.tallies.observed),

@@ -24,15 +24,10 @@ impl Control {
         if count == 0 || followed.closed.next.is_some_and(|next| begin < next) {
             return;
         }
-        let closed = self.datapath.close_oldest(followed.number, count as usize);
+        let (closed, outcome) = self.datapath.close_oldest(followed.number, count as usize);
         followed.closed.next = Some(begin + begin.elapsed() * PARTS);
-        let outcome = match closed {
-            Ok(closed) => {
-                followed.closed.count += closed as u64;
-                Ok(())
-            }
-            Err(error) => Err(format!("kept connections of {name} are not closed: {error:#}")),
-        };
+        followed.closed.count += closed as u64;
+        let outcome = outcome.map_err(|error| format!("kept connections of {name} are not closed: {error:#}"));
         self.faults.note("closing", outcome);
     }
 }

@@ -19,7 +19,8 @@ use throttle_common::{
 use super::{
     Control, Followed,
     closing::Closed,
-    signals::{Earlier, Listens, Shared},
+    listening::Listens,
+    signals::{Earlier, Shared},
 };
 use crate::{
     datapath::Datapath,
@@ -125,38 +126,72 @@ impl Control {
             let interval = member.interval.as_nanos() as Nanos;
             wanted.entry(&member.instance.service).or_default().push((place, interval));
         }
+        // Of datagrams the kernel knows no new connection that it could refuse.
+        let tcp: HashSet<&str> =
+            members.iter().filter(|it| it.protocol == Protocol::Tcp).map(|it| &*it.instance.service).collect();
         let numbers = self.number_breakers(&members);
-        for (name, followed) in &mut self.health.services {
-            let known: HashSet<Place> = followed.health.backends(now).map(|(it, ..)| it.place().clone()).collect();
-            followed.health.set_backends(now, wanted.get(&**name).map_or(&[], Vec::as_slice));
+        let mut declared: HashMap<&str, usize> = HashMap::new();
+        for backend in self.in_force().backends.iter() {
+            *declared.entry(&backend.service).or_default() += 1;
+        }
+        let declared: Vec<usize> =
+            self.health.services.keys().map(|name| declared.get(&**name).copied().unwrap_or_default()).collect();
+        for ((name, followed), declared) in self.health.services.iter_mut().zip(declared) {
+            let wanted = wanted.get(&**name).map_or(&[][..], Vec::as_slice);
+            let unknown = followed.health.set_backends(now, wanted, declared);
             let places: Vec<Place> = followed.health.backends(now).map(|(it, ..)| it.place().clone()).collect();
             let number = |place: &Place| numbers.get(&(place.address, protocol::TCP)).copied();
-            followed.breakers = places.iter().map(|place| followed.breaker.and_then(|_| number(place))).collect();
-            for (place, number) in places.iter().zip(&followed.breakers).filter(|(place, _)| !known.contains(place)) {
+            let breaks = followed.breaker.is_some() && tcp.contains(&**name);
+            followed.breakers = places.iter().map(|place| number(place).filter(|_| breaks)).collect();
+            if let Some(published) = &mut followed.published {
+                // What was said is of other places now, so that all is said anew.
+                published.backends.clear();
+            }
+            for (place, number) in places.iter().zip(&followed.breakers).filter(|(place, _)| unknown.contains(place)) {
                 if let Some(number) = number {
                     followed.health.resume_breaker(now, Some(place), self.datapath.breaker_state(*number));
                 }
             }
         }
         self.health.numbers = numbers;
+        self.share_breakers();
         self.hold_breakers();
     }
 
+    /// The service and the name of a backend whose breaker has a number; of several that share it, one that decides what holds
+    /// there, and that of a service of this name if it does.
+    pub(in crate::control) fn backend_of_breaker(
+        &self,
+        number: u16,
+        service: Option<&str>,
+    ) -> Option<(String, String)> {
+        let now = self.datapath.now();
+        let all = self.health.services.iter().flat_map(|(name, followed)| {
+            let backends = followed.health.backends(now).zip(&followed.breakers);
+            let own = backends.filter(|(_, held)| **held == Some(number));
+            own.map(move |((it, ..), _)| (name, it.place(), followed.health.published(it.place())))
+        });
+        let holds = self.joined(number);
+        let first = all.min_by_key(|(name, _, state)| (*state != holds, Some(&***name) != service));
+        first.map(|(service, place, _)| (service.to_string(), place.backend.to_string()))
+    }
+
     /// The numbers of backends' breakers: those that have one keep it, the first of an address has it.
-    fn number_breakers(&self, members: &[Member]) -> HashMap<(SocketAddr, u8), u16> {
+    fn number_breakers(&mut self, members: &[Member]) -> HashMap<(SocketAddr, u8), u16> {
         let breaks = |member: &&Member| {
             let followed = self.health.services.get(&member.instance.service);
             member.protocol == Protocol::Tcp && followed.is_some_and(|followed| followed.breaker.is_some())
         };
         let at = |member: &Member| (member.instance.address, protocol::TCP);
         let wanted: HashSet<_> = members.iter().filter(breaks).map(at).collect();
-        // At the start the kernel knows what an agent before this one gave.
         let mut held = self.health.numbers.clone();
-        if held.is_empty() {
-            let known = self.datapath.backends().unwrap_or_default();
-            held = known.into_iter().map(|(at, protocol, number)| ((at, protocol), number)).collect();
-        }
         held.retain(|at, _| wanted.contains(at));
+        let mut left = std::mem::take(&mut self.health.unclaimed);
+        held.extend(left.extract_if(|at, _| wanted.contains(at)));
+        if !are_all_found(self.in_force(), members) {
+            held.extend(&left);
+            self.health.unclaimed = left;
+        }
         let taken: HashSet<u16> = held.values().copied().collect();
         let mut free = (FIRST_BACKEND..MAX_BREAKERS as u16).filter(|number| !taken.contains(number));
         let mut new: Vec<_> = wanted.into_iter().filter(|at| !held.contains_key(at)).collect();
@@ -167,6 +202,13 @@ impl Control {
         self.faults.note("breakers", set.map_err(|error| format!("backends have not all their breakers: {error:#}")));
         held
     }
+}
+
+/// Whether it is known of every backend where it is.
+fn are_all_found(document: &Document, members: &[Member]) -> bool {
+    let found: HashSet<(&str, &str)> =
+        members.iter().map(|it| (&*it.instance.service, &*it.instance.backend)).collect();
+    document.backends.iter().all(|it| found.contains(&(it.service.as_str(), it.name.as_str())))
 }
 
 /// By which terms a service follows its health; nothing where it does not.

@@ -49,6 +49,12 @@ impl Control {
         Ok(HeldBreakerView { service, backend, state: state.to_owned() })
     }
 
+    /// Who holds a breaker.
+    pub(in crate::control) fn holder(&self, service: &str, backend: Option<&str>) -> Option<&str> {
+        let mut held = self.health.held.iter();
+        held.find(|it| it.service == service && it.backend.as_deref() == backend).map(|it| it.author.as_str())
+    }
+
     /// Has each service know what is held of it.
     pub(super) fn hold_breakers(&mut self) {
         let health = &mut self.health;
@@ -60,14 +66,15 @@ impl Control {
         }
     }
 
-    /// At once: a step says the same within its period.
+    /// At once: a step says the same within its period. Of a breaker that is shared it says what all come to.
     fn publish_held(&self, service: &str, backend: Option<&str>, forced: Forced) -> anyhow::Result<()> {
         let Some(followed) = self.health.services.get(service) else { return Ok(()) };
         let own = followed.health.backends(self.datapath.now()).zip(&followed.breakers);
         let backends =
             own.filter(|((it, ..), _)| backend == Some(&*it.place().backend)).filter_map(|(_, number)| *number);
         let service = followed.breaker.filter(|_| backend.is_none());
-        let numbers: Vec<u16> = backends.chain(service).collect();
+        let own = backends.chain(service).filter(|number| !self.health.shared.contains_key(number));
+        let numbers: Vec<u16> = own.collect();
         numbers.into_iter().try_for_each(|number| self.datapath.publish_breaker(number, State::Forced(forced)))
     }
 

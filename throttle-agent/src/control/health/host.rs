@@ -2,7 +2,7 @@
 //!
 //! Everything here is read from `/proc`, of the thread that calls: the counters of its network namespace, and its own time.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use crate::health::Nanos;
 
@@ -28,11 +28,11 @@ pub(super) struct Host {
 
 /// A counter that grows, as it was when it was last read.
 #[derive(Debug, Default)]
-struct Counter(Option<(Nanos, u64)>);
+pub(super) struct Counter(Option<(Nanos, u64)>);
 
 impl Counter {
     /// By how much it has grown, and in which time; nothing at first, and where it cannot be read.
-    fn since(&mut self, now: Nanos, value: Option<u64>) -> Option<(u64, Nanos)> {
+    pub(super) fn since(&mut self, now: Nanos, value: Option<u64>) -> Option<(u64, Nanos)> {
         let value = value?;
         let (then, before) = self.0.replace((now, value))?;
         Some((value.saturating_sub(before), now.saturating_sub(then).max(1)))
@@ -70,11 +70,12 @@ impl Host {
     }
 }
 
-fn read(path: &str) -> Option<String> {
+pub(super) fn read(path: impl AsRef<Path>) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
-fn stalled(text: &str) -> Option<u64> {
+/// Microseconds in which some process has waited, of pressure stall information.
+pub(super) fn stalled(text: &str) -> Option<u64> {
     let some = text.lines().find(|line| line.starts_with("some "))?;
     some.split(' ').find_map(|word| word.strip_prefix("total="))?.parse().ok()
 }

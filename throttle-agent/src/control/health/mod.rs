@@ -8,9 +8,11 @@
 //! waits in a queue.
 //!
 //! - [`following`]: which services and backends there are, after each change of policy and of addresses.
-//! - [`signals`] and [`host`]: what is seen.
+//! - [`signals`], of [`listening`] sockets, control [`groups`] and the [`host`]: what is seen.
+//! - [`sharing`]: breakers of several services' backends at one address.
 //! - [`publishing`]: what is decided goes to the kernel, changes to the log and to who wants to know.
 //! - [`closing`]: kept connections above a window are closed.
+//! - [`lapsing`]: what has lapsed while the agent stood still does not come back.
 //! - [`forcing`]: breakers that an operator holds.
 //! - [`views`]: how it stands.
 //!
@@ -20,9 +22,13 @@
 mod closing;
 mod following;
 mod forcing;
+mod groups;
 mod host;
+mod lapsing;
+mod listening;
 mod notices;
 mod publishing;
+mod sharing;
 mod signals;
 mod usual;
 mod views;
@@ -39,11 +45,7 @@ pub use notices::{Notice, Notices};
 use throttle_common::speed::Speed;
 use tokio::sync::{mpsc, watch};
 
-use self::{
-    host::Host,
-    signals::{Earlier, Listening},
-    usual::Usual,
-};
+use self::{groups::Groups, host::Host, listening::Listening, signals::Earlier, usual::Usual};
 use super::Control;
 use crate::{
     health::{
@@ -67,10 +69,16 @@ pub(super) struct Health {
     services: BTreeMap<Arc<str>, Followed>,
     /// The numbers of backends' breakers, by where they listen and their protocol.
     numbers: HashMap<(SocketAddr, u8), u16>,
+    /// Those that an agent before this one gave to backends that nobody has found again yet: names and files come to
+    /// addresses one after the other. What is in force there stays until it is known where all backends are.
+    unclaimed: HashMap<(SocketAddr, u8), u16>,
+    /// Who shares one.
+    shared: sharing::Shared,
     /// Whom probes watch, and what they see; nothing before the agent runs.
     watched: Option<Watched>,
     host: Host,
     listening: Listening,
+    groups: Groups,
     pressure: host::Pressure,
     chronicle: Chronicle,
     /// Breakers that an operator holds.
@@ -78,6 +86,8 @@ pub(super) struct Health {
     usual: Usual,
     notices: Notices,
     next: Nanos,
+    /// When the control thread last came by here.
+    passed: Nanos,
     looks: u64,
     dice: u64,
 }
@@ -102,7 +112,7 @@ struct Followed {
     /// Whether the kernel is to measure its time to first byte.
     measured: bool,
     /// Where it listens, to find its listening sockets.
-    listens: signals::Listens,
+    listens: listening::Listens,
     /// The limits that all of it share.
     limits: Vec<signals::Shared>,
     earlier: Earlier,
@@ -119,15 +129,19 @@ impl Health {
         Self {
             services: BTreeMap::new(),
             numbers: HashMap::new(),
+            unclaimed: HashMap::new(),
+            shared: HashMap::new(),
             watched: None,
             host: Host::default(),
             listening: Listening::default(),
+            groups: Groups::default(),
             pressure: host::Pressure::default(),
             chronicle: Chronicle::default(),
             held: Vec::new(),
             usual: Usual::open(state_dir, boot),
             notices: Notices::default(),
             next: 0,
+            passed: 0,
             looks: 0,
             dice: rand(),
         }
@@ -140,12 +154,15 @@ impl Control {
         let members = heartbeats.members();
         self.health.watched = Some(Watched { heartbeats, members, seen });
         self.health.notices = notices;
+        let left = self.datapath.backends().unwrap_or_default();
+        self.health.unclaimed = left.into_iter().map(|(at, protocol, number)| ((at, protocol), number)).collect();
         let document = self.in_force().clone();
         self.follow_health(&document);
     }
 
     /// Looks at the health of services where that is due, and says how long it is not.
     pub(super) fn look_at_health(&mut self) -> Duration {
+        self.notice_a_pause();
         if self.health.services.is_empty() {
             // What is seen of nobody's backends is not kept.
             self.take_what_was_seen();

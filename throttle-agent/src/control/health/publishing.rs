@@ -15,7 +15,9 @@ use crate::health::{
 
 impl Control {
     /// Puts in force what a service has decided: a window and a half-open breaker each time, because that renews their
-    /// leases; all else where it has changed.
+    /// leases; all else where it has changed. Of a backend whose round of trials is used up the lease is not renewed: its
+    /// heartbeats may yet take long to say what came of them, and the kernel lets others try when they have expired; that an
+    /// agent is here is said then, because who is alone lets in more and more.
     pub(super) fn publish_decision(&mut self, name: &str, decision: Decision) {
         let published = self.put_in_force(name, &decision);
         let outcome = published.map_err(|error| format!("what {name} decided is not in force: {error:#}"));
@@ -34,16 +36,21 @@ impl Control {
         if decision.window.is_some() || window_before.is_some() {
             self.datapath.publish_window(clock, decision.window)?;
         }
-        let breakers =
-            followed.breaker.into_iter().map(|number| (number, decision.breaker, before.map(|it| it.breaker)));
+        let half_open = matches!(decision.breaker, State::HalfOpen { .. });
+        let is_said = half_open || before.map(|it| it.breaker) != Some(decision.breaker);
+        let own = followed.breaker.filter(|_| is_said).map(|number| (number, decision.breaker));
         let backends = followed.breakers.iter().zip(&decision.backends).enumerate();
         let backends = backends.filter_map(|(place, (number, state))| {
             let before = before.filter(|it| it.backends.len() == decision.backends.len()).map(|it| it.backends[place]);
-            number.map(|number| (number, *state, before))
+            let is_said = before != Some(*state) || matches!(state, State::HalfOpen { left: 1.. });
+            number.filter(|_| is_said).map(|number| (number, *state))
         });
-        for (number, state, before) in breakers.chain(backends) {
-            if before != Some(state) || matches!(state, State::HalfOpen { .. }) {
-                self.datapath.publish_breaker(number, state)?;
+        for (number, state) in own.into_iter().chain(backends) {
+            self.datapath.publish_breaker(number, self.joined(number).unwrap_or(state))?;
+        }
+        for &number in followed.breakers.iter().flatten() {
+            if self.datapath.goes_on_alone(number) {
+                self.datapath.publish_breaker(number, self.datapath.breaker_state(number))?;
             }
         }
         let speed = self.put_speed_in_force(name, clock, decision.speed)?;

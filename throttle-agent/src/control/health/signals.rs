@@ -1,17 +1,19 @@
 //! What is seen of services: measured by the kernel, counted by limits, and waiting at listening sockets.
 
 use std::{
-    collections::VecDeque,
-    net::IpAddr,
-    time::{Duration, Instant},
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
 };
 
-use ipnet::IpNet;
 use throttle_common::words::Unit;
 
-use super::{Control, Followed, Nanos};
+use super::{
+    Control, Followed, Nanos,
+    groups::{Groups, Stalled},
+    listening::Waiting,
+};
 use crate::{
-    datapath::{Answers, Datapath, Listener, listeners},
+    datapath::{Answers, Datapath},
     health::{
         SECOND,
         circuit::Outcomes,
@@ -19,13 +21,10 @@ use crate::{
         service::Observed,
         signals::{Aged, Backlog, Flow, Latency, Signals},
     },
-    policy::{Prefix, Protocol, Service},
 };
 
 /// Requests that are not answered in so long never will be, or their clients have gone.
 const UNANSWERED: Nanos = 60 * SECOND;
-/// The part of a CPU that listing listening sockets may take: a fiftieth.
-const PARTS: u32 = 50;
 
 /// A limit that all of a service share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,29 +34,6 @@ pub(super) struct Shared {
     pub(super) unit: Unit,
     /// What it admits in a second at full speed; nothing where it counts open connections.
     pub(super) per_second: Option<f64>,
-}
-
-/// Where a service listens.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Listens {
-    tcp: bool,
-    ports: Vec<std::ops::RangeInclusive<u16>>,
-    destination: Option<IpNet>,
-}
-
-impl Listens {
-    pub(super) fn of(service: &Service) -> Self {
-        let ports = service.ports.iter().map(|range| range.ports()).collect();
-        let tcp = service.protocol == Protocol::Tcp && !service.forwarded;
-        Self { tcp, ports, destination: service.destination.map(Prefix::net) }
-    }
-
-    /// Whether a listening socket takes its connections: one that listens at any address takes those of all.
-    fn at(&self, listener: &Listener) -> bool {
-        let any = |address: IpAddr| address.is_unspecified();
-        let within = |net: IpNet| any(listener.address) || net.contains(&listener.address);
-        self.tcp && self.ports.iter().any(|ports| ports.contains(&listener.port)) && self.destination.is_none_or(within)
-    }
 }
 
 /// What was seen of a service before.
@@ -79,9 +55,6 @@ pub(super) struct Earlier {
     /// Connections that are open, the most since the last period, and those at its end.
     pub(super) open: Option<u32>,
     most_open: u32,
-    open_before: u32,
-    /// When one last closed, or none was open.
-    closed: Nanos,
     waiting: u32,
     /// When all this was.
     at: Nanos,
@@ -93,7 +66,10 @@ pub(super) struct Earlier {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shown {
     pub(super) signals: Signals,
-    pub(super) listener: Option<(u32, u32)>,
+    /// What waits at its listening sockets, and when that was listed.
+    pub(super) waiting: Option<(Waiting, Nanos)>,
+    /// How the processes have waited that listen there, and when that was looked at.
+    pub(super) stalled: Option<(Stalled, Nanos)>,
     pub(super) refused_per_second: f64,
     pub(super) answered_per_second: f64,
     pub(super) p99: Option<Duration>,
@@ -112,8 +88,6 @@ impl Default for Earlier {
             admitted: Vec::new(),
             open: None,
             most_open: 0,
-            open_before: 0,
-            closed: 0,
             waiting: 0,
             at: 0,
             shown: Shown::default(),
@@ -128,6 +102,11 @@ impl Earlier {
         self.most_open = self.most_open.max(self.open.unwrap_or_default());
     }
 
+    /// Of what comes next nothing is known: it was not looked at for so long that it is none of a period.
+    pub(super) const fn begin_anew(&mut self, now: Nanos) {
+        (self.at, self.answered) = (0, now);
+    }
+
     /// Requests that wait for their answers now, by how far requests are ahead of answers.
     fn outstanding(&mut self, now: Nanos, ahead: i64) -> u32 {
         self.ahead.push_back((now, ahead));
@@ -136,33 +115,6 @@ impl Earlier {
         }
         let never = self.ahead.iter().map(|(_, ahead)| *ahead).min().unwrap_or(ahead);
         u32::try_from(ahead - never).unwrap_or(u32::MAX)
-    }
-}
-
-/// The listening sockets, listed as often as that costs little.
-#[derive(Debug, Default)]
-pub(super) struct Listening {
-    sockets: Vec<Listener>,
-    at: Nanos,
-    next: Option<Instant>,
-}
-
-impl Listening {
-    /// How many connections wait at the sockets of a service, and how many may; nothing where none listens.
-    fn at(&self, listens: &Listens) -> Option<(u32, u32)> {
-        let own = self.sockets.iter().filter(|listener| listens.at(listener));
-        own.map(|it| (it.waiting, it.room)).reduce(|one, other| (one.0 + other.0, one.1 + other.1))
-    }
-
-    fn look(&mut self, now: Nanos) -> Result<(), String> {
-        let begin = Instant::now();
-        if self.next.is_some_and(|next| begin < next) {
-            return Ok(());
-        }
-        let listed = listeners();
-        self.next = Some(begin + begin.elapsed() * PARTS);
-        (self.sockets, self.at) = (listed.map_err(|error| format!("the listen backlog is not known: {error}"))?, now);
-        Ok(())
     }
 }
 
@@ -177,14 +129,26 @@ impl Control {
         };
         self.faults.note("backlog", listed);
         let Self { datapath, health, .. } = self;
-        let listening = &health.listening;
-        let seen = |followed: &mut Followed| followed.observe(datapath, listening, now, overflows > 0);
-        health.services.values_mut().map(seen).collect()
+        let waiting: Vec<_> = health.services.values().map(|it| health.listening.at(&it.listens)).collect();
+        let groups: BTreeSet<u64> = waiting.iter().flatten().flat_map(|it| &it.groups).copied().collect();
+        health.groups.look(now, &groups);
+        let around = Around { overflows: overflows > 0, listed: health.listening.at, groups: &health.groups };
+        let seen = |(followed, waiting): (&mut Followed, _)| followed.observe(datapath, &around, waiting, now);
+        health.services.values_mut().zip(waiting).map(seen).collect()
     }
 }
 
+/// What is seen of this host in a period, for all services.
+struct Around<'h> {
+    /// Whether a listening socket overflowed, whosesoever.
+    overflows: bool,
+    /// When the listening sockets were listed.
+    listed: Nanos,
+    groups: &'h Groups,
+}
+
 impl Followed {
-    fn observe(&mut self, datapath: &Datapath, listening: &Listening, now: Nanos, overflows: bool) -> Observed {
+    fn observe(&mut self, datapath: &Datapath, around: &Around<'_>, waiting: Option<Waiting>, now: Nanos) -> Observed {
         let objective = Duration::from_nanos(self.health.terms().bounds.objective);
         let (counts, earlier) = (Counts::of(datapath, &self.limits), &mut self.earlier);
         let answers = datapath.answers(self.clock).unwrap_or(Answers::NONE);
@@ -192,10 +156,9 @@ impl Followed {
         let sampled = datapath.sampled();
         let answered = since.answers.answers();
         earlier.answered = if answered > 0 { now } else { earlier.answered };
-        // Who was cut off waits for nothing, has not ended by itself, and its reset is no error of the server's.
+        // Who was cut off has not ended by itself, and its reset is no error of the server's.
         let cut = self.closed.count - std::mem::replace(&mut earlier.cut, self.closed.count);
-        let unanswered = answers.requests().cast_signed() - answers.answers().cast_signed();
-        let waits = earlier.outstanding(now, unanswered - self.closed.count.cast_signed());
+        let waits = earlier.outstanding(now, answers.waiting());
         let mut signals = Signals::default();
         // What leaves may go unseen: then requests begin, and no answer ever does.
         if self.measured && answers.answers() > 0 {
@@ -205,28 +168,28 @@ impl Followed {
             signals.latency = Some(Aged { value: Latency { median, samples: small(answered) }, at });
             let (completed, in_flight) = (small(answered * sampled), small(u64::from(waits) * sampled));
             signals.flow = Some(Aged { value: Flow { completed, in_flight }, at: now });
-        } else if let Some(open) = earlier.open.filter(|_| self.listens.tcp) {
-            let closed = (since.entered + u64::from(since.open)).saturating_sub(cut + u64::from(open));
-            earlier.closed = if closed > 0 || open == 0 { now } else { earlier.closed };
-            // Connections that are kept for long say nothing of what is done in them.
-            signals.flow = Some(Aged { value: Flow { completed: small(closed), in_flight: open }, at: earlier.closed });
         }
-        let listener = self.listens.tcp.then(|| listening.at(&self.listens)).flatten();
-        if let Some((waiting, _)) = listener {
-            let accepted = (since.entered + u64::from(earlier.waiting)).saturating_sub(waiting.into());
-            earlier.waiting = waiting;
-            signals.backlog = Some(Aged { value: Backlog { waiting, accepted: small(accepted) }, at: listening.at });
+        // How long connections are open says nothing of what is done in them: a session of hours is no slow answer.
+        if let Some(Waiting { connections, .. }) = waiting {
+            let accepted = (since.entered + u64::from(earlier.waiting)).saturating_sub(connections.into());
+            earlier.waiting = connections;
+            let backlog = Backlog { waiting: connections, accepted: small(accepted) };
+            signals.backlog = Some(Aged { value: backlog, at: around.listed });
         }
         let errors = since.answers.resets().saturating_sub(cut);
-        let crowded = listener.is_some_and(|(waiting, room)| 2 * waiting >= room);
-        signals.overflow = overflows && crowded || errors > answered && errors >= LEAST_SAMPLES.into();
+        let crowded = waiting.as_ref().is_some_and(|it| 2 * it.connections >= it.room);
+        signals.overflow = around.overflows && crowded || errors > answered && errors >= LEAST_SAMPLES.into();
         // Who was refused a place found none free, however few hold one at the moment at which that is looked at.
         signals.most_in_flight = if since.lacked { u32::MAX } else { earlier.most_open };
         earlier.most_open = earlier.open.unwrap_or_default();
         let good = since.answers.within(objective).min(answered);
         earlier.shown = Shown {
             signals,
-            listener,
+            stalled: waiting
+                .as_ref()
+                .and_then(|it| around.groups.stalled(&it.groups))
+                .map(|stalled| (stalled, around.groups.at)),
+            waiting: waiting.map(|waiting| (waiting, around.listed)),
             refused_per_second: since.refused as f64 / since.seconds,
             answered_per_second: (answered * sampled) as f64 / since.seconds,
             p99: since.answers.percentile(99.0),
@@ -288,8 +251,6 @@ struct Since {
     refused: u64,
     lacked: bool,
     entered: u64,
-    /// Connections that were open at its beginning.
-    open: u32,
     /// What rates admitted, as a share of what they allow: of the one that was used up most.
     admitted: Option<f64>,
 }
@@ -320,7 +281,6 @@ impl Since {
             refused: grown(&mut earlier.refused, counts.refused),
             lacked: grown(&mut earlier.lacked, counts.lacked) > 0,
             entered: grown(&mut earlier.entered, counts.entered),
-            open: std::mem::replace(&mut earlier.open_before, earlier.open.unwrap_or_default()),
             admitted,
         }
     }

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use throttle_common::{breakers::State, speed::Speed};
 
-use super::{Control, Followed, Nanos, notices};
+use super::{Control, Followed, Nanos, groups::Stalled, listening::Waiting, notices};
 use crate::{
     api::wire::{
-        BackendHealthView, BreakerView, HealthReport, Problem, ProblemKind, ServiceHealthView, SignalView,
-        TransitionView, WindowView,
+        BackendHealthView, BreakerView, HealthReport, PressureView, Problem, ProblemKind, ServiceHealthView,
+        SignalView, TransitionView, WaitingView, WindowView,
     },
     control::speeds::ratio,
     health::{
@@ -65,10 +65,7 @@ impl Control {
             most: terms.bounds.most,
             open: followed.earlier.open,
         });
-        let held = |backend: Option<&str>| {
-            let mut held = self.health.held.iter();
-            held.find(|it| it.service == name && it.backend.as_deref() == backend).map(|it| it.author.clone())
-        };
+        let held = |backend: Option<&str>| self.holder(name, backend).map(str::to_owned);
         let target = adjustment.map_or(0, |it| it.target);
         let view = ServiceHealthView {
             service: name.to_owned(),
@@ -87,6 +84,13 @@ impl Control {
             refused_per_second: shown.refused_per_second,
             answered_per_second: shown.answered_per_second,
             closed: followed.closed.count,
+            waiting: shown.waiting.as_ref().map(|(waiting, _)| WaitingView {
+                connections: waiting.connections,
+                room: waiting.room,
+                handshakes: waiting.handshakes,
+                sent_again: waiting.sent_again,
+            }),
+            pressure: shown.stalled.map(|(Stalled { cpu, memory, io }, _)| PressureView { cpu, memory, io }),
             breaker: followed.breaker.map(|_| breaker(health.breaker(), now, held(None))),
             needs_workers: health.wants_more(),
             doubts: health.doubts(),
@@ -101,11 +105,19 @@ impl Control {
                     suspicion: detector.phi(now),
                     share,
                     latency_seconds: it.latency().map(seconds),
-                    breaker: number.map(|_| breaker(it.breaker(), now, held(Some(&it.place().backend)))),
+                    breaker: number.map(|number| {
+                        let own = breaker(it.breaker(), now, held(Some(&it.place().backend)));
+                        let in_force = self.joined(number).map(|holds| state(holds).to_owned());
+                        BreakerView {
+                            shared_with: self.sharers(number, name, &it.place().backend),
+                            in_force: in_force.filter(|holds| *holds != own.state),
+                            ..own
+                        }
+                    }),
                 })
                 .collect(),
         };
-        ServiceHealthView { summary: summary(&view, adjustment), ..view }
+        ServiceHealthView { summary: summary(&view, adjustment, followed.is_blind()), ..view }
     }
 
     /// What is wrong with services, each with its remedy.
@@ -136,6 +148,13 @@ impl Control {
                     state(health.breaker().state())
                 ));
             }
+            let lost = health.adjustment().is_some_and(|it| it.rung == Rung::Static);
+            if lost && followed.is_blind() && health.terms().enforces {
+                problems.push(format!(
+                    "limits of {name} follow nothing, and stay what policy says: no latency is measured of what it speaks; \
+                     write control = \"aimd\" or \"fixed\" in its health, with a [[backend]]"
+                ));
+            }
             if health.wants_more() {
                 problems.push(format!(
                     "{name} needs more workers: it is asked for more than it may bear; add some, or raise `most` if it may"
@@ -156,8 +175,15 @@ impl Control {
     }
 }
 
+impl Followed {
+    /// Whether it is to follow a latency, and none is measured of what it speaks.
+    const fn is_blind(&self) -> bool {
+        !self.measured && matches!(self.health.terms().control, Moves::Latency | Moves::Rate)
+    }
+}
+
 /// All of it in a sentence.
-fn summary(view: &ServiceHealthView, adjustment: Option<&Adjustment>) -> String {
+fn summary(view: &ServiceHealthView, adjustment: Option<&Adjustment>, blind: bool) -> String {
     let follows = said::signal(adjustment.map_or(Rung::Static, |it| it.rung));
     let mut text = match &view.window {
         Some(window) => {
@@ -175,6 +201,9 @@ fn summary(view: &ServiceHealthView, adjustment: Option<&Adjustment>) -> String 
     };
     if view.window.is_some() && view.speed < 1.0 {
         _ = write!(text, "; its clock is to run at {:.2}", view.speed);
+    }
+    if blind {
+        text += "; no latency is measured of what it speaks";
     }
     if view.mode == Mode::Observe {
         text += " (only shown: `mode = \"enforce\"` in its health puts it in force)";
@@ -205,9 +234,18 @@ fn signals(followed: &Followed, now: Nanos) -> Vec<SignalView> {
         let value = format!("{} under way, {} ended in the last period", flow.value.in_flight, flow.value.completed);
         add("flow", flow.at, value);
     }
-    if let (Some(backlog), Some((waiting, room))) = (shown.signals.backlog, shown.listener) {
+    if let Some((Waiting { connections, room, handshakes, sent_again, .. }, at)) = &shown.waiting {
         let overflow = if shown.signals.overflow { ", it overflows" } else { "" };
-        add("backlog", backlog.at, format!("{waiting} of {room} wait to be accepted{overflow}"));
+        add("backlog", *at, format!("{connections} of {room} wait to be accepted{overflow}"));
+        let again = if *sent_again > 0 { format!(", {sent_again} of them again") } else { String::new() };
+        add("handshakes", *at, format!("{handshakes} SYN-ACKs wait to be acknowledged{again}"));
+    }
+    if let Some((Stalled { cpu, memory, io }, at)) = shown.stalled {
+        let [cpu, memory, io] = [cpu, memory, io].map(|share| share * 100.0);
+        let value = format!(
+            "its processes waited {cpu:.0} % of the time for a CPU, {memory:.0} % for memory, {io:.0} % for disks"
+        );
+        add("pressure", at, value);
     }
     if let Some(beat) = followed.health.bad_beat() {
         let value = if beat.value { "most are bad or late" } else { "they are good" };
@@ -229,5 +267,7 @@ fn breaker(breaker: &Breaker, now: Nanos, held_by: Option<String>) -> BreakerVie
         tries_in_seconds,
         trials_left,
         held_by,
+        shared_with: Vec::new(),
+        in_force: None,
     }
 }

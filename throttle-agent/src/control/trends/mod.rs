@@ -25,8 +25,8 @@ use self::{
     hour::{HOUR, Hour},
 };
 use super::{
-    explain::unit_price,
     views::{CROWDED, in_use},
+    weighed::unit_price,
 };
 use crate::datapath::Talkers;
 

@@ -38,7 +38,8 @@ fn limit(burst: u64, sources: u32) -> Limit {
         number: 0,
         guarantee: 0,
         overridden: 0,
-        padding: [0; 3],
+        overdraft_shift: 0,
+        padding: [0; 2],
         name: name_bytes("web"),
     }
 }

@@ -66,9 +66,10 @@ impl Copy {
         moments(now).into_iter().chain([self.window.until()]).collect()
     }
 
-    /// Whether a limit on open connections has a say in the packet.
+    /// Whether a limit on open connections has a say in the packet. None has where connections are counted by their packets
+    /// and what leaves is not seen.
     pub(super) fn asks(&self, limit: &Limit) -> bool {
-        self.question.opens_connection() && self.question.home(limit).is_some()
+        !self.unseen && self.question.opens_connection() && self.question.home(limit).is_some()
     }
 }
 

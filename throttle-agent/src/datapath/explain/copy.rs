@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use throttle_common::{
-    breakers::{Admission, Breaker, Taken, Word},
+    breakers::Breaker,
     gcra::{self, Ticks},
     health_window::HealthWindow,
     limits::{Charge, Clock, Question, Table, outcome, weigh},
@@ -41,8 +41,10 @@ pub(super) struct Copy {
     /// The health window of the packet's service, and how many connections policy allows there all together.
     pub(super) window: HealthWindow,
     pub(super) connections: u32,
-    /// The breakers that it meets: of its service, and of the backend that it is for.
-    pub(super) breakers: Vec<Breaker>,
+    /// Whether its service is counted by packets that nobody sees leave.
+    pub(super) unseen: bool,
+    /// The breakers that it meets, by number: of its service, and of the backend that it is for.
+    pub(super) breakers: Vec<(u16, Breaker)>,
     /// The bucket of the host's answers.
     pub(super) answers: Ticks,
     /// Whether such a packet may be answered at all.
@@ -153,17 +155,6 @@ impl Copy {
         verdict
     }
 
-    /// Whether a breaker keeps the packet's connection away at an instant.
-    fn is_kept_away(&self, at: u64) -> bool {
-        let admits = |it: &Breaker| Word::of(it.word).admit(Taken::of(it.taken), at) != Admission::Refuse;
-        self.policy.has_breakers != 0 && self.question.opens_connection() && !self.breakers.iter().all(admits)
-    }
-
-    /// The instants at which a breaker may change its mind.
-    fn turns_of_breakers(&self, now: u64) -> impl Iterator<Item = u64> + '_ {
-        self.breakers.iter().flat_map(move |it| Word::of(it.word).turns(now))
-    }
-
     /// From when on the packet passes, at `now` or later.
     pub(super) fn passes_at(&self, now: u64) -> Option<u64> {
         let mut turns = vec![self.entry.blocked_until];
@@ -260,16 +251,22 @@ impl Copy {
     /// full and so free for another source.
     fn turns(&self, index: usize, now: u64) -> Vec<u64> {
         let limit = &self.limits[index].1;
-        if limit.window != 0 {
+        if limit.is_sliding() {
             return self.turns_of_windows(index, now);
         }
         let ((_, charge), depth) = (self.weigh(index, now), self.there(limit).0.depth);
-        let (clock, reads) = (self.clock(limit), self.clock(limit).at(now));
-        let after = |span: Ticks| clock.when(now, reads.wrapping_add(span));
+        let clock = self.clock(limit);
+        let reads = limit.reading(clock.at(now));
+        // What a window does not pay back its next ones do, as they begin.
+        let steps = |span: Ticks| if limit.window == 0 { span } else { span.next_multiple_of(limit.window) };
+        let after = |span: Ticks| clock.when(now, reads.wrapping_add(steps(span)));
         let buckets = self.question.home(limit).and_then(|home| self.set(home.set)).into_iter().flat_map(|set| set.0);
         let tats =
             buckets.map(|slot| slot.tat).chain(self.question.shared(limit).and_then(|place| self.aggregate(place)));
-        tats.flat_map(|tat| [gcra::debt(tat, reads), gcra::wait(tat, reads, charge.cost, depth)]).map(after).collect()
+        // With a guarantee there may be room sooner.
+        let depths = [depth, depth + limit.overdraft()];
+        let waits = |tat: Ticks| depths.map(|depth| gcra::wait(tat, reads, charge.cost, depth));
+        tats.flat_map(|tat| waits(tat).into_iter().chain([gcra::debt(tat, reads)])).map(after).collect()
     }
 
     /// Likewise, those of the guarantees before it included.
@@ -278,16 +275,15 @@ impl Copy {
         guarantees.chain([index]).flat_map(|index| self.turns(index, now)).collect()
     }
 
-    /// Likewise of one that counts in windows: the ends of this one and the next, and where they slide also the instant
-    /// in each at which so little of the window before is left that there is room. Nobody sends meanwhile, and so what
-    /// is counted only grows less.
+    /// Likewise of one whose windows slide: the ends of this one and the next, and the instant in each at which so little of
+    /// the window before is left that there is room. Nobody sends meanwhile, and so what is counted only grows less.
     fn turns_of_windows(&self, index: usize, now: u64) -> Vec<u64> {
         let limit = &self.limits[index].1;
         let ends = [ends_at(limit, self.clock(limit), now, 0), ends_at(limit, self.clock(limit), now, 1)];
         let passes = |at: u64| self.weigh(index, at).0.is_none();
         let mut turns = ends.to_vec();
         for (begin, end) in [(now, ends[0]), (ends[0], ends[1])] {
-            if limit.is_sliding() && !passes(begin) && passes(end - 1) {
+            if !passes(begin) && passes(end - 1) {
                 let (mut refused, mut first) = (begin, end - 1);
                 while first - refused > 1 {
                     let middle = refused.midpoint(first);

@@ -4,6 +4,7 @@
 //! decisions (`throttle_common::services`, `limits`, `table`, `gcra`) judge the copy: now, and at every instant at which
 //! a bucket or a block changes the answer. Nothing is charged and no traffic is held up.
 
+mod breakers;
 mod connecting;
 mod copy;
 
@@ -23,6 +24,7 @@ use throttle_common::{
     words::{Outcome, Reason},
 };
 
+pub use self::breakers::Met;
 use self::copy::Copy;
 use super::{
     Datapath, bpf,
@@ -38,6 +40,11 @@ pub struct Explained {
     pub service: Option<(u16, Service)>,
     /// The tenant whose source it comes from.
     pub tenant: Option<String>,
+    /// The breakers that it meets where it opens a connection: that of its service first, then that of its backend.
+    pub breakers: Vec<Met>,
+    /// Whether the connections to its service are counted by packets that nobody sees leave: then no limit on open ones is
+    /// asked.
+    pub unseen: bool,
     /// The limits that it meets, in the order in which they are asked: those on open connections first.
     pub limits: Vec<Weighed>,
     /// What becomes of it.
@@ -182,7 +189,9 @@ impl Datapath {
             let both = move |limit: &Limit| of(&question, limit).map(|place| [place, place + sets(limit)]);
             limits.iter().chain(&concurrent).filter_map(move |(_, limit)| both(limit)).flatten()
         };
+        let unseen = self.tables.control().sees_leaving == 0;
         let copy = Copy {
+            unseen: unseen && service.as_ref().is_some_and(|(_, service)| service.forwarded != 0),
             sets: places(|question, limit| Some(question.home(limit)?.set))
                 .map(|place| (place, self.tables.buckets.get(place)))
                 .collect(),
@@ -205,6 +214,8 @@ impl Datapath {
         let tenant = (tenant != NONE).then(|| self.tables.tenant(tenant));
         let leased = |it: Weighed| Weighed { leased: self.leased(&it.record, question.tenant()), ..it };
         Ok(Explained {
+            breakers: copy.walk_breakers(now),
+            unseen: copy.unseen,
             limits: copy.walk(now).into_iter().map(leased).collect(),
             verdict: copy.judge(now),
             passes_at: copy.passes_at(now),
@@ -302,11 +313,12 @@ impl Datapath {
     }
 
     /// The breakers of a packet's service, and of the backend that it is for.
-    fn breakers_met(&self, service: Option<&Service>, packet: &Packet) -> Result<Vec<Breaker>> {
+    fn breakers_met(&self, service: Option<&Service>, packet: &Packet) -> Result<Vec<(u16, Breaker)>> {
         let Packet { destination: address, destination_port: port, family, protocol, .. } = *packet;
         let backend = Backend { address, port, family: family as u8, protocol, padding: [0; 4] };
         let numbers = [service.map_or(NONE, |service| service.breaker), self.breaker_of(&backend)?];
-        Ok(numbers.map(|number| self.breaker(number)).into())
+        let met = numbers.into_iter().filter(|&number| number != NONE);
+        Ok(met.map(|number| (number, self.breaker(number))).collect())
     }
 
     /// What the source has asked of limits on open connections.

@@ -67,7 +67,7 @@ fn owe(set: &impl Set, key: u64, debt: Ticks, ways: usize, now: Ticks) -> bool {
             Check::Held { .. } => std::hint::spin_loop(),
             free @ Check::Free { .. } => match table::commit(set, &request, free) {
                 Commit::Charged(_) => return true,
-                Commit::Exceeded | Commit::Contended => {}
+                Commit::Exceeded | Commit::Contended(_) => {}
                 Commit::Full => return false,
             },
             Check::Exceeded | Check::Full => return false,

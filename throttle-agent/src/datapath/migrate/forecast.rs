@@ -45,7 +45,7 @@ pub enum Plan {
         /// That layout.
         from: u64,
     },
-    /// The agent would not start, and what is in force would stay.
+    /// The agent would not start, or not put the policy in force; what is in force would stay.
     Refuse {
         /// Why.
         reason: String,
@@ -181,8 +181,15 @@ fn fate(what: &'static str, kept: bool, text: impl Into<String>) -> Fate {
 
 const STORE: &str = "they are in the store, and are put in force from there";
 
-const SOCKETS: &str = "those that are open stay open, and are counted from the sockets that there are";
-const FORWARDED: &str = "those that are open go on, and are counted no more";
+/// What becomes of connections where all are counted anew, from the sockets that there are.
+fn counted_anew() -> [Fate; 4] {
+    [
+        fate("connections", true, "those that are open stay open, and are counted from the sockets that there are"),
+        fate("forwarded connections", false, "those that are open go on, and are counted when they are next answered"),
+        fate("connections without a listener", false, "those whose listener has closed go on, and are counted no more"),
+        fate("fast opens", false, "those whose handshake is not complete are counted when it is"),
+    ]
+}
 
 fn adopted() -> Vec<Fate> {
     let stays = "the maps stay, and the new program goes on with them";
@@ -198,15 +205,14 @@ fn adopted() -> Vec<Fate> {
 
 fn gone() -> Vec<Fate> {
     let detach = "`throttle detach` removes them";
-    vec![
+    let mut fates = vec![
         fate("buckets", false, format!("{detach}: every source begins with its whole burst")),
         fate("counters", false, detach),
         fate("proven sources", false, format!("{detach}: each is proven again by its next handshake")),
-        fate("connections", true, SOCKETS),
-        fate("forwarded connections", false, FORWARDED),
-        fate("events", false, detach),
-        fate("policy and blocks", true, STORE),
-    ]
+    ];
+    fates.extend(counted_anew());
+    fates.extend([fate("events", false, detach), fate("policy and blocks", true, STORE)]);
+    fates
 }
 
 fn changed_over(directory: &Path) -> Result<Vec<Fate>> {
@@ -219,17 +225,19 @@ fn changed_over(directory: &Path) -> Result<Vec<Fate>> {
         0 => "all that there are have been read".to_owned(),
         unread => format!("{unread} that nobody has read, unless an agent reads them first"),
     };
-    Ok(vec![
+    let mut fates = vec![
         fate("buckets", true, buckets),
         fate("counters", true, format!("{judged} frames judged so far")),
         fate("proven sources", true, "each for the rest of its hour"),
-        fate("connections", true, SOCKETS),
-        fate("forwarded connections", false, FORWARDED),
+    ];
+    fates.extend(counted_anew());
+    fates.extend([
         fate("charges", false, "at most those of the hundredths of a second in which the programs are replaced"),
         fate("events", unread == 0, events),
         fate("budgets", false, "those of events and answers begin full: at most one burst more of each"),
         fate("policy and blocks", true, STORE),
-    ])
+    ]);
+    Ok(fates)
 }
 
 /// Events in a ring buffer that nobody has taken.

@@ -8,7 +8,10 @@ use rustix::{
 };
 use tokio::net::TcpStream;
 
-use crate::heartbeat::seen::{Outcome, Silence};
+use crate::{
+    heartbeat::seen::{Outcome, Silence},
+    own_probes,
+};
 
 /// Connects, or says why not. What fails before a packet has left is this host's fault and no word of the backend's.
 ///
@@ -27,6 +30,11 @@ pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream, Outcome> {
 fn begin(address: SocketAddr) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    match own_probes::mark(&socket) {
+        // Who may not do so has attached nothing that could refuse a probe.
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+        _ => {}
+    }
     sockopt::set_tcp_quickack(&socket, false)?;
     sockopt::set_tcp_nodelay(&socket, true)?;
     sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
@@ -41,6 +49,7 @@ fn failed(error: &io::Error) -> Outcome {
     match error.kind() {
         io::ErrorKind::TimedOut => Outcome::Unanswered(Silence::Connecting(Duration::ZERO)),
         io::ErrorKind::ConnectionReset => Outcome::Unanswered(Silence::Closed),
-        kind => Outcome::Refused(kind),
+        io::ErrorKind::ConnectionRefused => Outcome::Refused,
+        kind => Outcome::Unanswered(Silence::NoWay(kind)),
     }
 }

@@ -1,9 +1,12 @@
 //! Guarantees: each within its limit, and all under a limit within that.
 
-use super::limits::{burst, rate};
+use super::{
+    health::slowed,
+    limits::{burst, rate},
+};
 use crate::policy::{
     claims::Claims,
-    document::{Document, Limit},
+    document::{Document, Limit, Mode},
     fault::{Diagnostic, Fault},
     guarantee::{Guarantee, SUFFIX},
     read::Unread,
@@ -11,7 +14,7 @@ use crate::policy::{
 };
 use throttle_common::{
     records::NAME,
-    words::{Per, Unit},
+    words::{Algorithm, Per, Unit},
 };
 
 pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
@@ -25,7 +28,9 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
     }
     if found.len() == before && unread.spares("limit") && unread.spares("tenant") {
         rivals(document, found);
-        sums(document, found);
+        let claims = Claims::of(document);
+        sums(document, &claims, found);
+        forgetful(document, &claims, found);
     }
 }
 
@@ -93,18 +98,82 @@ fn rivals(document: &Document, found: &mut Vec<Diagnostic>) {
 }
 
 /// What is guaranteed under a limit must be there.
-fn sums(document: &Document, found: &mut Vec<Diagnostic>) {
-    let claims = Claims::of(document);
+fn sums(document: &Document, claims: &Claims<'_>, found: &mut Vec<Diagnostic>) {
     for (index, limit) in document.limits.iter().enumerate() {
         let Some(claim) = claims.beyond(limit) else { continue };
         let field = if limit.concurrent.is_some() { "concurrent" } else { "rate" };
         let allowed = claim.allowed.allowance();
         let whose = claim.tenant.map_or_else(String::new, |tenant| format!(" of tenant `{tenant}`"));
-        let limits = claim.limits.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ");
+        let limits = listed(&claim.limits);
         let sum = written(limit, claim.sum);
         let reason = format!("the guarantees{whose} by {limits} come to {sum}, more than {allowed}");
-        let remedy = "raise it, or guarantee less: what is guaranteed must be there for all at once";
+        let remedy = if claim.anywhere {
+            "raise it, guarantee less, or let each tenant have less there (per = \"tenant\"): what is guaranteed \
+             everywhere may all be used at one service"
+        } else {
+            "raise it, or guarantee less: what is guaranteed must be there for all at once"
+        };
         found.push(Fault::new(reason, remedy).at(format!("limit[{index}].{field}")));
+    }
+}
+
+/// What guarantees take of a window that slides beyond what it admits cannot be told in the one after the next: they would
+/// exceed it again and again.
+fn forgetful(document: &Document, claims: &Claims<'_>, found: &mut Vec<Diagnostic>) {
+    for (index, limit) in document.limits.iter().enumerate() {
+        let limits = claims.under(limit);
+        if limit.algorithm == Algorithm::SlidingWindow && !limits.is_empty() {
+            let reason =
+                format!("a window that slides would soon forget what is guaranteed of it by {}", listed(&limits));
+            let remedy = "write \"token-bucket\" or \"fixed-window\", or guarantee nothing under it";
+            found.push(Fault::new(reason, remedy).at(format!("limit[{index}].algorithm")));
+        }
+    }
+}
+
+fn listed(limits: &[&str]) -> String {
+    limits.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ")
+}
+
+/// What is allowed, and probably not meant.
+pub(super) fn warn(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
+    let unwell = slowed(document);
+    let alike =
+        |one: &Limit, other: &Limit| (one.unit, one.concurrent.is_some()) == (other.unit, other.concurrent.is_some());
+    for (index, limit) in document.limits.iter().enumerate().filter(|(_, limit)| limit.guarantees()) {
+        let field = if limit.guarantee.is_some() { "guarantee" } else { "override" };
+        let path = || format!("limit[{index}].{field}");
+        if limit.mode == Mode::Observe {
+            let reason = "the limit only observes, but what it guarantees is kept for its owners all the same";
+            warn(path(), reason.to_owned(), "leave the guarantee out until the limit enforces");
+        }
+        let meets = |it: &Limit| it.service.is_none() || limit.service.is_none() || it.service == limit.service;
+        let wider = |it: &&Limit| alike(it, limit) && it.reach() > limit.reach() && meets(it);
+        let (unit, open) = (limit.unit.name(), limit.concurrent.is_some());
+        if !document.limits.iter().any(|it| wider(&it)) {
+            let what = if open { "open connections" } else { unit };
+            let reason = format!("nobody else could take it: no wider limit is on {what}");
+            warn(path(), reason, "add one with per = \"host\", or leave the guarantee out");
+        }
+        let slower =
+            |it: &&Limit| it.per == Per::Service && it.service.as_deref().is_some_and(|at| unwell.contains(at));
+        let mut refusing = document.limits.iter().filter(|it| wider(it) && slower(it));
+        if !open
+            && limit.service.is_none()
+            && let Some(first) = refusing.next()
+        {
+            let others = match refusing.count() {
+                0 => String::new(),
+                count => format!(" (so do {count} more)"),
+            };
+            let service = first.service.as_deref().unwrap_or_default();
+            let reason = format!(
+                "where `{service}` is unwell, `{}` goes by a slower clock and refuses even what is guaranteed{others}",
+                first.name
+            );
+            let remedy = format!("for one that slows down with it write service = \"{service}\"");
+            warn(path(), reason, &remedy);
+        }
     }
 }
 

@@ -49,6 +49,12 @@ fn followed(document: &Document) -> impl Iterator<Item = (usize, &Service, Healt
     all.filter_map(|(index, service)| service.health.map(|health| (index, service, health)))
 }
 
+/// The services whose limits allow less where they are unwell.
+pub(super) fn slowed(document: &Document) -> HashSet<&str> {
+    let all = followed(document).filter(|(.., health)| health.control != ControlKind::Fixed);
+    all.map(|(_, service, _)| service.name.as_str()).collect()
+}
+
 /// How far the window moves.
 fn bounds(health: Health, wrong: &mut impl FnMut(&str, Fault)) {
     let Health { control, least, most, .. } = health;
@@ -154,6 +160,16 @@ pub(super) fn warn(document: &Document, warn: &mut impl FnMut(String, String, &s
             ControlKind::Aimd if !beats => {
                 let reason = format!("it goes by heartbeats, and no backend of `{name}` beats");
                 warn(path("control"), reason, "add a [[backend]], or write control = \"latency\"");
+            }
+            ControlKind::Latency if !service.is_measured() => {
+                let beats = if beats { " and how its backends beat" } else { "" };
+                let reason = format!(
+                    "no latency is measured of what `{name}` speaks: its window follows only what waits to be accepted{beats}, \
+                     and is else what policy says"
+                );
+                let remedy = "write speaks = \"http\" where clients ask first and wait for an answer, or control = \"aimd\" \
+                              or \"fixed\" with a [[backend]]";
+                warn(path("control"), reason, remedy);
             }
             ControlKind::Rate | ControlKind::Fixed if !beats && !service.is_measured() => {
                 let reason = format!("nothing tells how `{name}` is: no latency is measured, and no backend beats");

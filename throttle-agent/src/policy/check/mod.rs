@@ -13,7 +13,7 @@ mod tenants;
 mod warnings;
 
 use super::{
-    document::{Document, Mode},
+    document::Document,
     fault::{Diagnostic, Diagnostics, Fault, Warning},
     read::Unread,
     units::{Rate, Scale},
@@ -126,11 +126,6 @@ fn name(document: &Document, path: &str) -> Option<String> {
         _ => return None,
     };
     (!name.is_empty()).then(|| name.clone())
-}
-
-/// Whether refusals of a limit are carried out: neither it nor the host only observes.
-fn enforces(document: &Document, limit: &super::Limit) -> bool {
-    document.mode == Mode::Enforce && limit.mode == Mode::Enforce
 }
 
 fn budget(path: &str, rate: Rate, found: &mut Vec<Diagnostic>) {

@@ -1,11 +1,11 @@
 //! Limits that can refuse nothing: nobody meets them, or another refuses all that they would.
 
-use super::enforces;
+use super::health::slowed;
 use crate::policy::{
-    document::{Document, Limit},
+    document::{Document, Limit, Mode},
     units::Rate,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use throttle_common::{
     records::MAX_CONNECTIONS,
     words::{Algorithm, Overflow, Per},
@@ -13,22 +13,45 @@ use throttle_common::{
 
 /// The limits that a packet for a service may meet together: by service, none for those of the host, in the order of the
 /// document. There may be a thousand limits, of which a packet meets a few.
-pub(super) struct Scopes<'d>(HashMap<Option<&'d str>, Vec<usize>>);
+pub(super) struct Scopes<'d> {
+    limits: HashMap<Option<&'d str>, Vec<usize>>,
+    /// The services whose limits follow their health.
+    slowed: HashSet<&'d str>,
+    /// How wide those are that guarantee something, by what they count.
+    guarantees: BTreeSet<(u8, bool, u8)>,
+}
 
 impl<'d> Scopes<'d> {
     pub(super) fn of(document: &'d Document) -> Self {
-        let mut scopes = HashMap::<_, Vec<usize>>::new();
+        let mut limits = HashMap::<_, Vec<usize>>::new();
         for (index, limit) in document.limits.iter().enumerate() {
-            scopes.entry(limit.service.as_deref()).or_default().push(index);
+            limits.entry(limit.service.as_deref()).or_default().push(index);
         }
-        Self(scopes)
+        let guarantees = document.limits.iter().filter(|limit| limit.guarantees());
+        Self {
+            limits,
+            slowed: slowed(document),
+            guarantees: guarantees.map(|it| (it.unit as u8, it.concurrent.is_some(), it.reach())).collect(),
+        }
     }
 
     /// The places of those that meet all that a limit meets.
     fn around<'s>(&'s self, limit: &'s Limit) -> impl Iterator<Item = usize> {
-        let of = |service: Option<&'s str>| self.0.get(&service).into_iter().flatten().copied();
+        let of = |service: Option<&'s str>| self.limits.get(&service).into_iter().flatten().copied();
         let own = limit.service.as_deref();
         of(None).chain(own.into_iter().flat_map(move |own| of(Some(own))))
+    }
+
+    /// Whether a limit refuses less than the other where its service is unwell.
+    fn follows_health(&self, limit: &Limit, other: &Limit) -> bool {
+        limit.service != other.service && limit.service.as_deref().is_some_and(|it| self.slowed.contains(it))
+    }
+
+    /// Whether somebody may be within a guarantee that the other limit cannot refuse, and the narrower one can.
+    fn guarantees_between(&self, limit: &Limit, other: &Limit) -> bool {
+        let of = |reach: u8| (limit.unit as u8, limit.concurrent.is_some(), reach);
+        let (narrow, wide) = (limit.reach(), other.reach());
+        narrow < wide && self.guarantees.range(of(narrow + 1)..=of(wide)).next().is_some()
     }
 }
 
@@ -43,7 +66,7 @@ pub(super) fn never_binds(
     if let Some(tighter) = tighter(document, scopes, index) {
         let reason = format!("it never refuses anything that `{}` would not refuse", tighter.name);
         let bound = if limit.rate.is_some() { "rate" } else { "concurrent" };
-        warn(path(bound), reason, "remove one of the two");
+        warn(path(bound), reason, if tighter.guarantees() { "remove it" } else { "remove one of the two" });
     }
     if limit.per == Per::Tenant && document.tenants.is_empty() {
         warn(path("per"), "there are no tenants: it limits nobody".to_owned(), "add a [[tenant]]");
@@ -55,9 +78,13 @@ pub(super) fn never_binds(
 }
 
 /// A limit that refuses whatever the one at `index` would: same unit, at least its scope and its sources, and no
-/// larger rate or burst. Of two equal ones, the earlier. Where overrides say otherwise for some, none is said to.
+/// larger rate or burst. Of two equal ones, the earlier. Where overrides say otherwise for some, none is said to; nor where
+/// it is there for more than to refuse, because it guarantees something, or for the health of its service.
 fn tighter<'d>(document: &'d Document, scopes: &Scopes<'_>, index: usize) -> Option<&'d Limit> {
     let limit = &document.limits[index];
+    if limit.guarantees() {
+        return None;
+    }
     // What is open at once does not come back with time.
     let rate = |limit: &Limit| limit.rate.map_or(0, Rate::a_day);
     let bounds = |limit: &Limit| (rate(limit), limit.burst_units());
@@ -69,7 +96,8 @@ fn tighter<'d>(document: &'d Document, scopes: &Scopes<'_>, index: usize) -> Opt
         let same = (bounds(other), other.prefix, &other.service, other.per)
             == (bounds(limit), limit.prefix, &limit.service, limit.per);
         let refuses = rate(other) <= rate(limit) && other.burst_units() <= limit.burst_units();
-        covers && refuses && enforces(document, other) && (!same || place < index)
+        let besides = scopes.follows_health(limit, other) || scopes.guarantees_between(limit, other);
+        covers && refuses && !besides && other.mode == Mode::Enforce && (!same || place < index)
     };
     scopes.around(limit).filter(refuses_all).min().map(|place| &document.limits[place])
 }

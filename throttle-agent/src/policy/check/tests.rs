@@ -1,7 +1,7 @@
 //! What the check warns of. What it refuses is in the corpus.
 
 use super::*;
-use crate::policy::{Limit, parse, tests::EXAMPLE, units::Quantity};
+use crate::policy::{Limit, Mode, parse, tests::EXAMPLE, units::Quantity};
 use throttle_common::{
     records::MAX_CONNECTIONS,
     words::{Fate, Per, Reason, Unit},
@@ -119,10 +119,111 @@ fn a_limit_behind_one_that_more_share_is_said_to_do_nothing() {
     ]));
 }
 
+/// A service, a tenant, and limits on packets of this name, rate, and rest.
+fn with_limits(health: &str, mode: &str, limits: &[(&str, &str, &str)]) -> Vec<String> {
+    let limit = |&(name, rate, rest): &(&str, &str, &str)| {
+        format!("[[limit]]\nname = \"{name}\"\nunit = \"packets\"\nrate = \"{rate}\"\n{rest}\n")
+    };
+    let limits: String = limits.iter().map(limit).collect();
+    let rest = "[[tenant]]\nname = \"red\"\nsources = [\"10.0.0.0/8\"]\n";
+    let service = "[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80]\n";
+    warnings(&parse(&format!("mode = \"{mode}\"\n{service}{health}\n{rest}{limits}")).unwrap())
+}
+
+const TENANT: &str = "per = \"tenant\"";
+const AT_WEB: &str = "per = \"service\"\nservice = \"web\"";
+const HOST: &str = "per = \"host\"";
+
+#[test]
+fn a_limit_that_is_there_for_more_than_to_refuse_is_not_said_to_do_nothing() {
+    let shadowed = |health: &str, limits: &[(&str, &str, &str)]| {
+        let found = with_limits(health, "enforce", limits);
+        found.into_iter().filter(|text| text.contains("never refuses")).collect::<Vec<_>>()
+    };
+    let guaranteed = format!("{TENANT}\nguarantee = \"10/s\"");
+    assert_eq!(shadowed("", &[("all", "100/s", HOST), ("it", "100/s", &guaranteed)]), [""; 0], "it guarantees");
+    assert_eq!(shadowed("", &[("all", "100/s", HOST), ("it", "100/s", TENANT)]).len(), 1);
+    // One whose ceiling is the tighter one goes, the ceiling stays.
+    let found = shadowed("", &[("tight", "50/s", &guaranteed), ("it", "100/s", TENANT), ("all", "900/s", HOST)]);
+    assert!(found.len() == 1 && found[0].ends_with("remove it"), "{found:?}");
+    // Who is within a guarantee is refused by its source's limit alone.
+    let each = ("it", "100/s", "");
+    assert_eq!(shadowed("", &[each, ("all", "100/s", HOST), ("t", "100/s", &guaranteed)]), [""; 0]);
+    let of_each = [("t", "100/s", "guarantee = \"10/s\"\nper = \"service\"\nservice = \"web\""), each];
+    assert_eq!(shadowed("", &of_each), [""; 0]);
+    // Where its service is unwell it refuses sooner.
+    let both = [("all", "100/s", HOST), ("it", "100/s", AT_WEB)];
+    assert_eq!(shadowed("", &both).len(), 1);
+    assert_eq!(shadowed("[service.health]\ncontrol = \"rate\"", &both), [""; 0]);
+    assert_eq!(shadowed("[service.health]\ncontrol = \"fixed\"", &both).len(), 1);
+}
+
+#[test]
+fn while_the_host_only_observes_it_is_said_what_would_do_nothing() {
+    let limits = [("wide", "1000/s", ""), ("tight", "10/s", "")];
+    for mode in ["enforce", "observe"] {
+        let found = with_limits("", mode, &limits);
+        assert!(found.len() == 1 && found[0].contains("`tight` would not refuse"), "{mode}: {found:?}");
+    }
+}
+
+#[test]
+fn a_guarantee_that_protects_from_nobody_is_said_to() {
+    let found = |limits: &[(&str, &str, &str)]| {
+        let found = with_limits("", "enforce", limits);
+        found.into_iter().filter(|text| text.contains("nobody else could take it")).collect::<Vec<_>>()
+    };
+    let (tenant, web) = (format!("{TENANT}\nguarantee = \"10/s\""), format!("{AT_WEB}\nguarantee = \"10/s\""));
+    let alone = found(&[("it", "100/s", &tenant)]);
+    assert_eq!(
+        alone,
+        [
+            "limit \"it\": guarantee: nobody else could take it: no wider limit is on packets; add one with per = \"host\", \
+          or leave the guarantee out"
+        ]
+    );
+    assert_eq!(found(&[("it", "100/s", &tenant), ("all", "900/s", HOST)]), [""; 0]);
+    assert_eq!(found(&[("it", "100/s", &tenant), ("all", "900/s", AT_WEB)]), [""; 0], "others use the service too");
+    assert_eq!(found(&[("it", "100/s", &web), ("all", "900/s", TENANT)]).len(), 1, "a tenant's part is narrower");
+    let overridden = format!("{TENANT}\n[[limit.override]]\ntenant = \"red\"\nguarantee = \"10/s\"");
+    assert!(found(&[("it", "100/s", &overridden)])[0].starts_with("limit \"it\": override"));
+}
+
+#[test]
+fn a_guarantee_in_a_limit_that_only_observes_is_said_to_hold() {
+    let it = format!("{TENANT}\nmode = \"observe\"\nguarantee = \"10/s\"");
+    let limits = [("it", "100/s", it.as_str()), ("all", "900/s", HOST)];
+    let said =
+        |mode| with_limits("", mode, &limits).iter().any(|text| text.contains("kept for its owners all the same"));
+    assert!(said("enforce") && said("observe"));
+}
+
+#[test]
+fn a_guarantee_over_the_clock_of_a_service_that_may_be_unwell_is_said_to_end_there() {
+    let found = |health: &str, limits: &[(&str, &str, &str)]| {
+        let found = with_limits(health, "enforce", limits);
+        found.into_iter().filter(|text| text.contains("slower clock")).collect::<Vec<_>>()
+    };
+    let (health, tenant) = ("[service.health]\ncontrol = \"rate\"", format!("{TENANT}\nguarantee = \"10/s\""));
+    let limits = [("it", "100/s", tenant.as_str()), ("web", "900/s", AT_WEB)];
+    let said = "limit \"it\": guarantee: where `web` is unwell, `web` goes by a slower clock and refuses even what is \
+                guaranteed; for one that slows down with it write service = \"web\"";
+    assert_eq!(found(health, &limits), [said]);
+    assert_eq!(found("", &limits), [""; 0], "nothing slows it down");
+    assert_eq!(found("[service.health]\ncontrol = \"fixed\"", &limits), [""; 0]);
+    let there = format!("{tenant}\nservice = \"web\"");
+    assert_eq!(found(health, &[("it", "100/s", there.as_str()), limits[1]]), [""; 0], "they go by one clock");
+    assert_eq!(found(health, &[limits[0], ("all", "900/s", HOST), ("web", "900/s", "service = \"web\"")]), [""; 0]);
+}
+
 #[test]
 fn a_limit_on_more_connections_than_are_counted_is_said_to_do_nothing() {
     let found = warnings(&enforcing(vec![Limit::concurrent("it", MAX_CONNECTIONS)]));
-    assert!(found[0].starts_with("limit \"it\": concurrent: it never refuses anything: a host counts"), "{found:?}");
+    let said = format!(
+        "limit \"it\": concurrent: it never refuses anything: a host counts no more than {MAX_CONNECTIONS} connections; \
+         write less, or leave the limit out"
+    );
+    assert_eq!(found, [said]);
     assert_eq!(warnings(&enforcing(vec![Limit::concurrent("it", MAX_CONNECTIONS - 1)])), [""; 0]);
 }
 
@@ -206,6 +307,11 @@ fn health_that_nothing_tells_of_is_said_so() {
     assert_eq!(followed("tcp", "control = \"rate\"", rate), [""; 0], "the kernel measures it");
     assert_eq!(followed("tcp", "control = \"rate\"\nspeaks = \"opaque\"", rate).len(), 1);
     let open = format!("{OPEN}per = \"service\"\n{}", OPEN.replace("\"open\"", "\"each\"").replace("100", "10"));
+    assert_eq!(followed("tcp", "", &open), [""; 0], "the kernel measures it");
+    for rest in [open.clone(), format!("{open}{BACKEND}")] {
+        let blind = followed("tcp", "speaks = \"opaque\"", &rest);
+        assert!(blind.len() == 1 && blind[0].contains("no latency is measured of what `web` speaks"), "{blind:?}");
+    }
     let found = followed("tcp", "control = \"aimd\"", &open);
     assert!(found[0].contains("no backend of `web` beats"), "{found:?}");
     assert_eq!(followed("tcp", "control = \"aimd\"", &format!("{open}{BACKEND}")), [""; 0]);

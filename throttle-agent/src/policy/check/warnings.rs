@@ -1,7 +1,7 @@
 //! What is allowed, and probably not meant.
 
 use super::{
-    Parts, health,
+    Parts, guarantees, health,
     shadows::{Scopes, never_binds},
 };
 use crate::policy::{
@@ -42,6 +42,7 @@ pub(super) fn of_parts(document: &Document, parts: Parts) -> Vec<Warning> {
             warn(path(field), reason, "write at least \"64KiB\" unless large receive offload is off");
         }
     }
+    guarantees::warn(document, &mut warn);
     edges(document, &mut warn);
     fragments(document, &mut warn);
     neighbours(document, &mut warn);

@@ -2,7 +2,7 @@
 
 use super::{
     leases::batch,
-    terms::{guaranteed, is_windowed, terms},
+    terms::{guaranteed, is_windowed, overdraft_shift, terms},
 };
 use crate::policy::{
     claims::Claims,
@@ -84,7 +84,8 @@ pub(super) fn limits(document: &Document, held: &Layout, clocks: &Clocks) -> Res
             clock,
             ..record(&limit, terms)
         };
-        compiled.push(Numbered { index, record: records::Limit { v4, v6, ..kind } });
+        let overdraft_shift = overdraft_shift(&document.limits[index], &claims, &kind);
+        compiled.push(Numbered { index, record: records::Limit { v4, v6, overdraft_shift, ..kind } });
     }
     if let Some((index, fault)) = table.shortage() {
         let limit = &document.limits[index];
@@ -114,7 +115,8 @@ fn record(limit: &Limit, Terms { price, depth }: Terms) -> records::Limit {
         number: 0,
         guarantee: 0,
         overridden: 0,
-        padding: [0; 3],
+        overdraft_shift: 0,
+        padding: [0; 2],
         name: name_bytes(&limit.name),
     }
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use throttle_common::{
     packet::{Family, protocol},
     records::{self, Address, NONE, Scope, name_bytes},
-    words::{Per, Speaks},
+    words::Speaks,
 };
 
 pub(super) fn services(document: &Document, scopes: &Scopes<'_>, clocks: &Clocks) -> Vec<records::Service> {
@@ -49,15 +49,8 @@ impl<'d> Scopes<'d> {
 
 fn scope(document: &Document, mut applying: Vec<&Numbered>) -> Scope {
     // A stable sort: from those of single sources to those that all share, so that the narrowest names the verdict; those
-    // on open connections stand behind the others. Guarantees stand before all that are as wide: a tenant's part of a
-    // service is narrower than its part of the host.
-    let reach = |limit: &Numbered| match (Per::from_number(limit.record.per), &document.limits[limit.index].service) {
-        (Some(Per::Source) | None, _) => 0,
-        (Some(Per::Tenant), Some(_)) => 1,
-        (Some(Per::Tenant), None) => 2,
-        (Some(Per::Service), _) => 3,
-        (Some(Per::Host), _) => 4,
-    };
+    // on open connections stand behind the others. Guarantees stand before all that are as wide.
+    let reach = |limit: &Numbered| document.limits[limit.index].reach();
     applying.sort_by_key(|it| (it.record.is_concurrency(), reach(it), !it.record.is_guarantee()));
     let concurrent = applying.iter().filter(|it| it.record.is_concurrency()).count();
     let count = (applying.len() - concurrent) as u16;

@@ -12,7 +12,8 @@ use std::collections::HashMap;
 use throttle_common::{
     connections,
     gcra::Price,
-    records::Terms,
+    guarantees,
+    records::{self, Terms},
     words::{Algorithm, Per},
 };
 
@@ -42,6 +43,22 @@ pub(super) fn guaranteed(limit: &Limit, claims: &Claims<'_>, tenant: Option<&str
         (Some(Guarantee::Rate(rate)), Some(beside)) if rate.quantity.amount() > 0 => terms(&beside, claims, tenant),
         _ => NOTHING,
     }
+}
+
+/// How far guarantees may put a bucket of a limit on a rate, or of its guarantee, beyond its depth: by what may be used of
+/// them at once, in a window by what they come to in one besides. Of overrides the dearest
+/// counts for all.
+pub(super) fn overdraft_shift(limit: &Limit, claims: &Claims<'_>, record: &records::Limit) -> u8 {
+    let units = claims.at_once(limit);
+    if record.is_concurrency() || units == 0 {
+        return 0;
+    }
+    let of = if record.is_guarantee() { guaranteed } else { terms };
+    let overridden = limit.by_tenant().map(|(tenant, there)| of(&there, claims, Some(tenant)).price);
+    let prices = overridden.chain([record.price]);
+    let dearest = prices.map(|price| (units * u128::from(price.mantissa)) >> price.shift).max().unwrap_or_default();
+    let debt = dearest + u128::from(record.window);
+    guarantees::overdraft_shift(u64::try_from(debt).unwrap_or(u64::MAX))
 }
 
 fn open(connections: u32) -> Terms {

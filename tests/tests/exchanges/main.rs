@@ -1,6 +1,8 @@
 //! The time to first byte that the kernel measures, against real servers and clients at both ends of a wire: never less
 //! than the server took, never more than the client waited.
 
+mod forged;
+
 use anyhow::{Context as _, Result, ensure};
 use std::{
     io::{Read as _, Write as _},
@@ -78,7 +80,6 @@ fn what_is_measured_lies_between_what_the_server_took_and_what_the_client_waited
         let median = answers.median().context("there were answers")?;
         say!("{address}: server {least:?} at least, measured {median:?}, client {longest:?} at most");
         assert_eq!([answers.requests(), answers.answers()], [u64::from(REQUESTS); 2]);
-        assert_eq!(answers.syn_acks(), 1);
         ensure!(median * (100 + WIDTH) / 100 >= least, "{median:?} measured, the server took {least:?}");
         let most = answers.percentile(100.0).context("there were answers")?;
         ensure!(most * 100 / (100 + WIDTH) <= longest, "{most:?} measured, the client waited {longest:?}");

@@ -1,10 +1,17 @@
 //! What the guarantees under a limit come to.
 //!
 //! Of one unit there are four widths of shared limits: a tenant's at a service, a tenant's, a service's, the host's. Of
-//! guarantees within each other the larger counts, not their sum: a packet that is within a narrower one is charged to the
-//! wider ones too, and a connection takes its place from theirs. Both the check of policy and the places that open
-//! connections have reserved come from here.
+//! guarantees within each other the larger counts, not their sum, as far as what is used of the narrower is used of the
+//! wider too: a packet that is within a narrower one is charged to the wider ones as well. But nobody says where a wider one
+//! is used. What a tenant is guaranteed of a rate it may use at one service, all of it, as far as the limits per tenant there
+//! let it; or elsewhere, while others use what that service is guaranteed. A connection takes its place of the narrowest,
+//! and so a wider guarantee of connections is cut down to what it has beside.
+//!
+//! Both the check of policy, and what kernel records hold of guarantees, come from here.
 
+mod rates;
+
+use self::rates::Rates;
 use super::{
     document::{Document, Limit},
     overrides::Override,
@@ -35,23 +42,50 @@ struct Guarantees<'d> {
     all_at: BTreeMap<&'d str, u128>,
     /// What all together are guaranteed beyond that.
     beside: u128,
+    /// Of a rate, what may be used of it where.
+    rates: Option<Rates<'d>>,
 }
 
 /// What a limit guarantees to each.
 struct Amounts<'d> {
     limit: &'d str,
-    by_default: u128,
-    overridden: HashMap<&'d str, u128>,
+    by_default: Amount,
+    overridden: HashMap<&'d str, Amount>,
+}
+
+/// How much, and how much of that at once.
+#[derive(Clone, Copy)]
+struct Amount {
+    guaranteed: u128,
+    at_once: u128,
+}
+
+impl Amount {
+    fn of(limit: &Limit) -> Self {
+        let guaranteed = limit.guaranteed_amount();
+        let burst = limit.guaranteed().filter(|_| guaranteed > 0).map_or(0, |guarantee| guarantee.burst_units());
+        // One more, because prices are rounded.
+        Self { guaranteed, at_once: u128::from(burst) + u128::from(burst > 0) }
+    }
 }
 
 impl<'d> Amounts<'d> {
     fn of(limit: &'d Limit) -> Self {
-        let overridden = limit.by_tenant().map(|(tenant, limit)| (tenant, limit.guaranteed_amount())).collect();
-        Self { limit: &limit.name, by_default: limit.guaranteed_amount(), overridden }
+        let overridden = limit.by_tenant().map(|(tenant, limit)| (tenant, Amount::of(&limit))).collect();
+        Self { limit: &limit.name, by_default: Amount::of(limit), overridden }
     }
 
     fn get(&self, tenant: Option<&str>) -> u128 {
+        self.of_tenant(tenant).guaranteed
+    }
+
+    fn of_tenant(&self, tenant: Option<&str>) -> Amount {
         tenant.and_then(|tenant| self.overridden.get(tenant)).copied().unwrap_or(self.by_default)
+    }
+
+    /// The most that anybody may use at once.
+    fn most_at_once(&self) -> u128 {
+        self.overridden.values().chain([&self.by_default]).map(|amount| amount.at_once).max().unwrap_or_default()
     }
 }
 
@@ -64,6 +98,8 @@ pub(super) struct Claim<'d> {
     pub(super) tenant: Option<&'d str>,
     /// What of the limit that one has.
     pub(super) allowed: Limit,
+    /// Whether it is a service's limit on a rate, where tenants may use what they are guaranteed everywhere.
+    pub(super) anywhere: bool,
 }
 
 impl<'d> Claims<'d> {
@@ -83,6 +119,10 @@ impl<'d> Claims<'d> {
             let all = |amounts: &Amounts<'_>| tenants.iter().map(|tenant| amounts.get(Some(tenant))).sum();
             of.all_at = of.tenants_at.iter().map(|(service, amounts)| (*service, all(amounts))).collect();
             of.beside = tenants.iter().map(|tenant| of.beside(Some(tenant))).sum();
+        }
+        for (of_kind, of) in kinds.iter_mut().filter(|((_, open), _)| !open) {
+            let alike = document.limits.iter().filter(|limit| kind(limit) == *of_kind);
+            of.rates = Some(Rates::of(of, &tenants, alike));
         }
         Self { tenants, kinds }
     }
@@ -107,7 +147,8 @@ impl<'d> Claims<'d> {
                 (sum > limit.amount()).then(|| (sum, None, limit.with(&Override::default())))
             }
         }?;
-        Some(Claim { sum, limits: of.named(limit), tenant, allowed })
+        let anywhere = limit.per == Per::Service && limit.rate.is_some() && of.tenants.is_some();
+        Some(Claim { sum, limits: of.named(limit), tenant, allowed, anywhere })
     }
 
     /// What of a limit is guaranteed, by itself and by those that are narrower; to a tenant, where each has its own.
@@ -120,6 +161,18 @@ impl<'d> Claims<'d> {
         }
     }
 
+    /// How many units of a rate guarantees that a limit cannot refuse may use at once, in one of its buckets.
+    pub(super) fn at_once(&self, limit: &Limit) -> u128 {
+        let of = self.kinds.get(&kind(limit));
+        of.and_then(|of| of.rates.as_ref()).map_or(0, |rates| rates.at_once(limit))
+    }
+
+    /// The limits whose guarantees count under a limit.
+    pub(super) fn under(&self, limit: &Limit) -> Vec<&'d str> {
+        let of = self.kinds.get(&kind(limit)).filter(|_| limit.per != Per::Source);
+        of.map_or_else(Vec::new, |of| of.named(limit))
+    }
+
     /// What a guarantee has beside those that are within it.
     pub(super) fn own(&self, limit: &Limit, tenant: Option<&str>) -> u128 {
         let Some(of) = self.kinds.get(&kind(limit)) else { return 0 };
@@ -127,8 +180,7 @@ impl<'d> Claims<'d> {
             (Per::Tenant, None) => of.beside(tenant),
             (Per::Tenant, Some(service)) => of.tenants_at.get(service).map_or(0, |at| at.get(tenant)),
             (Per::Service, Some(service)) => {
-                let own = of.services.get(service).map_or(0, |at| at.get(None));
-                own.saturating_sub(of.all_at.get(service).copied().unwrap_or(0))
+                of.own(service).saturating_sub(of.all_at.get(service).copied().unwrap_or(0))
             }
             _ => 0,
         }
@@ -155,16 +207,28 @@ impl<'d> Guarantees<'d> {
 
     /// What is guaranteed under a limit per service, or of the host.
     fn under(&self, limit: &Limit) -> u128 {
-        let at = |service: &str| {
-            let own = self.services.get(service).map_or(0, |amounts| amounts.get(None));
-            own.max(self.all_at.get(service).copied().unwrap_or(0))
-        };
-        let services =
-            || self.services.keys().chain(self.tenants_at.keys().filter(|it| !self.services.contains_key(*it)));
-        match limit.service.as_deref() {
-            Some(service) => at(service) + self.beside,
-            None => services().map(|service| at(service)).sum::<u128>() + self.beside,
+        let service = limit.service.as_deref();
+        if let Some(rates) = &self.rates {
+            return rates.under(self, service);
         }
+        match service {
+            Some(service) => self.at(service) + self.beside,
+            None => self.guaranteed_at().map(|service| self.at(service)).sum::<u128>() + self.beside,
+        }
+    }
+
+    /// What a service is guaranteed, or tenants there, whichever is more.
+    fn at(&self, service: &str) -> u128 {
+        self.own(service).max(self.all_at.get(service).copied().unwrap_or(0))
+    }
+
+    fn own(&self, service: &str) -> u128 {
+        self.services.get(service).map_or(0, |amounts| amounts.get(None))
+    }
+
+    /// The services at which something is guaranteed.
+    fn guaranteed_at(&self) -> impl Iterator<Item = &'d str> {
+        self.services.keys().chain(self.tenants_at.keys().filter(|it| !self.services.contains_key(*it))).copied()
     }
 
     /// The limits whose guarantees count under a limit.
@@ -179,5 +243,4 @@ impl<'d> Guarantees<'d> {
 }
 
 #[cfg(test)]
-#[path = "claims_tests.rs"]
 mod tests;

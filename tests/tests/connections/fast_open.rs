@@ -1,0 +1,326 @@
+//! TCP fast open: what a SYN opens takes its place with the SYN, and only where that brings a cookie back.
+
+use super::{
+    address, eventually,
+    host::{Host, sockets},
+};
+use anyhow::{Context as _, Result, ensure};
+use std::{
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    ops::Range,
+    os::fd::AsRawFd,
+};
+use throttle_agent::datapath::Drift;
+use throttle_common::{
+    fast_open::cookie,
+    packet::{Family, tcp},
+    records::{Address, Connection, Ends},
+};
+use throttle_tests::{
+    machine, needs_root,
+    netns::Namespace,
+    stranger::{FIRST, Stranger},
+    wire::{FAR_V4, FAR_V6},
+};
+
+const SOURCES: [&str; 2] = ["10.98.77.1", "fd98::77:1"];
+const PORTS: Range<u16> = 1024..1064;
+/// How many a source may have.
+const ALLOWED: u64 = 4;
+/// The host's key, and as the kernel is told.
+const KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0x0f1e_2d3c_4b5a_6978];
+/// What the SYN brings besides.
+const DATA: usize = 5;
+
+/// How a SYN brings a cookie back.
+#[derive(Clone, Copy, Debug)]
+enum Claim {
+    /// By the option (RFC 7413).
+    Option,
+    /// By that of experiments (RFC 6994), behind others.
+    Experiment,
+    /// Behind a wrong one: the last counts.
+    BehindWrong,
+    /// Before a wrong one.
+    BeforeWrong,
+    /// Of another source.
+    Stolen,
+    /// None, but data.
+    None,
+}
+
+impl Claim {
+    fn options(self, own: [u8; 8], others: [u8; 8]) -> Vec<u8> {
+        let option = |cookie: [u8; 8]| [&[34, 10][..], &cookie].concat();
+        let mut wrong = own;
+        wrong[3] ^= 1;
+        match self {
+            Self::Option => option(own),
+            Self::Experiment => [&[2, 4, 5, 180, 1, 1, 254, 12, 0xf9, 0x89][..], &own].concat(),
+            Self::BehindWrong => [option(wrong), vec![1], option(own)].concat(),
+            Self::BeforeWrong => [option(own), option(wrong)].concat(),
+            Self::Stolen => option(others),
+            Self::None => Vec::new(),
+        }
+    }
+}
+
+/// A throttled host with a listener that takes fast opens, and a stranger with or without a cookie.
+struct Fast {
+    host: Host,
+    listener: TcpListener,
+    stranger: Stranger,
+    source: IpAddr,
+}
+
+impl Fast {
+    fn new(source: &str, ways: &str, queue: libc::c_int, allowed: u64) -> Result<Self> {
+        let mut host = Host::new()?;
+        let source = address(source);
+        let to = address(if source.is_ipv4() { FAR_V4 } else { FAR_V6 });
+        let listener = host.wire.far.enter(|| -> Result<_> {
+            let words = KEY.map(|half| format!("{:08x}-{:08x}", half as u32, half >> 32));
+            std::fs::write("/proc/sys/net/ipv4/tcp_fastopen_key", words.join("-")).context("set the key")?;
+            std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", ways)?;
+            listen_fast(SocketAddr::new(to, 0), queue)
+        })??;
+        listener.set_nonblocking(true)?;
+        let at = listener.local_addr()?;
+        host.limit(at.port(), &[&format!("concurrent = {allowed}\nsources = 300")])?;
+        let stranger = Stranger::new(&host.wire, &source.to_string(), at)?;
+        Ok(Self { host, listener, stranger, source })
+    }
+
+    /// The cookie of a source.
+    fn cookie(&self, source: IpAddr) -> Result<[u8; 8]> {
+        let number = |address: IpAddr| match address {
+            IpAddr::V4(address) => Address::v4(address.to_bits()),
+            IpAddr::V6(address) => Address::v6(address.to_bits()),
+        };
+        let family = if source.is_ipv4() { Family::V4 } else { Family::V6 } as u8;
+        let destination = number(self.listener.local_addr()?.ip());
+        Ok(cookie(&Ends { source: number(source), destination, family, ..Ends::default() }, KEY).to_le_bytes())
+    }
+
+    /// Sends SYNs with data, each twice.
+    fn ask(&self, ports: &Range<u16>, claim: Claim, flags: u8) -> Result<()> {
+        let other = address(if self.source.is_ipv4() { "10.98.77.2" } else { "fd98::77:2" });
+        let options = claim.options(self.cookie(self.source)?, self.cookie(other)?);
+        for port in ports.clone().chain(ports.clone()) {
+            let syn = self.stranger.frame(port, [FIRST, 0], tcp::SYN | flags).tcp_options(&options);
+            self.stranger.send(&syn.payload(DATA).bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Takes in who has been let in, with what each has said.
+    fn served(&self) -> Result<Vec<TcpStream>> {
+        let mut served = Vec::new();
+        loop {
+            match self.listener.accept() {
+                Ok((mut client, _)) => {
+                    let mut said = [0; DATA];
+                    client.read_exact(&mut said).context("what came with the SYN")?;
+                    served.push(client);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(served),
+                Err(error) => return Err(error).context("accept"),
+            }
+        }
+    }
+
+    /// Resets what was opened, as the stranger.
+    fn reset(&self, ports: Range<u16>) -> Result<()> {
+        for port in ports {
+            self.stranger.says(port, [FIRST + 1 + DATA as u32, 0], tcp::RST, 0)?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn no_more_are_served_by_their_syns_than_a_limit_allows() -> Result<()> {
+    needs_root!();
+    for (source, claim) in SOURCES
+        .into_iter()
+        .flat_map(|source| [Claim::Option, Claim::Experiment, Claim::BehindWrong].map(|claim| (source, claim)))
+    {
+        let fast = Fast::new(source, "3", 1000, ALLOWED)?;
+        fast.ask(&PORTS, claim, 0)?;
+        eventually(&true, || Ok(fast.host.tally(0)?.refused.packets >= PORTS.len() as u64 - ALLOWED))?;
+        let served = fast.served()?;
+        let found = (served.len() as u64, fast.host.open(0), fast.host.wire.far.enter(fast_opens)??);
+        ensure!(found == (ALLOWED, ALLOWED, ALLOWED), "{source}, {claim:?}: {found:?} served, counted, opened");
+        // Nobody completes a handshake. The next who comes finds that they are there all the same, and so does the agent.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        fast.ask(&PORTS, claim, 0)?;
+        ensure!(fast.host.states()? == vec![Connection::FAST; ALLOWED as usize], "{:?}", fast.host.states()?);
+        ensure!(fast.host.reconcile()? == Drift::default() && fast.host.open(0) == ALLOWED);
+        fast.reset(PORTS.start..PORTS.start + 1)?;
+        eventually(&(ALLOWED - 1), || Ok(fast.host.open(0)))?;
+        // The server has said all, and still waits for who never answered.
+        for mut client in served {
+            _ = client.write_all(b"!");
+        }
+        let ended = || sockets(&fast.host.wire.far, fast.listener.local_addr()?.port(), None);
+        eventually(&(ALLOWED - 1), ended)?;
+        ensure!(fast.host.open(0) == ALLOWED - 1 && fast.host.reconcile()? == Drift::default());
+        fast.reset(PORTS)?;
+        eventually(&(0, 0), || Ok((ended()?, fast.host.open(0))))?;
+        ensure!(fast.host.connections()? == 0 && fast.host.reconcile()? == Drift::default());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_syn_without_the_sources_own_cookie_takes_no_place() -> Result<()> {
+    needs_root!();
+    for (source, claim) in SOURCES
+        .into_iter()
+        .flat_map(|source| [Claim::BeforeWrong, Claim::Stolen, Claim::None].map(|claim| (source, claim)))
+    {
+        let fast = Fast::new(source, "3", 1000, 1000)?;
+        // One that ends too no listener takes.
+        fast.ask(&(PORTS.end..PORTS.end + 5), Claim::Option, tcp::FIN)?;
+        fast.ask(&PORTS, claim, 0)?;
+        let requests = || half_open(&fast.host.wire.far, fast.listener.local_addr()?.port());
+        eventually(&PORTS.len(), requests)?;
+        let found = (fast.served()?.len(), fast.host.open(0));
+        ensure!(found == (0, 0), "{source}, {claim:?}: {found:?} served, counted");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_syn_in_fragments_has_its_options_in_the_first_or_opens_nothing() -> Result<()> {
+    needs_root!();
+    for source in SOURCES {
+        let fast = Fast::new(source, "3", 1000, ALLOWED)?;
+        let options = Claim::Option.options(fast.cookie(fast.source)?, [0; 8]);
+        let ask = |ports: Range<u16>, first: u16| -> Result<()> {
+            for port in ports {
+                let syn = fast.stranger.frame(port, [FIRST, 0], tcp::SYN).tcp_options(&options).payload(DATA);
+                syn.in_two(first).iter().try_for_each(|fragment| fast.stranger.send(fragment))?;
+            }
+            Ok(())
+        };
+        // The cookie begins behind 22 bytes and ends with the 30th.
+        ask(PORTS, 24)?;
+        ask(PORTS.end..PORTS.end + PORTS.len() as u16, 32)?;
+        eventually(&true, || Ok(fast.host.tally(0)?.refused.packets >= PORTS.len() as u64 - ALLOWED))?;
+        eventually(&ALLOWED, || fast.host.wire.far.enter(fast_opens)?)?;
+        let served = fast.served()?;
+        let requests = half_open(&fast.host.wire.far, fast.listener.local_addr()?.port())?;
+        let found = (served.len() as u64, fast.host.open(0), requests as u64);
+        ensure!(found == (ALLOWED, ALLOWED, ALLOWED), "{source}: {found:?} served, counted, half open");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_the_listener_has_no_room_for_gives_its_places_back() -> Result<()> {
+    needs_root!();
+    let fast = Fast::new(SOURCES[0], "3", 2, 1000)?;
+    fast.ask(&PORTS, Claim::Option, 0)?;
+    eventually(&PORTS.len(), || half_open(&fast.host.wire.far, fast.listener.local_addr()?.port()))?;
+    let to = fast.listener.local_addr()?;
+    let mut clients = Vec::new();
+    // Those who come next are counted too, until the first two that they find overdue are all but given back.
+    eventually(&2, || {
+        clients.push(fast.host.connect(None, to)??);
+        Ok(fast.host.open(0) - clients.len() as u64)
+    })?;
+    ensure!(fast.host.reconcile()? == Drift::default());
+    Ok(())
+}
+
+#[test]
+fn who_may_open_without_a_cookie_takes_a_place_by_a_syn_too() -> Result<()> {
+    needs_root!();
+    let fast = Fast::new(SOURCES[0], "515", 1000, ALLOWED)?;
+    fast.ask(&PORTS, Claim::None, 0)?;
+    eventually(&true, || Ok(fast.host.tally(0)?.refused.packets >= PORTS.len() as u64 - ALLOWED))?;
+    let found = (fast.served()?.len() as u64, fast.host.open(0));
+    ensure!(found == (ALLOWED, ALLOWED), "{found:?} served, counted");
+    Ok(())
+}
+
+/// How many handshakes with a port are not complete, and have a socket or none.
+fn half_open(host: &Namespace, port: u16) -> Result<usize> {
+    let mut list = host.command("ss");
+    list.args(["-H", "-t", "-n", "state", "syn-recv", &format!("( sport = :{port} )")]);
+    Ok(machine::run(&mut list)?.lines().count())
+}
+
+#[test]
+fn connections_by_fast_open_and_to_listeners_that_share_a_port_are_counted_alike() -> Result<()> {
+    needs_root!();
+    let mut host = Host::new()?;
+    for end in [&host.wire.near, &host.wire.far] {
+        end.enter(|| std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "3"))??;
+    }
+    let listeners = host.wire.far.enter(|| -> Result<Vec<TcpListener>> {
+        let first = listen_fast(SocketAddr::new(address(FAR_V4), 0), 16)?;
+        let second = listen_fast(first.local_addr()?, 16)?;
+        Ok(vec![first, second])
+    })??;
+    let port = listeners[0].local_addr()?.port();
+    host.limit(port, &["concurrent = 4\naction = \"reject\"\nsources = 300"])?;
+    let to = SocketAddr::new(address(FAR_V4), port);
+    let call = || host.wire.near.enter(|| call_fast(to))?;
+    // The first brings a cookie home, the others send their data with the SYN.
+    let mut open = Vec::new();
+    for calls in 1..=4 {
+        open.push(call().with_context(|| format!("call {calls}"))?);
+        eventually(&calls, || Ok(host.open(0)))?;
+    }
+    let fast = host.wire.far.enter(fast_opens)??;
+    ensure!(fast >= 3, "{fast} connections were opened by their SYN");
+    let refused = call().err().and_then(|error| error.downcast::<io::Error>().ok()).map(|error| error.kind());
+    ensure!(refused == Some(ErrorKind::ConnectionRefused), "the fifth met {refused:?}");
+    drop(open);
+    drop(listeners);
+    eventually(&0, || Ok(host.open(0)))
+}
+
+/// A listener that takes data with the SYN, of so many whose handshakes are not complete, and shares its port.
+fn listen_fast(at: SocketAddr, queue: libc::c_int) -> Result<TcpListener> {
+    use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
+    let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket(family, SocketType::STREAM, None)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    bind(&socket, &at)?;
+    listen(&socket, 1000)?;
+    take_fast(&socket, queue)?;
+    Ok(socket.into())
+}
+
+/// Has a listener take data with the SYN, of so many whose handshakes are not complete.
+pub(super) fn take_fast(listener: &impl AsRawFd, queue: libc::c_int) -> Result<()> {
+    // SAFETY: the value lives through the call, whose length is its own.
+    let set = unsafe {
+        let (value, length) = ((&raw const queue).cast(), size_of_val(&queue) as u32);
+        libc::setsockopt(listener.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, value, length)
+    };
+    ensure!(set == 0, "TCP_FASTOPEN: {}", io::Error::last_os_error());
+    Ok(())
+}
+
+/// Connects with data in the SYN, where there is a cookie.
+fn call_fast(to: SocketAddr) -> Result<TcpStream> {
+    use rustix::net::{AddressFamily, SendFlags, SocketType, sendto, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    sendto(&socket, b"hello", SendFlags::from_bits_retain(libc::MSG_FASTOPEN.cast_unsigned()), &to)
+        .map_err(io::Error::from)?;
+    Ok(socket.into())
+}
+
+/// How many connections of this namespace were opened by their SYN.
+fn fast_opens() -> Result<u64> {
+    let counters = std::fs::read_to_string("/proc/thread-self/net/netstat")?;
+    let mut lines = counters.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().context("no names")?, lines.next().context("no values")?);
+    let found = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "TCPFastOpenPassive");
+    Ok(found.context("no TCPFastOpenPassive")?.1.parse()?)
+}

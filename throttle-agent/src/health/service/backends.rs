@@ -1,0 +1,163 @@
+//! The backends of a service: which are watched, what is seen of each, and which are to be probed.
+
+use super::{Place, ServiceHealth, Transition, What};
+use crate::health::{
+    Nanos,
+    breaker::{Breaker, State},
+    circuit::Outcomes,
+    detector::{CONFIRM_EVERY, Detector, Reason, Sign},
+    trials::Circuit,
+    watch::Changed,
+};
+
+/// A probe beside those that policy asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// One of a suspect, which soon says whether anything lives there.
+    Confirmation,
+    /// One that is to show how it serves, in all the time that it has for an answer.
+    Trial,
+}
+
+/// What is known of one backend.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    pub(super) place: Place,
+    pub(super) circuit: Circuit,
+    /// How long its last answer took.
+    latency: Option<Nanos>,
+    /// When it may be probed again for its breaker.
+    next_trial: Nanos,
+}
+
+impl Backend {
+    fn new(now: Nanos, place: Place) -> Self {
+        Self { place, circuit: Circuit::of(Breaker::new(now)), latency: None, next_trial: now }
+    }
+
+    /// Which.
+    pub const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// How long its last answer took.
+    pub const fn latency(&self) -> Option<Nanos> {
+        self.latency
+    }
+
+    /// Its breaker.
+    pub const fn breaker(&self) -> &Breaker {
+        &self.circuit.breaker
+    }
+}
+
+impl ServiceHealth {
+    /// Watches these backends and no others, each with how often it is to beat; policy declares so many. Of those that were
+    /// watched before, or a short time ago, with the same rhythm, all stays. Says of whom nothing is known.
+    pub fn set_backends(&mut self, now: Nanos, wanted: &[(Place, Nanos)], declared: usize) -> Vec<Place> {
+        self.declared = declared;
+        let mut unknown = Vec::new();
+        for number in (0..self.backends.len()).rev() {
+            let interval = self.watch.backends()[number].interval();
+            let stays = |(place, of): &(Place, Nanos)| *place == self.backends[number].place && *of == interval;
+            if !wanted.iter().any(stays) {
+                let (backend, detector) = (self.backends.remove(number), self.watch.remove(number));
+                self.absent.keep(now, backend, detector);
+            }
+        }
+        self.numbers = self.backends.iter().enumerate().map(|(number, it)| (it.place.clone(), number)).collect();
+        for (place, interval) in wanted {
+            if self.number(place).is_none() {
+                let (backend, detector) = self.absent.take(now, place, *interval).unwrap_or_else(|| {
+                    unknown.push(place.clone());
+                    (Backend::new(now, place.clone()), Detector::new(now, *interval))
+                });
+                self.backends.push(backend);
+                self.watch.restore(detector);
+                self.numbers.insert(place.clone(), self.backends.len() - 1);
+            }
+        }
+        unknown
+    }
+
+    /// Takes what was seen of a backend, whether that was good for its breaker, and how long the answer took.
+    pub fn see(
+        &mut self,
+        at: Nanos,
+        place: &Place,
+        sign: Sign,
+        latency: Option<Nanos>,
+        good: Option<bool>,
+    ) -> Option<Transition> {
+        let number = self.number(place)?;
+        let late = latency.is_some_and(|latency| latency > self.terms.bounds.objective);
+        if !matches!(sign, Sign::Packet | Sign::Unsent) {
+            let backend = &mut self.backends[number];
+            backend.latency = latency.or(backend.latency);
+            let outcomes = match (good, late) {
+                (Some(true), false) => Outcomes { good: 1, ..Outcomes::default() },
+                (Some(true), true) => Outcomes { slow: 1, ..Outcomes::default() },
+                (Some(false), _) => Outcomes { failed: 1, ..Outcomes::default() },
+                (None, _) => Outcomes::default(),
+            };
+            backend.circuit.count_probe(outcomes);
+            if !self.watch.is_ejected(number) {
+                let (all, bad, last) = self.beats;
+                self.beats = (all + 1, bad + u32::from(good != Some(true) || late), last.max(at));
+            }
+        }
+        let change = self.watch.sign(at, number, sign)?;
+        Some(self.note(at, change))
+    }
+
+    /// Looks at the backends; `starved` says that this host kept the observer from its CPU for most of the time since the
+    /// last look.
+    pub fn look(&mut self, now: Nanos, starved: bool) -> Vec<Transition> {
+        let changes = self.watch.tick(now, starved);
+        let mut transitions: Vec<_> = changes.into_iter().map(|change| self.note(now, change)).collect();
+        self.excuse_backends(now);
+        let doubts = self.watch.is_frozen(now);
+        if std::mem::replace(&mut self.doubts, doubts) != doubts {
+            transitions.push(Transition { at: now, place: None, what: What::Doubt(doubts) });
+        }
+        transitions
+    }
+
+    fn note(&mut self, at: Nanos, Changed { backend, change }: Changed) -> Transition {
+        if change.reason == Reason::Restarted && self.backends.len() == 1 {
+            // What was usual was so of another incarnation.
+            self.controller.restart();
+        }
+        Transition { at, place: Some(self.backends[backend].place.clone()), what: What::Level(change) }
+    }
+
+    /// Which backends are to be probed now, beside the probes that policy asks for: suspects, to be confirmed, and those whose
+    /// breaker tries them, because nobody else tells how a trial ends.
+    pub fn probes(&mut self, now: Nanos) -> Vec<(Place, Wanted)> {
+        let mut due = Vec::new();
+        for (number, backend) in self.backends.iter_mut().enumerate() {
+            let half_open = matches!(backend.circuit.breaker.state(), State::HalfOpen { .. });
+            let tries = half_open && now >= backend.next_trial;
+            if tries {
+                backend.next_trial = now + CONFIRM_EVERY;
+            }
+            if self.watch.probe_is_due(now, number) {
+                due.push((backend.place.clone(), Wanted::Confirmation));
+            }
+            if tries {
+                due.push((backend.place.clone(), Wanted::Trial));
+            }
+        }
+        due
+    }
+
+    /// Its backends, each with what is held of it, and the share of its load that it may have.
+    pub fn backends(&self, now: Nanos) -> impl Iterator<Item = (&Backend, &Detector, f64)> {
+        let numbered = self.backends.iter().zip(self.watch.backends()).enumerate();
+        numbered.map(move |(number, (backend, detector))| (backend, detector, self.watch.share(number, now)))
+    }
+
+    pub(super) fn number(&self, place: &Place) -> Option<usize> {
+        self.numbers.get(place).copied()
+    }
+}
