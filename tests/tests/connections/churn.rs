@@ -59,6 +59,7 @@ fn no_place_is_lost_or_found_in_a_great_many_connections() -> Result<()> {
     let _answers = Sender::on(&ours.wire)?;
     let site = Site::on(&ours.wire.far)?;
     let agent = site.start(&RUN)?;
+    ours.wire.receive_in_threads()?;
     site.apply(&policy(ours.port()?, &LIMITS))?;
     let steady = PORTS.map(|port| ours.connect(STEADY, port)).collect::<Result<Vec<_>>>()?;
     let accepted = PORTS.map(|_| Ok(ours.listener.accept()?.0)).collect::<Result<Vec<_>>>()?;
@@ -94,11 +95,11 @@ fn no_place_is_lost_or_found_in_a_great_many_connections() -> Result<()> {
         failed.into_inner(),
         foreign.into_inner()
     );
-    // The programs miss an end only where the kernel calls neither of them, because both run on that CPU already; it counts that.
-    // What agents mend meanwhile is no measure of it: the kernel takes a socket from its list an instant before it says that it
-    // has closed, and an agent that looks then is first. On two CPUs that was 1 of a million, and the programs left 1 and missed
-    // 3; beside four threads that never rested 9 of 200 000, and the programs left and missed none.
-    ensure!(left <= missed, "{left} were left, and the programs missed {missed}");
+    // The programs miss an end only where the kernel calls neither of them, because both run on that CPU already: it counts that,
+    // and it can be so only where a task is preempted inside one. What agents mend meanwhile is no measure of it: the kernel
+    // takes a socket from its list an instant before it says that it has closed, and an agent that looks then is first.
+    let missable = if machine::preempts_readers() { missed } else { 0 };
+    ensure!(left <= missable, "{left} were left, and the programs missed {missed}");
     ensure!(mended[1..] == [0, 0] && (once.open, once.idle) == (0, 0), "{mended:?}, {once:?}");
     drop((steady, accepted));
     Ok(())

@@ -32,6 +32,7 @@ type Close = fn(TcpStream, TcpStream, &dyn Fn()) -> Result<()>;
 /// A host whose limit counts the connections to a listener, and a few of them.
 fn connected(count: usize) -> Result<(Host, TcpListener, Vec<TcpStream>, Vec<TcpStream>)> {
     let mut host = Host::new()?;
+    host.wire.receive_in_threads()?;
     let listener = host.listen(FAR_V4)?;
     let port = listener.local_addr()?.port();
     host.limit(port, &[LIMIT])?;
