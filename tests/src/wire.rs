@@ -92,9 +92,12 @@ impl Wire {
     /// Frames from the near end that never came to the far one, because its queue was full: a kernel that leaves receiving
     /// to a thread of its own while a CPU is busy (Linux 6.1) lets that happen.
     pub fn lost(&self) -> Result<u64> {
-        let said = self.near.ip(&["-json", "-statistics", "link", "show", NEAR])?;
-        let links: serde_json::Value = serde_json::from_str(&said).context("`ip` prints JSON")?;
-        links[0]["stats64"]["tx"]["dropped"].as_u64().with_context(|| format!("`ip` counts no dropped frames: {said}"))
+        counted(&self.near, NEAR, "/tx/dropped")
+    }
+
+    /// Frames that the far end has taken.
+    pub fn received(&self) -> Result<u64> {
+        counted(&self.far, FAR, "/rx/packets")
     }
 
     /// Has the far host take its packets in threads of its own (threaded NAPI), once a program is attached in its driver.
@@ -116,6 +119,14 @@ impl Wire {
     pub fn disconnect(&self) -> Result<()> {
         self.far.ip(&["link", "delete", FAR]).map(drop)
     }
+}
+
+/// What the kernel has counted of an interface.
+fn counted(host: &Namespace, interface: &str, what: &str) -> Result<u64> {
+    let said = host.ip(&["-json", "-statistics", "link", "show", interface])?;
+    let links: serde_json::Value = serde_json::from_str(&said).context("`ip` prints JSON")?;
+    let counted = links[0]["stats64"].pointer(what).and_then(serde_json::Value::as_u64);
+    counted.with_context(|| format!("`ip` counts no {what}: {said}"))
 }
 
 fn complete_checksums() -> Result<()> {

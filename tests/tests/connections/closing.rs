@@ -198,7 +198,9 @@ fn a_handshake_that_is_never_completed_takes_no_place() -> Result<()> {
     // SYNs of somebody who does not exist, then acknowledgements of numbers that nobody has said.
     let frames: Vec<Vec<u8>> =
         (1..200).map(|n| frame(n, tcp::SYN)).chain((1..200).map(|n| frame(n, tcp::ACK))).collect();
+    let before = host.wire.received()?;
     host.wire.near.enter(|| send_raw(NEAR, frames.iter().map(Vec::as_slice)))??;
+    eventually(&true, || Ok(host.wire.received()? >= before + frames.len() as u64))?;
     ensure!((host.open(0), host.connections()?) == (1, 1));
     drop((clients, servers));
     eventually(&0, || Ok(host.open(0)))

@@ -246,6 +246,40 @@ fn who_may_open_without_a_cookie_takes_a_place_by_a_syn_too() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_port_that_waits_for_what_is_late_opens_by_a_syn_as_any_other_does() -> Result<()> {
+    needs_root!();
+    for source in SOURCES {
+        let fast = Fast::new(source, "3", 1000, ALLOWED)?;
+        // Each has connected before, and the server has closed first.
+        for port in PORTS {
+            let answer = fast.stranger.asks(&(port..port + 1))?[&port];
+            fast.stranger.completes(port, answer)?;
+            eventually(&1, || Ok(fast.listener.accept().iter().count()))?;
+            eventually(&1, || in_state(&fast.host.wire.far, port, "fin-wait-1"))?;
+            fast.stranger.says(port, [FIRST + 1, answer.wrapping_add(2)], tcp::FIN | tcp::ACK, 0)?;
+            eventually(&1, || in_state(&fast.host.wire.far, port, "time-wait"))?;
+        }
+        eventually(&0, || Ok(fast.host.open(0)))?;
+        let options = Claim::Option.options(fast.cookie(fast.source)?, [0; 8]);
+        for port in PORTS {
+            let syn = fast.stranger.frame(port, [FIRST + 100_000, 0], tcp::SYN).tcp_options(&options);
+            fast.stranger.send(&syn.payload(DATA).bytes())?;
+        }
+        eventually(&true, || Ok(fast.host.tally(0)?.refused.packets >= PORTS.len() as u64 - ALLOWED))?;
+        let found = (fast.served()?.len() as u64, fast.host.open(0));
+        ensure!(found == (ALLOWED, ALLOWED), "{source}: {found:?} served, counted");
+    }
+    Ok(())
+}
+
+/// How many connections from a port are in a state.
+fn in_state(host: &Namespace, port: u16, state: &str) -> Result<usize> {
+    let mut list = host.command("ss");
+    list.args(["-H", "-t", "-n", "state", state, &format!("( dport = :{port} )")]);
+    Ok(machine::run(&mut list)?.lines().count())
+}
+
 /// How many handshakes with a port are not complete, and have a socket or none.
 fn half_open(host: &Namespace, port: u16) -> Result<usize> {
     let mut list = host.command("ss");

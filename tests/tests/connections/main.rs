@@ -2,6 +2,7 @@
 
 mod churn;
 mod closing;
+mod completing;
 mod contended;
 mod deferring;
 mod egress;

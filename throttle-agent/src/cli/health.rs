@@ -135,7 +135,11 @@ pub(crate) fn overview(all: &[ServiceHealthView], paint: Paint) -> String {
             (Mode::Enforce, None) => window.policy.to_string(),
             _ => format!("{} of {}", window.in_force.unwrap_or(window.decided), window.policy),
         });
-        let well = view.backends.iter().filter(|it| it.level == "healthy").count();
+        let is_well = |it: &&BackendHealthView| {
+            let away = |it: &BreakerView| matches!(&*it.state, "open" | "half-open" | "held-open");
+            it.level == "healthy" && !it.breaker.as_ref().is_some_and(away)
+        };
+        let well = view.backends.iter().filter(is_well).count();
         let places = view.backends.len();
         let breaker = view.breaker.as_ref().map_or("", |breaker| &breaker.state);
         table.row([

@@ -191,6 +191,8 @@ impl Control {
             forgotten = taken.forgotten,
             "changed over from an earlier layout; counters and buckets are kept"
         );
+        // What opened and closed meanwhile the programs before counted elsewhere.
+        self.count_connections();
         Ok(())
     }
 

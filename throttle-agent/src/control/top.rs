@@ -69,7 +69,7 @@ impl Control {
             });
         }
         talkers.sort_by(|one, other| weight(other).total_cmp(&weight(one)));
-        talkers.truncate(most);
+        keep_of_each_kind(&mut talkers, most, |talker| talker.open.is_some());
         let mut refused = refused(&recent);
         refused.truncate(most);
         Ok(Top {
@@ -96,14 +96,26 @@ impl Control {
             },
             limit: records::name_str(&limit.name).to_owned(),
             unit: Unit::from_number(limit.unit).map_or("", Unit::name).to_owned(),
-            used: it.debt as f64 / limit.depth.max(1) as f64,
-            room: units(limit, limit.depth.saturating_sub(it.debt)),
+            used: it.debt as f64 / it.depth.max(1) as f64,
+            room: units(limit, it.depth.saturating_sub(it.debt)),
             open: concurrency.then(|| units(limit, it.debt)),
             debt_seconds: (self.datapath.full_at(limit, it.debt, now) - now) as f64 / 1e9,
             charged: if concurrency { 0.0 } else { since as f64 / unit_price(limit) },
             refused: refused.get(&it.source).copied().unwrap_or_default(),
         }
     }
+}
+
+/// Keeps the first so many of those that a rate limits, and of those whose open connections are counted: a flood of the ones
+/// does not hide the others.
+fn keep_of_each_kind<T>(talkers: &mut Vec<T>, most: usize, is_counted: impl Fn(&T) -> bool) {
+    let mut left = [most; 2];
+    talkers.retain(|it| {
+        let left = &mut left[usize::from(is_counted(it))];
+        let keeps = *left > 0;
+        *left = left.saturating_sub(1);
+        keeps
+    });
 }
 
 /// What a talker is sorted by: who has no room comes first, and among them who was refused most; then who owes most.
@@ -146,4 +158,16 @@ fn refused(recent: &[&Arc<Event>]) -> Vec<RefusedSource> {
         .collect();
     refused.sort_by_key(|it| (Reverse(it.sampled), it.source, it.limit.clone()));
     refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_of_one_kind_do_not_hide_the_other() {
+        let mut talkers = [vec![(0, false); 60], vec![(1, true); 3], vec![(2, false); 5]].concat();
+        keep_of_each_kind(&mut talkers, 50, |(_, counted)| *counted);
+        assert_eq!(talkers, [vec![(0, false); 50], vec![(1, true); 3]].concat());
+    }
 }

@@ -275,8 +275,13 @@ impl Datapath {
 
     /// What policy says of the source.
     fn entry_of(&self, ends: &Ends) -> Option<&SourceEntry> {
+        self.entry_covering(IpNet::from(opener(ends)))
+    }
+
+    /// What policy says of all of a prefix.
+    pub(super) fn entry_covering(&self, prefix: IpNet) -> Option<&SourceEntry> {
         let held = self.sources.held();
-        let mut covers = std::iter::successors(Some(IpNet::from(opener(ends))), IpNet::supernet);
+        let mut covers = std::iter::successors(Some(prefix), IpNet::supernet);
         if held.is_empty() { None } else { covers.find_map(|net| held.get(&net)) }
     }
 

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use throttle_common::{
     gcra::{self, Ticks},
     packet::Family,
-    records::{Limit, Region},
+    records::{Limit, NONE, Region, override_key},
     table,
     words::Per,
 };
@@ -37,6 +37,8 @@ pub struct Talker {
     pub source: Source,
     /// What its bucket owes at the instant at which it was read.
     pub debt: Ticks,
+    /// What it may owe: what the limit says, or an override.
+    pub depth: Ticks,
     /// When its bucket is full again, as the slot has it: between two looks this grows by what was charged, plus the
     /// time for which the bucket was full, or, of a window, what it had left.
     pub full_at: Ticks,
@@ -109,10 +111,31 @@ impl Datapath {
                 }
             }
         }
-        let talker = |(debt, full_at, key)| Talker { source: source(key), debt, full_at };
+        let talker = |(debt, full_at, key)| {
+            let source = source(key);
+            Talker { source, debt, depth: self.depth_of(limit, &source), full_at }
+        };
         let mut sorted: Vec<_> = held.heap.into_iter().map(|Reverse(entry)| entry).collect();
         sorted.sort_unstable_by_key(|&entry| Reverse(entry));
         Talkers { most: sorted.into_iter().map(talker).collect(), busy }
+    }
+
+    /// How deep a limit is for a source.
+    fn depth_of(&self, limit: &Limit, source: &Source) -> Ticks {
+        if limit.overridden == 0 {
+            return limit.depth;
+        }
+        let entry = match source {
+            Source::Prefix(prefix) => self.entry_covering(*prefix),
+            Source::Tenant(number) => {
+                let generation = self.tables.in_force();
+                self.sources.held().values().find(|entry| entry.tenant(generation) == *number)
+            }
+            Source::Fingerprint(_) => None,
+        };
+        let class = entry.map_or(NONE, |entry| entry.class(self.tables.in_force()));
+        let terms = self.overrides.get(override_key(self.tables.in_force(), limit.number, class));
+        terms.map_or(limit.depth, |terms| terms.depth)
     }
 }
 

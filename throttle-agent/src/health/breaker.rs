@@ -24,8 +24,13 @@ use super::{Nanos, SECOND, whole};
 #[path = "breaker_tests.rs"]
 mod tests;
 
-/// Seconds that are looked back on, each counted by itself: Hystrix' 10 buckets of 1 s.
+/// Spans that are looked back on, each counted by itself: Hystrix' 10 buckets of 1 s.
 pub const WINDOW: usize = 10;
+/// How long each span is at least.
+pub const SPAN: Nanos = SECOND;
+/// Outcomes of a backend's own rhythm that a span has room for, so that all have more than [`LEAST_SAMPLES`]: one that is asked
+/// rarely is judged later, and not never.
+pub const BEATS_OF_A_SPAN: u64 = 3;
 /// Outcomes within the window below which nothing is said (Hystrix' request volume threshold).
 pub const LEAST_SAMPLES: u64 = 20;
 /// The share of failures that opens, in percent (Hystrix and Resilience4j).
@@ -56,7 +61,9 @@ pub struct Breaker {
     /// Doublings of the next open time, and what it comes to at most.
     doublings: u32,
     longest: Nanos,
-    /// What ended in each second, by the second's number modulo [`WINDOW`].
+    /// How long each span of the window is.
+    span: Nanos,
+    /// What ended in each, by its number modulo [`WINDOW`].
     window: [(u64, Outcomes); WINDOW],
     round: Round,
 }
@@ -91,16 +98,22 @@ impl Round {
 }
 
 impl Breaker {
-    /// A backend's, which is closed.
+    /// One that is closed.
     pub fn new(now: Nanos) -> Self {
         Self {
             state: State::Closed,
             since: now,
             doublings: 0,
             longest: LONGEST_OPEN_TIME,
+            span: SPAN,
             window: [(0, Outcomes::default()); WINDOW],
             round: Round::default(),
         }
+    }
+
+    /// A backend's, which is closed. It is asked, or beats, every `interval`.
+    pub fn of_backend(now: Nanos, interval: Nanos) -> Self {
+        Self { span: SPAN.max(interval.saturating_mul(BEATS_OF_A_SPAN)), ..Self::new(now) }
     }
 
     /// A service's, which is closed. Only its clients tell how it is, so that a few may try it every [`OPEN_TIME`], however
@@ -126,7 +139,7 @@ impl Breaker {
 
     /// One that is closed and has forgotten all but how often it opened.
     fn anew(&self, now: Nanos) -> Self {
-        Self { doublings: self.doublings, longest: self.longest, ..Self::new(now) }
+        Self { doublings: self.doublings, longest: self.longest, span: self.span, ..Self::new(now) }
     }
 
     /// What becomes of new connections.
@@ -222,19 +235,19 @@ impl Breaker {
 
     /// What ended within the window.
     fn sum(&self, now: Nanos) -> Outcomes {
-        let oldest = (now / SECOND).saturating_sub(WINDOW as u64 - 1);
+        let oldest = (now / self.span).saturating_sub(WINDOW as u64 - 1);
         let mut sum = Outcomes::default();
-        self.window.iter().filter(|(second, _)| *second >= oldest).for_each(|(_, outcomes)| sum.add(*outcomes));
+        self.window.iter().filter(|(number, _)| *number >= oldest).for_each(|(_, outcomes)| sum.add(*outcomes));
         sum
     }
 
     fn count(&mut self, now: Nanos, outcomes: Outcomes) {
-        let second = now / SECOND;
-        let slot = &mut self.window[(second % WINDOW as u64) as usize];
-        if slot.0 != second {
-            *slot = (second, Outcomes::default());
+        let number = now / self.span;
+        let span = &mut self.window[(number % WINDOW as u64) as usize];
+        if span.0 != number {
+            *span = (number, Outcomes::default());
         }
-        slot.1.add(outcomes);
+        span.1.add(outcomes);
     }
 
     /// What the window says.

@@ -36,6 +36,16 @@ fn opens_at_half_failed_or_four_fifths_slow_of_twenty() {
 }
 
 #[test]
+fn however_rarely_a_backend_is_asked_it_is_kept_away_when_its_answers_fail() {
+    for seconds in [1, 2, 5, 60, 3600] {
+        let interval = seconds * SECOND;
+        let mut breaker = Breaker::of_backend(START, interval);
+        let opens = (1..100).find(|beats| breaker.step(START + beats * interval, &outcomes(0, 0, 1), 0.5).is_some());
+        assert_eq!(opens, Some(LEAST_SAMPLES), "asked every {seconds} s");
+    }
+}
+
+#[test]
 fn forgets_what_is_older_than_its_window() {
     let mut breaker = Breaker::new(START);
     assert_eq!(breaker.step(START, &outcomes(0, 0, 19), 0.5), None);

@@ -44,8 +44,11 @@ pub const LITTLE_GAIN: f64 = 2.0;
 pub const RATE_GAIN: f64 = 1.25;
 /// Of what is open, what a window leaves at least that has to be closed first.
 pub const AHEAD_LEAVES: f64 = 0.7;
-/// How much the window grows each second where only heartbeats tell.
+/// How much the window grows each second where only heartbeats tell: by so much of itself, and by as much of what policy
+/// allows at least as brings it all back within [`BACK_BY_BEATS`].
 pub const GROWS_BY_BEATS: f64 = 0.02;
+/// See [`GROWS_BY_BEATS`].
+pub const BACK_BY_BEATS: Nanos = 60 * SECOND;
 /// How much the speed grows in a period in which nobody waits: from a sixteenth it is back after 3 s.
 pub const CALM_GROWS: f64 = 0.1;
 /// How much window and speed grow in a period from then on: from 2 to 1 000 in 3 s.
@@ -261,7 +264,8 @@ impl Controller {
             self.window *= OVERFLOW_LEAVES;
             Cause::BadBeat
         } else if used {
-            self.window *= 1.0 + GROWS_BY_BEATS * PERIOD as f64 / SECOND as f64;
+            let least = f64::from(self.terms.most) * SECOND as f64 / BACK_BY_BEATS as f64;
+            self.window += (GROWS_BY_BEATS * self.window).max(least) * PERIOD as f64 / SECOND as f64;
             Cause::Room
         } else {
             Cause::Unused

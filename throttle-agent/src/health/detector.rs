@@ -142,7 +142,12 @@ impl Detector {
                 self.seen = now;
                 None
             }
-            Sign::Unsent => None,
+            Sign::Unsent => {
+                // Nobody asked it, so that it is no silence of its own.
+                self.heard = self.heard.saturating_add(self.interval).min(now);
+                self.steady = false;
+                None
+            }
             Sign::Unanswered => {
                 self.failed_probes = self.failed_probes.saturating_add(1);
                 self.good = 0;

@@ -26,7 +26,8 @@ pub enum Sign {
     /// The backend refused a connection. That there is no way to it says nothing of it, whoever tells: that is
     /// [`Sign::Unanswered`].
     Refused,
-    /// A probe could not be sent, for a fault of the observer's: nothing was asked, and nothing is learnt.
+    /// A probe could not be sent, for a fault of the observer's: nothing was asked, and nothing is learnt. Of an interval in
+    /// which it was so the silence is not the backend's.
     Unsent,
     /// The kernel saw a packet of the backend's host, which says nothing of the application.
     Packet,

@@ -115,8 +115,8 @@ pub struct ServiceHealth {
     declared: usize,
     circuit: Circuit,
     scale_out: ScaleOut,
-    /// Beats since the last step: all, bad ones, and when the last came.
-    beats: (u32, u32, Nanos),
+    /// When the last beat came.
+    last_beat: Nanos,
     bad_beat: Option<Aged<bool>>,
     last: Option<Adjustment>,
     doubts: bool,
@@ -136,7 +136,7 @@ impl ServiceHealth {
             declared: 0,
             circuit: Circuit::of(Breaker::of_service(now)),
             scale_out: ScaleOut::default(),
-            beats: (0, 0, 0),
+            last_beat: 0,
             bad_beat: None,
             last: None,
             doubts: false,
@@ -190,7 +190,7 @@ impl ServiceHealth {
         &self.circuit.breaker
     }
 
-    /// What the last heartbeats were: bad, where most were.
+    /// What the last heartbeats were, of each backend one: bad, where most were.
     pub const fn bad_beat(&self) -> Option<Aged<bool>> {
         self.bad_beat
     }
@@ -252,15 +252,32 @@ impl ServiceHealth {
 
     /// The signals that the control goes by.
     fn visible(&mut self, now: Nanos, observed: &Observed) -> Signals {
-        let (all, bad, last) = std::mem::take(&mut self.beats);
-        if all > 0 {
-            self.bad_beat = Some(Aged { value: 2 * bad > all, at: last.min(now) });
-        }
+        self.hear_beats(now);
         let signals = Signals { bad_beat: self.bad_beat, ..observed.signals };
         match self.terms.control {
             Control::Latency | Control::Rate => signals,
             Control::Aimd => Signals { latency: None, flow: None, backlog: None, ..signals },
             Control::Fixed => Signals { most_in_flight: signals.most_in_flight, ..Signals::default() },
+        }
+    }
+
+    /// What most backends said last, of those that are not kept away: who is, does not serve. Bad news is no other one until
+    /// each had time to speak anew.
+    fn hear_beats(&mut self, now: Nanos) {
+        if self.bad_beat.is_some_and(|it| self.last_beat <= it.at) {
+            return;
+        }
+        let serves = |(number, it): &(usize, &Backend)| !self.watch.is_ejected(*number) && !it.breaker().is_away();
+        let serving = || self.backends.iter().enumerate().filter(serves);
+        let said: Vec<bool> = serving().filter_map(|(_, it)| it.said_bad).collect();
+        if said.is_empty() {
+            return;
+        }
+        let bad = 2 * said.iter().filter(|bad| **bad).count() > said.len();
+        let slowest = serving().map(|(number, _)| self.watch.backends()[number].interval()).max().unwrap_or_default();
+        let is_known = |it: Aged<bool>| bad && it.value && now.saturating_sub(it.at) < slowest;
+        if !self.bad_beat.is_some_and(is_known) {
+            self.bad_beat = Some(Aged { value: bad, at: self.last_beat.min(now) });
         }
     }
 

@@ -288,6 +288,7 @@ fn what_is_bad_while_the_observer_is_held_up_or_cannot_ask_is_no_backends_fault(
     let dead = scene.said.iter().filter(|it| matches!(it, What::Level(it) if it.to == Level::Dead)).count();
     assert_eq!((scene.away().len(), dead), (0, 0));
     assert!(!scene.health.bad_beat().is_some_and(|it| it.value), "it is no bad heartbeat");
+    assert!(scene.health.share(scene.now) >= 1.0, "nobody knows anything against them");
 }
 
 #[test]
@@ -476,6 +477,22 @@ fn by_heartbeats_alone_bad_ones_shrink_the_window_whatever_the_latency_is() {
     let after = scene.run(2 * SECOND).window.expect("there are beats");
     assert!(after < before / 2, "{after} of {before}");
     assert_eq!(scene.health.adjustment().map(|it| it.rung), Some(Rung::Heartbeats));
+    scene.answers[0] = Some(Sign::Answered);
+    let back = scene.run(90 * SECOND).window;
+    assert_eq!(back, Some(BOUNDS.most), "what it allows is back in a minute, however little was left");
+}
+
+#[test]
+fn by_heartbeats_alone_one_bad_backend_of_three_shrinks_nothing() {
+    let mut scene = Scene::of(Terms { control: Control::Aimd, breaks: false, ..TERMS }, 3);
+    scene.observed = Box::new(|now| busy(now, 8 * MILLISECOND));
+    let before = scene.run(2 * SECOND).window.expect("there are beats");
+    scene.errors = vec![1];
+    let after = scene.run(30 * SECOND).window.expect("there are beats");
+    assert!(after >= before, "{after} of {before}");
+    scene.errors = vec![1, 2];
+    let after = scene.run(5 * SECOND).window.expect("there are beats");
+    assert!(after < before / 2, "{after} of {before} where most are bad");
 }
 
 #[test]

@@ -9,7 +9,7 @@
 use super::{
     MILLISECOND, Nanos,
     circuit::Life,
-    detector::{Change, Detector, Leniency, Level, Reason, Sign},
+    detector::{Change, Detector, Leniency, Level, Sign},
 };
 
 #[cfg(test)]
@@ -56,7 +56,7 @@ pub struct Watch {
     doubted: Nanos,
     clean_since: Nanos,
     frozen_until: Nanos,
-    /// When backends turned suspect of silence, each within its last interval, and how long that is.
+    /// When backends turned suspect, each within its last interval, and how long that is.
     suspected: Vec<(Nanos, Nanos)>,
 }
 
@@ -193,8 +193,8 @@ impl Watch {
 
     fn count_suspects(&mut self, now: Nanos, changes: &[Changed]) {
         self.suspected.retain(|(at, interval)| now.saturating_sub(*at) < *interval);
-        let silent = changes.iter().filter(|it| it.change.to == Level::Suspect && it.change.reason == Reason::Silence);
-        self.suspected.extend(silent.map(|it| (now, self.backends[it.backend].interval())));
+        let suspects = changes.iter().filter(|it| it.change.to == Level::Suspect);
+        self.suspected.extend(suspects.map(|it| (now, self.backends[it.backend].interval())));
         let were_well = self.backends.iter().filter(|it| it.level() == Level::Healthy).count() + self.suspected.len();
         if self.suspected.len() >= LEAST_AT_ONCE && self.suspected.len() * AT_ONCE > were_well {
             let longest = self.suspected.drain(..).map(|(_, interval)| interval).max().unwrap_or_default();

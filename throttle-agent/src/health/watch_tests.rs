@@ -5,7 +5,7 @@
 use super::*;
 use crate::health::{
     SECOND,
-    detector::{INTERVAL, Incarnation},
+    detector::{FAILED_PROBES, INTERVAL, Incarnation, Reason},
 };
 use proptest::prelude::*;
 
@@ -92,6 +92,21 @@ fn doubts_itself_where_a_third_fall_silent_at_once_and_then_finds_them_dead_all_
     assert_eq!(deaths(&run(&mut watch, &mut now, 2 * SECOND, &silent)), 4);
     run(&mut watch, &mut now, 10 * SECOND, &silent);
     assert_eq!(watch.patience(), 1, "the doubt passes");
+}
+
+#[test]
+fn doubts_itself_where_the_probes_of_a_third_fail_at_once_before_anybody_is_silent() {
+    let (mut watch, mut now) = (Watch::new(START, 9, 2 * SECOND, PERIOD), START);
+    run(&mut watch, &mut now, 10 * SECOND, &[]);
+    let mut changes = Vec::new();
+    for _ in 0..FAILED_PROBES {
+        now += PERIOD;
+        changes.extend((0..4).filter_map(|backend| watch.sign(now, backend, Sign::Unanswered)));
+        changes.extend(watch.tick(now, false));
+    }
+    let reasons: Vec<_> = changes.iter().map(|it| it.change.reason).collect();
+    assert_eq!(reasons, [Reason::ProbesFailed; 4]);
+    assert!(watch.is_frozen(now) && (0..9).all(|backend| watch.share(backend, now) == 1.0));
 }
 
 #[test]

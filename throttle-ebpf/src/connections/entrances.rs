@@ -101,7 +101,7 @@ extern "C" fn give_up(ctx: *mut xdp_md) -> u32 {
         return 0;
     }
     let socket = handshake::state_of(ctx, &overdue.ends);
-    if state == Connection::FAST && socket == handshake::SYN_RECEIVED {
+    if socket == handshake::SYN_RECEIVED {
         // Its socket says when it ends, whether or not its handshake completes before.
         return 0;
     }

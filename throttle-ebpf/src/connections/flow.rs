@@ -53,7 +53,8 @@ pub extern "C" fn read_step(ctx: *mut xdp_md) -> u32 {
         let news = found.state == Connection::FORWARDED && !found.knows(&entering.segment, now);
         return if news { CONTINUES } else { 0 };
     }
-    if scratch.packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::ACK { ACKNOWLEDGES } else { 0 }
+    // As the host of this service, that of a forwarded one may forget a SYN which is said once more.
+    if scratch.packet.flags & (tcp::ACK | tcp::RST) == tcp::ACK { ACKNOWLEDGES } else { 0 }
 }
 
 /// What the segment in the scratch space acknowledges of what waits for that: a SYN-ACK ([`COMPLETES`]), data ([`REVEALS`]),

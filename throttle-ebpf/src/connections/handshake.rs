@@ -3,7 +3,7 @@
 //! The kernel knows: it has the request that the SYN left behind, or made a cookie of it. Who acknowledges the one or
 //! brings the other back has seen the SYN-ACK, and is no spoofed source.
 
-use core::ptr::from_ref;
+use core::ptr::{copy_nonoverlapping, from_ref};
 
 use aya_ebpf::{
     Global,
@@ -17,7 +17,7 @@ use network_types::{
 };
 use throttle_common::{
     packet::{Family, MAX_EXTENSIONS, Packet},
-    records::Ends,
+    records::{Address, Ends},
 };
 
 use super::request::Request;
@@ -33,7 +33,8 @@ pub static SOCKETS_DESCRIBED: Global<u8> = Global::new(0);
 // include/net/tcp_states.h
 /// Opened by its SYN (TCP fast open), and its handshake is not complete.
 pub const SYN_RECEIVED: u32 = 3;
-const TIME_WAIT: u32 = 6;
+/// What is left of one that this host closed first: a SYN that is not of it goes to the listener.
+pub const TIME_WAIT: u32 = 6;
 pub const CLOSED: u32 = 7;
 /// One that waits for connections.
 pub const LISTEN: u32 = 10;
@@ -80,6 +81,20 @@ pub extern "C" fn completes(ctx: *mut xdp_md) -> u32 {
 pub extern "C" fn see_socket(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else { return CLOSED };
     let Some(socket) = look_up(ctx, &scratch.entering.ends) else { return CLOSED };
+    scratch.address = socket as u64;
+    release_seen(socket)
+}
+
+/// The same of the listener that packets to its end are for where nothing else is between them.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn see_listener(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else { return CLOSED };
+    let ends = &mut scratch.overdue.ends;
+    // SAFETY: elements of the scratch space, of this CPU alone.
+    unsafe { copy_nonoverlapping(&raw const scratch.entering.ends, ends, 1) };
+    (ends.source, ends.source_port) = (Address { high: 0, low: 0 }, 0);
+    let Some(socket) = look_up(ctx, ends) else { return CLOSED };
     scratch.address = socket as u64;
     release_seen(socket)
 }

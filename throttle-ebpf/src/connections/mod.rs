@@ -93,7 +93,10 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     (scratch.entering.tenant, scratch.entering.class) = (question.tenant(), question.class());
     read_window(service);
     if packet.opens_connection() {
-        let socket = if forwarded { handshake::CLOSED } else { handshake::see_socket(ctx) };
+        let mut socket = if forwarded { handshake::CLOSED } else { handshake::see_socket(ctx) };
+        if socket == handshake::TIME_WAIT {
+            socket = handshake::see_listener(ctx);
+        }
         if matches!(socket, handshake::NEW_SYN_RECEIVED | handshake::SYN_RECEIVED) {
             return ADMITTED;
         }
@@ -119,7 +122,8 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
         if !matches!(scratch.entering.step, Step::Completes | Step::Reveals) {
             return ADMITTED;
         }
-    } else if packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::ACK && handshake::completes(ctx) != 0 {
+    } else if packet.flags & (tcp::ACK | tcp::RST) == tcp::ACK && handshake::completes(ctx) != 0 {
+        // Also where it says its SYN once more: the kernel forgets that, and takes the rest.
         scratch.entering.step = Step::Completes;
     } else {
         if packet.flags & tcp::RST != 0 && handshake::see_socket(ctx) == handshake::NEW_SYN_RECEIVED {

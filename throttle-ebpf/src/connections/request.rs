@@ -57,8 +57,9 @@ impl Request {
         let sent: Option<u32> = read(memory, &REQUEST_SENT_ISN);
         // What the other fragments bring is not seen.
         let whole = !matches!(packet.part, Part::First);
-        let bare = whole && packet.payload == 0 && packet.flags & tcp::FIN == 0;
-        sent == Some(acknowledged.wrapping_sub(1)) && !(bare && defers(memory, sequence))
+        let said = |flag| u32::from(packet.flags & flag != 0);
+        let end = sequence.wrapping_add(u32::from(packet.payload) + said(tcp::SYN) + said(tcp::FIN));
+        sent == Some(acknowledged.wrapping_sub(1)) && !(whole && defers(memory, end))
     }
 
     /// Whether the kernel vouches for the request, and its SYN-ACK has that number.
@@ -86,14 +87,14 @@ impl Request {
 }
 
 /// Whether the listener of a request drops what only acknowledges (`TCP_DEFER_ACCEPT`), as `tcp_check_req` does it: it has not
-/// waited for data long enough.
+/// waited for data long enough, and what was said ends with the SYN.
 #[inline(always)]
-fn defers(request: u64, sequence: u32) -> bool {
+fn defers(request: u64, end: u32) -> bool {
     let Some(listener) = read::<u64>(request, &REQUEST_LISTENER) else { return false };
     let Some(patience) = read::<u8>(listener, &LISTENER_DEFERS) else { return false };
     let received: Option<u32> = read(request, &REQUEST_RECEIVED_ISN);
     let timeouts = read::<[u8; 2]>(request, &REQUEST_RETRANSMITS).map(|[_, bits]| bits >> 1);
-    received == Some(sequence.wrapping_sub(1)) && timeouts.is_some_and(|timeouts| timeouts < patience)
+    received == Some(end.wrapping_sub(1)) && timeouts.is_some_and(|timeouts| timeouts < patience)
 }
 
 /// Reads a field of a structure of the kernel's.

@@ -98,6 +98,6 @@ async fn tell_one(hook: Webhook, trust: Trust, mut coming: mpsc::Receiver<Bytes>
             notices.lose();
         }
         let fault = |error| format!("the webhook {hook} was not told of a change: {error:#}");
-        faults.note("webhook", told.map_err(fault));
+        faults.note(format!("webhook {hook}"), told.map_err(fault));
     }
 }

@@ -31,8 +31,8 @@ pub struct Top {
     pub revision: u64,
     /// Whether the host enforces it.
     pub mode: Mode,
-    /// The sources that use their limits most, across all limits: first those whose next packet finds no room, and of
-    /// them those that were refused most.
+    /// The sources that use their limits most, across all limits, as many of rates and of open connections as were asked
+    /// for: first those whose next packet finds no room, and of them those that were refused most.
     pub talkers: Vec<Talker>,
     /// Every limit.
     pub limits: Vec<TopLimit>,

@@ -42,8 +42,8 @@ use super::{
 Keys: 1-5 or Tab choose what is shown, s the column to sort by, r turns the order round, / filters, Esc takes the filter
 back, p pauses, + and - change the interval, arrows scroll, q ends.
 
-What is sorted and filtered is what the agent was asked for, the --most talkers that use their limits most; so it is by keys
-and by --sort and --filter alike.
+What is sorted and filtered is what the agent was asked for, the --most talkers that use their limits most, of rates and
+of open connections each; so it is by keys and by --sort and --filter alike.
 
 Examples:
   throttle top

@@ -27,6 +27,7 @@ mod host;
 mod lapsing;
 mod listening;
 mod notices;
+mod outstanding;
 mod publishing;
 mod sharing;
 mod signals;

@@ -1,9 +1,6 @@
 //! What is seen of services: measured by the kernel, counted by limits, and waiting at listening sockets.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use throttle_common::words::Unit;
 
@@ -11,6 +8,7 @@ use super::{
     Control, Followed, Nanos,
     groups::{Groups, Stalled},
     listening::Waiting,
+    outstanding::Outstanding,
 };
 use crate::{
     datapath::{Answers, Datapath},
@@ -22,9 +20,6 @@ use crate::{
         signals::{Aged, Backlog, Flow, Latency, Signals},
     },
 };
-
-/// Requests that are not answered in so long never will be, or their clients have gone.
-const UNANSWERED: Nanos = 60 * SECOND;
 
 /// A limit that all of a service share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,8 +37,7 @@ pub(super) struct Earlier {
     answers: Answers,
     /// When the last answer began.
     answered: Nanos,
-    /// What requests were ahead of answers, in the last minute: the least is what never will be answered.
-    ahead: VecDeque<(Nanos, i64)>,
+    outstanding: Outstanding,
     /// Connections that were cut off because of the window.
     cut: u64,
     /// Of its limits, together: what was refused, and what entered.
@@ -80,7 +74,7 @@ impl Default for Earlier {
         Self {
             answers: Answers::NONE,
             answered: 0,
-            ahead: VecDeque::new(),
+            outstanding: Outstanding::default(),
             cut: 0,
             refused: 0,
             lacked: 0,
@@ -105,16 +99,6 @@ impl Earlier {
     /// Of what comes next nothing is known: it was not looked at for so long that it is none of a period.
     pub(super) const fn begin_anew(&mut self, now: Nanos) {
         (self.at, self.answered) = (0, now);
-    }
-
-    /// Requests that wait for their answers now, by how far requests are ahead of answers.
-    fn outstanding(&mut self, now: Nanos, ahead: i64) -> u32 {
-        self.ahead.push_back((now, ahead));
-        while self.ahead.front().is_some_and(|(at, _)| now.saturating_sub(*at) > UNANSWERED) {
-            self.ahead.pop_front();
-        }
-        let never = self.ahead.iter().map(|(_, ahead)| *ahead).min().unwrap_or(ahead);
-        u32::try_from(ahead - never).unwrap_or(u32::MAX)
     }
 }
 
@@ -158,7 +142,8 @@ impl Followed {
         earlier.answered = if answered > 0 { now } else { earlier.answered };
         // Who was cut off has not ended by itself, and its reset is no error of the server's.
         let cut = self.closed.count - std::mem::replace(&mut earlier.cut, self.closed.count);
-        let waits = earlier.outstanding(now, answers.waiting());
+        let knocks = since.lacked || since.refused > 0;
+        let waits = earlier.outstanding.look(now, answers.waiting(), earlier.answered, knocks);
         let mut signals = Signals::default();
         // What leaves may go unseen: then requests begin, and no answer ever does.
         if self.measured && answers.answers() > 0 {

@@ -15,9 +15,10 @@ use crate::{
         SECOND,
         breaker::Breaker,
         controller::{Adjustment, Rung},
+        detector::Detector,
         life::Level,
         names::{control, level, rung, state},
-        service::{Control as Moves, Transition},
+        service::{Backend, Control as Moves, Transition},
         words::{self as said, span},
     },
     policy::{Mode, word::one_of},
@@ -126,18 +127,17 @@ impl Control {
         let mut problems = Vec::new();
         for (name, followed) in &self.health.services {
             let health = &followed.health;
-            let out: Vec<String> = health
-                .backends(now)
-                .filter(|(_, detector, _)| matches!(detector.level(), Level::Dead | Level::Held))
-                .map(|(it, ..)| format!("{} ({})", it.place().backend, it.place().address))
-                .collect();
-            if !out.is_empty() {
-                let all = health.backends(now).count();
-                problems.push(format!(
-                    "{} of {all} backends of {name} are dead: {}; `throttle health {name}` says since when and why",
-                    out.len(),
-                    out.join(", ")
-                ));
+            for what in [DEAD, FAILING, UNASKED] {
+                let all = || health.backends(now);
+                let so = all().filter(|(it, detector, _)| complaint(it, detector) == Some(what));
+                let so: Vec<_> =
+                    so.map(|(it, ..)| format!("{} ({})", it.place().backend, it.place().address)).collect();
+                if !so.is_empty() {
+                    let (few, many, who) = (so.len(), all().count(), so.join(", "));
+                    problems.push(format!(
+                        "{few} of {many} backends of {name} {what}: {who}; `throttle health {name}` says since when and why"
+                    ));
+                }
             }
             if let State::Open { .. } | State::HalfOpen { .. } = health.breaker().state()
                 && health.terms().enforces
@@ -172,6 +172,21 @@ impl Control {
             format!("{} holds the breaker of {whose} {state}; `throttle breaker auto {whose}` ends that", it.author)
         };
         self.health.held.iter().map(note).collect()
+    }
+}
+
+const DEAD: &str = "are dead";
+const FAILING: &str = "fail, and their breakers keep new connections away";
+const UNASKED: &str = "cannot be asked, for a fault of this host";
+
+/// What is wrong with a backend.
+fn complaint(it: &Backend, detector: &Detector) -> Option<&'static str> {
+    if matches!(detector.level(), Level::Dead | Level::Held) {
+        Some(DEAD)
+    } else if it.breaker().is_away() {
+        Some(FAILING)
+    } else {
+        it.is_unasked().then_some(UNASKED)
     }
 }
 

@@ -28,7 +28,7 @@ use super::{
     views::{CROWDED, in_use},
     weighed::unit_price,
 };
-use crate::datapath::Talkers;
+use crate::datapath::{Talker, Talkers};
 
 /// How long between two looks: they read the tables of all limits, which takes some 20 ms where they are large.
 pub(super) const PAUSE: Duration = Duration::from_secs(10);
@@ -155,8 +155,8 @@ impl Trend {
                 _ => None,
             };
         }
-        let grows = self.record.is_concurrency() && most(&look) > most(&self.last).max(self.record.depth);
-        self.beyond = if grows { self.beyond + 1 } else { 0 };
+        let [before, now] = [&self.last, &look].map(|look| excess(look).map_or(0, |talker| talker.debt));
+        self.beyond = if self.record.is_concurrency() && now > before { self.beyond + 1 } else { 0 };
         self.last = look;
         self.note();
     }
@@ -164,8 +164,8 @@ impl Trend {
     /// Notes what the last look says by itself.
     fn note(&mut self) {
         for (grown, region) in self.grown.iter_mut().zip(&self.last.regions) {
-            let largest = region.most.first().map_or(0, |talker| talker.debt);
-            self.peak = self.peak.max(largest as f64 / self.record.depth.max(1) as f64);
+            let used = region.most.iter().map(|talker| talker.debt as f64 / talker.depth.max(1) as f64);
+            self.peak = used.fold(self.peak, f64::max);
             grown.push_back((self.last.at, region.busy));
             if grown.len() > GROWING {
                 grown.pop_front();
@@ -223,15 +223,14 @@ impl Trend {
 
     /// More connections are open than the limit allows, and more with every look: they come where it does not see them.
     fn exceeded(&self) -> Option<String> {
-        (self.beyond >= BEYOND).then(|| {
-            let (open, allowed) = (most(&self.last) / PLACE, self.record.depth / PLACE);
-            format!(
-                "limit `{}`: {open} connections are open where it allows {allowed}, and more with every look: a NAT rule of \
+        let most = excess(&self.last).filter(|_| self.beyond >= BEYOND)?;
+        let (open, allowed) = (most.debt / PLACE, most.depth / PLACE);
+        Some(format!(
+            "limit `{}`: {open} connections are open where it allows {allowed}, and more with every look: a NAT rule of \
                  this host may redirect them from a port that is not the service's, where no limit is met; limit that port \
                  too, or remove the rule",
-                self.name()
-            )
-        })
+            self.name()
+        ))
     }
 
     /// Regions that grow so that they are soon full.
@@ -259,9 +258,10 @@ impl Trend {
     }
 }
 
-/// The most that anybody owes.
-fn most(look: &Look) -> u64 {
-    look.regions.iter().flat_map(|region| &region.most).map(|talker| talker.debt).max().unwrap_or_default()
+/// Of those who have more than they may, who has most.
+fn excess(look: &Look) -> Option<&Talker> {
+    let talkers = look.regions.iter().flat_map(|region| &region.most);
+    talkers.filter(|talker| talker.debt > talker.depth).max_by_key(|talker| talker.debt)
 }
 
 /// How long until so many are busy, at the pace of the looks; `None` where they do not grow, or too few are busy to tell.

@@ -51,11 +51,20 @@ struct Watched {
     at: u64,
     tally: LimitTally,
     open: u64,
+    /// How many times as much as the limit says its sources may have.
+    allows: u64,
 }
 
 impl Watched {
     fn new(limit: Limit) -> Self {
-        Self { trends: Trends::default(), limit, at: 1_000_000 * SECOND, tally: LimitTally::default(), open: 0 }
+        Self {
+            trends: Trends::default(),
+            limit,
+            at: 1_000_000 * SECOND,
+            tally: LimitTally::default(),
+            open: 0,
+            allows: 1,
+        }
     }
 
     /// Ten seconds later: so many packets more, and these sources owe that share of their burst.
@@ -67,7 +76,8 @@ impl Watched {
             #[expect(clippy::cast_sign_loss, reason = "a share of the depth")]
             let debt = (self.limit.depth as f64 * share) as Ticks;
             let source = Source::Prefix(IpNet::from(std::net::IpAddr::from(Ipv4Addr::from_bits(address))));
-            Talker { source, debt, full_at: ticks(self.at) + debt }
+            let depth = self.limit.depth * self.allows;
+            Talker { source, debt, depth, full_at: ticks(self.at) + debt }
         };
         let most: Vec<_> = owe.iter().take(NAMED).map(talker).collect();
         let regions = [Talkers { busy: busy.max(most.len() as u64), most }, Talkers::default()];
@@ -227,4 +237,9 @@ fn connections_that_come_past_their_limit_are_told() {
     let begin = "limit `web`: 80 connections are open where it allows 50, and more with every look";
     assert!(warnings.len() == 1 && warnings[0].starts_with(begin), "{warnings:?}");
     assert!(watched.look(0, 0, &[(1, 1.6)], 0).is_empty());
+    let mut partner = Watched { allows: 10, ..Watched::new(concurrent(50, Per::Source)) };
+    assert!(
+        [1.2, 1.4, 1.6, 1.8].into_iter().all(|open| partner.look(20, 0, &[(1, open)], 0).is_empty()),
+        "an override"
+    );
 }

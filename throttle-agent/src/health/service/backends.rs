@@ -28,11 +28,16 @@ pub struct Backend {
     latency: Option<Nanos>,
     /// When it may be probed again for its breaker.
     next_trial: Nanos,
+    /// Whether what it said last was bad.
+    pub(super) said_bad: Option<bool>,
+    /// Whether the last probe could not be sent.
+    unasked: bool,
 }
 
 impl Backend {
-    fn new(now: Nanos, place: Place) -> Self {
-        Self { place, circuit: Circuit::of(Breaker::new(now)), latency: None, next_trial: now }
+    fn new(now: Nanos, place: Place, interval: Nanos) -> Self {
+        let circuit = Circuit::of(Breaker::of_backend(now, interval));
+        Self { place, circuit, latency: None, next_trial: now, said_bad: None, unasked: false }
     }
 
     /// Which.
@@ -43,6 +48,11 @@ impl Backend {
     /// How long its last answer took.
     pub const fn latency(&self) -> Option<Nanos> {
         self.latency
+    }
+
+    /// Whether it could not be asked last, for a fault of this host.
+    pub const fn is_unasked(&self) -> bool {
+        self.unasked
     }
 
     /// Its breaker.
@@ -70,7 +80,7 @@ impl ServiceHealth {
             if self.number(place).is_none() {
                 let (backend, detector) = self.absent.take(now, place, *interval).unwrap_or_else(|| {
                     unknown.push(place.clone());
-                    (Backend::new(now, place.clone()), Detector::new(now, *interval))
+                    (Backend::new(now, place.clone(), *interval), Detector::new(now, *interval))
                 });
                 self.backends.push(backend);
                 self.watch.restore(detector);
@@ -90,6 +100,9 @@ impl ServiceHealth {
         good: Option<bool>,
     ) -> Option<Transition> {
         let number = self.number(place)?;
+        if sign != Sign::Packet {
+            self.backends[number].unasked = sign == Sign::Unsent;
+        }
         let late = latency.is_some_and(|latency| latency > self.terms.bounds.objective);
         if !matches!(sign, Sign::Packet | Sign::Unsent) {
             let backend = &mut self.backends[number];
@@ -101,10 +114,8 @@ impl ServiceHealth {
                 (None, _) => Outcomes::default(),
             };
             backend.circuit.count_probe(outcomes);
-            if !self.watch.is_ejected(number) {
-                let (all, bad, last) = self.beats;
-                self.beats = (all + 1, bad + u32::from(good != Some(true) || late), last.max(at));
-            }
+            backend.said_bad = Some(good != Some(true) || late);
+            self.last_beat = self.last_beat.max(at);
         }
         let change = self.watch.sign(at, number, sign)?;
         Some(self.note(at, change))
