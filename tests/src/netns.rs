@@ -4,7 +4,8 @@ use crate::machine;
 use anyhow::{Context, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::{
-    fs::File,
+    fs::{self, File},
+    io,
     os::fd::AsFd,
     panic::resume_unwind,
     path::PathBuf,
@@ -27,6 +28,7 @@ impl Namespace {
         machine::run(Command::new("ip").args(["netns", "add", &name]))?;
         let made = Self { name };
         made.ip(&["link", "set", "lo", "up"])?;
+        made.enter(trust_addresses)?.context("let addresses be used at once")?;
         Ok(made)
     }
 
@@ -73,6 +75,14 @@ impl Namespace {
             Ok(index)
         })?
     }
+}
+
+/// Has addresses be used before the network was asked whether they are another's. A router asks for its neighbours by its
+/// link's own address, and gives up after three seconds: on a busy machine that question may take longer.
+fn trust_addresses() -> io::Result<()> {
+    ["all", "default"]
+        .iter()
+        .try_for_each(|which| fs::write(format!("/proc/sys/net/ipv6/conf/{which}/accept_dad"), "0"))
 }
 
 /// The way into a namespace.

@@ -84,7 +84,7 @@ impl Wire {
     fn address(&self) -> Result<()> {
         for (host, interface, v4, v6) in [(&self.near, NEAR, NEAR_V4, NEAR_V6), (&self.far, FAR, FAR_V4, FAR_V6)] {
             host.ip(&["address", "add", &format!("{v4}/16"), "dev", interface])?;
-            host.ip(&["address", "add", &format!("{v6}/32"), "dev", interface, "nodad"])?;
+            host.ip(&["address", "add", &format!("{v6}/32"), "dev", interface])?;
         }
         Ok(())
     }

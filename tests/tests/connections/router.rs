@@ -73,7 +73,7 @@ impl Router {
             [(far, "inner", INNER_V4, INNER_V6), (&server, "outer", SERVER_V4, SERVER_V6)]
         {
             namespace.ip(&["address", "add", &format!("{v4}/24"), "dev", interface])?;
-            namespace.ip(&["address", "add", &format!("{v6}/64"), "dev", interface, "nodad"])?;
+            namespace.ip(&["address", "add", &format!("{v6}/64"), "dev", interface])?;
             namespace.ip(&["link", "set", interface, "up"])?;
         }
         for (namespace, v4, v6) in [(&host.wire.near, FAR_V4, FAR_V6), (&server, INNER_V4, INNER_V6)] {

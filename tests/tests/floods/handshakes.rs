@@ -29,8 +29,8 @@ fn hosts(family: Family, order: &Order) -> Result<Wire> {
     let wire = Wire::new()?;
     let mut commands = String::new();
     for source in honest(order) {
-        let (length, more) = if family == Family::V4 { (32, "") } else { (128, " nodad") };
-        writeln!(commands, "address add {}/{length} dev {NEAR}{more}", address(family, source))?;
+        let length = if family == Family::V4 { 32 } else { 128 };
+        writeln!(commands, "address add {}/{length} dev {NEAR}", address(family, source))?;
     }
     let mut ip = wire.near.command("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().context("run ip")?;
     ip.stdin.take().context("stdin is piped")?.write_all(commands.as_bytes())?;

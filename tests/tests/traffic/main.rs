@@ -48,12 +48,7 @@ fn wire() -> Result<(Wire, Sender)> {
     let wire = Wire::new()?;
     for address in sources().iter().flat_map(|(_, sources)| sources) {
         let length = if address.is_ipv4() { 16 } else { 32 };
-        let address = format!("{address}/{length}");
-        let mut add = vec!["address", "add", &address, "dev", NEAR];
-        if length == 32 {
-            add.push("nodad");
-        }
-        wire.near.ip(&add)?;
+        wire.near.ip(&["address", "add", &format!("{address}/{length}"), "dev", NEAR])?;
     }
     let near = Sender::on(&wire)?;
     Ok((wire, near))
