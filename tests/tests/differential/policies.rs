@@ -228,9 +228,11 @@ per = "host"
 "#,
 ];
 
-/// Limits of a service, of its sources, of tenants at it, and of all that it serves.
-const SERVED: [&str; 2] = [
-    r#"
+/// A service and a tenant, with what is written of their limits.
+macro_rules! served {
+    ($limits:literal) => {
+        concat!(
+            r#"
 mode = "enforce"
 [[service]]
 name = "web"
@@ -239,7 +241,16 @@ ports = [80]
 [[tenant]]
 name = "acme"
 sources = ["192.0.0.0/28", "2001:db8::/62"]
-[[limit]]
+"#,
+            $limits
+        )
+    };
+}
+
+/// Limits of a service, of its sources, of tenants at it, and of all that it serves.
+const SERVED: [&str; 2] = [
+    served!(
+        r#"[[limit]]
 name = "a"
 service = "web"
 unit = "packets"
@@ -266,17 +277,10 @@ unit = "packets"
 rate = "30/s"
 burst = 12
 per = "host"
-"#,
-    r#"
-mode = "enforce"
-[[service]]
-name = "web"
-protocol = "tcp"
-ports = [80]
-[[tenant]]
-name = "acme"
-sources = ["192.0.0.0/28", "2001:db8::/62"]
-[[tenant]]
+"#
+    ),
+    served!(
+        r#"[[tenant]]
 name = "globex"
 sources = ["192.0.1.0/24", "2001:db8:0:8::/61"]
 [[limit]]
@@ -313,7 +317,8 @@ unit = "packets"
 rate = "40/s"
 algorithm = "fixed-window"
 per = "host"
-"#,
+"#
+    ),
 ];
 
 /// A tenant's ceiling and what an override makes of it, and what all share: rates, and how each decides.

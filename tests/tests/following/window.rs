@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use std::time::{Duration, Instant};
 use throttle_agent::datapath::LEASE;
 use throttle_tests::{
-    agent::Site,
+    agent::{Agent, Site},
     machine, needs_root, say,
     slow::{Askers, SlowServer, at, open_at_once},
     standing::{health, until},
@@ -22,11 +22,15 @@ const SLOW: Duration = Duration::from_millis(400);
 /// So slow that clients wait too long, and yet get their answers.
 const LATE: Duration = Duration::from_millis(80);
 
-/// Asks it until what is usual is known.
-fn settle(site: &Site<'_>) -> Result<()> {
+/// A server that is quick, an agent that follows it by a policy, and clients that ask until what is usual is known.
+fn asked(wire: &Wire, site: &Site<'_>, policy: &str) -> Result<(SlowServer, Agent, Askers)> {
+    let (server, agent) = (SlowServer::on(&wire.far, 80)?, site.start(&RUN)?);
+    server.take(QUICK);
+    site.apply(policy)?;
+    let askers = Askers::on(&wire.near, CLIENTS, at(FAR_V4, 80))?;
     until(site, "the time to first byte is known", |view| view.signal == "latency" && view.usual_seconds.is_some())?;
     std::thread::sleep(Duration::from_secs(2));
-    Ok(())
+    Ok((server, agent, askers))
 }
 
 #[test]
@@ -34,11 +38,7 @@ fn sinks_when_the_server_slows_down_and_comes_back_with_it() -> Result<()> {
     needs_root!();
     let wire = Wire::new()?;
     let site = Site::on(&wire.far)?;
-    let (server, agent) = (SlowServer::on(&wire.far, 80)?, site.start(&RUN)?);
-    server.take(QUICK);
-    site.apply(&policy(ENFORCE, ""))?;
-    let askers = Askers::on(&wire.near, CLIENTS, at(FAR_V4, 80))?;
-    settle(&site)?;
+    let (server, agent, askers) = asked(&wire, &site, &policy(ENFORCE, ""))?;
     let before = health(&site, "web")?.window.and_then(|it| it.in_force).context("a window is in force")?;
     server.take(SLOW);
     let slow = until(&site, "the window sinks", |view| view.window.is_some_and(|it| it.in_force <= Some(before / 3)))?;
@@ -74,11 +74,7 @@ fn the_next_agent_goes_on_from_where_it_is() -> Result<()> {
     needs_root!();
     let wire = Wire::new()?;
     let site = Site::on(&wire.far)?;
-    let (server, agent) = (SlowServer::on(&wire.far, 80)?, site.start(&RUN)?);
-    server.take(QUICK);
-    site.apply(&policy(ENFORCE, ""))?;
-    let _askers = Askers::on(&wire.near, CLIENTS, at(FAR_V4, 80))?;
-    settle(&site)?;
+    let (server, agent, _askers) = asked(&wire, &site, &policy(ENFORCE, ""))?;
     // What is usual is written down now and then.
     std::thread::sleep(Duration::from_secs(11));
     server.take(SLOW);
@@ -105,11 +101,7 @@ fn an_agent_that_stood_still_for_longer_than_the_lease_brings_no_old_window_back
     needs_root!();
     let wire = Wire::new()?;
     let site = Site::on(&wire.far)?;
-    let (server, agent) = (SlowServer::on(&wire.far, 80)?, site.start(&RUN)?);
-    server.take(QUICK);
-    site.apply(&policy(ENFORCE, ""))?;
-    let askers = Askers::on(&wire.near, CLIENTS, at(FAR_V4, 80))?;
-    settle(&site)?;
+    let (server, agent, askers) = asked(&wire, &site, &policy(ENFORCE, ""))?;
     server.take(SLOW);
     until(&site, "the window sinks", |view| view.window.is_some_and(|it| it.in_force <= Some(10)))?;
     machine::signal(agent.process(), Signal::STOP)?;
@@ -134,14 +126,8 @@ fn what_is_only_observed_writes_nothing() -> Result<()> {
     needs_root!();
     let wire = Wire::new()?;
     let site = Site::on(&wire.far)?;
-    let (server, _agent) = (SlowServer::on(&wire.far, 80)?, site.start(&RUN)?);
-    server.take(QUICK);
-    site.apply(&policy(
-        "mode = \"observe\"",
-        "[[backend]]\nname = \"web-1\"\nservice = \"web\"\naddress = \"10.98.0.1:81\"\n",
-    ))?;
-    let _askers = Askers::on(&wire.near, CLIENTS, at(FAR_V4, 80))?;
-    settle(&site)?;
+    let backend = "[[backend]]\nname = \"web-1\"\nservice = \"web\"\naddress = \"10.98.0.1:81\"\n";
+    let (server, _agent, _askers) = asked(&wire, &site, &policy("mode = \"observe\"", backend))?;
     server.take(LATE);
     let view = until(&site, "it shows what it would do", |view| {
         view.window.is_some_and(|it| it.decided < it.policy) && view.delay_seconds > Some(view.target_seconds)

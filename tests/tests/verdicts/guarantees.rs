@@ -80,6 +80,8 @@ fn a_tenant_has_its_guarantee_however_much_another_borrows() -> Result<()> {
     needs_root!();
     let [a, other, b, nobody] = ["10.1.0.1", "10.1.9.9", "10.2.0.1", "192.0.2.1"].map(Frame::from);
     let fixed = TENANTS.replace("per = \"host\"", "per = \"host\"\nalgorithm = \"fixed-window\"").leak() as &str;
+    // Ten that the host admits, and three beyond them that are guaranteed.
+    let three_beyond = || [pass_times(&a, 8), pass_times(&nobody, 2), pass_times(&b, 3)].concat();
     let flood = |policy| Case {
         sentence: "the first borrows all that is left, and the second is guaranteed three",
         policy,
@@ -100,9 +102,7 @@ fn a_tenant_has_its_guarantee_however_much_another_borrows() -> Result<()> {
             sentence: "what a window admitted beyond the host's rate counts in the next",
             policy: fixed,
             steps: [
-                pass_times(&a, 8),
-                pass_times(&nobody, 2),
-                pass_times(&b, 3),
+                three_beyond(),
                 // Windows begin with the minute, which the test's clock does not: this is the next one.
                 vec![passes(&nobody).after(MINUTE)],
                 pass_times(&nobody, 6),
@@ -118,9 +118,7 @@ fn a_tenant_has_its_guarantee_however_much_another_borrows() -> Result<()> {
             sentence: "what was admitted beyond the host's rate is owed, by whoever borrows",
             policy: TENANTS,
             steps: [
-                pass_times(&a, 8),
-                pass_times(&nobody, 2),
-                pass_times(&b, 3),
+                three_beyond(),
                 // Three came beyond ten: the host has room again for a fourth after four times six seconds.
                 vec![by_host(&nobody).after(24 * SECOND - 1), passes(&nobody).after(1), by_host(&nobody)],
             ]
@@ -142,9 +140,7 @@ fn a_tenant_has_its_guarantee_however_much_another_borrows() -> Result<()> {
             sentence: "a minute and more later all is as it was",
             policy: TENANTS,
             steps: [
-                pass_times(&a, 8),
-                pass_times(&nobody, 2),
-                pass_times(&b, 3),
+                three_beyond(),
                 vec![passes(&nobody).after(2 * MINUTE)],
                 pass_times(&nobody, 9),
                 vec![by_host(&nobody)],

@@ -25,7 +25,6 @@ use throttle_common::{
     packet::{Family, Packet, protocol},
     records::{
         Address, CONNECTION_LIMITS, Connection, Ends, Hold, Home, Limit, NONE, Region, Service, SourceEntry, Whose,
-        override_key,
     },
     services,
     table::{Commit, Look, Request, Set, WAYS, check, commit},
@@ -289,8 +288,7 @@ impl Datapath {
     /// source.
     fn take(&self, Owner { whose, class }: &Owner, number: u16, limit: &Limit) -> Option<Hold> {
         let secret = self.tables.control().secret;
-        let terms = self.overrides.get(override_key(self.tables.in_force(), number, *class));
-        let reserved = terms.map_or(limit.depth, |terms| terms.depth);
+        let reserved = self.overrides.depth(self.tables.in_force(), limit, *class);
         let depth = if limit.is_guarantee() { reserved } else { MAX_DEPTH };
         let Home { key, set: place } = limit.home(whose, secret)?;
         let request = Request { key, now: STANDING, cost: PLACE, depth, ways: WAYS };

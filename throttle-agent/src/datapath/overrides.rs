@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, io, os::fd::AsFd};
 
 use anyhow::{Context, Result};
 use aya::{Ebpf, maps::MapData};
-use throttle_common::records::{GENERATIONS, MAX_OVERRIDES, Terms, maps, override_key};
+use throttle_common::{
+    gcra::Ticks,
+    records::{GENERATIONS, Limit, MAX_OVERRIDES, Terms, maps, override_key},
+};
 
 use super::{
     bpf,
@@ -62,6 +65,11 @@ impl Overrides {
     /// What a class has of a limit.
     pub(super) fn get(&self, key: u64) -> Option<Terms> {
         self.held.get(&key).copied()
+    }
+
+    /// How deep a limit is for a class.
+    pub(super) fn depth(&self, generation: u32, limit: &Limit, class: u16) -> Ticks {
+        self.get(override_key(generation, limit.number, class)).map_or(limit.depth, |terms| terms.depth)
     }
 
     /// What those of a generation have of a limit instead of what all have.

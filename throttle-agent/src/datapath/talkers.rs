@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use throttle_common::{
     gcra::{self, Ticks},
     packet::Family,
-    records::{Limit, NONE, Region, override_key},
+    records::{Limit, NONE, Region},
     table,
     words::Per,
 };
@@ -125,17 +125,13 @@ impl Datapath {
         if limit.overridden == 0 {
             return limit.depth;
         }
+        let generation = self.tables.in_force();
         let entry = match source {
             Source::Prefix(prefix) => self.entry_covering(*prefix),
-            Source::Tenant(number) => {
-                let generation = self.tables.in_force();
-                self.sources.held().values().find(|entry| entry.tenant(generation) == *number)
-            }
+            Source::Tenant(number) => self.sources.held().values().find(|it| it.tenant(generation) == *number),
             Source::Fingerprint(_) => None,
         };
-        let class = entry.map_or(NONE, |entry| entry.class(self.tables.in_force()));
-        let terms = self.overrides.get(override_key(self.tables.in_force(), limit.number, class));
-        terms.map_or(limit.depth, |terms| terms.depth)
+        self.overrides.depth(generation, limit, entry.map_or(NONE, |entry| entry.class(generation)))
     }
 }
 

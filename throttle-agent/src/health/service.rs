@@ -261,26 +261,6 @@ impl ServiceHealth {
         }
     }
 
-    /// What most backends said last, of those that are not kept away: who is, does not serve. Bad news is no other one until
-    /// each had time to speak anew.
-    fn hear_beats(&mut self, now: Nanos) {
-        if self.bad_beat.is_some_and(|it| self.last_beat <= it.at) {
-            return;
-        }
-        let serves = |(number, it): &(usize, &Backend)| !self.watch.is_ejected(*number) && !it.breaker().is_away();
-        let serving = || self.backends.iter().enumerate().filter(serves);
-        let said: Vec<bool> = serving().filter_map(|(_, it)| it.said_bad).collect();
-        if said.is_empty() {
-            return;
-        }
-        let bad = 2 * said.iter().filter(|bad| **bad).count() > said.len();
-        let slowest = serving().map(|(number, _)| self.watch.backends()[number].interval()).max().unwrap_or_default();
-        let is_known = |it: Aged<bool>| bad && it.value && now.saturating_sub(it.at) < slowest;
-        if !self.bad_beat.is_some_and(is_known) {
-            self.bad_beat = Some(Aged { value: bad, at: self.last_beat.min(now) });
-        }
-    }
-
     /// Whether it was asked for more than it may bear.
     fn is_short(&self, adjustment: &Adjustment, observed: &Observed) -> bool {
         let late = adjustment.delay.is_some_and(|delay| delay > adjustment.target);

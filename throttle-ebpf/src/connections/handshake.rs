@@ -79,10 +79,7 @@ pub extern "C" fn completes(ctx: *mut xdp_md) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn see_socket(ctx: *mut xdp_md) -> u32 {
-    let Some(scratch) = scratch() else { return CLOSED };
-    let Some(socket) = look_up(ctx, &scratch.entering.ends) else { return CLOSED };
-    scratch.address = socket as u64;
-    release_seen(socket)
+    scratch().map_or(CLOSED, |scratch| see(ctx, &scratch.entering.ends, &mut scratch.address))
 }
 
 /// The same of the listener that packets to its end are for where nothing else is between them.
@@ -94,8 +91,14 @@ pub extern "C" fn see_listener(ctx: *mut xdp_md) -> u32 {
     // SAFETY: elements of the scratch space, of this CPU alone.
     unsafe { copy_nonoverlapping(&raw const scratch.entering.ends, ends, 1) };
     (ends.source, ends.source_port) = (Address { high: 0, low: 0 }, 0);
+    see(ctx, ends, &mut scratch.address)
+}
+
+/// The state of the socket between two ends, with where it lies.
+#[inline(always)]
+fn see(ctx: *mut xdp_md, ends: &Ends, address: &mut u64) -> u32 {
     let Some(socket) = look_up(ctx, ends) else { return CLOSED };
-    scratch.address = socket as u64;
+    *address = socket as u64;
     release_seen(socket)
 }
 

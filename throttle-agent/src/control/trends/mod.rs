@@ -227,8 +227,8 @@ impl Trend {
         let (open, allowed) = (most.debt / PLACE, most.depth / PLACE);
         Some(format!(
             "limit `{}`: {open} connections are open where it allows {allowed}, and more with every look: a NAT rule of \
-                 this host may redirect them from a port that is not the service's, where no limit is met; limit that port \
-                 too, or remove the rule",
+             this host may redirect them from a port that is not the service's, where no limit is met; limit that port too, \
+             or remove the rule",
             self.name()
         ))
     }
