@@ -91,7 +91,7 @@ pub fn room<T: Table>(limit: &Limit, whose: &Whose, secret: Secret, depth: Ticks
     if limit.overflow != Overflow::Aggregate as u8 {
         return Some(Room::Uncounted);
     }
-    let place = limit.region(whose.family).aggregate(whose.source, whose.family, secret);
+    let place = limit.aggregate(whose, secret);
     Some(Room::Shared(taken(gcra::debt(table.aggregate(place)?, STANDING))))
 }
 

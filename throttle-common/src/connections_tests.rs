@@ -88,7 +88,7 @@ impl<'p> Table for &'p Places {
 
 fn limit(per: Per, overflow: Overflow, connections: u32) -> Limit {
     let prefix = if per == Per::Source { 32 } else { 0 };
-    let region = Region { base: 0, sets: 1, prefix, aggregate: 24, doubled: 0, padding: 0 };
+    let region = Region { base: 0, sets: 1, prefix, aggregate: 24, doubled: 0, compartments: 0 };
     Limit {
         price: PRICE,
         depth: depth(connections),
@@ -108,7 +108,7 @@ fn limit(per: Per, overflow: Overflow, connections: u32) -> Limit {
         number: 0,
         overridden: 0,
         overdraft_shift: 0,
-        padding: [0; 2],
+        rest: NONE,
         name: [0; NAME],
     }
 }

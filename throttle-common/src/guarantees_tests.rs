@@ -3,7 +3,7 @@
 use super::{Guaranteed, overdraft_shift};
 use crate::{
     gcra::{self, MAX_DEPTH, Price, TICKS_PER_NANO, Ticks},
-    records::{HOST_CLOCK, Limit, NAME, Region},
+    records::{HOST_CLOCK, Limit, NAME, NONE, Region},
     windows::{self, shift},
     words::{Algorithm, Unit},
 };
@@ -34,7 +34,7 @@ fn limit(per_second: u64, burst: u64) -> Limit {
         overridden: 0,
         clock: 0,
         overdraft_shift: 0,
-        padding: [0; 2],
+        rest: NONE,
         name: [0; NAME],
     }
 }

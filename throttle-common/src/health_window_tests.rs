@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     connections::depth,
     gcra::Price,
-    records::{NAME, Region},
+    records::{NAME, NONE, Region},
     words::{Action, Algorithm, Overflow, Per, Unit},
 };
 use proptest::prelude::*;
@@ -29,7 +29,7 @@ fn limit(per: Per, connections: u32) -> Limit {
         number: 0,
         overridden: 0,
         overdraft_shift: 0,
-        padding: [0; 2],
+        rest: NONE,
         name: [0; NAME],
     }
 }

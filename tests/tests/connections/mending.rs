@@ -96,6 +96,28 @@ fn places_given_back_to_a_limit_that_has_gone_are_missing_under_none_that_comes_
     Ok(())
 }
 
+#[test]
+fn connections_move_along_when_tenants_divide_the_table() -> Result<()> {
+    needs_root!();
+    let mut host = Host::new()?;
+    let listener = host.listen(FAR_V4)?;
+    let to = listener.local_addr()?;
+    let limit = super::policy(to.port(), &["concurrent = 3\naction = \"reject\"\nsources = 3000"]);
+    let tenant = |number: u8| format!("[[tenant]]\nname = \"t{number}\"\nsources = [\"10.{}.0.0/16\"]\n", 90 + number);
+    host.put(&limit)?;
+    let clients = (0..3).map(|_| host.connect(None, to)?.map_err(Into::into)).collect::<Result<Vec<_>>>()?;
+    // Its source is no tenant's, then one of nine tenants', and then no tenant's again.
+    for tenants in [1..=7, 1..=9, 1..=1] {
+        host.put(&(limit.clone() + &tenants.map(tenant).collect::<String>()))?;
+        let (open, refused) = (host.open(0), host.connect(None, to)?.is_err());
+        ensure!(open == 3 && refused, "{open} are counted, and one more was refused: {refused}");
+    }
+    drop((clients, listener));
+    eventually(&0, || Ok(host.open(0)))?;
+    ensure!(host.recount(&mut Recount::default())? == 0, "nothing was left to put right");
+    Ok(())
+}
+
 /// Calls, and waits each time until the server has hung up.
 fn call(to: SocketAddr, refused: &AtomicU64) {
     for _ in 0..CALLS {

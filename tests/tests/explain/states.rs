@@ -74,14 +74,15 @@ pub(crate) fn open_connections(program: &Program, dice: &mut Dice) -> Result<()>
         for _ in 0..[12, 36][dice.below(2)] {
             let Packet { source, family, .. } = packet(source(dice), None, protocol::TCP, 0, true);
             let tenant = 1 + dice.below(2) as u16;
-            let Some(home) = limit.home(&Whose { source, family, tenant }, secret) else { continue };
+            let whose = Whose { source, family, tenant };
+            let Some(home) = limit.home(&whose, secret) else { continue };
             // Whoever shares a bucket has a slot that is nobody else's.
             let way = if limit.is_shared() { home.key as usize % WAYS } else { dice.below(WAYS) };
             let open = (1 + dice.roll() % (limit.depth / PLACE).max(1)) * PLACE;
             program.put(home.set, way, Slot { key: home.key, tat: open })?;
             if !limit.is_shared() {
                 let taken = dice.roll() % (limit.depth / PLACE + 1) * PLACE;
-                aggregates.set(limit.region(family).aggregate(source, family, secret), taken, 0)?;
+                aggregates.set(limit.aggregate(&whose, secret), taken, 0)?;
             }
         }
     }

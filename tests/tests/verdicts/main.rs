@@ -2,6 +2,7 @@
 
 mod answers;
 mod breakers;
+mod compartments;
 mod guarantees;
 mod leases;
 mod limits;

@@ -142,6 +142,7 @@ fn report(compiled: &Compiled, warnings: Vec<String>, flood: Option<f64>) -> Rep
                 busy: 0,
                 aggregates_busy: 0,
                 occupancy: 0.0,
+                fullest: None,
                 forecast: Some(wire::Forecast {
                     busy_seconds: forecast.busy_seconds,
                     flood_per_second: forecast.full_at,

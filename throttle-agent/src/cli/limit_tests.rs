@@ -25,6 +25,7 @@ fn a_list_shows_what_each_limit_did() {
         busy: 0,
         aggregates_busy: 0,
         occupancy,
+        fullest: None,
         forecast: Some(Forecast { busy_seconds: 1.2, flood_per_second: 60_000.0 }),
     };
     let packets = |packets| Tally { packets, bytes: 74 * packets };
@@ -101,6 +102,7 @@ fn a_limit_is_shown_with_what_the_policy_leaves_out() {
         busy: 8_913,
         aggregates_busy: 0,
         occupancy: 0.034,
+        fullest: None,
         forecast: Some(Forecast { busy_seconds: 1.2, flood_per_second: 24_900.0 }),
     };
     let view = LimitView {

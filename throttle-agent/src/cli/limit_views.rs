@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use throttle_agent::{
-    api::wire::{LimitView, RegionLoad, Tally},
+    api::wire::{CompartmentLoad, LimitView, RegionLoad, Tally},
     policy::{Limit, Mode, Word as _},
 };
 use throttle_common::{
@@ -127,7 +127,7 @@ pub(crate) fn describe(view: &LimitView) -> String {
     let but = if idle { "; but the whole host observes, and refuses nothing" } else { "" };
     line("refuses by", format!("{}, mode {}{but}", limit.action.name(), limit.mode.name()));
     for region in &view.regions {
-        let RegionLoad { family, prefix, aggregate, slots, busy, forecast, .. } = region;
+        let RegionLoad { family, prefix, aggregate, slots, busy, fullest, forecast, .. } = region;
         let open = count(*slots / WAYS as u64 * OPEN_WAYS as u64);
         let filled = forecast.map_or_else(String::new, |forecast| {
             format!(
@@ -137,6 +137,11 @@ pub(crate) fn describe(view: &LimitView) -> String {
         });
         let (busy, slots, share) = (count(*busy), count(*slots), percent(region.occupancy));
         line(family, format!("a source is a /{prefix}; {busy} of {slots} places busy ({share}){filled}"));
+        if let Some(CompartmentLoad { tenants, busy, slots, occupancy }) = fullest {
+            let whose = if tenants.is_empty() { "sources of no tenant".to_owned() } else { tenants.join(", ") };
+            let (busy, slots, share) = (count(*busy), count(*slots), percent(*occupancy));
+            line("", format!("of its compartments the fullest: {busy} of {slots} places busy ({share}), of {whose}"));
+        }
         line("", format!("a source without a place: {}", overflow(limit.overflow, *aggregate)));
     }
     if let Some(open) = view.open {

@@ -21,6 +21,7 @@ fn status() -> Status {
         busy: 8_913,
         aggregates_busy: 12,
         occupancy: 0.034,
+        fullest: None,
         forecast: Some(Forecast { busy_seconds: 1.2, flood_per_second: 24_900.0 }),
     };
     let reason = |reason: &str, outcome: &str, packets| ReasonCount {

@@ -21,6 +21,7 @@ mod health;
 mod held;
 mod interfaces;
 mod met;
+mod occupancy;
 mod session;
 mod sessions;
 mod sources;

@@ -3,27 +3,22 @@
 use std::collections::HashMap;
 
 use throttle_common::{
-    connections,
-    packet::Family,
-    records,
+    connections, records,
     table::WAYS,
     words::{Outcome, Reason},
 };
 
-use super::{Control, kernel, speeds::ratio, stored, weighed::units};
+use super::{Control, kernel, occupancy::crowded, speeds::ratio, stored, weighed::units};
 use crate::{
     api::wire::{
-        Attachment, CheckReport, Connections, DiffReport, Forecast, GuaranteeView, History, LimitForecast, LimitView,
-        LossCounts, PolicyView, Problem, ProblemKind, ReasonCount, RegionLoad, RevisionView, Status, Table, Tallies,
-        Tally,
+        Attachment, CheckReport, Connections, DiffReport, GuaranteeView, History, LimitForecast, LimitView, LossCounts,
+        PolicyView, Problem, ProblemKind, ReasonCount, RevisionView, Status, Table, Tallies, Tally,
     },
     datapath::{self, Standing, Use, XdpMode},
     policy::{self, Diagnostic, Document, HeldLimit, Mode, word::one_of},
     store::RevisionInfo,
 };
 
-/// The share of a region's slots in debt that is worth a word: four of five that are open to any source.
-pub(super) const CROWDED: f64 = 0.6;
 /// Bytes of a set and of its aggregate.
 const SET_BYTES: u64 = (WAYS * size_of::<records::Slot>() + size_of::<u64>()) as u64;
 
@@ -121,7 +116,7 @@ impl Control {
             speed,
             number: held.number,
             tallies: tallies(&tally),
-            regions: regions(&held.record, [occupancy.v4, occupancy.v6], speed),
+            regions: self.regions(&held.record, [occupancy.v4, occupancy.v6], speed),
         })
     }
 
@@ -263,7 +258,7 @@ impl Control {
         let shown = compiled.limits.iter().filter(|(_, record)| !record.is_guarantee());
         let limits = shown.map(|(_, record)| LimitForecast {
             name: records::name_str(&record.name).to_owned(),
-            regions: regions(record, [Use::default(); 2], 1.0),
+            regions: self.regions(record, [Use::default(); 2], 1.0),
         });
         let mut warnings: Vec<_> = warnings.iter().map(Diagnostic::to_string).collect();
         if compiled.policy.counts_forwarded != 0 {
@@ -336,54 +331,4 @@ fn reserved(limit: &policy::Limit, record: &records::Limit) -> Option<u64> {
 /// How fast a limit's clock runs.
 fn speed_of(datapath: &datapath::Datapath, limit: &records::Limit) -> f64 {
     if limit.is_concurrency() { 1.0 } else { ratio(datapath.clock_state(limit.clock).speed) }
-}
-
-/// The parts of the table that a limit has, with how much of each is in use, and what fills it at a speed of its clock.
-fn regions(record: &records::Limit, uses: [Use; 2], speed: f64) -> Vec<RegionLoad> {
-    if record.is_shared() {
-        return Vec::new();
-    }
-    let families = [(Family::V4, "ipv4"), (Family::V6, "ipv6")];
-    let of = |((family, name), usage): ((Family, &str), Use)| {
-        let region = record.region(family);
-        if region.sets == 0 {
-            return None;
-        }
-        let forecast = policy::forecast::Forecast::of(record, family);
-        let slots = u64::from(region.sets) * WAYS as u64;
-        Some(RegionLoad {
-            family: name.to_owned(),
-            prefix: region.prefix,
-            aggregate: region.aggregate,
-            slots,
-            busy: usage.busy,
-            aggregates_busy: usage.aggregates_busy,
-            occupancy: usage.busy as f64 / slots as f64,
-            forecast: forecast.map(|forecast| Forecast {
-                busy_seconds: forecast.busy_seconds / speed,
-                flood_per_second: forecast.full_at * speed,
-            }),
-        })
-    };
-    families.into_iter().zip(uses).filter_map(of).collect()
-}
-
-/// What makes a slot of a region busy.
-pub(super) const fn in_use(is_concurrency: bool) -> &'static str {
-    if is_concurrency { "slots count open connections" } else { "buckets are in debt" }
-}
-
-fn crowded(view: &LimitView) -> impl Iterator<Item = String> {
-    let is_concurrency = view.limit.concurrent.is_some();
-    let or = if is_concurrency { "" } else { ", or shorten what a packet costs (rate)" };
-    view.regions.iter().filter(|region| region.occupancy >= CROWDED).map(move |region| {
-        format!(
-            "limit `{}`: {:.0} % of its {} {}, above {:.0} % new sources find no place; raise `sources`{or}",
-            view.limit.name,
-            region.occupancy * 100.0,
-            region.family,
-            in_use(is_concurrency),
-            CROWDED * 100.0,
-        )
-    })
 }

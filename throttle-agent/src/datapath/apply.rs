@@ -35,7 +35,7 @@ use super::{
     sources::Entries,
     tables::clear,
 };
-use crate::policy::{Compiled, HeldLimit, Layout};
+use crate::policy::{Compiled, HeldLimit, Layout, Tenants};
 
 /// How often a debt is expressed anew when packets keep changing it meanwhile.
 const TRIES: usize = 64;
@@ -62,6 +62,11 @@ impl Datapath {
     /// The name of a tenant in force.
     pub fn tenant(&self, number: u16) -> String {
         self.tables.tenant(number)
+    }
+
+    /// The numbers of tenants in force, by their names.
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants[self.tables.in_force() as usize]
     }
 
     /// The limits in force, by number, as the kernel has them.

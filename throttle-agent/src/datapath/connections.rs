@@ -165,7 +165,10 @@ impl Datapath {
         let held = found.map_or([Hold::NONE; CONNECTION_LIMITS], |connection| connection.holds);
         let secret = self.tables.control().secret;
         let is_at_home = |hold: &Hold, limit: &Limit| {
-            limit.home(&whose.whose, secret).is_some_and(|home| home.key == hold.key) && lies_in(hold, limit)
+            limit.home(&whose.whose, secret).is_some_and(|Home { key, set }| {
+                let place = if hold.in_aggregate() { limit.aggregate(&whose.whose, secret) } else { set };
+                (key, place) == (hold.key, hold.place)
+            })
         };
         let due = |hold: &&Hold| limits.iter().any(|(number, limit)| hold.limit == *number && is_at_home(hold, limit));
         let stay: Vec<Hold> = held.iter().filter(|hold| hold.is_some()).filter(due).copied().collect();
@@ -297,7 +300,7 @@ impl Datapath {
         match commit(&set, &request, check(&set, &request)) {
             Commit::Charged(way) => Some(Hold { way: way as u16, ..hold }),
             Commit::Full if limit.overflow == Overflow::Aggregate as u8 => {
-                let place = limit.region(whose.family).aggregate(whose.source, whose.family, secret);
+                let place = limit.aggregate(whose, secret);
                 take_from(&self.tables.aggregates.words(place)[0]);
                 Some(Hold { place, ..hold })
             }
@@ -363,11 +366,6 @@ fn family(ends: &Ends) -> Family {
 /// Whether its packets say when a connection ends. Where policy has changed since it began, its socket does, or nothing.
 fn counted_by_packets(connection: &Connection, service: &Service) -> bool {
     connection.state == Connection::FORWARDED && service.forwarded != 0
-}
-
-/// Whether a place is one of the limit's.
-fn lies_in(hold: &Hold, limit: &Limit) -> bool {
-    [limit.v4, limit.v6].iter().any(|region| (region.base..region.base + region.sets).contains(&hold.place))
 }
 
 fn read(map: &MapData) -> io::Result<Vec<Held>> {

@@ -77,7 +77,7 @@ pub use self::{
     interfaces::{Interface, interfaces},
     load::{OpenError, Options, bearable_sets},
     migrate::{Step as TakeOverStep, TakenOver, forecast},
-    occupancy::{Bucket, Occupancy, Use},
+    occupancy::{Bucket, Compartment, Occupancy, Use},
     pins::{Detached, detach_all, detach_interface},
     reconcile::{Change, Step, reconcile},
     recount::Recount,

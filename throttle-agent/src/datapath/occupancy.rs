@@ -9,7 +9,7 @@ use std::{
 use throttle_common::{
     gcra::{self, Ticks},
     packet::Family,
-    records::{Address, Limit, Region},
+    records::{Address, Home, Limit, NONE, Region, Whose},
     table::{self, OPEN_WAYS, WAYS},
 };
 
@@ -31,10 +31,30 @@ pub struct Use {
     pub busy: u64,
     /// All slots; of four, one is kept for proven sources.
     pub slots: u64,
+    /// Its fullest compartment, where it is divided.
+    pub fullest: Option<Compartment>,
     /// Aggregates' buckets that owe something.
     pub aggregates_busy: u64,
     /// All aggregates' buckets.
     pub aggregates: u64,
+}
+
+/// How full a compartment is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compartment {
+    /// The lowest number of a tenant that has it, or [`NONE`] where it is no tenant's.
+    pub tenant: u16,
+    /// Slots of sources that owe something.
+    pub busy: u64,
+    /// All slots.
+    pub slots: u64,
+}
+
+impl Compartment {
+    /// The share of its slots that are busy, 0 to 1.
+    pub fn occupancy(&self) -> f64 {
+        if self.slots == 0 { 0.0 } else { self.busy as f64 / self.slots as f64 }
+    }
 }
 
 /// What a limit remembers of one source.
@@ -60,13 +80,19 @@ impl Datapath {
 
     fn usage(&self, limit: &Limit, region: &Region) -> Use {
         // Where buckets have two words, the second ones lie behind.
-        let second = region.base + (region.extent() - region.sets);
-        let slots = [region.base, second].map(|base| self.tables.buckets.run(base, region.sets));
-        let aggregates = [region.base, second].map(|base| self.tables.aggregates.run(base, region.sets));
-        Use {
+        let behind = region.extent() - region.sets;
+        let aggregates = [region.base, region.base + behind].map(|base| self.tables.aggregates.run(base, region.sets));
+        let compartments = region.divided().map(|(tenant, Region { base, sets, .. })| {
             // Of a slot's two words the second is the bucket.
-            busy: self.count_busy(limit, slots, 2),
+            let busy = self.count_busy(limit, [base, base + behind].map(|base| self.tables.buckets.run(base, sets)), 2);
+            Compartment { tenant, busy, slots: u64::from(sets) * WAYS as u64 }
+        });
+        let compartments: Vec<_> = compartments.collect();
+        let fullest = compartments.iter().max_by(|one, other| one.occupancy().total_cmp(&other.occupancy()));
+        Use {
+            busy: compartments.iter().map(|it| it.busy).sum(),
             slots: u64::from(region.sets) * WAYS as u64,
+            fullest: fullest.filter(|_| region.compartments != 0).copied(),
             aggregates_busy: self.count_busy(limit, aggregates, 1),
             aggregates: region.sets.into(),
         }
@@ -98,21 +124,19 @@ impl Datapath {
             IpAddr::V4(address) => (Address::v4(address.to_bits()), Family::V4),
             IpAddr::V6(address) => (Address::v6(address.to_bits()), Family::V6),
         };
-        let region = limit.region(family);
-        if region.sets == 0 {
-            return None;
-        }
-        let secret = self.tables.control().secret;
+        let entry = self.entry_covering(source.into());
+        let tenant = entry.map_or(NONE, |entry| entry.tenant(self.tables.in_force()));
+        let (whose, secret) = (Whose { source: address, family, tenant }, self.tables.control().secret);
+        let Home { key, set } = limit.home(&whose, secret)?;
         let (nanos, timeline) = (self.now(), self.timeline(limit));
         let reads = timeline.at(nanos);
         let now = limit.reading(reads);
         let span = |owed: Ticks| Duration::from_nanos(timeline.when(nanos, reads.wrapping_add(owed)) - nanos);
-        let key = region.key(address, family, secret);
-        let set = self.tables.buckets.get(region.set(key, secret));
+        let set = self.tables.buckets.get(set);
         // As the programs do: of two slots with one key the lower is the source's.
         let slot = set.iter().find(|slot| slot.key == key);
         let tat = slot.map_or(now, |slot| slot.tat);
-        let aggregate = self.tables.aggregates.get(region.aggregate(address, family, secret));
+        let aggregate = self.tables.aggregates.get(limit.aggregate(&whose, secret));
         Some(Bucket {
             held: slot.is_some(),
             debt: span(gcra::debt(tat, now)),

@@ -120,7 +120,7 @@ pub(super) fn keeps(old: &Limit, new: &Limit, family: Family) -> bool {
         && old.is_concurrency() == new.is_concurrency()
         && old.window == new.window
         && old.goes_by(new.clock);
-    old.name == new.name && alike && old.region(family) == new.region(family)
+    old.name == new.name && alike && old.region(family).lies_as(new.region(family))
 }
 
 fn overlap(a: &Region, b: &Region) -> bool {

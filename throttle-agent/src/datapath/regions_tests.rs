@@ -3,7 +3,7 @@ use throttle_common::{gcra, records::name_bytes, windows};
 use super::*;
 
 fn region(base: u32, sets: u32) -> Region {
-    Region { base, sets, prefix: 32, aggregate: 24, doubled: 0, padding: 0 }
+    Region { base, sets, prefix: 32, aggregate: 24, doubled: 0, compartments: 0 }
 }
 
 fn limit(name: &str, per_second: u64, base: u32) -> Limit {
@@ -27,7 +27,7 @@ fn limit(name: &str, per_second: u64, base: u32) -> Limit {
         guarantee: 0,
         overridden: 0,
         overdraft_shift: 0,
-        padding: [0; 2],
+        rest: NONE,
         name: name_bytes(name),
     }
 }

@@ -12,7 +12,7 @@ use std::fmt;
 use throttle_common::{
     gcra::TICKS_PER_NANO,
     packet::Family,
-    records::{Limit, name_str},
+    records::{Limit, NONE, name_str},
     table::{OPEN_WAYS, WAYS},
     words::{Algorithm, Overflow, Unit},
 };
@@ -45,7 +45,7 @@ pub struct Forecast {
     #[serde(serialize_with = "family_name")]
     #[schema(value_type = String)]
     pub family: Family,
-    /// Sets of the region, of four slots each.
+    /// Sets that sources of no tenant have in the region, of four slots each.
     pub sets: u32,
     /// How long one packet of a new source keeps a slot busy; at the beginning of a window, where it counts in such.
     pub busy_seconds: f64,
@@ -78,7 +78,7 @@ pub fn forecast(limit: &Limit, family: Family, packets_per_second: f64) -> Optio
 impl Forecast {
     /// What the limit's region for a family withstands, if there is one.
     pub fn of(limit: &Limit, family: Family) -> Option<Self> {
-        let sets = limit.region(family).sets;
+        let sets = limit.region(family).compartment(NONE).sets;
         let (unit, overflow) = (Unit::from_number(limit.unit)?, Overflow::from_number(limit.overflow)?);
         let cost = limit.price.cost(if unit == Unit::Bytes { FLOOD_FRAME } else { 1 });
         // No flood fills a region of open connections, where only who completes a handshake has a place, nor one of buckets

@@ -16,7 +16,7 @@ pub use self::{
 use crate::{
     gcra::{self, Ticks},
     proven::Claim,
-    records::{Home, Limit, Terms, Whose},
+    records::{Home, Limit, Terms},
     table::{Check, Look, WAYS, check},
     words::{Action, Outcome, Overflow, Reason},
 };
@@ -178,11 +178,9 @@ pub fn overflow<const PACE: u8, T: Table>(
     if limit.overflow == Overflow::Refuse as u8 {
         return Some(Reason::SourceOverflow);
     }
-    let Whose { source, family, .. } = question.whose;
-    let region = limit.region(family);
-    charge.place = region.aggregate(source, family, question.secret);
+    charge.place = limit.aggregate(&question.whose, question.secret);
     if PACE == SLIDING {
-        let (running, before) = charge.window.turn(charge.place, charge.place + region.sets);
+        let (running, before) = charge.window.turn(charge.place, charge.place + question.region(limit).sets);
         charge.place = running;
         charge.depth = charge.depth.saturating_sub(charge.window.weight(table.aggregate(before)?));
     }

@@ -93,9 +93,11 @@ impl Question {
     /// The aggregate's bucket that serves the source where it has no place of its own; likewise.
     #[inline(always)]
     pub fn shared(&self, limit: &Limit) -> Option<u32> {
-        let Whose { source, family, .. } = self.whose;
-        let region = limit.region(family);
-        if region.sets == 0 || limit.is_shared() { None } else { Some(region.aggregate(source, family, self.secret)) }
+        if self.region(limit).sets == 0 || limit.is_shared() {
+            None
+        } else {
+            Some(limit.aggregate(&self.whose, self.secret))
+        }
     }
 
     /// The line that would remember a handshake of the source.

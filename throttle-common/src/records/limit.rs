@@ -1,6 +1,6 @@
 //! A limit of a compiled policy, and where the buckets of its sources lie.
 
-use super::{Address, NAME, NO_CLOCK, NONE};
+use super::{Address, NAME, NO_CLOCK, NONE, Region};
 use crate::{
     connections,
     gcra::{Price, Ticks},
@@ -52,8 +52,8 @@ pub struct Limit {
     pub overridden: u8,
     /// How far guarantees may put a bucket beyond its depth: see [`crate::guarantees::overdraft_shift`].
     pub overdraft_shift: u8,
-    /// Zero.
-    pub padding: [u8; 2],
+    /// The number of the tenant that has the place of those of none: of all the rest; or [`NONE`].
+    pub rest: u16,
     /// Its name; empty where the number is free.
     pub name: [u8; NAME],
 }
@@ -93,50 +93,6 @@ pub struct Home {
     pub key: u64,
     /// The set that has the slot.
     pub set: u32,
-}
-
-/// A limit's part of the table for one family.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Region {
-    /// Its first set, and its first aggregate.
-    pub base: u32,
-    /// Its sets, and its aggregates; 0 where the limit does not touch this family; 1 where all sources share a bucket.
-    pub sets: u32,
-    /// Bits of an address that make a source: 1 to 32, or 1 to 128; 0 where sources share a bucket.
-    pub prefix: u8,
-    /// Bits of an address that make an aggregate: 1 to 32, or 1 to 64.
-    pub aggregate: u8,
-    /// 1 where buckets have two words: then as many sets follow, and as many aggregates, with the second words of all.
-    pub doubled: u8,
-    /// Zero.
-    pub padding: u8,
-}
-
-impl Region {
-    /// All its sets, those with second words included, and all its aggregates.
-    #[inline(always)]
-    pub const fn extent(&self) -> u32 {
-        self.sets << self.doubled
-    }
-
-    /// The key of a source in this region.
-    #[inline(always)]
-    pub const fn key(&self, source: Address, family: Family, secret: Secret) -> u64 {
-        source.key(family, self.prefix, secret)
-    }
-
-    /// The set in which a key lives. The region must have sets.
-    #[inline(always)]
-    pub const fn set(&self, key: u64, secret: Secret) -> u32 {
-        self.base + hash::place(key, self.sets, secret)
-    }
-
-    /// The aggregate's bucket that serves a source. The region must have sets. Aggregates that meet share a bucket.
-    #[inline(always)]
-    pub const fn aggregate(&self, source: Address, family: Family, secret: Secret) -> u32 {
-        self.base + hash::place(source.key(family, self.aggregate, secret), self.sets, secret)
-    }
 }
 
 impl Limit {
@@ -244,7 +200,23 @@ impl Limit {
             return Some(Home { key: 0, set: region.base });
         }
         let key = region.key(whose.source, whose.family, secret);
-        Some(Home { key, set: region.set(key, secret) })
+        Some(Home { key, set: self.compartment(whose).set(key, secret) })
+    }
+
+    /// The aggregate's bucket that serves a source. The limit must be per source, and touch its family. Aggregates that meet
+    /// share a bucket.
+    #[inline(always)]
+    pub const fn aggregate(&self, whose: &Whose, secret: Secret) -> u32 {
+        let compartment = self.compartment(whose);
+        let key = whose.source.key(whose.family, compartment.aggregate, secret);
+        compartment.base + hash::place(key, compartment.sets, secret)
+    }
+
+    /// The part of the table in which a source meets only those of its own tenant.
+    #[inline(always)]
+    const fn compartment(&self, whose: &Whose) -> Region {
+        let tenant = if whose.tenant == self.rest { NONE } else { whose.tenant };
+        self.region(whose.family).compartment(tenant)
     }
 
     /// Why it refuses when a bucket is empty.

@@ -9,9 +9,10 @@ mod backends;
 mod connections;
 mod limit;
 mod policy;
+mod region;
 mod sources;
 
-pub use self::{account::*, backends::*, connections::*, limit::*, policy::*, sources::*};
+pub use self::{account::*, backends::*, connections::*, limit::*, policy::*, region::*, sources::*};
 pub use crate::{breakers::Breaker, exchanges::Exchanges, health_clock::HealthClock, lease::Lease};
 
 /// The version of everything in this module and of the set of maps. Pinned maps of an earlier version change over, where

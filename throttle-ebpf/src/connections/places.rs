@@ -125,10 +125,12 @@ pub fn refuse(entering: &Entering, limit: &Limit, number: u32, reason: Reason) -
     refused(reason, outcome) | if matches!(outcome, Outcome::Observe) { 0 } else { STOP }
 }
 
-/// Looks where the connection might have a place under a limit that is `depth` deep. Notes the bucket that it sees.
+/// Looks where the connection might have a place under a limit that is `depth` deep. Notes the bucket that it sees, and where.
 #[inline(always)]
 pub fn look(entering: &mut Entering, limit: &Limit, depth: Ticks) -> u32 {
-    let Some((set, _, request)) = aim(entering, limit, depth) else { return NOTHING };
+    let Some(Home { key, set }) = entering.home(limit) else { return NOTHING };
+    (entering.key, entering.place) = (key, set);
+    let Some((set, request)) = request(entering, depth) else { return NOTHING };
     let (kind, way, seen) = match check(&set, &request) {
         Check::Held { way, seen } => (HELD, way, seen),
         Check::Free { way, seen } => (FREE, way, seen),
@@ -148,14 +150,14 @@ pub fn take(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks, l
         FREE => Check::Free { way, seen },
         _ => return kind,
     };
-    let Some((set, place, request)) = aim(entering, limit, depth) else { return NOTHING };
+    let Some((set, request)) = request(entering, depth) else { return NOTHING };
     let way = if limit.is_shared() {
         table::attempt_shared(&set, &request, seen)
     } else {
         table::attempt(&set, &request, seen)
     };
     let Some(way) = way else { return kind };
-    entering.hold(Hold { key: request.key, place, way: way as u16, limit: number as u16 });
+    entering.hold(Hold { key: entering.key, place: entering.place, way: way as u16, limit: number as u16 });
     TAKEN
 }
 
@@ -171,7 +173,7 @@ pub fn settle(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks,
         EXCEEDED | HELD => return Some(Reason::ConnectionLimit),
         FULL | FREE if limit.overflow == Overflow::Refuse as u8 => return Some(Reason::SourceOverflow),
         FULL | FREE if limit.overflow == Overflow::Aggregate as u8 => {
-            let place = limit.region(entering.family).aggregate(entering.ends.source, entering.family, entering.secret);
+            let place = limit.aggregate(&entering.whose(), entering.secret);
             if !hold_in_aggregate(place, depth) {
                 return Some(Reason::SourceOverflow);
             }
@@ -187,13 +189,12 @@ pub fn settle(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks,
     None
 }
 
-/// The set of the connection's source, where it is, and what is asked of it; `None` where the limit does not touch its
-/// family.
+/// What is asked of the set in which the bucket was looked for that was seen last.
 #[inline(always)]
-fn aim(entering: &Entering, limit: &Limit, depth: Ticks) -> Option<(MapSet, u32, Request)> {
-    let Home { key, set: place } = entering.home(limit)?;
+fn request(entering: &Entering, depth: Ticks) -> Option<(MapSet, Request)> {
     // Who completes a handshake is proven by that.
-    Some((Maps.set(place)?, place, Request { key, now: STANDING, cost: PLACE, depth, ways: WAYS }))
+    let request = Request { key: entering.key, now: STANDING, cost: PLACE, depth, ways: WAYS };
+    Some((Maps.set(entering.place)?, request))
 }
 
 /// Takes a place in an aggregate's bucket. After [`TRIES`] lost races there is none.

@@ -269,7 +269,7 @@ impl Model {
                 Answer::No { overflowed: true, reason: Reason::SourceOverflow }
             }
             Check::Full => {
-                let mut place = region.aggregate(packet.source, packet.family, self.secret);
+                let mut place = limit.aggregate(&whose, self.secret);
                 let mut depth = own_depth;
                 if limit.is_sliding() {
                     let (running, before) = window.turn(place, place + region.sets);

@@ -44,7 +44,8 @@ pub use services::{
 };
 pub use speeds::{LONGEST_SPEED, SpeedRequest, SpeedReset, SpeedView, Speeds};
 pub use status::{
-    Attachment, Build, Connections, Forecast, LossCounts, ReasonCount, RegionLoad, SessionAllow, Status, Table,
+    Attachment, Build, CompartmentLoad, Connections, Forecast, LossCounts, ReasonCount, RegionLoad, SessionAllow,
+    Status, Table,
 };
 pub use top::{RefusedSource, Talker, Top, TopLimit, TopQuery};
 

@@ -135,9 +135,25 @@ pub struct RegionLoad {
     pub aggregates_busy: u64,
     /// `busy / slots`, 0 to 1.
     pub occupancy: f64,
+    /// Its fullest compartment; absent where it is not divided among tenants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fullest: Option<CompartmentLoad>,
     /// What fills it; absent where no flood does, because only who completes a handshake has a place in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forecast: Option<Forecast>,
+}
+
+/// A part of a region that some sources have to themselves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CompartmentLoad {
+    /// The tenants whose sources they are; none where they are no tenant's, or those of the tenant of all the rest.
+    pub tenants: Vec<String>,
+    /// Buckets that it has room for.
+    pub slots: u64,
+    /// Buckets in debt at this moment.
+    pub busy: u64,
+    /// `busy / slots`, 0 to 1.
+    pub occupancy: f64,
 }
 
 /// What fills a region, at the speed at which its limit's clock runs.

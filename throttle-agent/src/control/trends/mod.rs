@@ -25,7 +25,7 @@ use self::{
     hour::{HOUR, Hour},
 };
 use super::{
-    views::{CROWDED, in_use},
+    occupancy::{CROWDED, in_use},
     weighed::unit_price,
 };
 use crate::datapath::{Talker, Talkers};

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use throttle_common::{
     connections,
     gcra::{Price, Ticks, ticks},
-    records::{Region, name_bytes},
+    records::{NONE, Region, name_bytes},
     words::{Algorithm, Per},
 };
 
@@ -18,7 +18,7 @@ const SECOND: u64 = 1_000_000_000;
 /// 50 packets a second, so many at once, on so many sources.
 fn limit(burst: u64, sources: u32) -> Limit {
     let price = Price::of_rate(50, SECOND, 1).unwrap();
-    let region = Region { base: 0, sets: sources / 4, prefix: 32, aggregate: 24, doubled: 0, padding: 0 };
+    let region = Region { base: 0, sets: sources / 4, prefix: 32, aggregate: 24, doubled: 0, compartments: 0 };
     let empty = Region { sets: 0, ..region };
     Limit {
         price,
@@ -39,7 +39,7 @@ fn limit(burst: u64, sources: u32) -> Limit {
         guarantee: 0,
         overridden: 0,
         overdraft_shift: 0,
-        padding: [0; 2],
+        rest: NONE,
         name: name_bytes("web"),
     }
 }

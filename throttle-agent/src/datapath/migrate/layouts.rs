@@ -256,7 +256,7 @@ fn region(bytes: &[u8], at: usize) -> Result<Region> {
         prefix: field(bytes, at + 8)?,
         aggregate: field(bytes, at + 9)?,
         doubled: field(bytes, at + 10)?,
-        padding: 0,
+        compartments: 0,
     })
 }
 

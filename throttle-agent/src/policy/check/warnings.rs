@@ -5,6 +5,7 @@ use super::{
     shadows::{Scopes, never_binds},
 };
 use crate::policy::{
+    compile::compartments::{most, sets, sets_for, sources_in},
     document::{Document, Mode},
     fault::{Fault, Warning},
     prefix::Prefix,
@@ -14,7 +15,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeSet, HashSet},
 };
-use throttle_common::words::{Algorithm, Fate, Reason, Unit};
+use throttle_common::words::{Algorithm, Fate, Per, Reason, Unit};
 
 /// What joined frames may measure; see [`warnings`].
 const JOINED_FRAMES: u64 = 64 << 10;
@@ -43,6 +44,7 @@ pub(super) fn of_parts(document: &Document, parts: Parts) -> Vec<Warning> {
         }
     }
     guarantees::warn(document, &mut warn);
+    compartments(document, &mut warn);
     edges(document, &mut warn);
     fragments(document, &mut warn);
     neighbours(document, &mut warn);
@@ -51,6 +53,25 @@ pub(super) fn of_parts(document: &Document, parts: Parts) -> Vec<Warning> {
         sources(document, &mut warn);
     }
     found
+}
+
+/// Tables of limits per source in which not every tenant has places of its own.
+fn compartments(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
+    let tenants = document.tenants.len() as u32;
+    let limits = document.limits.iter().enumerate().filter(|(_, limit)| tenants > 0 && limit.per == Per::Source);
+    for (index, limit) in limits {
+        let most = most(sets(limit.sources));
+        if most >= tenants {
+            continue;
+        }
+        let reason = match most {
+            0 => "its table is too small to be divided among tenants".to_owned(),
+            most => format!("its table has room for compartments of {most} tenants, and there are {tenants}"),
+        };
+        let reason = format!("{reason}: a flood of one may take the places of another's sources");
+        let remedy = format!("write sources = {} or more", sources_in(sets_for(tenants)));
+        warn(format!("limit[{index}].sources"), reason, &remedy);
+    }
 }
 
 /// What fixed windows let through is said once, whatever their number: it is how they are.

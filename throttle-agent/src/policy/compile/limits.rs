@@ -1,6 +1,7 @@
 //! Limits: their numbers, their prices and their parts of the table.
 
 use super::{
+    compartments::{Division, sets},
     leases::batch,
     terms::{guaranteed, is_windowed, overdraft_shift, terms},
 };
@@ -19,7 +20,7 @@ use std::{
 };
 use throttle_common::{
     packet::Family,
-    records::{self, HOST_CLOCK, MAX_LIMITS, MAX_TENANTS, Region, Terms, name_bytes, name_str},
+    records::{self, HOST_CLOCK, MAX_LIMITS, MAX_TENANTS, NONE, Region, Terms, name_bytes, name_str},
     table::WAYS,
     windows,
     words::{Algorithm, Per},
@@ -34,12 +35,17 @@ pub(super) struct Numbered {
 }
 
 /// The records of all limits, in the order of the document, each with its guarantee behind it.
-pub(super) fn limits(document: &Document, held: &Layout, clocks: &Clocks) -> Result<Vec<Numbered>, Diagnostics> {
+pub(super) fn limits(
+    document: &Document,
+    held: &Layout,
+    clocks: &Clocks,
+    division: &Division,
+) -> Result<Vec<Numbered>, Diagnostics> {
     let by_name: HashMap<&str, &HeldLimit> =
         held.limits.iter().map(|held| (name_str(&held.record.name), held)).collect();
     let claims = Claims::of(document);
     let mut numbers = Numbers::of(held);
-    let mut table = Table::of(held);
+    let mut table = Table::of(held, division);
     let services: HashMap<&str, &Service> =
         document.services.iter().map(|service| (service.name.as_str(), service)).collect();
     let mut found = Vec::new();
@@ -82,6 +88,7 @@ pub(super) fn limits(document: &Document, held: &Layout, clocks: &Clocks) -> Res
             guarantee: is_guarantee.into(),
             overridden,
             clock,
+            rest: division.rest,
             ..record(&limit, terms)
         };
         let overdraft_shift = overdraft_shift(&document.limits[index], &claims, &kind);
@@ -116,7 +123,7 @@ fn record(limit: &Limit, Terms { price, depth }: Terms) -> records::Limit {
         guarantee: 0,
         overridden: 0,
         overdraft_shift: 0,
-        padding: [0; 2],
+        rest: NONE,
         name: name_bytes(&limit.name),
     }
 }
@@ -143,8 +150,9 @@ impl Numbers {
 }
 
 /// The table's free ranges, and what was asked of them in vain.
-struct Table {
+struct Table<'d> {
     sets: u32,
+    division: &'d Division,
     /// Ranges that nobody holds, as base and length, by base.
     free: Vec<(u32, u32)>,
     /// Sets of the document's limits, whether they found room or not.
@@ -157,8 +165,8 @@ struct Table {
     bearable: u64,
 }
 
-impl Table {
-    fn of(held: &Layout) -> Self {
+impl<'d> Table<'d> {
+    fn of(held: &Layout, division: &'d Division) -> Self {
         let mut taken: Vec<(u32, u32)> = held
             .limits
             .iter()
@@ -178,7 +186,7 @@ impl Table {
         if held.sets > start {
             free.push((start, held.sets - start));
         }
-        Self { sets: held.sets, free, asked: 0, missing: 0, largest: None, bearable: held.bearable }
+        Self { sets: held.sets, division, free, asked: 0, missing: 0, largest: None, bearable: held.bearable }
     }
 
     /// The limit's region for a family: the one that it has, the first range that is large enough, or none where the
@@ -206,7 +214,7 @@ impl Table {
             Per::Service | Per::Host => 1,
         };
         let doubled = u8::from(limit.algorithm == Algorithm::SlidingWindow);
-        let wanted = Region { base: 0, sets, prefix, aggregate, doubled, padding: 0 };
+        let mut wanted = Region { base: 0, sets, prefix, aggregate, doubled, compartments: 0 };
         let extent = wanted.extent();
         self.asked += u64::from(extent);
         let window = limit.rate.filter(|_| is_windowed(limit)).map_or(0, Rate::window);
@@ -217,9 +225,14 @@ impl Table {
                 && held.record.window == window
         };
         let held = before.filter(alike).map(|held| *held.record.region(family));
-        let fits = |held: &Region| Region { base: 0, ..*held } == wanted && held.base + held.extent() <= self.sets;
-        if let Some(kept) = held.filter(fits) {
-            return kept;
+        let fits =
+            |held: &Region| Region { base: held.base, ..wanted }.lies_as(held) && held.base + extent <= self.sets;
+        let kept = held.filter(fits);
+        if !shared {
+            wanted.compartments = self.division.compartments(sets, kept.map_or(0, |kept| kept.compartments));
+        }
+        if let Some(Region { base, .. }) = kept {
+            return Region { base, ..wanted };
         }
         let Some(range) = self.free.iter_mut().find(|(_, length)| *length >= extent) else {
             self.missing += u64::from(extent);
@@ -258,12 +271,6 @@ impl Table {
         };
         Some((index, Fault::new(reason, remedy)))
     }
-}
-
-/// Sets for a number of sources: three of four ways are open to any source, and a table that full turns a few away.
-fn sets(sources: u32) -> u32 {
-    const OPEN_WAYS: u32 = WAYS as u32 - 1;
-    sources.div_ceil(OPEN_WAYS)
 }
 
 /// Whether packets of a family can come under the limit: not where its service is of one destination in the other.

@@ -3,6 +3,7 @@
 //! Pure: the same document and layout give the same records, and a document that cannot be compiled changes nothing.
 
 mod clocks;
+pub(super) mod compartments;
 mod leases;
 mod limits;
 mod services;
@@ -17,6 +18,7 @@ use super::{
     layout::{Compiled, Layout},
     units::Rate,
 };
+use compartments::Division;
 use services::Scopes;
 use std::sync::Arc;
 use throttle_common::{
@@ -43,11 +45,11 @@ pub fn compile_after(
 ) -> Result<Compiled, Diagnostics> {
     refuse(document, before.map_or(Parts::ALL, |before| Parts::differing(before, document)))?;
     let clocks = clocks::clocks(document, held);
-    let limits = limits::limits(document, held, &clocks)?;
     let tenants = match before {
         Some(before) if before.tenants == document.tenants => Arc::clone(&held.tenants),
         _ => Arc::new(tenants::tenants(document, held)?),
     };
+    let limits = limits::limits(document, held, &clocks, &Division::of(document, &tenants))?;
     let counts_connections = document.limits.iter().any(|limit| limit.concurrent.is_some());
     let forwards = document.services.iter().any(|service| service.forwarded);
     let (lists, _) = classify::lists(&document.services);

@@ -215,6 +215,23 @@ fn a_limit_that_goes_by_another_clock_is_a_new_region() {
 }
 
 #[test]
+fn a_region_stays_where_it_is_however_tenants_divide_it() {
+    let tenants =
+        |count: usize| (0..count).map(|it| format!("[[tenant]]\nname = \"t{it}\"\nsources = [\"10.{it}.0.0/16\"]\n"));
+    let of = |count: usize, held: &Layout| {
+        let limit = "[[limit]]\nname = \"l\"\nunit = \"packets\"\nrate = \"9/s\"\nsources = 3000\n";
+        compile(&parse(&(tenants(count).collect::<String>() + limit)).unwrap(), 1, held).unwrap()
+    };
+    let mut held = empty(10_000);
+    for (count, compartments) in [(0, 0), (1, 1), (2, 2), (3, 3), (9, 5), (3, 5), (1, 1), (0, 0)] {
+        let compiled = of(count, &held);
+        let Region { base, sets, compartments: found, .. } = record(&compiled, "l").v4;
+        assert_eq!((base, sets, found), (0, 1_000, compartments), "{count} tenants");
+        held = after(&compiled, 10_000);
+    }
+}
+
+#[test]
 fn other_sources_are_a_new_region() {
     let held = after(&compile(&with(vec![limit("a", 30)]), 1, &empty(1_000)).unwrap(), 1_000);
     let prefix = Limit { prefix: Lengths { ipv4: 31, ipv6: 64 }, ..limit("a", 30) };
