@@ -65,6 +65,16 @@ impl Namespace {
         })
     }
 
+    /// TCP segments that were sent again from inside.
+    pub fn sent_again(&self) -> Result<u64> {
+        let text = self.enter(|| fs::read_to_string("/proc/thread-self/net/snmp"))??;
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+        let (names, numbers) = lines.next().zip(lines.next()).context("the kernel counts no segments")?;
+        let mut pairs = names.split(' ').zip(numbers.split(' '));
+        let (_, number) = pairs.find(|(name, _)| *name == "RetransSegs").context("it counts none sent again")?;
+        Ok(number.parse()?)
+    }
+
     /// The number of an interface inside.
     pub fn interface_index(&self, interface: &str) -> Result<u32> {
         self.enter(|| {

@@ -13,13 +13,14 @@ use std::{
     thread,
     time::Duration,
 };
+use throttle_agent::api::wire::Status;
 use throttle_common::records::LAYOUT;
 use throttle_tests::{
     agent::{Agent, Site, binary},
     generator::Sender,
     machine, needs_root,
     nginx::Server,
-    previous::other_programs,
+    previous::{other_programs, previous},
     say,
     wire::{FAR, NEAR, Wire},
 };
@@ -58,12 +59,22 @@ fn lasting(wire: &Wire) -> Result<(TcpListener, Vec<TcpStream>)> {
     Ok((server, connections))
 }
 
-/// All that last are counted, by this agent as by those before, one more is refused, and nothing had to be mended.
-fn are_counted(wire: &Wire, site: &Site<'_>) -> Result<()> {
-    let status = site.until("the connections that last are counted", |status| {
-        status.limits.iter().any(|view| view.limit.name == "held" && view.open == Some(HELD))
-    })?;
+/// All that last are counted, by this agent as by those before, and one more is refused.
+fn are_held(wire: &Wire, site: &Site<'_>) -> Result<Status> {
+    let status = until_open(site, HELD)?;
     ensure!(connect(wire).is_err(), "one more connects than may be open");
+    Ok(status)
+}
+
+fn until_open(site: &Site<'_>, wanted: u64) -> Result<Status> {
+    site.until(&format!("{wanted} connections are counted"), |status| {
+        status.limits.iter().any(|view| view.limit.name == "held" && view.open == Some(wanted))
+    })
+}
+
+/// The same, and nothing had to be mended.
+fn are_counted(wire: &Wire, site: &Site<'_>) -> Result<()> {
+    let status = are_held(wire, site)?;
     let of = status.connections.context("it counts connections")?;
     let mended = [of.mended_closed, of.mended_open, of.mended_lost, of.uncounted];
     ensure!(mended == [0; 4], "{mended:?} were mended, or not counted");
@@ -130,4 +141,26 @@ fn no_request_fails_and_no_connection_is_forgotten_while_the_build_before_gives_
     ensure!(requests.failed <= bare.failed, "{requests:?}; {bare:?} with a bare program");
     drop(lasting);
     Ok(())
+}
+
+#[test]
+fn connections_that_last_are_counted_on_by_a_build_of_another_layout() -> Result<()> {
+    needs_root!();
+    let Some(before) = previous()? else { return Ok(()) };
+    let wire = Wire::new()?;
+    let _near = Sender::on(&wire).with_context(|| format!("answers reach {NEAR}"))?;
+    let site = Site::on(&wire.far)?;
+    let agent = throttled_by(&site, &before, &RUN, POLICY)?;
+    let (server, connections) = lasting(&wire)?;
+    are_held(&wire, &site)?;
+    agent.kill()?;
+    ensure!(connect(&wire).is_err(), "the programs of the build before go on without it");
+    // Those that its programs counted are found again by their sockets, however they came.
+    let _agent = site.start(&RUN)?;
+    let status = are_held(&wire, &site)?;
+    ensure!(status.build.layout == LAYOUT, "this build runs: {:?}", status.build);
+    let of = status.connections.context("it counts connections")?;
+    ensure!([of.mended_closed, of.mended_lost, of.uncounted] == [0; 3], "{of:?}");
+    drop((server, connections));
+    until_open(&site, 0).map(drop)
 }

@@ -12,7 +12,6 @@ use anyhow::{Context, Result, ensure};
 use aya::{Ebpf, maps::Array, programs::XdpMode};
 use std::{
     fmt::Write as _,
-    fs,
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
@@ -168,15 +167,7 @@ impl Host {
 
     /// TCP segments that either end has sent again.
     fn sent_again(&self) -> Result<u64> {
-        let of = |host: &Namespace| -> Result<u64> {
-            let text = host.enter(|| fs::read_to_string("/proc/thread-self/net/snmp"))??;
-            let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-            let (names, numbers) = lines.next().zip(lines.next()).context("the kernel counts no segments")?;
-            let mut pairs = names.split(' ').zip(numbers.split(' '));
-            let (_, number) = pairs.find(|(name, _)| *name == "RetransSegs").context("it counts none sent again")?;
-            Ok(number.parse()?)
-        };
-        Ok(of(&self.wire.near)? + of(&self.wire.far)?)
+        Ok(self.wire.near.sent_again()? + self.wire.far.sent_again()?)
     }
 }
 
