@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use throttle_agent::{
-    api::wire::{CompartmentLoad, LimitView, RegionLoad, Tally},
+    api::wire::{LimitView, RegionLoad, Tally},
     policy::{Limit, Mode, Word as _},
 };
 use throttle_common::{
@@ -137,10 +137,10 @@ pub(crate) fn describe(view: &LimitView) -> String {
         });
         let (busy, slots, share) = (count(*busy), count(*slots), percent(region.occupancy));
         line(family, format!("a source is a /{prefix}; {busy} of {slots} places busy ({share}){filled}"));
-        if let Some(CompartmentLoad { tenants, busy, slots, occupancy }) = fullest {
-            let whose = if tenants.is_empty() { "sources of no tenant".to_owned() } else { tenants.join(", ") };
-            let (busy, slots, share) = (count(*busy), count(*slots), percent(*occupancy));
-            line("", format!("of its compartments the fullest: {busy} of {slots} places busy ({share}), of {whose}"));
+        if let Some(fullest) = fullest {
+            let (busy, slots, share) = (count(fullest.busy), count(fullest.slots), percent(fullest.occupancy));
+            let whose = fullest.whose();
+            line("", format!("the fullest compartment: {busy} of {slots} places busy ({share}), of {whose}"));
         }
         line("", format!("a source without a place: {}", overflow(limit.overflow, *aggregate)));
     }

@@ -2,7 +2,7 @@
 
 use throttle_common::{
     packet::Family,
-    records::{self, Region},
+    records::{self, NONE, Region},
     table::WAYS,
 };
 
@@ -15,6 +15,8 @@ use crate::{
 
 /// The share of a region's slots in debt that is worth a word: four of five that are open to any source.
 pub(super) const CROWDED: f64 = 0.6;
+/// Tenants of a compartment that are named.
+const NAMED: usize = 3;
 
 impl Control {
     /// The parts of the table that a limit has, with how much of each is in use, and what fills it at a speed of its clock.
@@ -49,15 +51,13 @@ impl Control {
     }
 
     fn compartment(&self, record: &records::Limit, region: &Region, fullest: Compartment) -> CompartmentLoad {
-        let has_it =
-            |number: u16| number != record.rest && region.compartment(number) == region.compartment(fullest.tenant);
-        let tenants = self.datapath.tenants();
-        CompartmentLoad {
-            tenants: tenants.iter().filter(|&(_, &number)| has_it(number)).map(|(name, _)| name.clone()).collect(),
-            slots: fullest.slots,
-            busy: fullest.busy,
-            occupancy: fullest.occupancy(),
-        }
+        let last = self.datapath.tenants().values().copied().max().unwrap_or(NONE);
+        let alike = (fullest.tenant..=last).step_by(1 << region.compartments.saturating_sub(1));
+        let sharing = alike.filter(|&number| fullest.tenant != NONE && number != record.rest);
+        let mut names = sharing.map(|number| self.datapath.tenant(number)).filter(|name| !name.is_empty());
+        let tenants = names.by_ref().take(NAMED).collect();
+        let Compartment { slots, busy, .. } = fullest;
+        CompartmentLoad { tenants, others: names.next().is_some(), slots, busy, occupancy: fullest.occupancy() }
     }
 }
 
@@ -73,7 +73,7 @@ pub(super) fn crowded(view: &LimitView) -> impl Iterator<Item = String> {
     let limit = &view.limit.name;
     view.regions.iter().filter_map(move |region| {
         let (whose, used) = match &region.fullest {
-            Some(CompartmentLoad { tenants, occupancy, .. }) => (tenants_of(tenants), *occupancy),
+            Some(fullest) => (format!(" in the part of {}", fullest.whose()), fullest.occupancy),
             None => (String::new(), region.occupancy),
         };
         (used >= CROWDED).then(|| {
@@ -86,14 +86,4 @@ pub(super) fn crowded(view: &LimitView) -> impl Iterator<Item = String> {
             )
         })
     })
-}
-
-/// Whose a compartment is, as a warning says it.
-fn tenants_of(tenants: &[String]) -> String {
-    const NAMED: usize = 3;
-    let more = if tenants.len() > NAMED { format!(" and {} more", tenants.len() - NAMED) } else { String::new() };
-    match tenants {
-        [] => " in the part of sources of no tenant".to_owned(),
-        all => format!(" in the part of {}{more}", all[..all.len().min(NAMED)].join(", ")),
-    }
 }

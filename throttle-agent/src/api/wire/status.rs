@@ -146,14 +146,27 @@ pub struct RegionLoad {
 /// A part of a region that some sources have to themselves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CompartmentLoad {
-    /// The tenants whose sources they are; none where they are no tenant's, or those of the tenant of all the rest.
+    /// The first of the tenants whose sources they are; none where they are no tenant's, or those of the tenant of all the rest.
     pub tenants: Vec<String>,
+    /// Whether they are those of others too.
+    pub others: bool,
     /// Buckets that it has room for.
     pub slots: u64,
     /// Buckets in debt at this moment.
     pub busy: u64,
     /// `busy / slots`, 0 to 1.
     pub occupancy: f64,
+}
+
+impl CompartmentLoad {
+    /// Whose sources they are, in words.
+    pub fn whose(&self) -> String {
+        match (self.tenants.as_slice(), self.others) {
+            ([], _) => "sources of no tenant".to_owned(),
+            (named, false) => named.join(", "),
+            (named, true) => format!("{} and others", named.join(", ")),
+        }
+    }
 }
 
 /// What fills a region, at the speed at which its limit's clock runs.
