@@ -325,3 +325,24 @@ fn backends_whose_health_nothing_follows_are_said_so_once() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].starts_with("backend \"one\": service: `web` follows the health of none"), "{found:?}");
 }
+
+#[test]
+fn a_table_too_small_for_a_compartment_of_each_tenant_is_told_with_the_room_that_it_takes() {
+    let found = |tenants: usize, sources: &[u32]| {
+        let tenant = |it| format!("[[tenant]]\nname = \"t{it}\"\nsources = [\"10.{it}.0.0/16\"]\n");
+        let limit = |(it, sources): (usize, &u32)| {
+            format!("[[limit]]\nname = \"l{it}\"\nunit = \"packets\"\nrate = \"9/s\"\nsources = {sources}\n")
+        };
+        let policy: String = (0..tenants).map(tenant).chain(sources.iter().enumerate().map(limit)).collect();
+        let mut found = warnings(&parse(&policy).unwrap());
+        found.retain(|text| text.contains("another's sources"));
+        found
+    };
+    assert_eq!(found(0, &[1]), [""; 0]);
+    assert_eq!(found(5, &[768, 196_608]), [""; 0]);
+    let [one] = &found(5, &[765, 90, 700])[..] else { panic!("it is said once") };
+    assert!(one.contains("too small to be divided") && one.contains("(so it is for 2 more limits)"), "{one}");
+    assert!(one.contains("write sources = 768 or more"), "{one}");
+    let [one] = &found(5, &[765])[..] else { panic!("it is said once") };
+    assert!(one.contains("room for compartments of 4 tenants, and there are 5"), "{one}");
+}

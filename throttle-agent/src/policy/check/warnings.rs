@@ -55,23 +55,22 @@ pub(super) fn of_parts(document: &Document, parts: Parts) -> Vec<Warning> {
     found
 }
 
-/// Tables of limits per source in which not every tenant has places of its own.
+/// A table in which not every tenant has places of its own is named once, the smallest: there may be a thousand.
 fn compartments(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
     let tenants = document.tenants.len() as u32;
-    let limits = document.limits.iter().enumerate().filter(|(_, limit)| tenants > 0 && limit.per == Per::Source);
-    for (index, limit) in limits {
-        let most = most(sets(limit.sources));
-        if most >= tenants {
-            continue;
-        }
-        let reason = match most {
-            0 => "its table is too small to be divided among tenants".to_owned(),
-            most => format!("its table has room for compartments of {most} tenants, and there are {tenants}"),
-        };
-        let reason = format!("{reason}: a flood of one may take the places of another's sources");
-        let remedy = format!("write sources = {} or more", sources_in(sets_for(tenants)));
-        warn(format!("limit[{index}].sources"), reason, &remedy);
-    }
+    let limits = document.limits.iter().enumerate().filter(|(_, limit)| limit.per == Per::Source);
+    let room = limits.map(|(index, limit)| (most(sets(limit.sources)), index));
+    let short: Vec<_> = room.filter(|&(room, _)| room < tenants).collect();
+    let Some(&(room, index)) = short.iter().min() else { return };
+    let reason = match room {
+        0 => "its table is too small to be divided among tenants".to_owned(),
+        room => format!("its table has room for compartments of {room} tenants, and there are {tenants}"),
+    };
+    let others =
+        if short.len() > 1 { format!(" (so it is for {} more limits)", short.len() - 1) } else { String::new() };
+    let reason = format!("{reason}: a flood of one may take the places of another's sources{others}");
+    let remedy = format!("write sources = {} or more", sources_in(sets_for(tenants)));
+    warn(format!("limit[{index}].sources"), reason, &remedy);
 }
 
 /// What fixed windows let through is said once, whatever their number: it is how they are.
