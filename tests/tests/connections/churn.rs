@@ -49,7 +49,7 @@ const LIMITS: [&str; 2] = ["concurrent = 2000\nsources = 3000", "concurrent = 20
 #[test]
 fn no_place_is_lost_or_found_in_a_great_many_connections() -> Result<()> {
     needs_root!();
-    let _machine = machine::alone();
+    let _machine = machine::alone()?;
     let wanted = match std::env::var("THROTTLE_TESTS_CONNECTIONS") {
         Ok(text) => text.parse().context("THROTTLE_TESTS_CONNECTIONS")?,
         Err(_) => CONNECTIONS,

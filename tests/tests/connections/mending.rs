@@ -102,7 +102,7 @@ fn connections_move_along_when_tenants_divide_the_table() -> Result<()> {
     let mut host = Host::new()?;
     let listener = host.listen(FAR_V4)?;
     let to = listener.local_addr()?;
-    let limit = super::policy(to.port(), &["concurrent = 3\naction = \"reject\"\nsources = 3000"]);
+    let limit = super::policy(to.port(), &["concurrent = 3\naction = \"reject\"\nsources = 20000"]);
     let tenant = |number: u8| format!("[[tenant]]\nname = \"t{number}\"\nsources = [\"10.{}.0.0/16\"]\n", 90 + number);
     host.put(&limit)?;
     let clients = (0..3).map(|_| host.connect(None, to)?.map_err(Into::into)).collect::<Result<Vec<_>>>()?;

@@ -28,7 +28,7 @@ const CALL: &str = "THROTTLE_TESTS_CALL";
 #[test]
 fn never_are_more_open_than_the_limit_however_many_are_wanted_at_once() -> Result<()> {
     needs_root!();
-    let _machine = machine::alone();
+    let _machine = machine::alone()?;
     // Cookies as the kernel sends them when its queue overflows, and always.
     for cookies in ["1", "2"] {
         let mut host = Host::new()?;

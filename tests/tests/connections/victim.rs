@@ -17,7 +17,7 @@ use throttle_tests::{
 #[test]
 fn syns_in_a_victims_name_do_not_keep_the_victim_out() -> Result<()> {
     needs_root!();
-    let _machine = machine::alone();
+    let _machine = machine::alone()?;
     let mut host = Host::new()?;
     let listener = host.listen_deep(FAR_V4)?;
     let port = listener.local_addr()?.port();

@@ -212,7 +212,7 @@ name = "s"
 unit = "packets"
 rate = "20/s"
 burst = 5
-sources = 24
+sources = 800
 [[limit]]
 name = "t"
 unit = "bytes"
@@ -289,7 +289,7 @@ service = "web"
 unit = "packets"
 rate = "15/s"
 algorithm = "sliding-window"
-sources = 12
+sources = 800
 [[limit.override]]
 sources = ["192.0.0.0/29", "2001:db8::/63"]
 rate = "40/s"

@@ -45,7 +45,8 @@ fn services(dice: &mut Dice) -> String {
     text
 }
 
-/// A policy with up to eight limits, as many as a packet may meet, on few sources, so that places run out.
+/// A policy with up to eight limits, as many as a packet may meet, on few sources, so that places run out, or on so many that
+/// tenants divide the table.
 pub(crate) fn policy(dice: &mut Dice) -> String {
     let mut text = format!("mode = \"{}\"\n", pick(dice, &["enforce", "enforce", "enforce", "observe"]));
     _ = writeln!(text, "[answers]\nrate = \"{}\"", pick(dice, &["1000/s", "3/s", "0/s"]));
@@ -63,7 +64,7 @@ pub(crate) fn policy(dice: &mut Dice) -> String {
             _ => (pick(dice, &["1/min", "3/s", "977/s"]), pick(dice, &["burst = 1\n", "burst = 2\n", "burst = 5\n"])),
         };
         let burst = if algorithm == "token-bucket" { burst } else { "" };
-        let (sources, prefix) = (pick(dice, &["3", "6", "24"]), pick(dice, &["32", "30"]));
+        let (sources, prefix) = (pick(dice, &["3", "6", "24", "800"]), pick(dice, &["32", "30"]));
         let v6 = pick(dice, &["64", "56", "128"]);
         _ = write!(
             text,

@@ -64,7 +64,7 @@ fn a_program_is_attached_replaced_and_detached() -> Result<()> {
 #[test]
 fn no_packet_goes_unjudged_while_agents_and_policies_change() -> Result<()> {
     needs_root!();
-    let _machine = machine::alone();
+    let _machine = machine::alone()?;
     let (pins, wire) = (Pins::new()?, Wire::silent()?);
     let options = Options { test_clock: false, ..options(&pins) };
     let mut datapath = Datapath::open(&options)?;

@@ -28,9 +28,13 @@ const RUN: [&str; 3] = ["--interface", FAR, "--mode=native"];
 /// How long wrk runs at a time.
 const SPAN: Duration = Duration::from_secs(5);
 
-/// What wrk asks for is counted and never refused; of another service each source has five connections for a long time.
+/// What wrk asks for is counted and never refused; of another service each source has five connections for a long time. The
+/// layout before keeps no tenants apart, this one does.
 const POLICY: &str = r#"
 mode = "enforce"
+[[tenant]]
+name = "near"
+sources = ["10.98.0.0/16"]
 [[service]]
 name = "web"
 protocol = "tcp"

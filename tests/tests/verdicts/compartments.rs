@@ -33,12 +33,12 @@ sources = ["0.0.0.0/0", "::/0"]
 
 /// A packet each from more sources than the whole table has places for.
 fn flood(source: impl Fn(u16) -> String) -> Vec<Vec<u8>> {
-    (0..1_000).map(|number| Frame::from(&source(number)).bytes()).collect()
+    (0..2_500).map(|number| Frame::from(&source(number)).bytes()).collect()
 }
 
 /// Two packets each from more sources than a compartment has places for.
 fn asks(source: impl Fn(u16) -> String) -> Vec<Vec<u8>> {
-    (0..200).map(|number| Frame::from(&source(number)).bytes()).flat_map(|frame| [frame.clone(), frame]).collect()
+    (0..600).map(|number| Frame::from(&source(number)).bytes()).flat_map(|frame| [frame.clone(), frame]).collect()
 }
 
 fn judge(program: &Program, frames: &[Vec<u8>]) -> Result<Vec<u32>> {
@@ -48,8 +48,8 @@ fn judge(program: &Program, frames: &[Vec<u8>]) -> Result<Vec<u32>> {
 #[test]
 fn a_flood_of_one_tenant_changes_no_verdict_on_anothers_sources() -> Result<()> {
     needs_root!();
-    for (limit, rest) in LIMITS.iter().flat_map(|limit| ["", REST].map(|rest| (limit, rest))) {
-        let policy = format!("{TENANTS}{rest}[[limit]]\nname = \"l\"\nunit = \"packets\"\nsources = 400\n{limit}\n");
+    for (limit, rest) in LIMITS.into_iter().map(|limit| (limit, "")).chain([(LIMITS[1], REST)]) {
+        let policy = format!("{TENANTS}{rest}[[limit]]\nname = \"l\"\nunit = \"packets\"\nsources = 1500\n{limit}\n");
         let mut program = Program::timed(&policy)?;
         for family in [4, 6] {
             let source = |tenant: u8| {
@@ -78,14 +78,53 @@ fn a_flood_of_one_tenant_changes_no_verdict_on_anothers_sources() -> Result<()> 
 }
 
 #[test]
-fn buckets_stay_where_another_tenant_divides_the_table_no_further() -> Result<()> {
+fn what_sources_owe_stays_theirs_however_tenants_divide_the_table() -> Result<()> {
     needs_root!();
-    let limit = "[[limit]]\nname = \"l\"\nunit = \"packets\"\nrate = \"1/min\"\nsources = 300\n";
-    let mut program = Program::timed(&format!("{TENANTS}{limit}"))?;
-    let frames = ["10.1.0.1", "10.2.0.1", "192.0.2.1"].map(|source| Frame::from(source).bytes());
-    let verdicts = [action::PASS, action::DROP].map(|verdict| vec![verdict; frames.len()]);
-    ensure!([judge(&program, &frames)?, judge(&program, &frames)?] == verdicts);
-    program.apply(&format!("{TENANTS}[[tenant]]\nname = \"initech\"\nsources = [\"10.3.0.0/16\"]\n{limit}"))?;
-    ensure!(judge(&program, &frames)? == verdicts[1], "buckets were lost");
+    let tenant = |number: u8| {
+        format!("[[tenant]]\nname = \"t{number}\"\nsources = [\"10.{number}.0.0/16\", \"2001:db8:{number}::/48\"]\n")
+    };
+    for limit in LIMITS {
+        let limit =
+            format!("mode = \"enforce\"\n[[limit]]\nname = \"l\"\nunit = \"packets\"\nsources = 6000\n{limit}\n");
+        let mut program = Program::timed(&limit)?;
+        let sources = (1..=20).flat_map(|it| [format!("10.{it}.0.{it}"), format!("2001:db8:{it}::{it}")]);
+        let frames: Vec<_> = sources.map(|source| Frame::from(&source).bytes()).collect();
+        // Until each of them has used up what it may.
+        while judge(&program, &frames)?.contains(&action::PASS) {}
+        // Nobody's, in ever more and then fewer compartments, each another's, and nobody's again.
+        for tenants in [vec![1], vec![1, 2], vec![1, 2, 3], (1..=9).collect(), vec![9, 2, 8], vec![5], vec![]] {
+            program.apply(&(limit.clone() + &tenants.iter().copied().map(tenant).collect::<String>()))?;
+            let passed = judge(&program, &frames)?.iter().filter(|verdict| **verdict == action::PASS).count();
+            ensure!(
+                passed == 0,
+                "{passed} of {} owe nothing any more beside the tenants {tenants:?}: {limit}",
+                frames.len()
+            );
+        }
+        let moved = tenant(1).replace("10.1.", "10.2.") + &tenant(2).replace("10.2.", "10.1.");
+        for tenants in [tenant(1) + &tenant(2), moved] {
+            program.apply(&(limit.clone() + &tenants))?;
+            ensure!(
+                !judge(&program, &frames)?.contains(&action::PASS),
+                "a prefix that becomes another's begins anew: {limit}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_source_with_several_tenants_in_it_keeps_a_bucket_in_each_ones_part() -> Result<()> {
+    needs_root!();
+    let limit = "[[limit]]\nname = \"l\"\nunit = \"packets\"\nrate = \"1/min\"\nsources = 6000\noverflow = \"refuse\"\n\
+                 prefix = { ipv4 = 24 }\n";
+    let tenant = |number: u8| format!("[[tenant]]\nname = \"t{number}\"\nsources = [\"10.0.0.{}/28\"]\n", number * 16);
+    let policy = |tenants: u8| format!("mode = \"enforce\"\n{}{limit}", (0..tenants).map(tenant).collect::<String>());
+    let mut program = Program::timed(&policy(3))?;
+    let frames = [3, 19, 35, 200].map(|last| Frame::from(&format!("10.0.0.{last}")).bytes());
+    ensure!(judge(&program, &frames)? == [action::PASS; 4], "each part has a bucket of its own");
+    // There is room for a fourth: nothing is divided anew, and nobody can tell from the table whose bucket is whose.
+    program.apply(&policy(4))?;
+    ensure!(judge(&program, &frames)? == [action::DROP; 4], "buckets went astray");
     Ok(())
 }

@@ -143,10 +143,7 @@ fn report(compiled: &Compiled, warnings: Vec<String>, flood: Option<f64>) -> Rep
                 aggregates_busy: 0,
                 occupancy: 0.0,
                 fullest: None,
-                forecast: Some(wire::Forecast {
-                    busy_seconds: forecast.busy_seconds,
-                    flood_per_second: forecast.full_at,
-                }),
+                forecast: Some(wire::Forecast::of(forecast, 1.0)),
             }
         });
         LimitForecast { regions: regions.collect(), name }

@@ -26,7 +26,12 @@ fn a_list_shows_what_each_limit_did() {
         aggregates_busy: 0,
         occupancy,
         fullest: None,
-        forecast: Some(Forecast { busy_seconds: 1.2, flood_per_second: 60_000.0 }),
+        forecast: Some(Forecast {
+            busy_seconds: 1.2,
+            places: 196_608,
+            flood_per_second: 60_000.0,
+            tenant_flood_per_second: None,
+        }),
     };
     let packets = |packets| Tally { packets, bytes: 74 * packets };
     let limits = [
@@ -103,7 +108,12 @@ fn a_limit_is_shown_with_what_the_policy_leaves_out() {
         aggregates_busy: 0,
         occupancy: 0.034,
         fullest: None,
-        forecast: Some(Forecast { busy_seconds: 1.2, flood_per_second: 24_900.0 }),
+        forecast: Some(Forecast {
+            busy_seconds: 1.2,
+            places: 196_608,
+            flood_per_second: 24_900.0,
+            tenant_flood_per_second: None,
+        }),
     };
     let view = LimitView {
         speed: 1.0,

@@ -6,10 +6,7 @@ use throttle_agent::{
     api::wire::{LimitView, RegionLoad, Tally},
     policy::{Limit, Mode, Word as _},
 };
-use throttle_common::{
-    table::{OPEN_WAYS, WAYS},
-    words::{Algorithm, Overflow, Per, Unit},
-};
+use throttle_common::words::{Algorithm, Overflow, Per, Unit};
 
 use super::{
     output::Paint,
@@ -128,12 +125,15 @@ pub(crate) fn describe(view: &LimitView) -> String {
     line("refuses by", format!("{}, mode {}{but}", limit.action.name(), limit.mode.name()));
     for region in &view.regions {
         let RegionLoad { family, prefix, aggregate, slots, busy, fullest, forecast, .. } = region;
-        let open = count(*slots / WAYS as u64 * OPEN_WAYS as u64);
         let filled = forecast.map_or_else(String::new, |forecast| {
-            format!(
-                ", {open} of them open to any source; a flood of {} fills those",
-                per_second(forecast.flood_per_second)
-            )
+            let (open, flood) = (count(forecast.places), per_second(forecast.flood_per_second));
+            match forecast.tenant_flood_per_second.map(per_second) {
+                None => format!(", {open} of them open to any source; a flood of {flood} fills those"),
+                Some(of_one) => format!(
+                    ", {open} of them open to any source of no tenant; a flood of {flood} fills those, one of {of_one} a \
+                     tenant's"
+                ),
+            }
         });
         let (busy, slots, share) = (count(*busy), count(*slots), percent(region.occupancy));
         line(family, format!("a source is a /{prefix}; {busy} of {slots} places busy ({share}){filled}"));

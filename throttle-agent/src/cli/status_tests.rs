@@ -22,7 +22,12 @@ fn status() -> Status {
         aggregates_busy: 12,
         occupancy: 0.034,
         fullest: None,
-        forecast: Some(Forecast { busy_seconds: 1.2, flood_per_second: 24_900.0 }),
+        forecast: Some(Forecast {
+            busy_seconds: 1.2,
+            places: 196_608,
+            flood_per_second: 24_900.0,
+            tenant_flood_per_second: None,
+        }),
     };
     let reason = |reason: &str, outcome: &str, packets| ReasonCount {
         reason: reason.to_owned(),

@@ -41,10 +41,7 @@ impl Control {
                 aggregates_busy: usage.aggregates_busy,
                 occupancy: usage.busy as f64 / slots as f64,
                 fullest: usage.fullest.map(|fullest| self.compartment(record, region, fullest)),
-                forecast: forecast.map(|forecast| Forecast {
-                    busy_seconds: forecast.busy_seconds / speed,
-                    flood_per_second: forecast.full_at * speed,
-                }),
+                forecast: forecast.map(|forecast| Forecast::of(&forecast, speed)),
             })
         };
         families.into_iter().zip(uses).filter_map(of).collect()

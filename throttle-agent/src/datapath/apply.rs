@@ -31,6 +31,7 @@ use throttle_common::{
 
 use super::{
     Datapath, bearable_sets,
+    moving::Moved,
     regions::{self, Reprice, Scale},
     sources::Entries,
     tables::clear,
@@ -114,6 +115,7 @@ impl Datapath {
         }
         self.begin_measuring(&policy.services)?;
         self.begin_clocks(policy.services.iter().map(|service| service.clock));
+        let moved = self.moved_by(policy);
         let spare = 1 - self.tables.in_force() as usize;
         self.tables.write_spare(policy, &self.tenants[spare]);
         self.tenants[spare] = Arc::clone(&policy.tenants);
@@ -126,6 +128,7 @@ impl Datapath {
         }
         self.owed.grace = true;
         self.owed.freed = plan.freed;
+        self.owed.moved = moved;
         if let Err(error) = self.settle_generation() {
             tracing::warn!("the policy is in force; what it leaves to be done is done later: {error:#}");
         }
@@ -156,7 +159,22 @@ impl Datapath {
             clear(&self.tables, region.base, region.extent())?;
             self.owed.freed.pop();
         }
+        while let Some(moved) = self.owed.moved.pop() {
+            self.bring_home(&moved);
+        }
         Ok(())
+    }
+
+    /// The limits per source that keep their buckets, and look for some of them elsewhere under the next policy.
+    fn moved_by(&self, next: &Compiled) -> Vec<Moved> {
+        let others = !Arc::ptr_eq(&next.tenants, &self.tenants[self.tables.in_force() as usize]);
+        let held: HashMap<u16, Limit> = self.limits().into_iter().map(|held| (held.number, held.record)).collect();
+        let moved = next.limits.iter().filter_map(|(number, limit)| {
+            let before = held.get(number).filter(|held| held.name == limit.name)?;
+            let is_divided = limit.regions().any(|(_, region)| region.compartments != 0);
+            Moved::between(before, limit).filter(|moved| moved.is_redivided || others && is_divided)
+        });
+        moved.collect()
     }
 
     /// Gives each tenant its slot of a region that nobody uses yet: see [`Limit::home`]. So packets of tenants whose slots lie in
@@ -194,6 +212,10 @@ impl Datapath {
             clear(&self.tables, first, count)?;
         }
         self.unlock().context("cannot wait for the programs that take places")?;
+        let limits = self.limits().into_iter().map(|held| held.record);
+        for limit in limits.filter(|limit| !limit.is_shared() && !limit.is_concurrency()) {
+            self.bring_home(&Moved { limit, is_redivided: false });
+        }
         self.bound_debts();
         self.count_broken();
         self.sources.announce(&self.tables);
@@ -243,6 +265,8 @@ pub(super) struct Owed {
     grace: bool,
     /// Regions that no limit has any more, to be cleared after the grace period.
     freed: Vec<Region>,
+    /// Limits whose buckets move then.
+    moved: Vec<Moved>,
     /// The sources that go with the policy, or with the one that stayed in force.
     pub(super) sources: Option<Entries>,
 }

@@ -107,6 +107,7 @@ pub(super) fn record<T: Pod>(bytes: &[u8]) -> Option<T> {
 }
 
 /// A set of the table in mapped memory: of a slot's two words the first is the key.
+#[derive(Clone, Copy)]
 pub(super) struct MappedSet<'a>(pub(super) &'a [AtomicU64]);
 
 impl Look for MappedSet<'_> {

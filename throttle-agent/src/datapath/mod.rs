@@ -32,6 +32,7 @@ mod leases;
 mod load;
 mod mapped;
 mod migrate;
+mod moving;
 mod netlink;
 mod occupancy;
 mod overrides;

@@ -8,12 +8,11 @@ use std::{
 
 use throttle_common::{
     gcra::{self, Ticks},
-    packet::Family,
-    records::{Address, Home, Limit, NONE, Region, Whose},
+    records::{Home, Limit, NONE, Region, Whose},
     table::{self, OPEN_WAYS, WAYS},
 };
 
-use super::Datapath;
+use super::{Datapath, explain::address};
 
 /// How full the regions of a limit are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,13 +119,10 @@ impl Datapath {
     /// What a limit remembers of a source that would send `units` next. `None` where the limit does not touch its
     /// family.
     pub fn bucket(&self, limit: &Limit, source: IpAddr, units: u32) -> Option<Bucket> {
-        let (address, family) = match source {
-            IpAddr::V4(address) => (Address::v4(address.to_bits()), Family::V4),
-            IpAddr::V6(address) => (Address::v6(address.to_bits()), Family::V6),
-        };
         let entry = self.entry_covering(source.into());
         let tenant = entry.map_or(NONE, |entry| entry.tenant(self.tables.in_force()));
-        let (whose, secret) = (Whose { source: address, family, tenant }, self.tables.control().secret);
+        let (source, family) = address(source);
+        let (whose, secret) = (Whose { source, family, tenant }, self.tables.control().secret);
         let Home { key, set } = limit.home(&whose, secret)?;
         let (nanos, timeline) = (self.now(), self.timeline(limit));
         let reads = timeline.at(nanos);

@@ -12,7 +12,7 @@ use std::fmt;
 use throttle_common::{
     gcra::TICKS_PER_NANO,
     packet::Family,
-    records::{Limit, NONE, name_str},
+    records::{Limit, name_str},
     table::{OPEN_WAYS, WAYS},
     words::{Algorithm, Overflow, Unit},
 };
@@ -47,6 +47,8 @@ pub struct Forecast {
     pub family: Family,
     /// Sets that sources of no tenant have in the region, of four slots each.
     pub sets: u32,
+    /// Those that the sources of one tenant have, where it is divided among tenants.
+    pub tenant_sets: Option<u32>,
     /// How long one packet of a new source keeps a slot busy; at the beginning of a window, where it counts in such.
     pub busy_seconds: f64,
     /// The flood from ever new sources, in packets each second, at which one in a hundred finds no place.
@@ -78,7 +80,8 @@ pub fn forecast(limit: &Limit, family: Family, packets_per_second: f64) -> Optio
 impl Forecast {
     /// What the limit's region for a family withstands, if there is one.
     pub fn of(limit: &Limit, family: Family) -> Option<Self> {
-        let sets = limit.region(family).compartment(NONE).sets;
+        let mut compartments = limit.region(family).divided().map(|(_, compartment)| compartment.sets);
+        let (sets, tenant_sets) = (compartments.next()?, compartments.next());
         let (unit, overflow) = (Unit::from_number(limit.unit)?, Overflow::from_number(limit.overflow)?);
         let cost = limit.price.cost(if unit == Unit::Bytes { FLOOD_FRAME } else { 1 });
         // No flood fills a region of open connections, where only who completes a handshake has a place, nor one of buckets
@@ -94,9 +97,14 @@ impl Forecast {
         };
         let busy_seconds = busy as f64 / (TICKS_PER_NANO as f64 * 1e9);
         let limit = name_str(&limit.name).to_owned();
-        let forecast = Self { limit, unit, algorithm, overflow, family, sets, busy_seconds, full_at: 0.0 };
+        let forecast = Self { limit, unit, algorithm, overflow, family, sets, tenant_sets, busy_seconds, full_at: 0.0 };
         let full_at = forecast.offered_at(FULL) * f64::from(sets) / forecast.draw_seconds();
         Some(Self { full_at, ..forecast })
+    }
+
+    /// The same of sources of one tenant, where they have a part of the region to themselves.
+    pub fn tenant_full_at(&self) -> Option<f64> {
+        self.tenant_sets.map(|sets| self.full_at * f64::from(sets) / f64::from(self.sets))
     }
 
     /// How the region fares under a flood.

@@ -29,6 +29,7 @@ impl Region {
     /// The part of it that sources of a tenant have to themselves: those of none half of it, and tenants as many equal parts
     /// of the other half. Tenants whose numbers agree in their last bits share one.
     #[inline(always)]
+    #[must_use]
     pub const fn compartment(&self, tenant: u16) -> Self {
         if self.compartments == 0 {
             return *self;

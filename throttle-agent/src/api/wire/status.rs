@@ -3,10 +3,11 @@
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use throttle_common::table::OPEN_WAYS;
 use utoipa::ToSchema;
 
 use super::{LimitView, Pending, ServiceHealthView, SpeedView};
-use crate::policy::Mode;
+use crate::policy::{Mode, forecast};
 
 /// What the agent does now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -174,8 +175,26 @@ impl CompartmentLoad {
 pub struct Forecast {
     /// How long one packet keeps a bucket busy, in seconds.
     pub busy_seconds: f64,
-    /// Packets each second, each from another source, at which one in a hundred finds no place.
+    /// Places that are open to any source; where tenants have compartments, to those of no tenant.
+    #[serde(default)]
+    pub places: u64,
+    /// Packets each second, each from another of these sources, at which one in a hundred finds none of them.
     pub flood_per_second: f64,
+    /// The same of the sources of one tenant and of its compartment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant_flood_per_second: Option<f64>,
+}
+
+impl Forecast {
+    /// What is foretold, where the limit's clock runs at a speed.
+    pub fn of(forecast: &forecast::Forecast, speed: f64) -> Self {
+        Self {
+            busy_seconds: forecast.busy_seconds / speed,
+            places: u64::from(forecast.sets) * OPEN_WAYS as u64,
+            flood_per_second: forecast.full_at * speed,
+            tenant_flood_per_second: forecast.tenant_full_at().map(|flood| flood * speed),
+        }
+    }
 }
 
 /// Frames of one reason and outcome.

@@ -202,8 +202,9 @@ fn btf() -> Finding {
     if fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false) {
         return Finding::ok(SUBJECT, "describes its types (BTF)");
     }
-    let remedy = "without it a completed handshake proves nobody, and only the known sources of the policy keep a place \
-                  in a flood. CONFIG_DEBUG_INFO_BTF=y brings it";
+    let remedy = "without it a completed handshake proves nobody, only the known sources of the policy keep a place in a \
+                  flood, and limits on open connections hold only as well as the agent counts sockets, once a second. \
+                  CONFIG_DEBUG_INFO_BTF=y brings it";
     Finding::new(SUBJECT, Level::Warning, "does not describe its types (no BTF)", remedy)
 }
 

@@ -53,7 +53,7 @@ pub(super) fn carry_aggregates(old: &[AtomicU64], new: &[AtomicU64], scale: &Sca
 }
 
 /// Makes a source owe at least so much, in a place of its own. `false` where it finds none.
-fn owe(set: &impl Set, key: u64, debt: Ticks, ways: usize, now: Ticks) -> bool {
+pub(in crate::datapath) fn owe(set: &impl Set, key: u64, debt: Ticks, ways: usize, now: Ticks) -> bool {
     // Nothing is too much for a bucket here: it was not too much for the old one.
     let request = Request { key, now, cost: debt, depth: Ticks::MAX, ways };
     for _ in 0..TRIES {

@@ -22,6 +22,7 @@ use crate::{
         Datapath,
         load::load_program,
         mapped::{MappedArray, bytes_of},
+        moving::Moved,
         regions::{FAMILIES, Scale, keeps},
     },
     policy::{HeldLimit, Tenants},
@@ -124,6 +125,14 @@ impl Earlier {
             lost += buckets::carry(self.buckets.run(base, sets), tables.buckets.run(base, sets), &scale, now);
             let aggregates = [&self.aggregates, &tables.aggregates].map(|aggregates| aggregates.run(base, sets));
             buckets::carry_aggregates(aggregates[0], aggregates[1], &scale, now);
+        }
+        // No earlier layout keeps tenants apart.
+        for new in datapath.limits().iter().map(|held| &held.record) {
+            let old = self.limits.iter().map(|held| &held.record).find(|old| old.name == new.name);
+            let moved = old.and_then(|old| Moved::between(old, new)).filter(|moved| moved.is_redivided);
+            if let Some(moved) = moved {
+                datapath.bring_home(&moved);
+            }
         }
         lost
     }

@@ -21,7 +21,10 @@ use std::os::fd::AsFd as _;
 
 use anyhow::{Context, Result, ensure};
 
-pub(super) use self::earlier::{Earlier, layout_of};
+pub(super) use self::{
+    buckets::owe,
+    earlier::{Earlier, layout_of},
+};
 use super::{
     Datapath, bpf, interfaces,
     pins::{Draft, linked},

@@ -1,6 +1,7 @@
 //! What a document may not say although every field of it can be read, and what it should think twice about.
 
 mod backends;
+mod compartments;
 mod guarantees;
 mod health;
 mod limits;

@@ -339,10 +339,30 @@ fn a_table_too_small_for_a_compartment_of_each_tenant_is_told_with_the_room_that
         found
     };
     assert_eq!(found(0, &[1]), [""; 0]);
-    assert_eq!(found(5, &[768, 196_608]), [""; 0]);
-    let [one] = &found(5, &[765, 90, 700])[..] else { panic!("it is said once") };
+    assert_eq!(found(5, &[3_072, 196_608]), [""; 0]);
+    let [one] = &found(5, &[3_069, 90, 700])[..] else { panic!("it is said once") };
     assert!(one.contains("too small to be divided") && one.contains("(so it is for 2 more limits)"), "{one}");
-    assert!(one.contains("write sources = 768 or more"), "{one}");
-    let [one] = &found(5, &[765])[..] else { panic!("it is said once") };
+    assert!(one.contains("write sources = 3072 or more"), "{one}");
+    let [one] = &found(5, &[3_069])[..] else { panic!("it is said once") };
     assert!(one.contains("room for compartments of 4 tenants, and there are 5"), "{one}");
+}
+
+#[test]
+fn sources_wider_than_a_tenants_and_two_tenants_of_all_the_rest_are_told() {
+    let found = |tenants: [&str; 2], prefix: &str| {
+        let tenant = |(it, sources)| format!("[[tenant]]\nname = \"t{it}\"\nsources = [{sources}]\n");
+        let limit = format!(
+            "[[limit]]\nname = \"l\"\nunit = \"packets\"\nrate = \"9/s\"\noverflow = \"refuse\"\nprefix = {{ {prefix} }}\n"
+        );
+        let policy: String = (0..).zip(tenants).map(tenant).chain([limit]).collect();
+        warnings(&parse(&policy).unwrap())
+    };
+    let plain = ["\"10.0.0.0/24\", \"2001:db8::/60\"", "\"0.0.0.0/0\", \"::/0\""];
+    assert_eq!(found(plain, "ipv4 = 24"), [""; 0]);
+    for (prefix, net) in [("ipv4 = 23", "10.0.0.0/24"), ("ipv6 = 56", "2001:db8::/60")] {
+        let [one] = &found(plain, prefix)[..] else { panic!("one warning of {prefix}") };
+        assert!(one.contains(net) && one.starts_with("limit \"l\": prefix"), "{one}");
+    }
+    let [one] = &found(["\"0.0.0.0/0\"", "\"::/0\""], "ipv4 = 32")[..] else { panic!("one warning") };
+    assert!(one.contains("`t1` has a compartment like any other"), "{one}");
 }

@@ -1,11 +1,10 @@
 //! What is allowed, and probably not meant.
 
 use super::{
-    Parts, guarantees, health,
+    Parts, compartments, guarantees, health,
     shadows::{Scopes, never_binds},
 };
 use crate::policy::{
-    compile::compartments::{most, sets, sets_for, sources_in},
     document::{Document, Mode},
     fault::{Fault, Warning},
     prefix::Prefix,
@@ -15,7 +14,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeSet, HashSet},
 };
-use throttle_common::words::{Algorithm, Fate, Per, Reason, Unit};
+use throttle_common::words::{Algorithm, Fate, Reason, Unit};
 
 /// What joined frames may measure; see [`warnings`].
 const JOINED_FRAMES: u64 = 64 << 10;
@@ -44,7 +43,7 @@ pub(super) fn of_parts(document: &Document, parts: Parts) -> Vec<Warning> {
         }
     }
     guarantees::warn(document, &mut warn);
-    compartments(document, &mut warn);
+    compartments::warn(document, &mut warn);
     edges(document, &mut warn);
     fragments(document, &mut warn);
     neighbours(document, &mut warn);
@@ -53,24 +52,6 @@ pub(super) fn of_parts(document: &Document, parts: Parts) -> Vec<Warning> {
         sources(document, &mut warn);
     }
     found
-}
-
-/// A table in which not every tenant has places of its own is named once, the smallest: there may be a thousand.
-fn compartments(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
-    let tenants = document.tenants.len() as u32;
-    let limits = document.limits.iter().enumerate().filter(|(_, limit)| limit.per == Per::Source);
-    let room = limits.map(|(index, limit)| (most(sets(limit.sources)), index));
-    let short: Vec<_> = room.filter(|&(room, _)| room < tenants).collect();
-    let Some(&(room, index)) = short.iter().min() else { return };
-    let reason = match room {
-        0 => "its table is too small to be divided among tenants".to_owned(),
-        room => format!("its table has room for compartments of {room} tenants, and there are {tenants}"),
-    };
-    let others =
-        if short.len() > 1 { format!(" (so it is for {} more limits)", short.len() - 1) } else { String::new() };
-    let reason = format!("{reason}: a flood of one may take the places of another's sources{others}");
-    let remedy = format!("write sources = {} or more", sources_in(sets_for(tenants)));
-    warn(format!("limit[{index}].sources"), reason, &remedy);
 }
 
 /// What fixed windows let through is said once, whatever their number: it is how they are.

@@ -219,15 +219,15 @@ fn a_region_stays_where_it_is_however_tenants_divide_it() {
     let tenants =
         |count: usize| (0..count).map(|it| format!("[[tenant]]\nname = \"t{it}\"\nsources = [\"10.{it}.0.0/16\"]\n"));
     let of = |count: usize, held: &Layout| {
-        let limit = "[[limit]]\nname = \"l\"\nunit = \"packets\"\nrate = \"9/s\"\nsources = 3000\n";
+        let limit = "[[limit]]\nname = \"l\"\nunit = \"packets\"\nrate = \"9/s\"\nsources = 60000\n";
         compile(&parse(&(tenants(count).collect::<String>() + limit)).unwrap(), 1, held).unwrap()
     };
-    let mut held = empty(10_000);
+    let mut held = empty(100_000);
     for (count, compartments) in [(0, 0), (1, 1), (2, 2), (3, 3), (9, 5), (3, 5), (1, 1), (0, 0)] {
         let compiled = of(count, &held);
         let Region { base, sets, compartments: found, .. } = record(&compiled, "l").v4;
-        assert_eq!((base, sets, found), (0, 1_000, compartments), "{count} tenants");
-        held = after(&compiled, 10_000);
+        assert_eq!((base, sets, found), (0, 20_000, compartments), "{count} tenants");
+        held = after(&compiled, 100_000);
     }
 }
 
