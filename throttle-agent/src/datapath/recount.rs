@@ -5,10 +5,10 @@
 //! held against all that connections say to hold, which finds what was lost so, and whatever else was.
 //!
 //! While connections come and go the two never agree for long. A look speaks only of buckets that were still: they said the
-//! same before and after the connections were listed, and where that seems wrong, the same connections hold their places
-//! when it is listed again, whatever others of the same limit do meanwhile. Between looks every program that was running
-//! ends. A bucket that is wrong by as many in several such looks in a row is put right; where nothing comes and goes in
-//! it, they follow each other within one reconciliation. One in constant use waits for moments in which it is still.
+//! same before and after the connections were listed, and their limit let nobody in meanwhile. Between looks every
+//! program that was running ends. A bucket that is wrong by as many in several such looks in a row is put right; where
+//! nothing comes and goes, they follow each other within one reconciliation. One in constant use waits for moments in
+//! which it is still.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,15 +19,16 @@ use anyhow::{Context as _, Result};
 use throttle_common::{
     connections::{PLACE, STANDING, taken},
     gcra::{self, Ticks},
-    records::{Ends, Hold, Region},
+    records::{Connection, Hold, Region},
     table::{self, Look as _, Set as _, WAYS},
 };
 
 use super::{Datapath, connections::Held, mapped::MappedSet};
+use crate::policy::HeldLimit;
 
-/// So many looks find a bucket wrong before it is put right. Where one connection closes while another opens, the bucket seems
-/// still, and a list read meanwhile may know of neither. That happens, but hardly in both lists of a look, and so often in
-/// a row.
+/// So many looks find a bucket wrong before it is put right. Of a connection that only its socket shows the limit counts no
+/// entry: where one such closes while another opens, the bucket seems still, and a list read meanwhile may know of neither.
+/// That happens, but hardly so often in a row.
 const IN_A_ROW: u32 = 5;
 
 /// A bucket: its set and way, or its aggregate.
@@ -80,7 +81,8 @@ impl Recount {
                 self.0.extend(known.map(|&doubt| (bucket, doubt)));
                 continue;
             };
-            let excess = excess(bucket, (key, tat), &seen.held);
+            let held = seen.held.get(&(bucket, key)).copied().unwrap_or_default();
+            let excess = places(tat).cast_signed() - held.cast_signed();
             let same = known.filter(|doubt| (doubt.key, doubt.excess) == (key, excess));
             let looks = same.map_or(1, |doubt| doubt.looks + 1);
             if excess != 0 && looks >= IN_A_ROW {
@@ -112,43 +114,42 @@ impl Datapath {
     }
 
     fn look_at_places(&self) -> Result<Seen> {
-        let regions = self.regions_of_connections();
-        let before = self.places_taken(&regions);
-        let list = || self.connections().context("hold the buckets against the connections");
-        let connections = list()?;
-        let held = sum(&connections);
-        // A place that lies in no region any more is nobody's.
-        let is_anyones = |&(place, _): &Bucket| regions.iter().any(|region| lies_in(place, *region));
+        let limits = self.limits_on_connections();
+        let (entered, before) = (self.entered(&limits)?, self.places_taken(&limits));
+        let held = sum(&self.connections().context("hold the buckets against the connections")?);
         let asked: HashSet<Bucket> = before.keys().chain(held.keys().map(|(bucket, _)| bucket)).copied().collect();
-        let still = |bucket, said: Said| (self.says(bucket) == said).then_some(said);
-        let mut said: HashMap<_, _> = asked
-            .into_iter()
-            .filter(is_anyones)
-            .map(|bucket| (bucket, still(bucket, before.get(&bucket).copied().unwrap_or_default())))
-            .collect();
-        let seems_wrong: HashMap<Bucket, Said> = said
-            .iter()
-            .filter_map(|(&bucket, &said)| Some((bucket, said?)))
-            .filter(|&(bucket, said)| excess(bucket, said, &held) != 0)
-            .collect();
-        if !seems_wrong.is_empty() {
-            let (first, second) = (holders(&connections, &seems_wrong), holders(&list()?, &seems_wrong));
-            for (bucket, seen) in seems_wrong {
-                said.insert(bucket, still(bucket, seen).filter(|_| first.get(&bucket) == second.get(&bucket)));
-            }
-        }
-        Ok(Seen { said, held })
+        let says = |bucket: Bucket| (before.get(&bucket).copied().unwrap_or_default(), self.says(bucket));
+        let said: Vec<_> = asked.into_iter().map(|bucket| (bucket, says(bucket))).collect();
+        let since = self.entered(&limits)?;
+        let owner = |place: u32| {
+            let owns = |limit: &&HeldLimit| limit.record.regions().any(|(_, region)| lies_in(place, region));
+            limits.iter().find(owns).map(|limit| limit.number)
+        };
+        // A place that lies in no region any more is nobody's.
+        let of_limits = said.into_iter().filter_map(|(bucket, said)| Some((bucket, said, owner(bucket.0)?)));
+        let said = of_limits.map(|(bucket, (before, now), limit)| {
+            let still = before == now && entered.get(&limit) == since.get(&limit);
+            (bucket, still.then_some(now))
+        });
+        Ok(Seen { said: said.collect(), held })
     }
 
-    fn regions_of_connections(&self) -> Vec<Region> {
-        let limits = self.limits().into_iter().filter(|held| held.record.is_concurrency());
-        limits.flat_map(|held| held.record.regions().map(|(_, region)| region)).collect()
+    fn limits_on_connections(&self) -> Vec<HeldLimit> {
+        self.limits().into_iter().filter(|held| held.record.is_concurrency()).collect()
+    }
+
+    /// How many connections each limit has let in since it exists.
+    fn entered(&self, limits: &[HeldLimit]) -> Result<HashMap<u16, u64>> {
+        let entered = |limit: &HeldLimit| Ok((limit.number, self.limit_tally(limit.number)?.admitted.packets));
+        limits.iter().map(entered).collect()
     }
 
     /// What every bucket says in which a place is taken.
-    fn places_taken(&self, regions: &[Region]) -> HashMap<Bucket, Said> {
+    fn places_taken(&self, limits: &[HeldLimit]) -> HashMap<Bucket, Said> {
         let mut said = HashMap::new();
-        for &Region { base, sets, .. } in regions {
+        for Region { base, sets, .. } in
+            limits.iter().flat_map(|limit| limit.record.regions()).map(|(_, region)| region)
+        {
             let ways = (0..WAYS as u16).chain([Hold::AGGREGATE]);
             let buckets = (base..base + sets).flat_map(|place| ways.clone().map(move |way| (place, way)));
             let taken = buckets.map(|bucket| (bucket, self.says(bucket))).filter(|(_, (_, tat))| places(*tat) > 0);
@@ -186,37 +187,16 @@ fn places(tat: Ticks) -> u64 {
     if table::is_lock(tat) { 0 } else { taken(gcra::debt(tat, STANDING)) }
 }
 
-/// How many more places a bucket has given out than connections hold; below 0, how many fewer.
-fn excess(bucket: Bucket, (key, tat): Said, held: &HashMap<(Bucket, u64), u64>) -> i64 {
-    places(tat).cast_signed() - held.get(&(bucket, key)).copied().unwrap_or_default().cast_signed()
-}
-
 /// What connections hold of each bucket, by the key that they hold it under.
 fn sum(connections: &[Held]) -> HashMap<(Bucket, u64), u64> {
     let mut held = HashMap::new();
-    for (_, hold) in holds(connections) {
-        let key = if hold.in_aggregate() { 0 } else { hold.key };
-        *held.entry(((hold.place, hold.way), key)).or_default() += 1;
-    }
-    held
-}
-
-/// Which connections hold places of these buckets.
-fn holders(connections: &[Held], of: &HashMap<Bucket, Said>) -> HashMap<Bucket, HashSet<(Ends, u64)>> {
-    let mut holders: HashMap<_, HashSet<_>> = HashMap::new();
-    for ((ends, connection), hold) in holds(connections) {
-        let bucket = (hold.place, hold.way);
-        if of.contains_key(&bucket) {
-            holders.entry(bucket).or_default().insert((*ends, connection.since));
+    for (_, Connection { holds, .. }) in connections {
+        for hold in holds.iter().filter(|hold| hold.is_some()) {
+            let key = if hold.in_aggregate() { 0 } else { hold.key };
+            *held.entry(((hold.place, hold.way), key)).or_default() += 1;
         }
     }
-    holders
-}
-
-/// Every place that a connection holds, with the connection.
-fn holds<'c>(connections: &'c [Held]) -> impl Iterator<Item = (&'c Held, &'c Hold)> {
-    let of = |held: &'c Held| held.1.holds.iter().map(move |hold| (held, hold));
-    connections.iter().flat_map(of).filter(|(_, hold)| hold.is_some())
+    held
 }
 
 #[cfg(test)]
