@@ -15,7 +15,7 @@ use std::{
 };
 use throttle_agent::datapath::{Drift, Recount};
 use throttle_tests::{
-    machine, needs_root, say,
+    machine, needs_root, policies, say,
     wire::{FAR, FAR_V4, NEAR, NEAR_V4},
 };
 
@@ -101,7 +101,7 @@ fn connections_move_along_when_tenants_divide_the_table() -> Result<()> {
     let listener = host.listen(FAR_V4)?;
     let to = listener.local_addr()?;
     let limit = super::policy(to.port(), &["concurrent = 3\naction = \"reject\"\nsources = 20000"]);
-    let tenant = |number: u8| format!("[[tenant]]\nname = \"t{number}\"\nsources = [\"10.{}.0.0/16\"]\n", 90 + number);
+    let tenant = |number: u32| policies::tenant(number, &format!("\"10.{}.0.0/16\"", 90 + number));
     host.put(&limit)?;
     let clients = (0..3).map(|_| host.connect(None, to)?.map_err(Into::into)).collect::<Result<Vec<_>>>()?;
     // Its source is no tenant's, then one of nine tenants', and then no tenant's again.

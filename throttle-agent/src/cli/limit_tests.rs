@@ -1,6 +1,9 @@
-use super::{super::output::Paint, *};
+use super::{
+    super::{fixtures, output::Paint},
+    *,
+};
 use throttle_agent::{
-    api::wire::{Forecast, GuaranteeView, LimitView, RegionLoad, Tallies, Tally},
+    api::wire::{GuaranteeView, LimitView, RegionLoad, Tallies, Tally},
     policy::{Limit, Override},
 };
 
@@ -17,22 +20,7 @@ fn flags_say_what_is_changed_and_nothing_else() {
 
 #[test]
 fn a_list_shows_what_each_limit_did() {
-    let region = |family: &str, occupancy| RegionLoad {
-        family: family.to_owned(),
-        prefix: 32,
-        aggregate: 24,
-        slots: 262_144,
-        busy: 0,
-        aggregates_busy: 0,
-        occupancy,
-        fullest: None,
-        forecast: Some(Forecast {
-            busy_seconds: 1.2,
-            places: 196_608,
-            flood_per_second: 60_000.0,
-            tenant_flood_per_second: None,
-        }),
-    };
+    let region = |family, occupancy| RegionLoad { occupancy, ..fixtures::region(family) };
     let packets = |packets| Tally { packets, bytes: 74 * packets };
     let limits = [
         LimitView {
@@ -99,22 +87,6 @@ all    packets  50/s     50  drop    observe                0        0
 
 #[test]
 fn a_limit_is_shown_with_what_the_policy_leaves_out() {
-    let region = RegionLoad {
-        family: "ipv4".to_owned(),
-        prefix: 32,
-        aggregate: 24,
-        slots: 262_144,
-        busy: 8_913,
-        aggregates_busy: 0,
-        occupancy: 0.034,
-        fullest: None,
-        forecast: Some(Forecast {
-            busy_seconds: 1.2,
-            places: 196_608,
-            flood_per_second: 24_900.0,
-            tenant_flood_per_second: None,
-        }),
-    };
     let view = LimitView {
         speed: 1.0,
         limit: Limit { service: Some("web".to_owned()), ..Limit::new("new", Unit::Connections, rate("50/min")) },
@@ -125,7 +97,7 @@ fn a_limit_is_shown_with_what_the_policy_leaves_out() {
         burst: 50,
         number: 0,
         tallies: Tallies { refused: Tally { packets: 3, bytes: 222 }, ..Tallies::default() },
-        regions: vec![region],
+        regions: vec![fixtures::region("ipv4")],
     };
     let expected = "\
 limit       new

@@ -20,6 +20,8 @@ mod entries;
 mod events;
 mod explain;
 mod failure;
+#[cfg(test)]
+mod fixtures;
 mod following;
 mod health;
 mod limit;

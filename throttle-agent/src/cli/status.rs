@@ -148,7 +148,7 @@ fn notes(status: &Status, now: Timestamp) -> Vec<String> {
     if let Some(why) = &status.sockets_unwatched {
         notes.push(format!(
             "a completed handshake proves nobody, so that only the known sources of the policy keep a place in a flood, and \
-             open connections are counted only once a second: {why}"
+             how many connections are open is known only once a second: {why}"
         ));
     }
     if status.ends_with_agent {

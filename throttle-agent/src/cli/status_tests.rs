@@ -1,8 +1,8 @@
-use super::*;
+use super::{super::fixtures, *};
 use throttle_agent::{
     api::wire::{
-        Attachment, Build, Connections, Forecast, LimitView, LossCounts, Pending, ReasonCount, RegionLoad,
-        SessionAllow, SpeedView, Table as Room, Tallies, Tally,
+        Attachment, Build, Connections, LimitView, LossCounts, Pending, ReasonCount, RegionLoad, SessionAllow,
+        SpeedView, Table as Room, Tallies, Tally,
     },
     policy::Limit,
 };
@@ -13,22 +13,8 @@ fn now() -> Timestamp {
 }
 
 fn status() -> Status {
-    let region = |family: &str, prefix, aggregate| RegionLoad {
-        family: family.to_owned(),
-        prefix,
-        aggregate,
-        slots: 262_144,
-        busy: 8_913,
-        aggregates_busy: 12,
-        occupancy: 0.034,
-        fullest: None,
-        forecast: Some(Forecast {
-            busy_seconds: 1.2,
-            places: 196_608,
-            flood_per_second: 24_900.0,
-            tenant_flood_per_second: None,
-        }),
-    };
+    let region =
+        |family, prefix, aggregate| RegionLoad { prefix, aggregate, aggregates_busy: 12, ..fixtures::region(family) };
     let reason = |reason: &str, outcome: &str, packets| ReasonCount {
         reason: reason.to_owned(),
         outcome: outcome.to_owned(),

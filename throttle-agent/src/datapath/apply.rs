@@ -75,6 +75,10 @@ impl Datapath {
         self.tables.limits()
     }
 
+    fn by_number(&self) -> HashMap<u16, Limit> {
+        self.limits().into_iter().map(|held| (held.number, held.record)).collect()
+    }
+
     /// The services in force, by number, as the kernel has them.
     pub fn services(&self) -> Vec<(u16, Service)> {
         self.tables.services()
@@ -83,7 +87,7 @@ impl Datapath {
     /// Whether a policy differs from the one in force in nothing but how much its limits allow. Then going back to that one
     /// is a change of the same kind, by which no bucket is lost.
     pub fn only_reprices(&self, policy: &Compiled) -> bool {
-        let held: HashMap<u16, Limit> = self.limits().into_iter().map(|held| (held.number, held.record)).collect();
+        let held = self.by_number();
         let only_repriced = |(number, next): &(u16, Limit)| {
             let Limit { price, depth, batch, overdraft_shift, .. } = *next;
             let repriced = |held: &Limit| Limit { price, depth, batch, overdraft_shift, ..*held };
@@ -168,7 +172,7 @@ impl Datapath {
     /// The limits per source that keep their buckets, and look for some of them elsewhere under the next policy.
     fn moved_by(&self, next: &Compiled) -> Vec<Moved> {
         let others = !Arc::ptr_eq(&next.tenants, &self.tenants[self.tables.in_force() as usize]);
-        let held: HashMap<u16, Limit> = self.limits().into_iter().map(|held| (held.number, held.record)).collect();
+        let held = self.by_number();
         let moved = next.limits.iter().filter_map(|(number, limit)| {
             let before = held.get(number).filter(|held| held.name == limit.name)?;
             let is_divided = limit.regions().any(|(_, region)| region.compartments != 0);
@@ -212,9 +216,8 @@ impl Datapath {
             clear(&self.tables, first, count)?;
         }
         self.unlock().context("cannot wait for the programs that take places")?;
-        let limits = self.limits().into_iter().map(|held| held.record);
-        for limit in limits.filter(|limit| !limit.is_shared() && !limit.is_concurrency()) {
-            self.bring_home(&Moved { limit, is_redivided: false });
+        for moved in self.limits().iter().filter_map(|held| Moved::between(&held.record, &held.record)) {
+            self.bring_home(&moved);
         }
         self.bound_debts();
         self.count_broken();

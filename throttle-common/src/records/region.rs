@@ -21,7 +21,7 @@ pub struct Region {
     /// 1 where buckets have two words: then as many sets follow, and as many aggregates, with the second words of all.
     pub doubled: u8,
     /// 0 where its sets are all sources'; else one more than the logarithm to base 2 of how many compartments they have
-    /// beside that of no tenant's.
+    /// beside that of no tenant's. Builds before compartments wrote 0, so that their tables mean here what they meant there.
     pub compartments: u8,
 }
 

@@ -29,10 +29,8 @@ pub struct Entering {
     pub secret: Secret,
     /// The bucket that was seen last.
     pub seen: u64,
-    /// The key that it was looked for by, and its set.
-    pub key: u64,
-    /// See above.
-    pub place: u32,
+    /// Where that was looked for.
+    pub sought: Home,
     /// How many places it has.
     pub count: u32,
     /// The policy that it meets.

@@ -128,8 +128,8 @@ pub fn refuse(entering: &Entering, limit: &Limit, number: u32, reason: Reason) -
 /// Looks where the connection might have a place under a limit that is `depth` deep. Notes the bucket that it sees, and where.
 #[inline(always)]
 pub fn look(entering: &mut Entering, limit: &Limit, depth: Ticks) -> u32 {
-    let Some(Home { key, set }) = entering.home(limit) else { return NOTHING };
-    (entering.key, entering.place) = (key, set);
+    let Some(home) = entering.home(limit) else { return NOTHING };
+    entering.sought = home;
     let Some((set, request)) = request(entering, depth) else { return NOTHING };
     let (kind, way, seen) = match check(&set, &request) {
         Check::Held { way, seen } => (HELD, way, seen),
@@ -157,7 +157,8 @@ pub fn take(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks, l
         table::attempt(&set, &request, seen)
     };
     let Some(way) = way else { return kind };
-    entering.hold(Hold { key: entering.key, place: entering.place, way: way as u16, limit: number as u16 });
+    let Home { key, set: place } = entering.sought;
+    entering.hold(Hold { key, place, way: way as u16, limit: number as u16 });
     TAKEN
 }
 
@@ -193,8 +194,8 @@ pub fn settle(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks,
 #[inline(always)]
 fn request(entering: &Entering, depth: Ticks) -> Option<(MapSet, Request)> {
     // Who completes a handshake is proven by that.
-    let request = Request { key: entering.key, now: STANDING, cost: PLACE, depth, ways: WAYS };
-    Some((Maps.set(entering.place)?, request))
+    let Home { key, set } = entering.sought;
+    Some((Maps.set(set)?, Request { key, now: STANDING, cost: PLACE, depth, ways: WAYS }))
 }
 
 /// Takes a place in an aggregate's bucket. After [`TRIES`] lost races there is none.

@@ -1,7 +1,7 @@
 //! Where tenants are not kept apart as well as they may be.
 
 use crate::policy::{
-    compile::compartments::{most, rest, sets, sets_for, sources_in},
+    compile::compartments::{most, rests, sets, sets_for, sources_in},
     document::{Document, Limit},
 };
 use ipnet::IpNet;
@@ -17,7 +17,7 @@ pub(super) fn warn(document: &Document, warn: &mut impl FnMut(String, String, &s
 
 /// A table in which not every tenant has places of its own. The smallest is named: there may be a thousand.
 fn small(document: &Document, limits: &[(usize, &Limit)], warn: &mut impl FnMut(String, String, &str)) {
-    let tenants = (document.tenants.len() - usize::from(rest(document).is_some())) as u32;
+    let tenants = (document.tenants.len() - usize::from(rests(document).next().is_some())) as u32;
     let room = limits.iter().map(|(index, limit)| (most(sets(limit.sources)), *index));
     let short: Vec<_> = room.filter(|&(room, _)| room < tenants).collect();
     let Some(&(room, index)) = short.iter().min() else { return };
@@ -56,10 +56,7 @@ fn straddling(document: &Document, limits: &[(usize, &Limit)], warn: &mut impl F
 
 /// Tenants of all the rest of one family each: the table knows one.
 fn two_rests(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
-    let is_everything = |(_, tenant): &(usize, &crate::policy::document::Tenant)| {
-        tenant.sources.iter().any(|prefix| prefix.is_everything())
-    };
-    let Some((index, tenant)) = document.tenants.iter().enumerate().filter(is_everything).nth(1) else { return };
+    let Some((index, tenant)) = rests(document).nth(1) else { return };
     let reason = format!(
         "another tenant is that of all the rest too, and has half of each table: `{}` has a compartment like any other",
         tenant.name

@@ -23,8 +23,7 @@ pub(super) struct Division {
 
 impl Division {
     pub(super) fn of(document: &Document, tenants: &Tenants) -> Self {
-        let number = |tenant: &Tenant| tenants.get(&tenant.name).copied();
-        let rest = rest(document).and_then(number).unwrap_or(NONE);
+        let rest = rests(document).next().and_then(|(_, tenant)| tenants.get(&tenant.name)).copied().unwrap_or(NONE);
         let others: Vec<u16> = tenants.values().copied().filter(|&number| number != rest).collect();
         let differ = |shift: &u8| {
             let mut seen = HashSet::new();
@@ -45,9 +44,10 @@ impl Division {
     }
 }
 
-/// The tenant of all the rest: whoever is no other's is its.
-pub(in crate::policy) fn rest(document: &Document) -> Option<&Tenant> {
-    document.tenants.iter().find(|tenant| tenant.sources.iter().any(|prefix| prefix.is_everything()))
+/// The tenants of all the rest, with their places: whoever is no other's is the first one's.
+pub(in crate::policy) fn rests(document: &Document) -> impl Iterator<Item = (usize, &Tenant)> {
+    let is_everything = |(_, tenant): &(usize, &Tenant)| tenant.sources.iter().any(|prefix| prefix.is_everything());
+    document.tenants.iter().enumerate().filter(is_everything)
 }
 
 /// Sets for a number of sources: three of four ways are open to any source, and a table that full turns a few away.
