@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -29,7 +30,13 @@ pub(crate) fn build(folder: &str, package: &str, name: &str) -> PathBuf {
     println!("cargo::rerun-if-changed={}", linker.display());
     println!("cargo::rerun-if-env-changed=THROTTLE_BPF_LINKER");
 
-    let target_dir = PathBuf::from(variable("OUT_DIR")).join("kernel");
+    let out = PathBuf::from(variable("OUT_DIR"));
+    // TARGET/PROFILE/build/PACKAGE/out. One place for all profiles and packages: most of the time goes to `core`, which is
+    // the same for all.
+    let target_dir = out.ancestors().nth(4).expect("cargo's folders are as deep").join("kernel");
+    fs::create_dir_all(&target_dir).expect("a folder in cargo's can be made");
+    let lock = File::create(target_dir.join("lock")).expect("a file in our folder can be made");
+    lock.lock().expect("a file of ours can be locked");
     let arch = variable("CARGO_CFG_TARGET_ARCH").into_string().expect("the name of an architecture is text");
     let flags = [
         format!("--cfg=bpf_target_arch=\"{arch}\""),
@@ -56,11 +63,14 @@ pub(crate) fn build(folder: &str, package: &str, name: &str) -> PathBuf {
     };
     // This runs because something changed, and it need not be what the cargo below would notice: the linker, or a
     // source that is older than what was built of another.
-    if target_dir.exists() {
+    if target_dir.join(TARGET).exists() {
         cargo(&["clean", "--quiet", "--package", package, "--package", "throttle-common"]);
     }
     cargo(&["build", "-Z", "build-std=core", "--bin", name]);
-    target_dir.join(TARGET).join("release").join(name)
+    // What another build makes there later is none of this one's.
+    let object = out.join(name);
+    fs::copy(target_dir.join(TARGET).join("release").join(name), &object).expect("what was built can be copied");
+    object
 }
 
 /// What cargo tells every build script.

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use crate::{process, setup, workspace};
+use crate::workspace::{self, Agent};
+use crate::{process, setup};
 
 /// What the benchmark is told.
 #[derive(clap::Args)]
@@ -17,7 +18,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::root("bench", "to load kernel programs")?;
     setup::kernel_toolchain()?;
     setup::Programs::Only(&["ip", "iptables", "nft", "nginx", "openssl", "wrk"]).install()?;
-    workspace::build_agent()?;
+    Agent::Release.build()?;
     let bench = ["--release", "--package", "throttle-tests", "--bin", "bench"];
     process::step("build the benchmark", || process::run(workspace::cargo().arg("build").args(bench)))?;
     process::run(
@@ -26,6 +27,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             .args(bench)
             .arg("--")
             .args(&args.bench)
-            .env("THROTTLE_BIN", workspace::agent()),
+            .env("THROTTLE_BIN", Agent::Release.path()),
     )
 }

@@ -4,8 +4,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
+use crate::process;
 use crate::setup::{self, PACKAGES};
-use crate::{process, workspace};
+use crate::workspace::{self, Agent};
 
 /// Prints each finding with its remedy, and ends as `throttle doctor` does.
 pub(crate) fn run() -> Result<ExitCode> {
@@ -20,9 +21,9 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
 
     setup::kernel_toolchain()?;
-    workspace::build_agent()?;
+    Agent::Quick.build()?;
     println!("to run:");
-    let status = process::status(Command::new(workspace::agent()).arg("doctor"))?;
+    let status = process::status(Command::new(Agent::Quick.path()).arg("doctor"))?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 

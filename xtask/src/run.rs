@@ -5,7 +5,8 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::Result;
 
 use crate::playground::{self, Playground, SERVER};
-use crate::{process, setup, workspace};
+use crate::workspace::Agent;
+use crate::{process, setup};
 
 /// What `run` is told.
 #[derive(clap::Args)]
@@ -25,8 +26,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     setup::root("run", "to attach to the host's interfaces")?;
     setup::kernel_toolchain()?;
-    workspace::build_agent()?;
-    let throttle = workspace::agent();
+    Agent::Release.build()?;
+    let throttle = Agent::Release.path();
     eprintln!(
         "In a second terminal, as root: alias throttle={0}\nCtrl-C ends the agent; what is in force stays in force until \
          `throttle detach`.",
@@ -65,7 +66,7 @@ fn instructions(playground: &Playground) -> String {
     let exports: Vec<String> =
         playground.agent_environment().map(|(name, path)| format!("    export {name}={}", path.display())).into();
     let exports = exports.join("\n");
-    let throttle = workspace::agent();
+    let throttle = playground::AGENT.path();
     let throttle = throttle.display();
     let (v4, v6) = SERVER;
     let ((first, first_v6), (last, last_v6)) = (client.addresses[0], client.addresses[client.addresses.len() - 1]);

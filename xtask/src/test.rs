@@ -1,11 +1,12 @@
 //! `cargo xtask test`: every suite in order, with its time, its counts and what it skipped.
 //!
 //! Suites are found, not listed: one for each package of the workspace, and in `tests`, which needs a kernel,
-//! one more for each file. A test that cannot run here writes a line `skipped TEST: WHY` to standard output
+//! one more for each file. All are built in one go, so that what several are made of is compiled once. A test that cannot run here writes a line `skipped TEST: WHY` to standard output
 //! itself (not with `println!`, which cargo keeps back from a test that passes).
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::workspace::cargo;
+use crate::workspace::{self, Agent, Executable, cargo};
 use crate::{process, setup};
 
 /// The package whose tests need root, namespaces and BPF.
@@ -25,6 +26,9 @@ pub(crate) struct Args {
     /// Leave out the suites that need root and a kernel to load programs into
     #[arg(long)]
     without_kernel: bool,
+    /// Repeat what is repeated as often as was ever asked: a million connections, ten seconds of each flood
+    #[arg(long)]
+    long: bool,
     /// Run only suites whose name contains this
     #[arg(value_name = "SUITE")]
     only: Option<String>,
@@ -47,18 +51,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if suites.is_empty() {
         bail!("no suite is left to run: `cargo xtask test` without arguments runs them all");
     }
-    process::step("build the agent and the tests", || {
-        if suites.iter().any(Suite::needs_kernel) {
-            process::run(cargo().args(["build", "--package", "throttle-agent"]))?;
-        }
-        // Each as it is run: the features of a package depend on what is built beside it.
-        suites.iter().try_for_each(|suite| process::run(suite.cargo_test().args(["--no-run", "--quiet"])))
-    })?;
+    if suites.iter().any(Suite::needs_kernel) {
+        Agent::Quick.build()?;
+    }
+    let built = process::step("build the tests", || build(&suites))?;
 
     let mut reports = Vec::new();
     for suite in suites {
         eprintln!("==> test {}", suite.name());
-        reports.push((suite.run()?, suite));
+        reports.push((suite.run(&built, args.long)?, suite));
     }
     summarise(&reports, &left_out)
 }
@@ -72,6 +73,8 @@ fn metadata() -> Result<Value> {
 #[derive(Debug, PartialEq)]
 struct Suite {
     package: String,
+    /// The package's.
+    manifest: PathBuf,
     target: Option<String>,
 }
 
@@ -87,42 +90,47 @@ impl Suite {
         self.package == KERNEL_TESTS
     }
 
-    fn cargo_test(&self) -> Command {
-        let mut command = cargo();
-        command.args(["test", "--no-fail-fast", "--package", &self.package]);
-        if let Some(target) = &self.target {
-            command.args(["--test", target]);
-        } else if self.needs_kernel() {
-            command.args(["--lib", "--bins"]);
-        }
-        command
+    /// Whether the binary runs tests of this suite.
+    fn has(&self, binary: &Executable) -> bool {
+        let target = match &self.target {
+            Some(target) => *target == binary.target,
+            None => !self.needs_kernel() || binary.kind != "test",
+        };
+        binary.tests && binary.manifest == self.manifest && target
     }
 
     /// Passes on what the suite prints, and reads the counts and the skips out of it.
-    fn run(&self) -> Result<Report> {
-        let mut command = self.cargo_test();
-        if self.needs_kernel() {
-            // They share two things that cannot be divided: the CPUs' time, which some measure, and the console.
-            command.args(["--", "--test-threads=1"]);
-        }
+    fn run(&self, built: &[Executable], long: bool) -> Result<Report> {
         let start = Instant::now();
-        let mut child = process::spawn(command.stdout(Stdio::piped()))?;
-        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let reader = thread::spawn(move || {
-            let mut report = Report::default();
-            for line in stdout.lines().map_while(Result::ok) {
-                println!("{line}");
-                report.read(&line);
+        let mut report = Report::default();
+        for binary in built.iter().filter(|binary| self.has(binary)) {
+            let mut command = Command::new(&binary.path);
+            let package = self.manifest.parent().context("a manifest lies in a folder")?;
+            command.current_dir(package).env("CARGO_MANIFEST_DIR", package);
+            command.env("THROTTLE_BIN", Agent::Quick.path());
+            if long {
+                command.env("THROTTLE_TESTS_LONG", "1");
             }
-            report
-        });
-        let status = process::wait(&mut child)?;
-        process::ensure_wanted()?;
-        let mut report = reader.join().expect("reading lines does not panic");
-        report.failed_to_run = !status.success();
+            if self.needs_kernel() {
+                // They share two things that cannot be divided: the CPUs' time, which some measure, and the console.
+                command.arg("--test-threads=1");
+            }
+            report.failed_to_run |= !report.follow(&mut command)?;
+        }
         report.time = start.elapsed();
         Ok(report)
     }
+}
+
+/// Builds what the suites are made of.
+fn build(suites: &[Suite]) -> Result<Vec<Executable>> {
+    let mut build = cargo();
+    build.args(["test", "--workspace", "--no-run"]);
+    let targets: Option<Vec<&String>> = suites.iter().map(|suite| suite.target.as_ref()).collect();
+    for target in targets.iter().flatten() {
+        build.args(["--test", target]);
+    }
+    workspace::executables(&mut build)
 }
 
 /// All suites: those of packages first, then those of the kernel, each in the order of its name.
@@ -130,14 +138,16 @@ fn suites(metadata: &Value) -> Result<Vec<Suite>> {
     let mut suites = Vec::new();
     for package in metadata["packages"].as_array().context("cargo metadata names no packages")? {
         let name = package["name"].as_str().context("a package has no name")?.to_owned();
-        suites.push(Suite { package: name.clone(), target: None });
+        let manifest = PathBuf::from(package["manifest_path"].as_str().context("a package has no manifest")?);
+        let suite = |target| Suite { package: name.clone(), manifest: manifest.clone(), target };
+        suites.push(suite(None));
         if name != KERNEL_TESTS {
             continue;
         }
         for target in package["targets"].as_array().context("a package has no targets")? {
             if target["kind"][0] == "test" {
                 let target = target["name"].as_str().context("a target has no name")?.to_owned();
-                suites.push(Suite { package: name.clone(), target: Some(target) });
+                suites.push(suite(Some(target)));
             }
         }
     }
@@ -157,6 +167,23 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Runs tests, passes on what they print and reads it; whether all passed.
+    fn follow(&mut self, tests: &mut Command) -> Result<bool> {
+        let mut child = process::spawn(tests.stdout(Stdio::piped()))?;
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let status = thread::scope(|scope| {
+            scope.spawn(|| {
+                for line in stdout.lines().map_while(Result::ok) {
+                    println!("{line}");
+                    self.read(&line);
+                }
+            });
+            process::wait(&mut child)
+        })?;
+        process::ensure_wanted()?;
+        Ok(status.success())
+    }
+
     /// Reads a line of what a test binary prints.
     pub(crate) fn read(&mut self, line: &str) {
         if let Some((_, skip)) = line.split_once("skipped ").filter(|(_, skip)| skip.contains(": ")) {
@@ -218,13 +245,13 @@ mod tests {
     #[test]
     fn suites_are_packages_and_the_files_of_the_kernel_tests() {
         let metadata = serde_json::json!({ "packages": [
-            { "name": "throttle-tests", "targets": [
+            { "name": "throttle-tests", "manifest_path": "tests/Cargo.toml", "targets": [
                 { "name": "throttle_tests", "kind": ["lib"] },
                 { "name": "verdicts", "kind": ["test"] },
                 { "name": "bench", "kind": ["bin"] },
                 { "name": "floods", "kind": ["test"] },
             ] },
-            { "name": "throttle-common", "targets": [{ "name": "throttle_common", "kind": ["lib"] }] },
+            { "name": "throttle-common", "manifest_path": "throttle-common/Cargo.toml", "targets": [{ "name": "throttle_common", "kind": ["lib"] }] },
         ] });
         let names: Vec<String> = suites(&metadata).unwrap().iter().map(Suite::name).collect();
         assert_eq!(names, ["throttle-common", "throttle-tests", "throttle-tests floods", "throttle-tests verdicts"]);
@@ -233,7 +260,8 @@ mod tests {
     #[test]
     fn this_package_is_among_the_suites() {
         let suites = suites(&metadata().unwrap()).unwrap();
-        assert!(suites.contains(&Suite { package: "xtask".to_owned(), target: None }), "{suites:?}");
+        let manifest = workspace::root().join("xtask/Cargo.toml");
+        assert!(suites.contains(&Suite { package: "xtask".to_owned(), manifest, target: None }), "{suites:?}");
     }
 
     #[test]

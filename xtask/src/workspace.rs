@@ -1,10 +1,11 @@
 //! Where things are in this repository, and how cargo is called on them.
 
-use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::{env, io};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 use crate::process;
 
@@ -26,11 +27,6 @@ pub(crate) fn tools() -> PathBuf {
     root().join("target/tools")
 }
 
-/// The agent, once [`build_agent`] has returned.
-pub(crate) fn agent() -> PathBuf {
-    target().join("release/throttle")
-}
-
 /// The cargo that started this program, run at the top of the repository.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -38,10 +34,68 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
-/// Builds the release agent, its kernel program included.
-pub(crate) fn build_agent() -> Result<()> {
-    process::step("build the agent and its kernel program", || {
-        process::run(cargo().args(["build", "--release", "--package", "throttle-agent"]))
-            .context("build the agent: the compiler's message is above")
-    })
+/// A build of the agent. Its kernel programs are optimised in both.
+#[derive(Clone, Copy)]
+pub(crate) enum Agent {
+    /// For a first look and for tests: it compiles in half the time.
+    Quick,
+    /// For real interfaces, and for figures.
+    Release,
+}
+
+impl Agent {
+    /// Where it is once it is built.
+    pub(crate) fn path(self) -> PathBuf {
+        target().join(match self {
+            Self::Quick => "debug/throttle",
+            Self::Release => "release/throttle",
+        })
+    }
+
+    /// Builds it, its kernel programs included.
+    pub(crate) fn build(self) -> Result<()> {
+        let mut build = cargo();
+        build.args(["build", "--package", "throttle-agent"]);
+        if matches!(self, Self::Release) {
+            build.arg("--release");
+        }
+        process::step("build the agent and its kernel programs", || {
+            process::run(&mut build).context("build the agent: the compiler's message is above")
+        })
+    }
+}
+
+/// A binary that cargo has built.
+pub(crate) struct Executable {
+    /// The manifest of its package.
+    pub(crate) manifest: PathBuf,
+    /// The name of its target, and what that is: `lib`, `bin` or `test`.
+    pub(crate) target: String,
+    pub(crate) kind: String,
+    /// Whether it runs tests.
+    pub(crate) tests: bool,
+    pub(crate) path: PathBuf,
+}
+
+/// Runs a cargo command that builds, and gives what came of it.
+pub(crate) fn executables(build: &mut Command) -> Result<Vec<Executable>> {
+    build.args(["--message-format", "json-render-diagnostics"]).stdout(Stdio::piped());
+    let mut child = process::spawn(build)?;
+    let messages = io::read_to_string(child.stdout.take().expect("stdout is piped"))?;
+    if !process::wait(&mut child)?.success() {
+        process::ensure_wanted()?;
+        bail!("`{}` failed: the compiler's message is above", process::words(build));
+    }
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let executable = |message: Value| {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        Some(Executable {
+            path: text(&message["executable"])?.into(),
+            manifest: text(&message["manifest_path"])?.into(),
+            target: text(&message["target"]["name"])?,
+            kind: text(&message["target"]["kind"][0])?,
+            tests: message["profile"]["test"].as_bool()?,
+        })
+    };
+    Ok(messages.filter_map(executable).collect())
 }

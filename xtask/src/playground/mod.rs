@@ -29,7 +29,11 @@ pub(crate) use namespace::Namespace;
 pub(crate) use nginx::Served;
 
 use crate::process::{self, Background};
-use crate::{setup, workspace};
+use crate::setup;
+use crate::workspace::Agent;
+
+/// The agent that serves it.
+pub(crate) const AGENT: Agent = Agent::Quick;
 
 /// The address of nginx, for every client.
 pub(crate) const SERVER: Addresses = addresses(1);
@@ -88,7 +92,7 @@ impl Playground {
 
     /// The agent in the server's namespace on all its interfaces, with files of its own; not yet started.
     pub(crate) fn agent(&self) -> Command {
-        let mut agent = self.server.command(workspace::agent());
+        let mut agent = self.server.command(AGENT.path());
         agent.envs(self.agent_environment()).arg("run");
         for interface in self.interfaces() {
             agent.args(["--interface", &interface]);
@@ -98,7 +102,7 @@ impl Playground {
 
     /// A command of the agent's command line, addressed to this playground's agent.
     pub(crate) fn throttle(&self, words: &str) -> Command {
-        let mut throttle = Command::new(workspace::agent());
+        let mut throttle = Command::new(AGENT.path());
         throttle.args(words.split_whitespace()).envs(self.agent_environment());
         throttle
     }
@@ -160,5 +164,5 @@ pub(crate) fn prepare(command: &str, more_programs: &'static [&'static str]) -> 
     setup::kernel_toolchain()?;
     setup::Programs::Only(PROGRAMS).install()?;
     setup::Programs::Only(more_programs).install()?;
-    workspace::build_agent()
+    AGENT.build()
 }

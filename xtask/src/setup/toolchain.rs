@@ -71,12 +71,13 @@ fn installed(tool: &str, version: &str) -> Option<PathBuf> {
     })
 }
 
+/// Unoptimised: that takes half as long to build, and what they then do takes no longer that anybody sees.
 fn install(tool: &str, version: &str) -> Result<PathBuf> {
     let tools = workspace::tools();
     process::step(&format!("build {tool} {version} into {} (a minute or two)", tools.display()), || {
         process::run(
             workspace::cargo()
-                .args(["install", tool, "--version", version, "--locked", "--force", "--root"])
+                .args(["install", tool, "--version", version, "--locked", "--force", "--debug", "--root"])
                 .arg(&tools),
         )
         .with_context(|| format!("build {tool}: cargo's message is above; it needs a network and a C compiler"))

@@ -97,12 +97,12 @@ pub(super) fn write(file: &Path, common: &[u8], kernel: &Kernel, steps: &[Step])
     Ok(archive.finish()?.flush()?)
 }
 
-/// What the kernel starts, and waits for. Of connections there are fewer than elsewhere: emulation is slow.
+/// What the kernel starts, and waits for.
 fn script(modules: &[&str], steps: &[Step]) -> String {
     let mut script = String::from(
         "#!/bin/busybox sh\n\
          export PATH=/tools:/bin HOME=/root RUST_BACKTRACE=0 NO_COLOR=1\n\
-         export THROTTLE_BIN=/tests/throttle THROTTLE_TESTS_CONNECTIONS=20000\n\
+         export THROTTLE_BIN=/tests/throttle\n\
          /bin/busybox --install -s /bin\n\
          mount -t proc proc /proc\n\
          mount -t sysfs sysfs /sys\n\

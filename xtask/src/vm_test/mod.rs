@@ -16,13 +16,12 @@ mod table;
 mod transcript;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
 
 use self::apt::Apt;
 use self::guest::{Binary, Step};
@@ -31,7 +30,7 @@ use self::series::Series;
 use self::table::{Row, Verdict};
 use self::transcript::{ALL_PASSED, DOCTOR};
 use crate::setup::Programs;
-use crate::workspace::{self, cargo};
+use crate::workspace::{self, Agent, cargo};
 use crate::{process, setup};
 
 /// The oldest kernel that the throttle is for; older ones must be refused by the agent itself, in these words.
@@ -100,9 +99,9 @@ impl<'a> Machines<'a> {
         for part in ["binaries", "initramfs", "kernels", "logs"] {
             fs::create_dir_all(folder.join(part)).with_context(|| format!("make {}", folder.display()))?;
         }
-        workspace::build_agent()?;
+        Agent::Release.build()?;
         let built = process::step("build the tests (release: emulation is slow)", || build(suites))?;
-        let mut binaries = vec![Binary { name: "throttle".to_owned(), path: workspace::agent() }];
+        let mut binaries = vec![Binary { name: "throttle".to_owned(), path: Agent::Release.path() }];
         binaries.extend(built);
         for Binary { name, path } in &mut binaries {
             let stripped = folder.join("binaries").join(name);
@@ -194,24 +193,14 @@ fn throttle(arguments: &str) -> String {
 /// Builds the suites and gives their binaries.
 fn build(suites: &[&str]) -> Result<Vec<Binary>> {
     let mut cargo_test = cargo();
-    cargo_test.args([
-        "test",
-        "--release",
-        "--no-run",
-        "--package",
-        "throttle-tests",
-        "--message-format",
-        "json-render-diagnostics",
-    ]);
+    cargo_test.args(["test", "--release", "--no-run", "--package", "throttle-tests"]);
     for suite in suites {
         cargo_test.args(["--test", suite]);
     }
-    let messages = process::output(&mut cargo_test)?;
-    let messages: Vec<Value> = messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let built = workspace::executables(&mut cargo_test)?;
     let binary = |suite: &&str| {
-        let built = messages.iter().filter(|message| message["target"]["name"] == **suite);
-        let mut paths = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-        let path = paths.next_back().with_context(|| format!("cargo built no suite {suite}"))?;
+        let binary = built.iter().rfind(|binary| binary.target == **suite);
+        let path = binary.with_context(|| format!("cargo built no suite {suite}"))?.path.clone();
         Ok(Binary { name: (*suite).to_owned(), path })
     };
     suites.iter().map(binary).collect()
