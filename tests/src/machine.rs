@@ -53,6 +53,12 @@ pub fn takes_turns() -> Result<bool> {
     Ok(processors.contains("QEMU Virtual CPU"))
 }
 
+/// How much of something a test does: usually, and where all is asked of it, which takes half an hour more in sum:
+/// `cargo xtask test --long`.
+pub fn amount<T>(usual: T, long: T) -> T {
+    if std::env::var_os("THROTTLE_TESTS_LONG").is_some() { long } else { usual }
+}
+
 /// Gives this thread one CPU.
 pub fn pin_to(cpu: usize) -> Result<()> {
     let mut set = rustix::thread::CpuSet::new();

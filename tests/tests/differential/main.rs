@@ -96,7 +96,12 @@ fn the_kernel_decides_and_remembers_as_the_shared_arithmetic_does() -> Result<()
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut frames = 0;
     for (policy, leased) in policies::policies() {
-        let config = Config { cases: 80, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
+        let config = Config {
+            cases: machine::amount(40, 80),
+            failure_persistence: None,
+            max_shrink_iters: 400,
+            ..Config::default()
+        };
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
         let mut program = Program::timed(&policy)?;
         leased.map_or(Ok(()), |units| program.lease(units))?;

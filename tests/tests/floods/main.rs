@@ -2,7 +2,7 @@
 //! the same frames: what they keep when they are known or have completed a handshake, what the overflow rule leaves them
 //! when they are neither, and how well the forecast was.
 //!
-//! Each flood lasts ten seconds, or `THROTTLE_TESTS_FLOOD_SECONDS`.
+//! Each flood lasts five seconds, or ten where all is asked.
 
 mod bulkheads;
 mod expectation;
@@ -36,7 +36,7 @@ use throttle_tests::{
 const RATES: [(&str, u64); 3] = [("1000/s", 1_000_000), ("10/s", 100_000_000), ("50/min", 1_200_000_000)];
 
 fn seconds() -> u64 {
-    std::env::var("THROTTLE_TESTS_FLOOD_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
+    machine::amount(5, 10)
 }
 
 fn policy(rate: &str, known: &[String]) -> String {

@@ -96,7 +96,7 @@ fn no_packet_sees_parts_of_two_policies_however_long_it_takes() -> Result<()> {
 }
 
 fn change_over_and_over(cpu: usize) -> Result<()> {
-    const CHANGES: u64 = 1_000;
+    let times = machine::amount(250, 1_000);
     let _machine = machine::alone()?;
     let pins = Pins::new()?;
     let mut datapath = Datapath::open(&Options { test_clock: false, ..options(&pins) })?;
@@ -115,7 +115,7 @@ fn change_over_and_over(cpu: usize) -> Result<()> {
     let over = AtomicBool::new(false);
     let judged = thread::scope(|scope| {
         let packets = scope.spawn(|| dawdler.run(cpu, &over));
-        let changed = (5..5 + CHANGES).zip([0, 1].into_iter().cycle()).try_for_each(|(revision, kind)| {
+        let changed = (5..5 + times).zip([0, 1].into_iter().cycle()).try_for_each(|(revision, kind)| {
             let (policy, sources) = &mut kinds[kind];
             policy.policy.revision = revision;
             datapath.switch(policy, sources)
@@ -127,10 +127,10 @@ fn change_over_and_over(cpu: usize) -> Result<()> {
     let [packets, mixtures, overtaken] = dawdler.saw()?;
     let tallies = datapath.reason_tallies()?;
     let dropped: Vec<_> = tallies.iter().filter(|(_, outcome, _)| *outcome == Outcome::Drop).collect();
-    say!("{CHANGES} policies while {judged} packets came; of {packets} that dawdled {overtaken} were overtaken by one");
-    ensure!(judged > CHANGES && dropped.is_empty(), "{dropped:?} of {judged}");
+    say!("{times} policies while {judged} packets came; of {packets} that dawdled {overtaken} were overtaken by one");
+    ensure!(judged > times && dropped.is_empty(), "{dropped:?} of {judged}");
     ensure!(
-        overtaken > CHANGES / 100 && mixtures == 0,
+        overtaken > times / 100 && mixtures == 0,
         "{mixtures} of {packets} saw parts of two, {overtaken} overtaken"
     );
     Ok(())
