@@ -1,7 +1,7 @@
 //! Builds before this one, from the repository's history: the last whose maps were of another layout, and the last whose
 //! kernel programs were others.
 //!
-//! Each takes a minute or more once, and is kept in `target/previous`; what all builds are made of is built once.
+//! Each takes a minute or more once, and is kept in `target/previous`; what both are made of is built once.
 
 use crate::{machine, say};
 use anyhow::{Context, Result, ensure};
@@ -72,7 +72,7 @@ fn build(commit: &str) -> Result<Option<PathBuf>> {
     }
     say!("building {commit}; this is done once");
     let scratch = tempfile::Builder::new().prefix("build-").tempdir_in(&place)?;
-    let (source, target) = (scratch.path().join("source"), scratch.path().join("target"));
+    let (source, target) = (scratch.path().join("source"), all.join("target"));
     fs::create_dir(&source)?;
     let mut archive = git()?.args(["archive", commit]).stdout(Stdio::piped()).spawn().context("run git archive")?;
     let tree = archive.stdout.take().context("git archive has an output")?;
@@ -82,14 +82,11 @@ fn build(commit: &str) -> Result<Option<PathBuf>> {
     ensure!(archive.wait()?.success() && unpacked.success(), "the sources of {commit} cannot be unpacked");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--locked", "--package", "throttle-agent", "--bin", "throttle", "--target-dir"]);
-    // What it shares with this one lies where this one's agent was built, by this one's profile.
-    cargo.env("CARGO_BUILD_BUILD_DIR", workspace()?.join("target"));
-    cargo.arg(&target).args(["--config".as_ref(), workspace()?.join("Cargo.toml").as_os_str()]);
     let linker = workspace()?.join("target/tools/bin/bpf-linker");
     if linker.is_file() && std::env::var_os("THROTTLE_BPF_LINKER").is_none() {
         cargo.env("THROTTLE_BPF_LINKER", linker);
     }
-    machine::run(cargo.current_dir(&source)).with_context(|| format!("build {commit}"))?;
+    machine::run(cargo.arg(&target).current_dir(&source)).with_context(|| format!("build {commit}"))?;
     // Whole or not at all.
     let built = scratch.path().join("throttle");
     fs::copy(target.join("debug/throttle"), &built).context("find what was built")?;
