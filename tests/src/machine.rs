@@ -53,8 +53,7 @@ pub fn takes_turns() -> Result<bool> {
     Ok(processors.contains("QEMU Virtual CPU"))
 }
 
-/// How much of something a test does: usually, and where all is asked of it, which takes half an hour more in sum:
-/// `cargo xtask test --long`.
+/// How much of something a test does: usually, and at full size, which is `cargo xtask test --long`.
 pub fn amount<T>(usual: T, long: T) -> T {
     if std::env::var_os("THROTTLE_TESTS_LONG").is_some() { long } else { usual }
 }

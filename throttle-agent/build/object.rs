@@ -33,7 +33,8 @@ pub(crate) fn build(folder: &str, package: &str, name: &str) -> PathBuf {
     let out = PathBuf::from(variable("OUT_DIR"));
     // TARGET/PROFILE/build/PACKAGE/out. One place for all profiles and packages: most of the time goes to `core`, which is
     // the same for all.
-    let target_dir = out.ancestors().nth(4).expect("cargo's folders are as deep").join("kernel");
+    let builds = out.ancestors().nth(2).filter(|folder| folder.ends_with("build")).expect("OUT_DIR is as cargo's are");
+    let target_dir = builds.join("../../kernel");
     fs::create_dir_all(&target_dir).expect("a folder in cargo's can be made");
     let lock = File::create(target_dir.join("lock")).expect("a file in our folder can be made");
     lock.lock().expect("a file of ours can be locked");

@@ -18,15 +18,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::root("bench", "to load kernel programs")?;
     setup::kernel_toolchain()?;
     setup::Programs::Only(&["ip", "iptables", "nft", "nginx", "openssl", "wrk"]).install()?;
-    Agent::Release.build()?;
+    let agent = Agent::Release.build()?;
     let bench = ["--release", "--package", "throttle-tests", "--bin", "bench"];
     process::step("build the benchmark", || process::run(workspace::cargo().arg("build").args(bench)))?;
     process::run(
-        workspace::cargo()
-            .args(["run", "--quiet"])
-            .args(bench)
-            .arg("--")
-            .args(&args.bench)
-            .env("THROTTLE_BIN", Agent::Release.path()),
+        workspace::cargo().args(["run", "--quiet"]).args(bench).arg("--").args(&args.bench).env("THROTTLE_BIN", agent),
     )
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: lint, then every command that the README shows.
+//! `cargo xtask ci`: lint, then the commands that the README shows, but those that wait for somebody or measure.
 
 use std::env;
 use std::fs;

@@ -21,9 +21,9 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
 
     setup::kernel_toolchain()?;
-    Agent::Quick.build()?;
+    let agent = Agent::Quick.build()?;
     println!("to run:");
-    let status = process::status(Command::new(Agent::Quick.path()).arg("doctor"))?;
+    let status = process::status(Command::new(agent).arg("doctor"))?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 

@@ -41,7 +41,7 @@ enum Command {
     Bench(bench::Args),
     /// Say whether this machine can build and run the throttle, and what to do where it cannot
     Doctor,
-    /// Do what CI does: lint, then the commands of the README
+    /// Do what CI does: lint, then the commands of the README but `run` and `bench`
     Ci,
 }
 

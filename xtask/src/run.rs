@@ -26,8 +26,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     setup::root("run", "to attach to the host's interfaces")?;
     setup::kernel_toolchain()?;
-    Agent::Release.build()?;
-    let throttle = Agent::Release.path();
+    let throttle = Agent::Release.build()?;
     eprintln!(
         "In a second terminal, as root: alias throttle={0}\nCtrl-C ends the agent; what is in force stays in force until \
          `throttle detach`.",

@@ -1,17 +1,18 @@
 //! `cargo xtask test`: every suite in order, with its time, its counts and what it skipped.
 //!
 //! Suites are found, not listed: one for each package of the workspace, and in `tests`, which needs a kernel,
-//! one more for each file. All are built in one go, so that what several are made of is compiled once. A test that cannot run here writes a line `skipped TEST: WHY` to standard output
-//! itself (not with `println!`, which cargo keeps back from a test that passes).
+//! one more for each file. All are built in one go, so that what several are made of is compiled once. A test that cannot
+//! run here writes a line `skipped TEST: WHY` to standard output itself (not with `println!`, which is kept back from a
+//! test that passes).
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::workspace::{self, Agent, Executable, cargo};
@@ -26,7 +27,7 @@ pub(crate) struct Args {
     /// Leave out the suites that need root and a kernel to load programs into
     #[arg(long)]
     without_kernel: bool,
-    /// Repeat what is repeated as often as was ever asked: a million connections, ten seconds of each flood
+    /// Repeat at full size what is repeated: a million connections, ten seconds of each flood
     #[arg(long)]
     long: bool,
     /// Run only suites whose name contains this
@@ -51,15 +52,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if suites.is_empty() {
         bail!("no suite is left to run: `cargo xtask test` without arguments runs them all");
     }
-    if suites.iter().any(Suite::needs_kernel) {
-        Agent::Quick.build()?;
-    }
     let built = process::step("build the tests", || build(&suites))?;
+    // After them: what tests make of it on their way has the features that they ask for.
+    let agent = suites.iter().any(Suite::needs_kernel).then(|| Agent::Quick.build()).transpose()?;
 
     let mut reports = Vec::new();
     for suite in suites {
         eprintln!("==> test {}", suite.name());
-        reports.push((suite.run(&built, args.long)?, suite));
+        reports.push((suite.run(&built, agent.as_deref(), args.long)?, suite));
     }
     summarise(&reports, &left_out)
 }
@@ -69,7 +69,7 @@ fn metadata() -> Result<Value> {
     Ok(serde_json::from_str(&metadata)?)
 }
 
-/// What `cargo test` is called for once: a package, or one test target of it.
+/// What is tested and reported at a time: a package, or one test target of it.
 #[derive(Debug, PartialEq)]
 struct Suite {
     package: String,
@@ -100,17 +100,17 @@ impl Suite {
     }
 
     /// Passes on what the suite prints, and reads the counts and the skips out of it.
-    fn run(&self, built: &[Executable], long: bool) -> Result<Report> {
+    fn run(&self, built: &[Executable], agent: Option<&Path>, long: bool) -> Result<Report> {
         let start = Instant::now();
         let mut report = Report::default();
-        for binary in built.iter().filter(|binary| self.has(binary)) {
+        let binaries: Vec<_> = built.iter().filter(|binary| self.has(binary)).collect();
+        ensure!(!binaries.is_empty(), "cargo built no tests of {}", self.name());
+        for binary in binaries {
             let mut command = Command::new(&binary.path);
             let package = self.manifest.parent().context("a manifest lies in a folder")?;
             command.current_dir(package).env("CARGO_MANIFEST_DIR", package);
-            command.env("THROTTLE_BIN", Agent::Quick.path());
-            if long {
-                command.env("THROTTLE_TESTS_LONG", "1");
-            }
+            command.envs(agent.map(|agent| ("THROTTLE_BIN", agent)));
+            command.envs(long.then_some(("THROTTLE_TESTS_LONG", "1")));
             if self.needs_kernel() {
                 // They share two things that cannot be divided: the CPUs' time, which some measure, and the console.
                 command.arg("--test-threads=1");
@@ -122,13 +122,16 @@ impl Suite {
     }
 }
 
-/// Builds what the suites are made of.
+/// Builds what the suites are made of, and little more.
 fn build(suites: &[Suite]) -> Result<Vec<Executable>> {
     let mut build = cargo();
     build.args(["test", "--workspace", "--no-run"]);
     let targets: Option<Vec<&String>> = suites.iter().map(|suite| suite.target.as_ref()).collect();
     for target in targets.iter().flatten() {
         build.args(["--test", target]);
+    }
+    if !suites.iter().any(Suite::needs_kernel) {
+        build.args(["--exclude", KERNEL_TESTS]);
     }
     workspace::executables(&mut build)
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{env, io};
+use std::{env, io, thread};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -52,8 +52,8 @@ impl Agent {
         })
     }
 
-    /// Builds it, its kernel programs included.
-    pub(crate) fn build(self) -> Result<()> {
+    /// Builds it, its kernel programs included, and says where it is.
+    pub(crate) fn build(self) -> Result<PathBuf> {
         let mut build = cargo();
         build.args(["build", "--package", "throttle-agent"]);
         if matches!(self, Self::Release) {
@@ -61,7 +61,8 @@ impl Agent {
         }
         process::step("build the agent and its kernel programs", || {
             process::run(&mut build).context("build the agent: the compiler's message is above")
-        })
+        })?;
+        Ok(self.path())
     }
 }
 
@@ -81,8 +82,11 @@ pub(crate) struct Executable {
 pub(crate) fn executables(build: &mut Command) -> Result<Vec<Executable>> {
     build.args(["--message-format", "json-render-diagnostics"]).stdout(Stdio::piped());
     let mut child = process::spawn(build)?;
-    let messages = io::read_to_string(child.stdout.take().expect("stdout is piped"))?;
-    if !process::wait(&mut child)?.success() {
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let reader = thread::spawn(|| io::read_to_string(stdout));
+    let status = process::wait(&mut child)?;
+    let messages = reader.join().expect("reading does not panic")?;
+    if !status.success() {
         process::ensure_wanted()?;
         bail!("`{}` failed: the compiler's message is above", process::words(build));
     }

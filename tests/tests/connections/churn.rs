@@ -1,4 +1,4 @@
-//! Connections by the million, with random endings, while agents are killed and others take over, and beside other hosts
+//! Connections by the hundred thousand, or a million, with random endings, while agents are killed and others take over, and beside other hosts
 //! that have the same addresses and ports.
 
 use super::{address, eventually, host::sockets, policy, wait_for};
@@ -27,7 +27,7 @@ use throttle_tests::{
     wire::{FAR, FAR_V4, NEAR, Wire},
 };
 
-/// Connections: usually, where all is asked, and under emulation.
+/// Usually, at full size, and under emulation.
 const CONNECTIONS: [u64; 3] = [200_000, 1_000_000, 20_000];
 const CALLERS: u64 = 12;
 /// Addresses that they come from: 10.98.2.1 and up.
@@ -205,6 +205,8 @@ fn kill_agents(site: &Site<'_>, agent: Agent, counts: &Counts, wanted: u64, port
     agent.kill()?;
     thread::sleep(Duration::from_millis(300));
     let agent = site.start(&RUN)?;
+    let so_far = counts.made.load(SeqCst) + counts.failed.load(SeqCst);
+    ensure!(so_far < wanted, "all {wanted} had come before the second agent was there");
     until(2)?;
     let second = mended_by(site)?;
     agent.kill()?;

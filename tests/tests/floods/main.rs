@@ -2,7 +2,7 @@
 //! the same frames: what they keep when they are known or have completed a handshake, what the overflow rule leaves them
 //! when they are neither, and how well the forecast was.
 //!
-//! Each flood lasts five seconds, or ten where all is asked.
+//! Each flood lasts five seconds, or ten at full size.
 
 mod bulkheads;
 mod expectation;

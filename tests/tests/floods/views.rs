@@ -1,6 +1,6 @@
 //! The same figures where an operator looks: `policy check` before, `status` and the metrics while it lasts.
 
-use crate::{RATES, SAMPLES, cpu, frame, median, near, seconds, woven};
+use crate::{RATES, SAMPLES, cpu, frame, median, near, woven};
 use anyhow::{Context, Result, ensure};
 use std::{process::Command, thread, time::Duration};
 use throttle_agent::api::wire::Tallies;
@@ -13,6 +13,9 @@ use throttle_tests::{
     say,
     wire::{FAR, Wire},
 };
+
+/// Long enough for the steady state that was foretold.
+const SPAN: Duration = Duration::from_secs(10);
 
 #[test]
 fn status_and_metrics_show_what_policy_check_foretold() -> Result<()> {
@@ -28,12 +31,12 @@ fn status_and_metrics_show_what_policy_check_foretold() -> Result<()> {
     let counter = Counter::on(&wire, order)?;
     let sender = Sender::on(&wire)?;
     let running = sender.start_steady(&wire.near, cpu(), &frame(Family::V4), order)?;
-    thread::sleep(Duration::from_secs(seconds()) / 2);
+    thread::sleep(SPAN / 2);
     let begin = site.limit("l")?.tallies;
     let mut last = (machine::monotonic(), begin);
     let (mut in_status, mut in_metrics, mut paces) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
-        thread::sleep(Duration::from_secs(seconds()) / 2 / SAMPLES);
+        thread::sleep(SPAN / 2 / SAMPLES);
         let view = site.limit("l")?;
         let now = (machine::monotonic(), view.tallies);
         paces.push((judged(&now.1) - judged(&last.1)) as f64 * SECOND as f64 / (now.0 - last.0) as f64);

@@ -1,7 +1,7 @@
 //! A real server under more than it can bear: a short form of what `cargo xtask bench -- overload` measures.
 
 use anyhow::{Result, ensure};
-use std::path::Path;
+use std::{path::Path, time::Duration};
 use throttle_tests::{
     demand::Answers,
     machine, needs_root,
@@ -22,8 +22,21 @@ const PHASES: [Phase; 4] = [
     phase("back to 0.7x", 5, 0.7, 1.0),
 ];
 
+/// Clients come by the clock, a few milliseconds late at most, unless the machine stands still under them, and then under
+/// the server too.
+const LATE: Duration = Duration::from_millis(50);
+const ATTEMPTS: usize = 3;
+
 fn run(guard: Guard) -> Result<Answers> {
-    let answers = overload::run(guard, &PHASES, Path::new(env!("CARGO_BIN_EXE_bench")))?;
+    let measure = || overload::run(guard, &PHASES, Path::new(env!("CARGO_BIN_EXE_bench")));
+    let mut answers = measure()?;
+    for _ in 1..ATTEMPTS {
+        if answers.late < LATE {
+            break;
+        }
+        say!("{}: the machine stood still, and clients came late by {:?}; once more", guard.name(), answers.late);
+        answers = measure()?;
+    }
     let goodputs: Vec<_> = answers.phases.iter().map(Outcome::goodput).collect();
     say!("{}: goodput {goodputs:.3?}, {:?}, clients late by {:?}", guard.name(), answers.attempts, answers.late);
     ensure!(goodputs[0] >= 0.95, "the server has not the capacity that it is said to have");

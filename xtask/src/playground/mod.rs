@@ -164,5 +164,5 @@ pub(crate) fn prepare(command: &str, more_programs: &'static [&'static str]) -> 
     setup::kernel_toolchain()?;
     setup::Programs::Only(PROGRAMS).install()?;
     setup::Programs::Only(more_programs).install()?;
-    AGENT.build()
+    AGENT.build().map(drop)
 }

@@ -99,9 +99,9 @@ impl<'a> Machines<'a> {
         for part in ["binaries", "initramfs", "kernels", "logs"] {
             fs::create_dir_all(folder.join(part)).with_context(|| format!("make {}", folder.display()))?;
         }
-        Agent::Release.build()?;
+        let agent = Agent::Release.build()?;
         let built = process::step("build the tests (release: emulation is slow)", || build(suites))?;
-        let mut binaries = vec![Binary { name: "throttle".to_owned(), path: Agent::Release.path() }];
+        let mut binaries = vec![Binary { name: "throttle".to_owned(), path: agent }];
         binaries.extend(built);
         for Binary { name, path } in &mut binaries {
             let stripped = folder.join("binaries").join(name);
