@@ -254,7 +254,9 @@ mod tests {
                 { "name": "bench", "kind": ["bin"] },
                 { "name": "floods", "kind": ["test"] },
             ] },
-            { "name": "throttle-common", "manifest_path": "throttle-common/Cargo.toml", "targets": [{ "name": "throttle_common", "kind": ["lib"] }] },
+            { "name": "throttle-common", "manifest_path": "throttle-common/Cargo.toml", "targets": [
+                { "name": "throttle_common", "kind": ["lib"] },
+            ] },
         ] });
         let names: Vec<String> = suites(&metadata).unwrap().iter().map(Suite::name).collect();
         assert_eq!(names, ["throttle-common", "throttle-tests", "throttle-tests floods", "throttle-tests verdicts"]);
