@@ -16,10 +16,10 @@ use throttle_common::{
 
 /// A full frame of Ethernet with two VLAN tags: a smaller burst would refuse it for ever.
 const FULL_FRAME: u64 = 1_522;
-/// The least that a packet may cost, in ticks: below it rounding exceeds one percent.
-const LEAST_COST: u64 = 100;
 /// The smallest frame of Ethernet.
 const SMALLEST_FRAME: u32 = 64;
+/// What that costs at 1000 Gbit/s, and a packet at 1000000000/s, in ticks: below these, rounding to whole ones shows.
+const LEAST_COST: [u64; 2] = [130, 256];
 
 pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
     let guarantees = document.limits.iter().filter(|limit| limit.guarantees()).count();
@@ -197,8 +197,9 @@ pub(super) fn rate(limit: &Limit, rate: Rate) -> Result<(), Fault> {
         let reason = format!("`{rate}` is beyond what a bucket can hold");
         return Err(Fault::new(reason, "write a rate from 1/day to 1000000000/s"));
     };
-    let smallest = if limit.unit == Unit::Bytes { SMALLEST_FRAME } else { 1 };
-    if price.cost(smallest) < LEAST_COST {
+    let [of_bytes, of_one] = LEAST_COST;
+    let (smallest, least) = if limit.unit == Unit::Bytes { (SMALLEST_FRAME, of_bytes) } else { (1, of_one) };
+    if price.cost(smallest) < least {
         let reason = format!("`{rate}` is faster than any network, and more than a bucket can count");
         return Err(Fault::new(reason, "leave the limit out, or write at most 1000000000/s, for bytes 1000Gbit/s"));
     }

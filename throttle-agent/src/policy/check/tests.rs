@@ -366,3 +366,32 @@ fn sources_wider_than_a_tenants_and_two_tenants_of_all_the_rest_are_told() {
     let [one] = &found(["\"0.0.0.0/0\"", "\"::/0\""], "ipv4 = 32")[..] else { panic!("one warning") };
     assert!(one.contains("`t1` has a compartment like any other"), "{one}");
 }
+
+#[test]
+fn the_highest_rates_are_those_that_the_fault_names() {
+    let faults = |unit: &str, rate: &str| {
+        let text = format!("[[limit]]\nname = \"l\"\nunit = \"{unit}\"\nrate = \"{rate}\"\n");
+        parse(&text).err().map(|faults| faults.to_string())
+    };
+    for (unit, highest, beyond) in [("packets", "1000000000/s", "1020000000/s"), ("bytes", "1000Gbit/s", "1020Gbit/s")]
+    {
+        assert_eq!(faults(unit, highest), None);
+        assert!(faults(unit, beyond).unwrap().contains("at most 1000000000/s, for bytes 1000Gbit/s"), "{beyond}");
+    }
+}
+
+#[test]
+fn fragments_slip_around_a_service_unless_all_meet_a_limit_of_the_host_that_refuses() {
+    let document = |host: &str| {
+        let service = "mode = \"enforce\"\n[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80]\n\
+                       [[tenant]]\nname = \"acme\"\nsources = [\"10.0.0.0/8\"]\n\
+                       [[limit]]\nname = \"at-web\"\nservice = \"web\"\nunit = \"packets\"\nrate = \"9/s\"\n\
+                       [[limit]]\nname = \"all\"\nunit = \"packets\"\nrate = \"99/s\"\n";
+        parse(&format!("{service}{host}")).unwrap()
+    };
+    let everybody = "per = \"tenant\"\n[[tenant]]\nname = \"rest\"\nsources = [\"0.0.0.0/0\", \"::/0\"]";
+    for (host, slips) in [("", false), (everybody, false), ("per = \"tenant\"", true), ("mode = \"observe\"", true)] {
+        let told = warnings(&document(host)).iter().any(|warning| warning.contains("slip around the limits of `web`"));
+        assert_eq!(told, slips, "{host}");
+    }
+}

@@ -5,7 +5,7 @@ use super::{
     shadows::{Scopes, never_binds},
 };
 use crate::policy::{
-    document::{Document, Mode},
+    document::{Document, Limit, Mode},
     fault::{Fault, Warning},
     prefix::Prefix,
 };
@@ -14,7 +14,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeSet, HashSet},
 };
-use throttle_common::words::{Algorithm, Fate, Reason, Unit};
+use throttle_common::words::{Algorithm, Fate, Per, Reason, Unit};
 
 /// What joined frames may measure; see [`warnings`].
 const JOINED_FRAMES: u64 = 64 << 10;
@@ -73,8 +73,15 @@ fn edges(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
 
 /// Later fragments carry no ports, so that only the host's limits see them: who fragments slips around a service's.
 fn fragments(document: &Document, warn: &mut impl FnMut(String, String, &str)) {
-    let of_host: HashSet<u8> =
-        document.limits.iter().filter(|limit| limit.service.is_none()).map(|limit| limit.unit as u8).collect();
+    // One that refuses, and that everybody meets: those of tenants are asked of no others.
+    let rests = document.tenants.iter().flat_map(|tenant| &tenant.sources).map(|prefix| prefix.net());
+    let are_all_tenants = [true, false]
+        .iter()
+        .all(|is_v4| rests.clone().any(|net| net.prefix_len() == 0 && matches!(net, IpNet::V4(_)) == *is_v4));
+    let meets_all = |limit: &&Limit| {
+        limit.service.is_none() && limit.mode == Mode::Enforce && (limit.per != Per::Tenant || are_all_tenants)
+    };
+    let of_host: HashSet<u8> = document.limits.iter().filter(meets_all).map(|limit| limit.unit as u8).collect();
     let mut told = HashSet::new();
     for (index, limit) in document.limits.iter().enumerate() {
         let Some(service) = &limit.service else { continue };

@@ -80,6 +80,20 @@ fn every_place_is_somebodys_and_of_nested_guarantees_the_larger_counts() {
 }
 
 #[test]
+fn what_one_is_guaranteed_at_a_service_is_less_for_it_alone_of_the_wider_limit() {
+    let text =
+        NESTED.replace("guarantee = 10", "guarantee = 10\n[[limit.override]]\ntenant = \"globex\"\nguarantee = 50");
+    let text = text.replace("[[limit.override]]\ntenant = \"globex\"\nguarantee = 40\n", "");
+    let of = places(&text);
+    let both = ["at-web", "at-web:guarantee", "tenants", "tenants:guarantee"].map(|limit| {
+        let all = of[limit];
+        (all, of.get(&format!("{limit} of 1")).copied().unwrap_or(all))
+    });
+    // Sixty for each tenant, of which one has thirty for sure, ten of them there; the other has fifty there, and no more.
+    assert_eq!(both, [(40, 0), (10, 50), (30, 10), (20, 0)]);
+}
+
+#[test]
 fn a_tenants_own_value_counts_in_the_sum() {
     let tight = NESTED.replace("concurrent = 200", "concurrent = 70");
     assert!(parse(&tight).is_ok(), "twenty at the service, twenty and thirty beside it");

@@ -80,13 +80,11 @@ pub(super) fn limits(
         if table.missing > missing {
             table.largest = table.largest.max(Some((table.missing - missing, index)));
         }
-        let overridden = u8::from(!document.limits[index].overrides.is_empty());
         let batch = if is_guarantee { 0 } else { batch(document, index, terms, held.cpus) };
         let kind = records::Limit {
             number,
             batch,
             guarantee: is_guarantee.into(),
-            overridden,
             clock,
             rest: division.rest,
             ..record(&limit, terms)

@@ -49,7 +49,8 @@ pub fn compile_after(
         Some(before) if before.tenants == document.tenants => Arc::clone(&held.tenants),
         _ => Arc::new(tenants::tenants(document, held)?),
     };
-    let limits = limits::limits(document, held, &clocks, &Division::of(document, &tenants))?;
+    let mut limits = limits::limits(document, held, &clocks, &Division::of(document, &tenants))?;
+    let overridden = terms::overridden(document, &mut limits);
     let counts_connections = document.limits.iter().any(|limit| limit.concurrent.is_some());
     let forwards = document.services.iter().any(|service| service.forwarded);
     let (lists, _) = classify::lists(&document.services);
@@ -70,7 +71,6 @@ pub fn compile_after(
         sample_shift: 0,
     };
     let services = services::services(document, &scopes, &clocks);
-    let overridden = terms::overridden(document, &limits);
     let limits = limits.into_iter().map(|limit| (limit.record.number, limit.record)).collect();
     Ok(Compiled { policy, limits, overridden, tenants, services, candidates: lists.lists, ports: lists.ports })
 }

@@ -69,18 +69,23 @@ pub(super) fn is_windowed(limit: &Limit) -> bool {
     matches!(limit.algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow)
 }
 
-/// What each class has of each limit, where that is not what all have.
-pub(super) fn overridden(document: &Document, limits: &[Numbered]) -> Overridden {
+/// What each class has of each limit, where that is not what all have; notes which limits have such. That is what overrides
+/// say; and of a limit on the open connections of tenants it is also less by what one is guaranteed by a narrower limit.
+pub(super) fn overridden(document: &Document, limits: &mut [Numbered]) -> Overridden {
     let (classes, claims) = (Classes::of(document), Claims::of(document));
     let mut found = Overridden::new();
-    for Numbered { index, record } in limits.iter().filter(|it| it.record.overridden != 0) {
+    for Numbered { index, record } in limits {
         let limit = &document.limits[*index];
         let by_tenant: HashMap<&str, Limit> = limit.by_tenant().collect();
+        let of = if record.is_guarantee() { guaranteed } else { terms };
         for (member, number) in classes.members.iter().zip(1..) {
-            let Some(there) = member.terms(*index, limit, &by_tenant) else { continue };
+            let there = member.terms(*index, limit, &by_tenant);
             let tenant = if limit.per == Per::Tenant { member.tenant } else { None };
-            let of = if record.is_guarantee() { guaranteed } else { terms };
-            found.insert((record.number, number), of(&there, &claims, tenant));
+            let there = of(there.as_ref().unwrap_or(limit), &claims, tenant);
+            if there != record.terms() {
+                found.insert((record.number, number), there);
+                record.overridden = 1;
+            }
         }
     }
     found

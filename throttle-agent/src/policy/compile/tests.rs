@@ -232,6 +232,26 @@ fn a_region_stays_where_it_is_however_tenants_divide_it() {
 }
 
 #[test]
+fn a_tenant_in_the_place_of_another_has_a_compartment_of_its_own() {
+    let of = |names: &[&str], held: &Layout| {
+        let tenants = (1..)
+            .zip(names)
+            .map(|(it, name)| format!("[[tenant]]\nname = \"{name}\"\nsources = [\"10.{it}.0.0/16\"]\n"));
+        let limit = "[[limit]]\nname = \"l\"\nunit = \"packets\"\nrate = \"9/s\"\nsources = 2000\n";
+        compile(&parse(&(tenants.collect::<String>() + limit)).unwrap(), 1, held).unwrap()
+    };
+    let mut held = empty(100_000);
+    for names in [["a", "b", "c", "d"], ["a", "b", "c", "e"], ["f", "b", "g", "e"], ["f", "h", "i", "j"]] {
+        let compiled = of(&names, &held);
+        let region = record(&compiled, "l").v4;
+        let parts: std::collections::BTreeSet<u32> =
+            compiled.tenants.values().map(|&number| region.compartment(number).base).collect();
+        assert_eq!(parts.len(), 4, "{:?}", compiled.tenants);
+        held = after(&compiled, 100_000);
+    }
+}
+
+#[test]
 fn other_sources_are_a_new_region() {
     let held = after(&compile(&with(vec![limit("a", 30)]), 1, &empty(1_000)).unwrap(), 1_000);
     let prefix = Limit { prefix: Lengths { ipv4: 31, ipv6: 64 }, ..limit("a", 30) };
