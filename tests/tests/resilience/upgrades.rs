@@ -11,10 +11,13 @@ use throttle_common::{
 };
 use throttle_tests::{
     agent::{Agent, Site, path},
+    clients::send_raw,
+    frames::Frame,
     machine, needs_root,
     previous::{self, previous},
+    program::SECOND,
     say,
-    wire::{FAR, Wire},
+    wire::{FAR, FAR_V4, NEAR, Wire},
 };
 
 /// An agent of another build with a policy in force; the commands of this build may be of another version.
@@ -69,6 +72,59 @@ fn an_earlier_layout_is_taken_over_under_load_and_nothing_is_forgotten() -> Resu
     say!("an upgrade from the layout before and an attempt to go back: {}", traffic.unharmed(&site)?);
     ensure!(site.status()?.blocks == 1, "the block is still there");
     ensure!(names(&site.pin_dir())? == pinned, "nothing else is pinned");
+    Ok(())
+}
+
+/// A source that uses a part of each limit, and what an override alone lets it owe.
+const USED: u64 = 30;
+const HOUR: u64 = 3_600 * SECOND;
+const REMEMBERED: &str = r#"
+mode = "enforce"
+[[tenant]]
+name = "acme"
+sources = ["203.0.113.7"]
+[[limit]]
+name = "fixed"
+unit = "packets"
+rate = "100/hour"
+algorithm = "fixed-window"
+[[limit]]
+name = "sliding"
+unit = "packets"
+rate = "100/hour"
+algorithm = "sliding-window"
+[[limit]]
+name = "tenants"
+unit = "packets"
+rate = "10/hour"
+burst = 10
+per = "tenant"
+[[limit.override]]
+tenant = "acme"
+burst = 100
+"#;
+
+#[test]
+fn what_windows_have_counted_and_what_an_override_lets_owe_goes_over_to_a_later_layout() -> Result<()> {
+    needs_root!();
+    let Some(before) = previous()? else { return Ok(()) };
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    // Of windows, one that turns meanwhile would be another one.
+    let left = HOUR - machine::monotonic() % HOUR;
+    if left < 60 * SECOND {
+        std::thread::sleep(std::time::Duration::from_nanos(left));
+    }
+    let agent = throttled_by(&site, &before, &RUN, REMEMBERED)?;
+    let frame = Frame::from("203.0.113.7").to(FAR_V4).udp(4000, 9).bytes();
+    wire.near.enter(|| (0..USED).try_for_each(|_| send_raw(NEAR, [&frame[..]])))??;
+    agent.kill()?;
+    let _agent = site.start(&RUN)?;
+    let walk = site.json(&["explain", "203.0.113.7"])?;
+    let limits = walk["walks"][0]["limits"].as_array().context("no limits")?.clone();
+    let room: Vec<_> = limits.iter().map(|it| (it["limit"].as_str().unwrap_or("?"), it["room"].as_u64())).collect();
+    let rest = Some(100 - USED);
+    ensure!(room == [("fixed", rest), ("sliding", rest), ("tenants", rest)], "{room:?} of {walk}");
     Ok(())
 }
 

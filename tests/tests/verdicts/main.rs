@@ -6,6 +6,7 @@ mod compartments;
 mod guarantees;
 mod leases;
 mod limits;
+mod overrides;
 mod refusals;
 mod scopes;
 mod shapes;

@@ -5,10 +5,6 @@
 //! fail and matters to the caller comes before the flip. With the flip the policy is in force: what cannot be done
 //! after it is owed, and settled before the next policy is written or when [`Datapath::settle`] is called.
 //!
-//! What overrides say is not scaled by: a bucket whose override alone changes goes on owing as much time as before, and one
-//! that an override is for is scaled as all are. Its source waits for no longer than it had to before, or gains no more than
-//! one burst.
-//!
 //! An agent that dies between the flip and the scaling of debts leaves them at their old price. The next one holds
 //! every bucket to what its limit can owe ([`Datapath::recover`]): a source then waits no longer, and gains no more,
 //! than one burst.
@@ -16,30 +12,19 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use anyhow::{Context, Result};
 use throttle_common::{
-    gcra::{self, Ticks},
+    gcra,
     records::{Limit, Policy, Region, Service},
     table,
 };
 
-use super::{
-    Datapath, bearable_sets,
-    moving::Moved,
-    regions::{self, Reprice, Scale},
-    sources::Entries,
-    tables::clear,
-};
+use super::{Datapath, bearable_sets, moving::Moved, regions, sources::Entries, tables::clear};
 use crate::policy::{Compiled, HeldLimit, Layout, Tenants};
 
-/// How often a debt is expressed anew when packets keep changing it meanwhile.
-const TRIES: usize = 64;
 const FIT: &str = "the compiled policy does not fit what the kernel holds";
 
 impl Datapath {
@@ -128,7 +113,7 @@ impl Datapath {
         self.forget_windows();
         self.forget_breakers();
         for repriced in &plan.repriced {
-            self.reprice(&Reprice { scale: repriced.scale.or_within(self.deepest(&repriced.limit)), ..*repriced });
+            self.reprice(repriced);
         }
         self.owed.grace = true;
         self.owed.freed = plan.freed;
@@ -142,6 +127,11 @@ impl Datapath {
     /// Whether a change that is in force has left something to be done: see [`Datapath::settle`].
     pub fn owes(&self) -> bool {
         self.owed != Owed::default()
+    }
+
+    /// Whether packets may still be under the policy before.
+    pub(super) fn may_be_under_another(&self) -> bool {
+        self.owed.grace
     }
 
     /// Does what the last change could not do at once: waits for packets under the old policy, clears what it freed,
@@ -183,28 +173,10 @@ impl Datapath {
 
     /// Gives each tenant its slot of a region that nobody uses yet: see [`Limit::home`]. So packets of tenants whose slots lie in
     /// one set never race for them.
-    fn name_slots(&self, region: Region) {
+    pub(super) fn name_slots(&self, region: Region) {
         // Of a slot's two words the first is the key.
         let keys = self.tables.buckets.run(region.base, region.sets).iter().step_by(2);
         (0..).zip(keys).for_each(|(tenant, key)| key.store(tenant, Ordering::Relaxed));
-    }
-
-    /// Expresses the debts of a region anew. Right after the flip: what is charged at the new price before its slot is
-    /// visited is scaled too, which touches only the packets of the milliseconds that the visit takes. The clock is read
-    /// every few microseconds, because the time since a reading counts as debt.
-    fn reprice(&self, Reprice { limit, region, scale }: &Reprice) {
-        const BETWEEN_READINGS: usize = 256;
-        let scale_all = |all: &[AtomicU64], words: usize, of: usize| {
-            for chunk in all.chunks(BETWEEN_READINGS) {
-                let now = limit.readings(self.reads(limit))[of];
-                chunk.iter().skip(words - 1).step_by(words).for_each(|tat| rescale(tat, now, scale));
-            }
-        };
-        for (of, base) in (0..).zip((region.base..region.base + region.extent()).step_by(region.sets.max(1) as usize)) {
-            // Of a slot's two words the second is the bucket.
-            scale_all(self.tables.buckets.run(base, region.sets), 2, of);
-            scale_all(self.tables.aggregates.run(base, region.sets), 1, of);
-        }
     }
 
     /// After an agent died, perhaps within [`Datapath::apply`]: waits for what may still be under the spare generation, clears
@@ -241,24 +213,6 @@ impl Datapath {
         }
         Ok(())
     }
-
-    /// How deep buckets of a limit are at most to which overrides of the policy in force apply.
-    fn deepest(&self, limit: &Limit) -> Option<Ticks> {
-        self.overrides.of_limit(self.tables.in_force(), limit.number).map(|(_, terms)| terms.depth).max()
-    }
-
-    /// Lets no bucket owe more than its limit allows, and guarantees beyond that. To be called at least once a year: the clock
-    /// of buckets wraps after 2.28, and what was not charged since then would look like a debt.
-    pub fn bound_debts(&self) {
-        let buckets = self.limits().into_iter().map(|held| held.record).filter(|limit| !limit.is_concurrency());
-        for limit in buckets {
-            let deepest = limit.depth.max(self.deepest(&limit).unwrap_or_default());
-            let scale = Scale::within(deepest + limit.overdraft());
-            for region in [limit.v4, limit.v6] {
-                self.reprice(&Reprice { limit, region, scale });
-            }
-        }
-    }
 }
 
 /// What a policy that is in force has left to be done.
@@ -272,19 +226,4 @@ pub(super) struct Owed {
     moved: Vec<Moved>,
     /// The sources that go with the policy, or with the one that stayed in force.
     pub(super) sources: Option<Entries>,
-}
-
-fn rescale(tat: &AtomicU64, now: Ticks, scale: &Scale) {
-    for _ in 0..TRIES {
-        let seen = tat.load(Ordering::Relaxed);
-        let next = match gcra::debt(seen, now) {
-            _ if table::is_lock(seen) => seen,
-            0 if gcra::is_stale(seen, now) => gcra::UNUSED,
-            0 => seen,
-            debt => now.wrapping_add(scale.debt(debt)),
-        };
-        if next == seen || tat.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            return;
-        }
-    }
 }

@@ -282,9 +282,7 @@ impl Datapath {
 
     /// What policy says of all of a prefix.
     pub(super) fn entry_covering(&self, prefix: IpNet) -> Option<&SourceEntry> {
-        let held = self.sources.held();
-        let mut covers = std::iter::successors(Some(prefix), IpNet::supernet);
-        if held.is_empty() { None } else { covers.find_map(|net| held.get(&net)) }
+        self.sources.covering(prefix)
     }
 
     /// Takes a place, however many are taken, or of a guarantee one that is free; `None` where the table has no room for the

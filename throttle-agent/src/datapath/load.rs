@@ -17,6 +17,7 @@ use throttle_common::{
     hash::Secret,
     lease,
     records::{Control, LAYOUT, maps},
+    words::Per,
 };
 
 use super::{
@@ -158,6 +159,8 @@ impl Datapath {
         let limits = earlier.limits.iter().map(|held| (held.number, held.record)).collect();
         let (services, tenants) = (earlier.services.clone(), Arc::new(earlier.tenants.clone()));
         datapath.begin(earlier.secret, earlier.sets, Compiled { limits, tenants, services, ..observing() });
+        let of_tenants = earlier.limits.iter().map(|held| held.record).filter(|limit| limit.per == Per::Tenant as u8);
+        of_tenants.flat_map(|limit| limit.regions()).for_each(|(_, region)| datapath.name_slots(region));
         earlier.clocks.iter().for_each(|(number, clock)| datapath.tables.clocks.set((*number).into(), clock));
         if options.test_clock {
             datapath.set_clock(earlier.test_clock)?;

@@ -110,12 +110,19 @@ pub(super) fn record<T: Pod>(bytes: &[u8]) -> Option<T> {
 #[derive(Clone, Copy)]
 pub(super) struct MappedSet<'a>(pub(super) &'a [AtomicU64]);
 
+impl<'a> MappedSet<'a> {
+    /// The bucket in a slot.
+    pub(super) fn bucket(&self, way: usize) -> &'a AtomicU64 {
+        &self.0[way * 2 + 1]
+    }
+}
+
 impl Look for MappedSet<'_> {
     fn key(&self, way: usize) -> u64 {
         self.0[way * 2].load(SeqCst)
     }
     fn tat(&self, way: usize) -> Ticks {
-        self.0[way * 2 + 1].load(SeqCst)
+        self.bucket(way).load(SeqCst)
     }
 }
 
@@ -124,9 +131,9 @@ impl Set for MappedSet<'_> {
         self.0[way * 2].store(key, SeqCst);
     }
     fn swap_tat(&self, way: usize, old: Ticks, new: Ticks) -> bool {
-        self.0[way * 2 + 1].compare_exchange(old, new, SeqCst, SeqCst).is_ok()
+        self.bucket(way).compare_exchange(old, new, SeqCst, SeqCst).is_ok()
     }
     fn refund(&self, way: usize, cost: Ticks) {
-        self.0[way * 2 + 1].fetch_sub(cost, SeqCst);
+        self.bucket(way).fetch_sub(cost, SeqCst);
     }
 }

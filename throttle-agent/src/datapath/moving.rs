@@ -5,18 +5,17 @@ use std::sync::atomic::Ordering;
 
 use ipnet::IpNet;
 use throttle_common::{
-    gcra::{self, Ticks},
+    gcra,
     packet::Family,
     records::{Limit, NONE, Region, SourceEntry, Whose},
-    table::{Look as _, OPEN_WAYS, Set as _, WAYS, is_lock},
-    turns::Turns,
+    table::{Look as _, Set as _, WAYS},
 };
 
 use super::{
     Datapath,
+    debts::Debts,
     explain::address,
     mapped::MappedSet,
-    migrate::owe,
     regions::{FAMILIES, keeps},
     talkers::Source,
 };
@@ -67,11 +66,13 @@ impl Datapath {
             if seen == [gcra::UNUSED; 2] {
                 continue;
             }
-            let (key, debt) = (set[0].key(way), self.owed(limit, seen));
-            let is_its = debt > 0 && set.map(|set| set.tat(way)) == seen;
+            let debts = Debts::at(limit, self.reads(limit));
+            let (key, owed) = (set[0].key(way), debts.of(seen));
+            let is_its = owed != [0; 2] && set.map(|set| set.tat(way)) == seen;
             let home = if is_its { self.home_of(limit, family, region, key) } else { None };
             if let Some(home) = home.filter(|&home| home != place) {
-                self.owe(limit, self.set_and_beside(region, home), key, debt, way);
+                // Nobody owes where there is no place.
+                debts.owe(self.set_and_beside(region, home), key, owed, way);
                 set.iter().zip(seen).for_each(|(set, seen)| _ = set.swap_tat(way, seen, gcra::UNUSED));
             }
         }
@@ -80,33 +81,6 @@ impl Datapath {
     /// A set, and where buckets have two words the one with the second; else the same again.
     fn set_and_beside(&self, region: &Region, place: u32) -> [MappedSet<'_>; 2] {
         [place, place + region.extent() - region.sets].map(|place| MappedSet(self.tables.buckets.words(place)))
-    }
-
-    /// What is owed by the words of a slot.
-    fn owed(&self, limit: &Limit, [first, second]: [Ticks; 2]) -> Ticks {
-        let reads = self.reads(limit);
-        let debt = |tat| gcra::debt(tat, limit.reading(reads));
-        if is_lock(first) || is_lock(second) {
-            return 0;
-        }
-        if !limit.is_sliding() {
-            return debt(first);
-        }
-        let window = limit.sliding(reads);
-        let (running, before) = window.turn(first, second);
-        debt(running) + window.weight(before)
-    }
-
-    /// Has a source owe at least so much: in one of all ways if its slot was the one that is kept for the proven. Nobody owes
-    /// where there is no place.
-    fn owe(&self, limit: &Limit, [set, beside]: [MappedSet<'_>; 2], key: u64, debt: Ticks, way: usize) {
-        let (reads, ways) = (self.reads(limit), if way < OPEN_WAYS { OPEN_WAYS } else { WAYS });
-        let now = limit.reading(reads);
-        if limit.is_sliding() {
-            owe(&Turns::of(set, beside, &limit.sliding(reads)), key, debt, ways, now);
-        } else {
-            owe(&set, key, debt, ways, now);
-        }
     }
 
     /// The tenant of all of a prefix, or [`NONE`]; nothing where parts of it are different ones'.

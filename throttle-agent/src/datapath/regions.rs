@@ -11,20 +11,22 @@ use throttle_common::{
     packet::Family,
     records::{
         Limit, MAX_CANDIDATES, MAX_CLOCKS, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS, NAME, NONE, PORT_WORDS,
-        PORTS_IN_WORD, Region, SCOPE_LIMITS, name_str,
+        PORTS_IN_WORD, Region, SCOPE_LIMITS, Terms, name_str,
     },
     words::Per,
 };
 
 use crate::policy::{Compiled, HeldLimit};
 
-/// A region whose buckets are kept while its limit's price or depth changes.
+/// A region whose buckets are kept while what they are allowed may change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Reprice {
-    /// The limit as it is from now on; of it, what its clock reads counts here.
+    /// Its limit as it was.
+    pub(super) before: Limit,
+    /// As it is from now on: what its clock reads counts.
     pub(super) limit: Limit,
+    pub(super) family: Family,
     pub(super) region: Region,
-    pub(super) scale: Scale,
 }
 
 /// How debts are expressed anew.
@@ -36,19 +38,14 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    pub(super) fn between(old: &Limit, new: &Limit) -> Self {
+    pub(super) fn between(old: &Terms, new: &Terms) -> Self {
         let unit = |price: Price| price.mantissa as f64 / (price.shift as f64).exp2();
         Self { ratio: unit(new.price) / unit(old.price), depth: new.depth }
     }
 
-    /// The same price: a bucket owes what it owed, though never more than it is deep.
-    pub(super) const fn within(depth: Ticks) -> Self {
-        Self { ratio: 1.0, depth }
-    }
-
-    /// Likewise, where some buckets are as deep as this.
-    pub(super) fn or_within(self, depth: Option<Ticks>) -> Self {
-        Self { depth: self.depth.max(depth.unwrap_or_default()), ..self }
+    /// Likewise, where buckets may owe this much.
+    pub(super) const fn up_to(self, depth: Ticks) -> Self {
+        Self { depth, ..self }
     }
 
     /// A bucket that owed `debt` for some units goes on owing for as many, though never more than it is deep.
@@ -87,8 +84,8 @@ pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
             match new.filter(|new| keeps(&old.record, new, family)) {
                 // Connections stay open, however few are allowed from now on.
                 Some(new) if new.is_concurrency() => {}
-                Some(new) if new.price != old.record.price || new.depth < old.record.depth => {
-                    plan.repriced.push(Reprice { limit: *new, region, scale: Scale::between(&old.record, new) });
+                Some(new) if is_repriced(&old.record, new) => {
+                    plan.repriced.push(Reprice { before: old.record, limit: *new, family, region });
                 }
                 Some(_) => {}
                 None => plan.freed.push(region),
@@ -110,6 +107,11 @@ pub(super) fn plan(held: &[HeldLimit], next: &[(u16, Limit)]) -> Result<Plan> {
         }
     }
     Ok(plan)
+}
+
+/// Whether what a bucket owes may be too much, or the price of other units than before.
+fn is_repriced(old: &Limit, new: &Limit) -> bool {
+    new.price != old.price || new.depth < old.depth || [old, new].iter().any(|limit| limit.overridden != 0)
 }
 
 pub(super) fn keeps(old: &Limit, new: &Limit, family: Family) -> bool {

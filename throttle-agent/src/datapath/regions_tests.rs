@@ -36,6 +36,10 @@ fn held(number: u16, record: Limit) -> HeldLimit {
     HeldLimit { number, record }
 }
 
+fn scale(repriced: &Reprice) -> Scale {
+    Scale::between(&repriced.before.terms(), &repriced.limit.terms())
+}
+
 #[test]
 fn an_unchanged_limit_keeps_its_buckets_as_they_are() {
     let limit = limit("a", 10, 0);
@@ -82,7 +86,7 @@ fn what_a_window_has_used_means_nothing_to_another_one_or_to_a_bucket() {
     let (price, depth) = windows::price(200, minute.window).unwrap();
     let more = Limit { price, depth, ..minute };
     let repriced = plan(&[held(0, minute)], &[(0, more)]).unwrap().repriced;
-    assert_eq!(repriced[0].scale.debt(70 * minute.price.cost(1)), 70 * price.cost(1));
+    assert_eq!(scale(&repriced[0]).debt(70 * minute.price.cost(1)), 70 * price.cost(1));
 }
 
 #[test]
@@ -97,7 +101,7 @@ fn second_words_belong_to_the_region() {
 fn a_bucket_goes_on_owing_as_many_units() {
     let (old, new) = (limit("a", 1000, 0), limit("a", 10, 0));
     let plan = plan(&[held(0, old)], &[(0, new)]).unwrap();
-    let scale = plan.repriced[0].scale;
+    let scale = scale(&plan.repriced[0]);
     assert_eq!(scale.debt(old.price.cost(1) * 5), new.price.cost(1) * 5);
     assert_eq!(scale.debt(0), 0);
 }
@@ -115,13 +119,14 @@ fn what_sources_share_is_expressed_anew_once_whatever_their_families() {
 #[test]
 fn a_bucket_never_owes_more_than_it_is_deep() {
     let (old, new) = (limit("a", 1000, 0), limit("a", 10, 0));
-    let scale = Scale::between(&old, &new);
+    let scale = Scale::between(&old.terms(), &new.terms());
     assert_eq!(scale.debt(old.depth), new.depth);
 }
 
 #[test]
 fn a_debt_that_the_limit_allows_is_left_alone() {
-    let scale = Scale::within(1_000);
+    let terms = limit("a", 10, 0).terms();
+    let scale = Scale::between(&terms, &terms).up_to(1_000);
     assert_eq!([0, 998, 1_000, 1_002].map(|debt| scale.debt(debt)), [0, 998, 1_000, 1_000]);
 }
 

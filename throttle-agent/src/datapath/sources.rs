@@ -65,6 +65,30 @@ fn difference(held: &Entries, wanted: &Entries) -> Difference {
     difference
 }
 
+/// The entry of the longest prefix that covers another. Whatever covers that one lies before it, and covers all in between:
+/// so each step back leaves no more of it than it has in common with what is found there.
+fn covering(entries: &Entries, prefix: IpNet) -> Option<&SourceEntry> {
+    let mut end = prefix;
+    loop {
+        let (found, entry) = entries.range(..=end).next_back()?;
+        if found.contains(&prefix) {
+            return Some(entry);
+        }
+        end = in_common(*found, prefix)?;
+    }
+}
+
+/// The longest prefix that covers two; `None` where they are of different families.
+fn in_common(one: IpNet, other: IpNet) -> Option<IpNet> {
+    let alike = match (one, other) {
+        (IpNet::V4(one), IpNet::V4(other)) => (one.addr().to_bits() ^ other.addr().to_bits()).leading_zeros(),
+        (IpNet::V6(one), IpNet::V6(other)) => (one.addr().to_bits() ^ other.addr().to_bits()).leading_zeros(),
+        _ => return None,
+    };
+    let length = (alike as u8).min(one.prefix_len()).min(other.prefix_len());
+    IpNet::new(other.addr(), length).ok().map(|net| net.trunc())
+}
+
 /// How many of the prefixes each map gets, in the order of [`Kind::ALL`].
 fn count<'a>(prefixes: impl Iterator<Item = &'a IpNet>) -> [usize; 4] {
     let mut counts = [0; 4];
@@ -91,6 +115,11 @@ impl Sources {
     /// What the maps hold.
     pub(super) fn held(&self) -> &Entries {
         &self.held
+    }
+
+    /// What is said of all of a prefix: by the longest that covers it.
+    pub(super) fn covering(&self, prefix: IpNet) -> Option<&SourceEntry> {
+        covering(&self.held, prefix)
     }
 
     /// What the map of a kind says of a prefix.
@@ -200,6 +229,27 @@ mod tests {
         let difference = difference(&held, &wanted);
         assert_eq!(difference.delta, SourceDelta { added: 1, changed: 1, removed: 1 });
         assert_eq!((difference.put.len(), difference.remove.len()), (2, 1));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_longest_prefix_that_covers_another_is_found(
+            nets in proptest::collection::vec((0u32..64, 24u8..=32), 0..40),
+            asked in (0u32..64, 24u8..=32),
+            is_v6 in proptest::prelude::any::<bool>(),
+        ) {
+            let net = |(bits, length): (u32, u8)| -> IpNet {
+                let address = std::net::Ipv4Addr::from_bits(bits << 2);
+                IpNet::new(address.into(), length).unwrap().trunc()
+            };
+            let mut held: Entries = (1..).zip(nets).map(|(until, it)| {
+                (net(it), SourceEntry { blocked_until: until, ..SourceEntry::default() })
+            }).collect();
+            held.insert("2001:db8::/32".parse().unwrap(), SourceEntry::default());
+            let prefix = if is_v6 { "2001:db8::7/128".parse().unwrap() } else { net(asked) };
+            let by_length = std::iter::successors(Some(prefix), IpNet::supernet).find_map(|net| held.get(&net));
+            proptest::prop_assert_eq!(covering(&held, prefix), by_length);
+        }
     }
 
     #[test]

@@ -47,7 +47,10 @@ impl Datapath {
             return Err(error);
         }
         look(self);
-        if let Err(error) = self.set_sources(wanted) {
+        // Packets that may still be under the policy before would meet the new tenants.
+        if self.may_be_under_another() {
+            self.owed.sources = Some(wanted.clone());
+        } else if let Err(error) = self.set_sources(wanted) {
             tracing::warn!("the policy is in force; its sources are written later: {error:#}");
             self.owed.sources = Some(wanted.clone());
         }

@@ -47,7 +47,7 @@ pub trait Table {
 
 /// What the clocks of limits do: a program is compiled for no more than it meets, because its stack is short.
 ///
-/// They flow: those of token buckets and leaky ones.
+/// They flow: those of token buckets and leaky ones, of which nobody has other terms.
 pub const FLOWING: u8 = 0;
 /// They flow, or stand still while a window runs.
 pub const STEPPING: u8 = 1;
@@ -108,7 +108,8 @@ pub fn seek<const PACE: u8, T: Table, C: Clock>(
     charge: &mut Charge,
 ) -> Option<Check> {
     let units = begin(limit, question, charge)?;
-    let Terms { price, depth } = question.overridden(limit, table).unwrap_or(limit.terms());
+    let overridden = if PACE == FLOWING { None } else { question.overridden(limit, table) };
+    let Terms { price, depth } = overridden.unwrap_or(limit.terms());
     (charge.cost, charge.depth) = (price.cost(units), depth);
     let set = charge.place;
     let reads = clock.reads(limit.clock);
@@ -177,6 +178,10 @@ pub fn overflow<const PACE: u8, T: Table>(
     }
     if limit.overflow == Overflow::Refuse as u8 {
         return Some(Reason::SourceOverflow);
+    }
+    if PACE != FLOWING && limit.overridden != 0 {
+        // An override is for a bucket of its own: whoever shares one does so by the terms that all have.
+        (charge.cost, charge.depth) = (limit.price.cost(question.units(limit)?), limit.depth);
     }
     charge.place = limit.aggregate(&question.whose, question.secret);
     if PACE == SLIDING {

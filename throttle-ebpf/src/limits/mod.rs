@@ -45,7 +45,7 @@ pub fn judge(
             return refused;
         }
         let question = Question::about(packet, length, entry, in_force.generation, in_force.control.secret);
-        let alone = scope.count == 1 && scope.concurrent | scope.windows == 0;
+        let alone = scope.count == 1 && scope.concurrent == 0 && scope.plain != 0;
         let judged = alone && one(in_force, scope.limits[0], &question, clock, &mut verdict);
         if !judged && let Some(Scratch { pending, .. }) = scratch() {
             pending.question = question;

@@ -270,7 +270,8 @@ impl Model {
             }
             Check::Full => {
                 let mut place = limit.aggregate(&whose, self.secret);
-                let mut depth = own_depth;
+                let (mut depth, price) = (limit.depth, limit.price);
+                let cost = price.cost(if limit.unit == Unit::Bytes as u8 { length } else { 1 });
                 if limit.is_sliding() {
                     let (running, before) = window.turn(place, place + region.sets);
                     place = running;

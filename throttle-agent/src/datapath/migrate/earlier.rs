@@ -4,22 +4,23 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use throttle_common::{
-    gcra::{self, Ticks},
+    gcra::Ticks,
     hash::Secret,
     packet::Family,
     proven,
     records::{Counters, HealthClock, Limit, LimitTally, Region, Service, Slot, maps},
+    speed::Timeline,
     table::WAYS,
 };
 
 use super::{
-    buckets,
     counters::Tallies,
     layouts::{Head, Past, first_word, open, past},
 };
 use crate::{
     datapath::{
         Datapath,
+        debts::{carry, carry_aggregates, owing},
         load::load_program,
         mapped::{MappedArray, bytes_of},
         moving::Moved,
@@ -104,13 +105,15 @@ impl Earlier {
         (0..self.reasons.entries()).map(|index| Ok(self.reasons.sum(index)?[0])).sum()
     }
 
-    /// Sources that owe something, in the limits' parts of the table.
-    pub(super) fn busy(&self, now: Ticks) -> u64 {
-        let regions = self.limits.iter().flat_map(|held| [held.record.v4, held.record.v6]);
-        let words =
-            regions.flat_map(|Region { base, sets, .. }| self.buckets.run(base, sets).iter().skip(1).step_by(2));
-        let tats = words.map(|tat| tat.load(std::sync::atomic::Ordering::Relaxed));
-        tats.filter(|&tat| !throttle_common::table::is_lock(tat) && gcra::debt(tat, now) > 0).count() as u64
+    /// Sources that owe something at an instant, in the limits' parts of the table.
+    pub(super) fn busy(&self, now: u64) -> u64 {
+        let limits = self.limits.iter().map(|held| held.record).filter(|limit| !limit.is_concurrency());
+        let of_region = |limit: &Limit, region: Region| {
+            let clock = self.clocks.iter().find(|(number, _)| *number == limit.clock);
+            let reads = clock.map_or(Timeline::REAL, |(_, clock)| clock.timeline()).at(now);
+            owing(self.buckets.run(region.base, region.extent()), limit, reads)
+        };
+        limits.flat_map(|limit| limit.regions().map(move |(_, region)| of_region(&limit, region))).sum()
     }
 
     /// Carries over what sources owe, in every region that a limit of the same name keeps; gives how many debts found
@@ -118,13 +121,14 @@ impl Earlier {
     pub(super) fn carry_buckets(&self, datapath: &Datapath) -> u64 {
         let mut lost = 0;
         for (limit, region, scale) in self.kept(&datapath.limits()) {
-            let Region { base, sets, .. } = region;
-            let tables = &datapath.tables;
+            let (base, extent) = (region.base, region.extent());
+            let (tables, scale) = (&datapath.tables, scale.up_to(datapath.most_owed(&limit)));
             // Its clock is the one that it had, or one whose speed nobody ever set.
-            let now = || datapath.reads(&limit);
-            lost += buckets::carry(self.buckets.run(base, sets), tables.buckets.run(base, sets), &scale, now);
-            let aggregates = [&self.aggregates, &tables.aggregates].map(|aggregates| aggregates.run(base, sets));
-            buckets::carry_aggregates(aggregates[0], aggregates[1], &scale, now);
+            let reads = || datapath.reads(&limit);
+            let buckets = [&self.buckets, &tables.buckets].map(|buckets| buckets.run(base, extent));
+            lost += carry(buckets[0], buckets[1], &limit, &scale, reads);
+            let aggregates = [&self.aggregates, &tables.aggregates].map(|aggregates| aggregates.run(base, extent));
+            carry_aggregates(aggregates[0], aggregates[1], &limit, &scale, reads);
         }
         // No earlier layout keeps tenants apart.
         for new in datapath.limits().iter().map(|held| &held.record) {
@@ -147,10 +151,8 @@ impl Earlier {
                 continue;
             }
             let families = FAMILIES.into_iter().filter(|&family: &Family| keeps(old, new, family));
-            kept.extend(families.map(|family| *new.region(family)).map(|region| {
-                let same = new.price == old.price;
-                (*new, region, if same { Scale::within(new.depth) } else { Scale::between(old, new) })
-            }));
+            let scale = Scale::between(&old.terms(), &new.terms());
+            kept.extend(families.map(|family| (*new, *new.region(family), scale)));
         }
         kept
     }

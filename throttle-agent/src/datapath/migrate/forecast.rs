@@ -11,10 +11,7 @@ use anyhow::{Context, Result};
 use aya::{Btf, EbpfLoader, maps::MapData, programs::Xdp};
 use memmap2::MmapOptions;
 use serde::Serialize;
-use throttle_common::{
-    gcra,
-    records::{Event, LAYOUT, maps},
-};
+use throttle_common::records::{Event, LAYOUT, maps};
 
 use super::{Earlier, layout_of, layouts::open};
 use crate::datapath::{
@@ -218,7 +215,7 @@ fn gone() -> Vec<Fate> {
 fn changed_over(directory: &Path) -> Result<Vec<Fate>> {
     let Some(earlier) = Earlier::open(directory)? else { return Ok(gone()) };
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let now = gcra::ticks(now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned());
+    let now = now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned();
     let (judged, busy, unread) = (earlier.judged()?, earlier.busy(now), unread(directory).unwrap_or(0));
     let buckets = format!("{busy} sources owe something; kept where a limit keeps its name, unit, prefixes and room");
     let events = match unread {

@@ -10,7 +10,6 @@
 //! the last time before the programs were replaced, and in the new one before it was read again, some hundredths of a
 //! second later. Counters lose nothing.
 
-mod buckets;
 mod counters;
 mod earlier;
 pub mod forecast;
@@ -21,10 +20,7 @@ use std::os::fd::AsFd as _;
 
 use anyhow::{Context, Result, ensure};
 
-pub(super) use self::{
-    buckets::owe,
-    earlier::{Earlier, layout_of},
-};
+pub(super) use self::earlier::{Earlier, layout_of};
 use super::{
     Datapath, bpf, interfaces,
     pins::{Draft, linked},
