@@ -188,3 +188,107 @@ fn explain_names_the_breaker_that_refuses_and_no_limit_seems_to_refuse_on_a_host
     ensure!(view["limit"]["mode"] == "enforce" && view["host_observes"] == true, "{json}");
     Ok(())
 }
+
+const BACKENDS: &str = r#"
+mode = "enforce"
+[[service]]
+name = "web"
+protocol = "tcp"
+ports = [80, 8080]
+[service.health]
+mode = "enforce"
+control = "fixed"
+[[backend]]
+name = "web-1"
+service = "web"
+address = "192.0.2.10:80"
+probe = "push"
+[[backend]]
+name = "web-2"
+service = "web"
+address = "192.0.2.11:8080"
+probe = "push"
+"#;
+
+#[test]
+fn explain_tells_of_a_backend_that_is_kept_away_whether_or_not_it_is_named() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start(&["--interface", FAR])?;
+    site.apply(BACKENDS)?;
+    let page = site.ask(&["explain", "198.51.100.7", "--port", "80"])?;
+    ensure!(page.starts_with("198.51.100.7: the next TCP connection to web (port 80) passes"), "{page}");
+    site.ask(&["breaker", "open", "web/web-1"])?;
+    let first = "198.51.100.7: the next TCP connection to web at 192.0.2.10 (port 80) is refused by the breaker of \
+                 web/web-1 (192.0.2.10:80), which root holds open";
+    let second = "198.51.100.7: the next TCP connection to web (port 80) passes";
+    for ask in [&["explain", "198.51.100.7", "--port", "80"][..], &["explain", "198.51.100.7"]] {
+        let page = site.ask(ask)?;
+        let lines: Vec<_> = page.lines().take(2).collect();
+        ensure!(lines[0].starts_with(first) && lines[1].starts_with(second), "{page}");
+        ensure!(!page.contains("192.0.2.11"), "its breaker is closed: {page}");
+    }
+    // So says the kernel of the very packet.
+    let syn = |to: &str| Frame::from("198.51.100.7").to(to).tcp(40_000, 80, tcp::SYN).bytes();
+    wire.near.enter(|| send_raw(NEAR, [&syn("192.0.2.10")[..], &syn("192.0.2.12")]))??;
+    let refused = |reason: &str| reason == "breaker-open";
+    site.until("both are judged", |status| status.reasons.iter().map(|count| count.packets).sum::<u64>() == 2)?;
+    ensure!(site.judged(|reason, _| refused(reason))? == 1, "{:?}", site.status()?.reasons);
+
+    for (ask, refused) in [
+        (&["--to", "192.0.2.10"][..], true),
+        (&["--to", "192.0.2.12"], false),
+        (&["--port", "8080"], false),
+        (&["--established"], false),
+        (&["--protocol", "udp"], false),
+    ] {
+        let page = site.ask(&[&["explain", "198.51.100.7"], ask].concat())?;
+        ensure!(page.contains("is refused") == refused, "{ask:?}: {page}");
+    }
+    // As the API takes an address, too.
+    let json = site.request("GET", "/v1/explain?address=198.51.100.7&to=::ffff:192.0.2.10&port=80", "")?.1;
+    let json: serde_json::Value = serde_json::from_str(&json)?;
+    ensure!(json["walks"][0]["reason"] == "breaker-open" && json["walks"][0]["packet"]["to"] == "192.0.2.10", "{json}");
+    site.ask(&["breaker", "open", "web/web-2"])?;
+    let json = site.json(&["explain", "198.51.100.7"])?;
+    let refused = json["walks"].as_array().context("no walks")?.iter().filter(|walk| walk["reason"] == "breaker-open");
+    ensure!(refused.count() == 2, "both backends: {json}");
+    Ok(())
+}
+
+const NESTED: &str = r#"
+mode = "enforce"
+[[service]]
+name = "wide"
+protocol = "tcp"
+ports = [80]
+destination = "10.0.0.0/8"
+[[service]]
+name = "narrow"
+protocol = "tcp"
+ports = [80]
+destination = "10.0.0.0/16"
+[[limit]]
+name = "of-wide"
+service = "wide"
+unit = "packets"
+rate = "1/hour"
+"#;
+
+#[test]
+fn explain_tells_of_every_service_of_a_port_where_one_lies_within_another() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start(&["--interface", FAR])?;
+    site.apply(NESTED)?;
+    for ask in [&["explain", "198.51.100.7"][..], &["explain", "198.51.100.7", "--port", "80"]] {
+        let json = site.json(ask)?;
+        let walks = json["walks"].as_array().context("no walks")?;
+        let told: Vec<_> = walks.iter().map(|walk| (walk["service"].as_str(), walk["packet"]["to"].as_str())).collect();
+        ensure!(told == [(Some("wide"), Some("10.1.0.0")), (Some("narrow"), Some("10.0.0.0")), (None, None)], "{json}");
+        ensure!(walks[0]["limits"][0]["limit"] == "of-wide" && json["walks_left_out"] == 0, "{json}");
+    }
+    Ok(())
+}

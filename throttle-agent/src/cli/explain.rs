@@ -73,7 +73,10 @@ fn render(explanation: &Explanation, paint: Paint) -> String {
     }
     if explanation.walks_left_out > 0 {
         let more = explanation.walks_left_out;
-        _ = writeln!(text, "({more} more services, none of which fares worse; name a port to see one)");
+        _ = writeln!(
+            text,
+            "({more} more, none of which fares worse; name a port, or with --to an address, to see one)"
+        );
     }
     if let Some(remedy) = explanation.walks.first().and_then(|walk| remedy(explanation.source, walk)) {
         _ = writeln!(text, "{remedy}");
@@ -126,10 +129,13 @@ fn describe(walk: &Walk) -> String {
         Protocol::Udp => "the next UDP packet".to_owned(),
         Protocol::Icmp => "the next ICMP echo".to_owned(),
     };
+    // Which address it goes to makes a difference where a backend has a breaker there.
+    let backend = walk.breakers.iter().find_map(|breaker| breaker.address);
+    let at = backend.map_or_else(String::new, |address| format!(" at {}", address.ip()));
     match (&walk.service, packet.port) {
-        (Some(service), Some(port)) => _ = write!(text, " to {service} (port {port})"),
-        (Some(service), None) => _ = write!(text, " to {service}"),
-        (None, Some(port)) => _ = write!(text, " to port {port}, which is no service's,"),
+        (Some(service), Some(port)) => _ = write!(text, " to {service}{at} (port {port})"),
+        (Some(service), None) => _ = write!(text, " to {service}{at}"),
+        (None, Some(port)) => _ = write!(text, " to port {port}{at}, which is no service's,"),
         (None, None) => text += " to no service",
     }
     text

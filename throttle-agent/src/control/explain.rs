@@ -4,18 +4,18 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use throttle_common::{
-    packet::{Family, Packet, protocol},
-    records::{self, Address, Service},
+    packet::Packet,
+    records::{self, Address},
     words::Outcome,
 };
 
-use super::{Control, kernel};
+use super::{Control, kernel, packets::address};
 use crate::{
     api::wire::{
         AskedPacket, BlockedBy, Event, ExplainQuery, Explanation, PastRefusal, Problem, ProblemKind, Standing,
         TenantOf, Walk,
     },
-    datapath::{Held, explain::packet},
+    datapath::Held,
     policy::{Mode, Protocol, sources::FOR_EVER},
 };
 
@@ -32,20 +32,21 @@ impl Control {
         let length = query.length.unwrap_or(LENGTH);
         let malformed = |detail: String| Problem::new(ProblemKind::Malformed, detail);
         let source = query.address.to_canonical();
+        let query = &ExplainQuery { address: source, to: query.to.map(|to| to.to_canonical()), ..query.clone() };
         if !(60..=65_535).contains(&length) {
             return Err(malformed(format!("length: a frame of {length} bytes; write 60 to 65535")));
         }
-        if query.to.is_some_and(|to| to.to_canonical().is_ipv4() != source.is_ipv4()) {
+        if query.to.is_some_and(|to| to.is_ipv4() != source.is_ipv4()) {
             return Err(malformed(format!("to: not of the family of {source}; write an address of the same one")));
         }
         let (now, policy) = (self.datapath.now(), self.datapath.policy());
-        let asked = self.packets(query, source);
+        let asked = self.packets(query)?;
         let held = if policy.counts_connections == 0 { Vec::new() } else { self.connections_held()? };
         let walk = |asked: &(Protocol, Packet)| self.walk(query, asked, length, (&held, now));
         let mut walks = asked.iter().map(walk).collect::<Result<Vec<_>, _>>()?;
-        // What is for no service by its description may be for one that is asked about already.
+        // What is for no service by its description, or for a backend, may be for one that is asked about already.
         let mut seen = BTreeSet::new();
-        walks.retain(|walk| seen.insert(walk.service.clone()));
+        walks.retain(|walk| seen.insert((walk.service.clone(), walk.packet.to, walk.packet.port)));
         walks.sort_by_key(severity);
         let left_out = walks.len().saturating_sub(MOST) as u64;
         walks.truncate(MOST);
@@ -70,34 +71,6 @@ impl Control {
             limit_is_gone: event.limit.as_deref().is_some_and(|limit| !limits.contains(limit)),
         };
         own.map(past).collect()
-    }
-
-    /// One packet for each service that the question may mean, and one for none of them where there is such a packet.
-    fn packets(&self, query: &ExplainQuery, source: IpAddr) -> Vec<(Protocol, Packet)> {
-        let make = |protocol: Protocol, to, port| {
-            (protocol, packet(source, to, number(protocol, source), port, !query.established))
-        };
-        let ports = self.datapath.ports_of_services();
-        let mut packets = Vec::new();
-        for (number, service) in self.datapath.services() {
-            let protocol = match service.protocol {
-                protocol::TCP => Protocol::Tcp,
-                protocol::UDP => Protocol::Udp,
-                _ => Protocol::Icmp,
-            };
-            let port = match (query.port, protocol) {
-                (_, Protocol::Icmp) => Some(0),
-                (Some(port), Protocol::Tcp) => self.datapath.services_at(0, port).contains(&number).then_some(port),
-                (Some(port), Protocol::Udp) => self.datapath.services_at(1, port).contains(&number).then_some(port),
-                (None, _) => ports.get(&number).copied(),
-            };
-            let wanted = query.protocol.map_or(query.port.is_none() || protocol != Protocol::Icmp, |it| it == protocol);
-            if let (true, Some(port), Some(to)) = (wanted, port, destination(&service, query.to, source)) {
-                packets.push(make(protocol, to, port));
-            }
-        }
-        packets.push(make(query.protocol.unwrap_or(Protocol::Tcp), query.to, query.port.unwrap_or(0)));
-        packets
     }
 
     fn walk(
@@ -135,7 +108,7 @@ impl Control {
                 .limits
                 .iter()
                 .filter(|it| !it.record.is_guarantee())
-                .map(|it| self.limit_walk(it, &explained, query.address.to_canonical(), packet.family, (held, now)))
+                .map(|it| self.limit_walk(it, &explained, query.address, packet.family, (held, now)))
                 .collect(),
         })
     }
@@ -172,38 +145,4 @@ fn severity(walk: &Walk) -> u8 {
 
 pub(super) fn mode(observe: u8) -> Mode {
     if observe == 0 { Mode::Enforce } else { Mode::Observe }
-}
-
-/// IANA's number of a protocol, for a family.
-fn number(protocol: Protocol, source: IpAddr) -> u8 {
-    match protocol {
-        Protocol::Tcp => protocol::TCP,
-        Protocol::Udp => protocol::UDP,
-        Protocol::Icmp if source.is_ipv4() => protocol::ICMP,
-        Protocol::Icmp => protocol::ICMPV6,
-    }
-}
-
-/// Where a packet to the service goes: as asked, or to the first address of the service. `None` where no packet of the
-/// source's family does.
-#[expect(clippy::option_option, reason = "a service without a destination is reached by any")]
-fn destination(service: &Service, asked: Option<IpAddr>, source: IpAddr) -> Option<Option<IpAddr>> {
-    match (asked, service.family) {
-        (Some(to), _) => Some(Some(to)),
-        (None, 0) => Some(None),
-        (None, 4) if source.is_ipv4() => Some(Some(wire_address(service.destination, Family::V4))),
-        (None, 6) if source.is_ipv6() => Some(Some(wire_address(service.destination, Family::V6))),
-        (None, _) => None,
-    }
-}
-
-pub(super) fn address(packet: &Packet) -> IpAddr {
-    wire_address(packet.destination, packet.family)
-}
-
-fn wire_address(Address { high, low }: Address, family: Family) -> IpAddr {
-    match family {
-        Family::V4 => IpAddr::from((low as u32).to_be_bytes()),
-        Family::V6 => IpAddr::from((u128::from(high) << 64 | u128::from(low)).to_be_bytes()),
-    }
 }

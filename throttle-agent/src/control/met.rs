@@ -8,7 +8,7 @@ use throttle_common::{
     records::{FIRST_BACKEND, name_str},
 };
 
-use super::{Control, explain::address};
+use super::{Control, packets::address};
 use crate::{
     api::wire::BreakerWalk,
     datapath::explain::{Explained, Met},

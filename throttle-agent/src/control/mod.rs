@@ -22,6 +22,7 @@ mod held;
 mod interfaces;
 mod met;
 mod occupancy;
+mod packets;
 mod session;
 mod sessions;
 mod sources;

@@ -250,10 +250,11 @@ impl Datapath {
         Ok(question.claim().holds(&self.handshakes(&question)?, now))
     }
 
-    /// A port of each service, by number: the first that the directory gives it. ICMP has none, and shows 0.
-    pub fn ports_of_services(&self) -> BTreeMap<u16, u16> {
+    /// Ports of each service, by number: the first of each range that it shares with the same others. ICMP has none, and
+    /// shows 0.
+    pub fn ports_of_services(&self) -> BTreeMap<u16, Vec<u16>> {
         let directory = self.tables.directory();
-        let mut ports = BTreeMap::new();
+        let mut ports: BTreeMap<u16, Vec<u16>> = BTreeMap::new();
         for (transport, ports_of) in [(0, 0..=u16::MAX), (1, 0..=u16::MAX), (2, 0..=0)] {
             let mut last = [NONE; throttle_common::records::CANDIDATES];
             for port in ports_of {
@@ -261,7 +262,7 @@ impl Datapath {
                     // Ranges of ports share a list.
                     Some(found) if found != last => {
                         found.iter().filter(|&&number| number != NONE).for_each(|&number| {
-                            ports.entry(number).or_insert(port);
+                            ports.entry(number).or_default().push(port);
                         });
                         last = found;
                     }
