@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use throttle_common::packet::Family;
+use throttle_common::{packet::Family, records::Limit, table::WAYS};
 
 use super::{Control, kernel, trends, views};
 use crate::{api::wire::Problem, policy::HeldLimit};
@@ -83,13 +83,26 @@ impl Control {
         let look = |(_, held): (_, HeldLimit)| {
             let record = held.record;
             let families = [Family::V4, Family::V6];
-            let regions = families.map(|family| self.datapath.talkers(&record, family, trends::NAMED));
+            let regions = families.map(|family| self.look_at_region(&record, family));
             let tally = self.datapath.limit_tally(held.number).ok()?;
             let open = if record.is_concurrency() { self.datapath.open_connections(&record) } else { 0 };
             Some((held.number, record, trends::Look { at: self.datapath.now(), tally, regions, open }))
         };
         let looks = self.held_limits().into_iter().filter_map(look).collect();
         self.trends.add(looks);
+    }
+
+    fn look_at_region(&self, record: &Limit, family: Family) -> trends::Region {
+        let region = record.region(family);
+        let talkers = self.datapath.talkers(record, family, trends::NAMED);
+        let fullest = match talkers.fullest {
+            Some(fullest) => {
+                let load = self.compartment(record, region, fullest);
+                trends::Part { whose: Some(load.whose()), busy: load.busy, slots: load.slots }
+            }
+            None => trends::Part { whose: None, busy: talkers.busy, slots: u64::from(region.sets) * WAYS as u64 },
+        };
+        trends::Region { most: talkers.most, busy: talkers.busy, fullest }
     }
 
     fn publish_state(&self) {

@@ -47,7 +47,12 @@ impl Control {
         families.into_iter().zip(uses).filter_map(of).collect()
     }
 
-    fn compartment(&self, record: &records::Limit, region: &Region, fullest: Compartment) -> CompartmentLoad {
+    pub(super) fn compartment(
+        &self,
+        record: &records::Limit,
+        region: &Region,
+        fullest: Compartment,
+    ) -> CompartmentLoad {
         let last = self.datapath.tenants().values().copied().max().unwrap_or(NONE);
         let alike = (fullest.tenant..=last).step_by(1 << region.compartments.saturating_sub(1));
         let sharing = alike.filter(|&number| fullest.tenant != NONE && number != record.rest);
@@ -63,6 +68,11 @@ pub(super) const fn in_use(is_concurrency: bool) -> &'static str {
     if is_concurrency { "slots count open connections" } else { "buckets are in debt" }
 }
 
+/// Of which part of a region this is said.
+pub(super) fn in_part(whose: &str) -> String {
+    format!(" in the part of {whose}")
+}
+
 /// What deserves a word: regions in which sources will soon find no place.
 pub(super) fn crowded(view: &LimitView) -> impl Iterator<Item = String> {
     let is_concurrency = view.limit.concurrent.is_some();
@@ -70,7 +80,7 @@ pub(super) fn crowded(view: &LimitView) -> impl Iterator<Item = String> {
     let limit = &view.limit.name;
     view.regions.iter().filter_map(move |region| {
         let (whose, used) = match &region.fullest {
-            Some(fullest) => (format!(" in the part of {}", fullest.whose()), fullest.occupancy),
+            Some(fullest) => (in_part(&fullest.whose()), fullest.occupancy),
             None => (String::new(), region.occupancy),
         };
         (used >= CROWDED).then(|| {

@@ -54,6 +54,12 @@ impl Compartment {
     pub fn occupancy(&self) -> f64 {
         if self.slots == 0 { 0.0 } else { self.busy as f64 / self.slots as f64 }
     }
+
+    /// The fullest of all that a region has; `None` where it is not divided.
+    pub(super) fn fullest(all: &[Self], region: &Region) -> Option<Self> {
+        let divided = if region.compartments == 0 { &[] } else { all };
+        divided.iter().max_by(|one, other| one.occupancy().total_cmp(&other.occupancy())).copied()
+    }
 }
 
 /// What a limit remembers of one source.
@@ -87,11 +93,10 @@ impl Datapath {
             Compartment { tenant, busy, slots: u64::from(sets) * WAYS as u64 }
         });
         let compartments: Vec<_> = compartments.collect();
-        let fullest = compartments.iter().max_by(|one, other| one.occupancy().total_cmp(&other.occupancy()));
         Use {
             busy: compartments.iter().map(|it| it.busy).sum(),
             slots: u64::from(region.sets) * WAYS as u64,
-            fullest: fullest.filter(|_| region.compartments != 0).copied(),
+            fullest: Compartment::fullest(&compartments, region),
             aggregates_busy: self.count_busy(limit, aggregates, 1),
             aggregates: region.sets.into(),
         }

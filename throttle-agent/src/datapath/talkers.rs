@@ -17,7 +17,7 @@ use throttle_common::{
     words::Per,
 };
 
-use super::Datapath;
+use super::{Compartment, Datapath};
 
 /// A source as a region of the table remembers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,6 +51,8 @@ pub struct Talkers {
     pub most: Vec<Talker>,
     /// How many owe something.
     pub busy: u64,
+    /// Its fullest compartment, where it is divided.
+    pub fullest: Option<Compartment>,
 }
 
 impl Source {
@@ -89,27 +91,31 @@ impl Datapath {
             _ => Source::of(key, region, family),
         };
         let mut held = Held { most, heap: BinaryHeap::with_capacity(most + 1) };
-        let mut busy = 0;
         // Where buckets have two words, the second ones lie behind.
-        let second = region.base + (region.extent() - region.sets);
-        let [first, second] = [region.base, second].map(|base| self.tables.buckets.run(base, region.sets));
-        for (chunk, beside) in first.chunks(BETWEEN_READINGS).zip(second.chunks(BETWEEN_READINGS)) {
-            let now = self.reads(limit);
-            let (reading, window) = (limit.reading(now), limit.is_sliding().then(|| limit.sliding(now)));
-            for (slot, beside) in chunk.chunks_exact(2).zip(beside.chunks_exact(2)) {
-                let mut full_at = slot[1].load(Ordering::Relaxed);
-                let mut weight = 0;
-                if let Some(window) = window {
-                    let before;
-                    (full_at, before) = window.turn(full_at, beside[1].load(Ordering::Relaxed));
-                    weight = window.weight(before);
-                }
-                let debt = weight + if table::is_lock(full_at) { 0 } else { gcra::debt(full_at, reading) };
-                if debt > 0 {
-                    busy += 1;
-                    held.offer(debt, full_at, &slot[0]);
+        let behind = region.extent() - region.sets;
+        let mut compartments = Vec::new();
+        for (tenant, Region { base, sets, .. }) in region.divided() {
+            let mut busy = 0;
+            let [first, second] = [base, base + behind].map(|base| self.tables.buckets.run(base, sets));
+            for (chunk, beside) in first.chunks(BETWEEN_READINGS).zip(second.chunks(BETWEEN_READINGS)) {
+                let now = self.reads(limit);
+                let (reading, window) = (limit.reading(now), limit.is_sliding().then(|| limit.sliding(now)));
+                for (slot, beside) in chunk.chunks_exact(2).zip(beside.chunks_exact(2)) {
+                    let mut full_at = slot[1].load(Ordering::Relaxed);
+                    let mut weight = 0;
+                    if let Some(window) = window {
+                        let before;
+                        (full_at, before) = window.turn(full_at, beside[1].load(Ordering::Relaxed));
+                        weight = window.weight(before);
+                    }
+                    let debt = weight + if table::is_lock(full_at) { 0 } else { gcra::debt(full_at, reading) };
+                    if debt > 0 {
+                        busy += 1;
+                        held.offer(debt, full_at, &slot[0]);
+                    }
                 }
             }
+            compartments.push(Compartment { tenant, busy, slots: u64::from(sets) * table::WAYS as u64 });
         }
         let talker = |(debt, full_at, key)| {
             let source = source(key);
@@ -117,7 +123,11 @@ impl Datapath {
         };
         let mut sorted: Vec<_> = held.heap.into_iter().map(|Reverse(entry)| entry).collect();
         sorted.sort_unstable_by_key(|&entry| Reverse(entry));
-        Talkers { most: sorted.into_iter().map(talker).collect(), busy }
+        Talkers {
+            most: sorted.into_iter().map(talker).collect(),
+            busy: compartments.iter().map(|it| it.busy).sum(),
+            fullest: Compartment::fullest(&compartments, region),
+        }
     }
 
     /// How deep a limit is for a source.

@@ -16,7 +16,6 @@ use throttle_common::{
     connections::PLACE,
     gcra::TICKS_PER_NANO,
     records::{Limit, LimitTally, name_str},
-    table::WAYS,
     words::Unit,
 };
 
@@ -25,10 +24,10 @@ use self::{
     hour::{HOUR, Hour},
 };
 use super::{
-    occupancy::{CROWDED, in_use},
+    occupancy::{CROWDED, in_part, in_use},
     weighed::unit_price,
 };
-use crate::datapath::{Talker, Talkers};
+use crate::datapath::Talker;
 
 /// How long between two looks: they read the tables of all limits, which takes some 20 ms where they are large.
 pub(super) const PAUSE: Duration = Duration::from_secs(10);
@@ -63,10 +62,32 @@ pub(super) struct Look {
     pub(super) at: u64,
     /// What the limit did so far.
     pub(super) tally: LimitTally,
-    /// Who owes most, for IPv4 and IPv6.
-    pub(super) regions: [Talkers; 2],
+    /// Its parts of the table, for IPv4 and IPv6.
+    pub(super) regions: [Region; 2],
     /// How many connections are open, where it counts them.
     pub(super) open: u64,
+}
+
+/// What a part of the table holds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Region {
+    /// Who owes most, the largest debt first.
+    pub(super) most: Vec<Talker>,
+    /// How many owe something.
+    pub(super) busy: u64,
+    /// Where sources find no place first.
+    pub(super) fullest: Part,
+}
+
+/// The fullest compartment of a region, or all of it where it is not divided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Whose sources are in it; nobody's in particular where it is the whole.
+    pub(super) whose: Option<String>,
+    /// Slots of sources that owe something.
+    pub(super) busy: u64,
+    /// All slots.
+    pub(super) slots: u64,
 }
 
 /// All limits, by number.
@@ -77,6 +98,7 @@ pub(super) struct Trends(HashMap<u16, Trend>);
 #[derive(Debug)]
 struct Trend {
     record: Limit,
+    /// The look since which it has not refused anything, and was never near to it.
     first: Look,
     last: Look,
     /// Looks in a row in which few carried most, and who did so last.
@@ -84,13 +106,13 @@ struct Trend {
     /// Looks in a row in which somebody had more connections than at the one before, and more than the limit allows.
     beyond: u32,
     carriers: Carriers,
-    /// The largest share of a burst that a source owed.
+    /// The largest share of a burst that a source owed since then.
     peak: f64,
     hour: Hour,
-    /// The largest share of its rate that a source used in a whole hour; nothing where an hour did not tell.
+    /// The largest share of its rate that a source used in a whole hour since then; nothing where an hour did not tell.
     busiest: Option<f64>,
-    /// Busy buckets of both regions, at the last looks.
-    grown: [VecDeque<(u64, u64)>; 2],
+    /// The fullest parts of both regions, at the last looks.
+    grown: [VecDeque<(u64, Part)>; 2],
 }
 
 impl Trends {
@@ -166,7 +188,7 @@ impl Trend {
         for (grown, region) in self.grown.iter_mut().zip(&self.last.regions) {
             let used = region.most.iter().map(|talker| talker.debt as f64 / talker.depth.max(1) as f64);
             self.peak = used.fold(self.peak, f64::max);
-            grown.push_back((self.last.at, region.busy));
+            grown.push_back((self.last.at, region.fullest.clone()));
             if grown.len() > GROWING {
                 grown.pop_front();
             }
@@ -176,6 +198,11 @@ impl Trend {
         if self.record.window == 0 && !self.record.is_concurrency() {
             self.hour.add(&self.last);
         }
+        // What it did before is of no account: its counters outlive agents.
+        if refusals(&self.last.tally) != refusals(&self.first.tally) || self.peak >= NEAR {
+            self.first = self.last.clone();
+            (self.peak, self.hour, self.busiest) = (0.0, Hour::from(self.last.at), Some(0.0));
+        }
     }
 
     fn name(&self) -> &str {
@@ -184,11 +211,9 @@ impl Trend {
 
     /// A limit that has not refused anything for long, and was never near to it.
     fn never_binds(&self) -> Option<String> {
-        let LimitTally { admitted, refused, observed, overflowed, .. } = self.last.tally;
         let watched = self.last.at - self.first.at;
-        let quiet = refused.packets == 0 && observed.packets == 0 && overflowed.packets == 0;
-        let traffic = admitted.packets.saturating_sub(self.first.tally.admitted.packets);
-        if watched < LONG || !quiet || traffic < A_LOT || self.peak >= NEAR {
+        let traffic = self.last.tally.admitted.packets.saturating_sub(self.first.tally.admitted.packets);
+        if watched < LONG || traffic < A_LOT {
             return None;
         }
         let quiet = format!("limit `{}` has refused nothing in {} h", self.name(), watched / HOUR);
@@ -237,25 +262,29 @@ impl Trend {
     fn fills(&self) -> impl Iterator<Item = String> {
         // Where sources share buckets, each has a place whoever else there is.
         let shared = self.record.is_shared();
-        let regions = [("ipv4", self.record.v4), ("ipv6", self.record.v6)];
-        regions.into_iter().filter(move |_| !shared).zip(&self.grown).filter_map(|((family, region), grown)| {
-            let slots = f64::from(region.sets) * WAYS as f64;
-            let rest = seconds_until(CROWDED * slots, slots, grown)?;
+        ["ipv4", "ipv6"].into_iter().filter(move |_| !shared).zip(&self.grown).filter_map(|(family, grown)| {
+            let (rest, part) = (seconds_until_crowded(grown)?, &grown.back()?.1);
             // What one packet or one burst owes is gone after the burst's time: a stream of new sources grows no longer.
             // What is open lasts as long as somebody wants it to.
             let seconds = self.record.depth as f64 / (1e9 * TICKS_PER_NANO as f64);
             let lasts = if self.record.is_concurrency() { f64::INFINITY } else { seconds };
             (rest <= AHEAD && rest <= lasts).then(|| {
                 format!(
-                    "limit `{}`: {:.0} % of its {family} {}, and more with every look; at this pace new sources find no place \
-                     in {rest:.0} s. Raise `sources`, or look with `throttle top` who they are",
+                    "limit `{}`: {:.0} % of its {family} {}{}, and more with every look; at this pace new sources find no \
+                     place in {rest:.0} s. Raise `sources`, or look with `throttle top` who they are",
                     self.name(),
-                    grown.back().map_or(0.0, |(_, busy)| *busy as f64 / slots * 100.0),
+                    part.busy as f64 / part.slots as f64 * 100.0,
                     in_use(self.record.is_concurrency()),
+                    part.whose.as_deref().map_or_else(String::new, in_part),
                 )
             })
         })
     }
+}
+
+/// How often a limit said no, or would have, or had no place for a source.
+fn refusals(tally: &LimitTally) -> [u64; 3] {
+    [tally.refused, tally.observed, tally.overflowed].map(|it| it.packets)
 }
 
 /// Of those who have more than they may, who has most.
@@ -264,15 +293,18 @@ fn excess(look: &Look) -> Option<&Talker> {
     talkers.filter(|talker| talker.debt > talker.depth).max_by_key(|talker| talker.debt)
 }
 
-/// How long until so many are busy, at the pace of the looks; `None` where they do not grow, or too few are busy to tell.
-fn seconds_until(most: f64, slots: f64, grown: &VecDeque<(u64, u64)>) -> Option<f64> {
-    let (&(begin, least), &(end, busy)) = (grown.front()?, grown.back()?);
-    let rising = grown.iter().zip(grown.iter().skip(1)).all(|(one, next)| one.1 < next.1);
-    if grown.len() < GROWING || !rising || (busy as f64) < FILLING * slots || busy as f64 >= most {
+/// How long until a part is crowded, at the pace of the looks; `None` where it does not grow, where another was the fullest
+/// meanwhile, or where too few are busy to tell.
+fn seconds_until_crowded(grown: &VecDeque<(u64, Part)>) -> Option<f64> {
+    let ((begin, least), (end, now)) = (grown.front()?, grown.back()?);
+    let (busy, slots) = (now.busy as f64, now.slots as f64);
+    let rises = |one: &Part, next: &Part| one.busy < next.busy && one.whose == next.whose && one.slots == next.slots;
+    let rising = grown.iter().zip(grown.iter().skip(1)).all(|((_, one), (_, next))| rises(one, next));
+    if grown.len() < GROWING || !rising || busy < FILLING * slots || busy >= CROWDED * slots {
         return None;
     }
-    let pace = (busy - least) as f64 / ((end - begin) as f64 / 1e9);
-    Some((most - busy as f64) / pace)
+    let pace = (now.busy - least.busy) as f64 / ((end - begin) as f64 / 1e9);
+    Some((CROWDED * slots - busy) / pace)
 }
 
 #[cfg(test)]

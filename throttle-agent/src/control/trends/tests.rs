@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use throttle_common::{
     connections,
     gcra::{Price, Ticks, ticks},
-    records::{NONE, Region, name_bytes},
+    records::{self, NONE, name_bytes},
+    table::WAYS,
     words::{Algorithm, Per},
 };
 
@@ -18,8 +19,8 @@ const SECOND: u64 = 1_000_000_000;
 /// 50 packets a second, so many at once, on so many sources.
 fn limit(burst: u64, sources: u32) -> Limit {
     let price = Price::of_rate(50, SECOND, 1).unwrap();
-    let region = Region { base: 0, sets: sources / 4, prefix: 32, aggregate: 24, doubled: 0, compartments: 0 };
-    let empty = Region { sets: 0, ..region };
+    let region = records::Region { base: 0, sets: sources / 4, prefix: 32, aggregate: 24, doubled: 0, compartments: 0 };
+    let empty = records::Region { sets: 0, ..region };
     Limit {
         price,
         depth: price.depth(burst).unwrap(),
@@ -69,6 +70,18 @@ impl Watched {
 
     /// Ten seconds later: so many packets more, and these sources owe that share of their burst.
     fn look(&mut self, admitted: u64, refused: u64, owe: &[(u32, f64)], busy: u64) -> Vec<String> {
+        self.look_into(admitted, refused, owe, busy, None)
+    }
+
+    /// The same, with the fullest compartment.
+    fn look_into(
+        &mut self,
+        admitted: u64,
+        refused: u64,
+        owe: &[(u32, f64)],
+        busy: u64,
+        fullest: Option<Part>,
+    ) -> Vec<String> {
         self.at += 10 * SECOND;
         self.tally.admitted.packets += admitted;
         self.tally.refused.packets += refused;
@@ -80,7 +93,9 @@ impl Watched {
             Talker { source, debt, depth, full_at: ticks(self.at) + debt }
         };
         let most: Vec<_> = owe.iter().take(NAMED).map(talker).collect();
-        let regions = [Talkers { busy: busy.max(most.len() as u64), most }, Talkers::default()];
+        let busy = busy.max(most.len() as u64);
+        let whole = Part { whose: None, busy, slots: u64::from(self.limit.v4.sets) * WAYS as u64 };
+        let regions = [Region { busy, most, fullest: fullest.unwrap_or(whole) }, Region::default()];
         self.trends.add(vec![(3, self.limit, Look { at: self.at, tally: self.tally, regions, open: self.open })]);
         self.trends.warnings()
     }
@@ -138,6 +153,19 @@ fn a_limit_that_never_binds_is_told_with_the_rate_that_would() {
 }
 
 #[test]
+fn a_limit_that_has_bound_once_is_watched_anew_from_then_on() {
+    let mut watched = Watched::new(limit(100, 1000));
+    // Counters outlive agents: what they say at the first look is of the past.
+    watched.tally.refused.packets = 7;
+    watched.looks(2000, 20, 0, &[(1, 1.0)]);
+    assert!(watched.look(20, 1, &[(1, 1.0)], 0).is_empty());
+    assert!(watched.looks(24 * 360 - 1, 20, 0, &[]).is_empty(), "less than a day since then");
+    let warnings = watched.looks(2, 20, 0, &[]);
+    let begin = "limit `web` has refused nothing in 24 h, and no source owed more than 0.00 %";
+    assert!(warnings.len() == 1 && warnings[0].starts_with(begin), "{warnings:?}");
+}
+
+#[test]
 fn a_limit_may_be_idle_unused_or_near_its_burst_and_is_not_said_to_be_useless() {
     assert!(Watched::new(limit(100, 1000)).looks(9000, 1, 0, &[]).is_empty(), "hardly any traffic");
     assert!(Watched::new(limit(100, 1000)).looks(9000, 20, 0, &[(1, 0.3)]).is_empty(), "near its burst");
@@ -176,6 +204,24 @@ fn a_region_that_grows_slowly_or_forgets_quickly_is_not_told() {
     assert_eq!(grow(limit(720_000, 1000), 10, 20), Vec::<String>::new(), "too empty to tell");
     assert_eq!(grow(limit(100, 1000), 310, 20), Vec::<String>::new(), "what is charged lasts two seconds");
     assert_eq!(grow(limit(720_000, 1000), 610, 20), Vec::<String>::new(), "that is a problem already");
+}
+
+#[test]
+fn the_compartment_of_a_tenant_that_fills_is_told_though_the_region_is_nearly_empty() {
+    let mut watched = Watched::new(limit(720_000, 1000));
+    let of = |whose: &str, busy| Some(Part { whose: Some(whose.to_owned()), busy, slots: 100 });
+    for busy in [31, 33, 35] {
+        assert!(watched.look_into(10, 0, &[], busy, of("acme", busy)).is_empty(), "three looks are too few");
+    }
+    let warnings = watched.look_into(10, 0, &[], 37, of("acme", 37));
+    let begin = "limit `web`: 37 % of its ipv4 buckets are in debt in the part of acme, and more with every look";
+    assert!(warnings.len() == 1 && warnings[0].starts_with(begin), "{warnings:?}");
+    assert!(warnings[0].contains("no place in 115 s"), "{warnings:?}");
+    // Another that is fuller says nothing of how fast this one grew.
+    for busy in [39, 41, 43] {
+        assert!(watched.look_into(10, 0, &[], busy, of("globex", busy)).is_empty());
+    }
+    assert!(watched.look_into(10, 0, &[], 45, of("globex", 45))[0].contains("in the part of globex"));
 }
 
 /// So many open connections for each source, or for all.
