@@ -1,7 +1,7 @@
 //! What `status` warns of by itself: real traffic from behind a load balancer, tables that fill, limits that never bind, and
 //! silence without them.
 
-use super::send_from;
+use super::{said, send_from};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use std::{
     net::Ipv4Addr,
@@ -118,5 +118,39 @@ fn a_limit_that_has_refused_nothing_for_a_day_of_traffic_is_told() -> Result<()>
         let begin = "limit `roomy` has refused nothing in 24 h, and no source owed more than ";
         ensure!(warnings.len() == told && warnings.iter().all(|warning| warning.starts_with(begin)), "{warnings:?}");
     }
+    Ok(())
+}
+
+/// A service whose backend is at an address.
+fn with_backend(address: &str) -> String {
+    format!(
+        "mode = \"enforce\"\n[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80]\n[service.health]\n\
+         mode = \"enforce\"\ncontrol = \"fixed\"\n[[backend]]\nname = \"web-1\"\nservice = \"web\"\n\
+         address = \"{address}\"\nprobe = \"push\"\n"
+    )
+}
+
+#[test]
+fn a_backend_at_a_loopback_address_is_told_because_nothing_that_comes_in_meets_its_breaker() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start(&["--interface", FAR])?;
+    let begin = "the breaker of web/web-1 keeps nothing away: nothing comes in for 127.0.0.1:80, a loopback address";
+    site.apply(&with_backend("127.0.0.1:80"))?;
+    let warnings = site.status()?.warnings;
+    ensure!(warnings.len() == 1 && warnings[0].starts_with(begin) && warnings[0].contains("--cgroup"), "{warnings:?}");
+    let body = serde_json::json!({ "toml": with_backend("127.0.0.1:80") }).to_string();
+    let (_, answer) = site.request("POST", "/v1/policy/check", &body)?;
+    ensure!(answer.contains(begin), "{answer}");
+    let output = site.run(&["breaker", "open", "web/web-1"])?;
+    let sentence = "web/web-1: no new connection that comes in for 127.0.0.1:80 passes until ";
+    ensure!(String::from_utf8_lossy(&output.stdout).starts_with(sentence), "{output:?}");
+    ensure!(output.status.success() && said(&output).contains(begin), "{output:?}");
+
+    site.apply(&with_backend("192.0.2.1:80"))?;
+    let output = site.run(&["breaker", "auto", "web/web-1"])?;
+    ensure!(output.status.success() && said(&output).is_empty(), "{output:?}");
+    ensure!(site.status()?.warnings.is_empty(), "{:?}", site.status()?.warnings);
     Ok(())
 }

@@ -50,7 +50,10 @@ impl BreakerCommand {
         if context.output.json {
             return output::data(&answer.text());
         }
-        output::data(&format!("{}\n", sentence(&answer.parse::<Envelope<HeldBreakerView>>()?.body)))
+        let held = answer.parse::<Envelope<HeldBreakerView>>()?.body;
+        output::data(&format!("{}\n", sentence(&held)))?;
+        held.warnings.iter().for_each(|warning| context.output.warn(warning));
+        Ok(())
     }
 }
 
@@ -64,10 +67,24 @@ fn named(text: &str) -> Result<(String, Option<String>), String> {
 
 fn sentence(view: &HeldBreakerView) -> String {
     let whose = view.backend.as_ref().map_or(view.service.clone(), |backend| format!("{}/{backend}", view.service));
+    let meets = meets(view);
     match view.state.as_str() {
-        "open" => format!("{whose}: no new connection passes until `throttle breaker auto {whose}`"),
-        "closed" => format!("{whose}: all new connections pass until `throttle breaker auto {whose}`"),
+        "open" => format!("{whose}: no new connection {meets} passes until `throttle breaker auto {whose}`"),
+        "closed" => format!("{whose}: every new connection {meets} passes until `throttle breaker auto {whose}`"),
         _ => format!("{whose}: the breaker is left to itself"),
+    }
+}
+
+/// Which connections meet a breaker.
+fn meets(view: &HeldBreakerView) -> String {
+    let addresses: Vec<_> = view.addresses.iter().map(ToString::to_string).collect();
+    match (&view.backend, addresses.is_empty()) {
+        (None, _) => "that comes in for it".to_owned(),
+        (Some(_), true) => "that comes in for an address of it, none of which is known yet,".to_owned(),
+        (Some(_), false) => {
+            let dialled = if view.dialled { ", or that a process under --cgroup dials there," } else { "" };
+            format!("that comes in for {}{dialled}", addresses.join(", "))
+        }
     }
 }
 
@@ -90,10 +107,22 @@ mod tests {
             service: "web".to_owned(),
             backend: Some("web-1".to_owned()),
             state: state.to_owned(),
+            addresses: vec!["192.0.2.1:80".parse().unwrap()],
+            dialled: false,
+            warnings: Vec::new(),
         };
         assert_eq!(
             sentence(&view("open")),
-            "web/web-1: no new connection passes until `throttle breaker auto web/web-1`"
+            "web/web-1: no new connection that comes in for 192.0.2.1:80 passes until `throttle breaker auto web/web-1`"
+        );
+        assert_eq!(
+            sentence(&HeldBreakerView { dialled: true, ..view("closed") }),
+            "web/web-1: every new connection that comes in for 192.0.2.1:80, or that a process under --cgroup dials there, \
+             passes until `throttle breaker auto web/web-1`"
+        );
+        assert_eq!(
+            sentence(&HeldBreakerView { backend: None, addresses: Vec::new(), ..view("open") }),
+            "web: no new connection that comes in for it passes until `throttle breaker auto web`"
         );
         assert_eq!(sentence(&view("auto")), "web/web-1: the breaker is left to itself");
     }

@@ -29,6 +29,7 @@ mod sources;
 mod speeds;
 mod top;
 mod trends;
+mod unmet;
 mod views;
 mod weighed;
 mod writes;

@@ -39,7 +39,7 @@ impl Control {
         problems.extend(limits.iter().flat_map(crowded));
         Ok(Status {
             problems,
-            warnings: self.trends.warnings().into_iter().chain(self.held_breakers()).collect(),
+            warnings: [self.trends.warnings(), self.held_breakers(), self.unmet_breakers(&self.document)].concat(),
             health: health.services,
             health_transitions: health.transitions_in_all,
             health_notices_lost: health.notices_lost,
@@ -264,6 +264,7 @@ impl Control {
         if compiled.policy.counts_forwarded != 0 {
             warnings.extend(self.uncounted());
         }
+        warnings.extend(self.unmet_breakers(document));
         Ok(CheckReport { limits: limits.collect(), warnings })
     }
 
@@ -281,7 +282,10 @@ fn attachment(it: datapath::Attachment) -> Attachment {
             (Some(mode), Some(format!("{name} was {was} when it was attached to; run with --interface {name} instead")))
         }
         Standing::Attached(mode) if it.asked.is_none() => {
-            let remedy = "run with --interface for it too, or `throttle detach` and start again";
+            let remedy = format!(
+                "run with --interface {name} too, or stop the agent and `throttle detach --interface {name}`, which keeps \
+                 buckets and counters"
+            );
             (Some(mode), Some(format!("{name} is throttled by the program of an earlier agent; {remedy}")))
         }
         Standing::Attached(XdpMode::Native) => (Some(XdpMode::Native), None),

@@ -232,4 +232,14 @@ pub struct HeldBreakerView {
     pub backend: Option<String>,
     /// `open`, `closed`, or `auto` where it is left to itself.
     pub state: String,
+    /// Of a backend, where connections go that it is about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<SocketAddr>,
+    /// Whether it is about what processes of this host dial, too (`--cgroup`); else about what comes in.
+    #[serde(default)]
+    pub dialled: bool,
+    /// Why no connection may ever meet it, with the remedy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }

@@ -45,8 +45,23 @@ impl Control {
         }
         let state = request.map_or("auto", |request| if request.open { "open" } else { "closed" });
         tracing::info!(author = %author.name, service, backend, state, "breaker held");
-        let (service, backend) = (service.to_owned(), backend.map(str::to_owned));
-        Ok(HeldBreakerView { service, backend, state: state.to_owned() })
+        Ok(self.held_view(service, backend, state))
+    }
+
+    fn held_view(&self, service: &str, backend: Option<&str>, state: &str) -> HeldBreakerView {
+        let health = self.health.services.get(service).map(|followed| &followed.health).filter(|_| backend.is_some());
+        let own = health.into_iter().flat_map(|health| health.backends(0).map(|(it, ..)| it.place()));
+        let addresses: Vec<_> =
+            own.filter(|place| backend == Some(&*place.backend)).map(|place| place.address).collect();
+        let met = addresses.iter().map(|&address| (service, backend.unwrap_or_default(), address));
+        HeldBreakerView {
+            service: service.to_owned(),
+            backend: backend.map(str::to_owned),
+            state: state.to_owned(),
+            dialled: backend.is_some() && self.datapath.guards_connects(),
+            warnings: self.unmet(met),
+            addresses,
+        }
     }
 
     /// Who holds a breaker.
