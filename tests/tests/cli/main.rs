@@ -2,6 +2,7 @@
 
 mod algorithms;
 mod blocks;
+mod detaching;
 mod endings;
 mod explain;
 mod following;

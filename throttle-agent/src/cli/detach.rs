@@ -1,6 +1,9 @@
 //! `throttle detach`: the end of all throttling. It works on the pins alone, so that it works when nothing else does.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use serde::Serialize;
@@ -36,6 +39,7 @@ pub(crate) struct Detach {
 struct Report<'a> {
     interfaces: &'a [String],
     maps: usize,
+    left: &'a [PathBuf],
 }
 
 impl Detach {
@@ -58,8 +62,12 @@ impl Detach {
             context.output.warn(&format!("the agent with {pins} still runs, and may attach again"));
         }
         let detached = self.detach(&self.pins.pin_dir)?;
+        if !detached.left.is_empty() {
+            let left: Vec<_> = detached.left.iter().map(|path| path.display().to_string()).collect();
+            context.output.warn(&format!("what is none of ours stays: {}", left.join(", ")));
+        }
         if context.output.json {
-            let report = Report { interfaces: &detached.interfaces, maps: detached.maps };
+            let report = Report { interfaces: &detached.interfaces, maps: detached.maps, left: &detached.left };
             return output::json(&Envelope::new(report));
         }
         output::data(&render(&detached))
@@ -97,7 +105,8 @@ mod tests {
 
     #[test]
     fn what_was_taken_away_is_named() {
-        let detached = Detached { interfaces: vec!["eth0".to_owned(), "eth1".to_owned()], maps: 19 };
+        let interfaces = vec!["eth0".to_owned(), "eth1".to_owned()];
+        let detached = Detached { interfaces, maps: 19, ..Detached::default() };
         assert_eq!(render(&detached), "detached from eth0, eth1; removed 19 maps\n");
         assert_eq!(render(&Detached::default()), "nothing was attached\n");
     }

@@ -203,31 +203,19 @@ fn interface_name(file: &str) -> String {
 }
 
 pub(super) fn linked(root: &Path) -> io::Result<Vec<String>> {
-    let entries = match fs::read_dir(links(root)) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut names = entries
-        .map(|entry| Ok(interface_name(&entry?.file_name().to_string_lossy())))
-        .collect::<io::Result<Vec<_>>>()?;
+    let files = what_is_in(&links(root))?;
+    let mut names: Vec<_> =
+        files.iter().filter_map(|file| Some(interface_name(&file.file_name()?.to_string_lossy()))).collect();
     names.sort_unstable();
     Ok(names)
 }
 
 /// Removes the maps of a directory, whatever layout they have.
 pub(super) fn remove_maps(directory: &Path) -> io::Result<usize> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        entries => entries?,
-    };
-    let mut removed = 0;
-    for entry in entries {
-        fs::remove_file(entry?.path())?;
-        removed += 1;
-    }
+    let held = what_is_in(directory)?;
+    held.iter().try_for_each(fs::remove_file)?;
     remove_if_empty(directory)?;
-    Ok(removed)
+    Ok(held.len())
 }
 
 pub(super) fn remove_if_empty(directory: &Path) -> io::Result<()> {
@@ -262,6 +250,8 @@ pub struct Detached {
     pub interfaces: Vec<String>,
     /// How many maps were removed: with them go buckets, counters and blocks.
     pub maps: usize,
+    /// What lies in the directory still, because it is none of ours.
+    pub left: Vec<PathBuf>,
 }
 
 /// Takes every program off its interface and removes all maps, whether or not an agent runs. A running agent goes on
@@ -295,7 +285,19 @@ pub fn detach_all(root: &Path) -> Result<Detached> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
         result => result.with_context(|| format!("cannot remove {}", root.display()))?,
     }
+    detached.left = what_is_in(root).with_context(denied)?;
     Ok(detached)
+}
+
+/// What a directory has, in order; nothing where it is not there.
+fn what_is_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Takes the program off one interface, whether or not an agent runs; the maps stay. `false` where none is pinned for it.

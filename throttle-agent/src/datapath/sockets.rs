@@ -3,7 +3,12 @@
 //! They do the same; what the kernel cannot show the one, because it interrupted it, it shows the other. They see who completes a handshake. Where the kernel does not describe its types, or refuses the programs, nothing else
 //! is lost: only policy says then who is proven.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path, sync::OnceLock};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -142,7 +147,7 @@ impl Datapath {
             let link = program.attach().context("cannot attach to the tracepoint of socket states")?;
             let link: FdLink = program.take_link(link)?.into();
             let root = self.pins.root();
-            let (place, beside) = (root.join(name), root.join(format!("{name}-new")));
+            let [place, beside] = names(root, name);
             remove(&beside)?;
             link.pin(&beside).context("cannot pin the link of a program that watches sockets")?;
             let fresh = !place.exists();
@@ -179,8 +184,14 @@ pub(super) fn are_watched(root: &Path) -> bool {
 pub(super) fn unwatch(root: &Path) -> Result<()> {
     PROGRAMS
         .iter()
-        .try_for_each(|name| remove(&root.join(name)))
+        .flat_map(|name| names(root, name))
+        .try_for_each(|name| remove(&name))
         .context("cannot remove the pins of the programs that watch sockets")
+}
+
+/// What the pin of a program is called, and what until it takes the place of another.
+fn names(root: &Path, program: &str) -> [PathBuf; 2] {
+    [root.join(program), root.join(format!("{program}-new"))]
 }
 
 fn remove(pin: &Path) -> io::Result<()> {
