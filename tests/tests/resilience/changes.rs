@@ -3,10 +3,10 @@
 use super::{RUN, Traffic, is_attached, load, throttled, total};
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, Map, MapData};
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 use throttle_common::records::{Control, LAYOUT, maps};
 use throttle_tests::{
-    agent::{Site, binary},
+    agent::{Site, binary, path},
     machine, needs_root,
     rebuild::rebuild,
     say,
@@ -52,7 +52,7 @@ fn maps_of_another_layout_are_refused_with_the_remedy_which_helps() -> Result<()
         sizes.contains("--table-sets 1048576") && sizes.contains("throttle detach"),
         "the remedy is named: {sizes}"
     );
-    set_layout(&site, LAYOUT + 1)?;
+    set_layout(&site.pin_dir(), LAYOUT + 1)?;
     let layout = site.refusal(&RUN)?;
     ensure!(layout.contains("throttle detach") && layout.contains("layout"), "the remedy is named: {layout}");
     let (check, code) = site.check_upgrade()?;
@@ -67,8 +67,44 @@ fn maps_of_another_layout_are_refused_with_the_remedy_which_helps() -> Result<()
     Ok(())
 }
 
-fn set_layout(site: &Site<'_>, layout: u64) -> Result<()> {
-    let control = MapData::from_pin(site.pin_dir().join("maps").join(maps::CONTROL)).context("open the pinned map")?;
+#[test]
+fn an_interrupted_change_of_layout_is_not_begun_anew_by_a_third_build() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    throttled(&site)?.stop()?;
+    // As a build of the layout before this one leaves it that died after it named its maps: those before are still there.
+    let (elsewhere, state) = (site.pin_dir().with_file_name("elsewhere"), site.file("another-state"));
+    site.start(&["--pin-dir", &path(&elsewhere), "--state-dir", &path(&state)])?.stop()?;
+    set_layout(&elsewhere, LAYOUT - 2)?;
+    set_layout(&site.pin_dir(), LAYOUT - 1)?;
+    let old = site.pin_dir().join("maps-old");
+    std::fs::rename(elsewhere.join("maps"), &old).context("give it the maps before")?;
+    let held = std::fs::read_dir(&old)?.count();
+
+    let (check, code) = site.check_upgrade()?;
+    let said = format!("from layout {} to {} was interrupted", LAYOUT - 2, LAYOUT - 1);
+    ensure!(check["plan"] == "refuse" && code == Some(5), "{check}");
+    ensure!(check["reason"].as_str().is_some_and(|reason| reason.contains(&said)), "{check}");
+    ensure!(check["remedy"].as_str().is_some_and(|remedy| remedy.contains("throttle detach")), "{check}");
+    let refused = site.refusal(&RUN)?;
+    ensure!(refused.contains(&said) && refused.contains("throttle detach"), "the remedy is named: {refused}");
+    ensure!(std::fs::read_dir(&old)?.count() == held && site.program_tag().is_ok(), "nothing is lost");
+
+    // So it is between the two names of the maps, too.
+    std::fs::rename(site.pin_dir().join("maps"), site.pin_dir().join("maps-new"))?;
+    let (check, code) = site.check_upgrade()?;
+    ensure!(check["plan"] == "refuse" && code == Some(5), "{check}");
+    ensure!(site.refusal(&RUN)?.contains(&said) && std::fs::read_dir(&old)?.count() == held, "nothing is lost");
+
+    site.ask(&["detach"])?;
+    let _agent = site.start(&RUN)?;
+    ensure!(site.status()?.limits.len() == 1, "the policy is kept in the store");
+    Ok(())
+}
+
+fn set_layout(pin_dir: &Path, layout: u64) -> Result<()> {
+    let control = MapData::from_pin(pin_dir.join("maps").join(maps::CONTROL)).context("open the pinned map")?;
     let mut control: Array<_, Control> = Map::Array(control).try_into()?;
     let held = control.get(&0, 0)?;
     Ok(control.set(0, Control { layout, ..held }, 0)?)

@@ -137,6 +137,13 @@ fn foretold(site: &Site<'_>, plan: &str, layout: u64) -> Result<()> {
     let interface = &check["interfaces"][0];
     ensure!(interface["interface"] == FAR && interface["mode"] == "native" && interface["in_place"] == true, "{check}");
     ensure!(interface["program_tag"] == format!("{:016x}", site.program_tag()?), "{check}");
+    for refused in ["sockets_unwatchable", "leaving_unseeable", "connects_unseeable"] {
+        ensure!(check.get(refused).is_some_and(serde_json::Value::is_null), "{refused}: {check}");
+    }
+    ensure!(
+        check["sockets_watched"] == true && check["leaving_seen"] == true && check["connects_seen"] == false,
+        "{check}"
+    );
     let fates = check["fates"].as_array().context("no fates")?;
     let lost = fates.iter().filter(|fate| fate["kept"] == false);
     let lost: Vec<_> = lost.filter_map(|fate| fate["what"].as_str()).collect();

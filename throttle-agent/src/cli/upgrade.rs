@@ -148,6 +148,8 @@ fn render(report: &Report, paint: Paint) -> String {
         line("interface", &interface(it));
     }
     line("sockets", &sockets(forecast, paint));
+    line("egress", &leaving(forecast, paint));
+    line("connects", &connects(forecast, paint));
     for Fate { what, kept, text } in &forecast.fates {
         let mark = if *kept { paint.good("kept        ") } else { paint.warning("lost        ") };
         line(&mark, &format!("{what}: {text}"));
@@ -208,6 +210,30 @@ fn sockets(forecast: &Forecast, paint: Paint) -> String {
     }
 }
 
+fn leaving(forecast: &Forecast, paint: Paint) -> String {
+    match (&forecast.leaving_unseeable, forecast.leaving_seen) {
+        (Some(why), _) => format!(
+            "{}: {why}; limits on open connections of `forwarded` services would count nothing, and no time to first byte \
+             be measured",
+            paint.warning("cannot be seen")
+        ),
+        (None, true) => "seen: the new program takes the place of the old one".to_owned(),
+        (None, false) => "not seen yet: a program is attached beside that of each interface".to_owned(),
+    }
+}
+
+fn connects(forecast: &Forecast, paint: Paint) -> String {
+    match (&forecast.connects_unseeable, forecast.connects_seen) {
+        (Some(why), _) => {
+            format!("{}: {why}; with --cgroup this build would not start", paint.warning("cannot be seen"))
+        }
+        (None, true) => {
+            "seen: with --cgroup the new programs take the place of the old ones, without they go".to_owned()
+        }
+        (None, false) => "not seen: programs are attached where --cgroup says".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +260,10 @@ mod tests {
                 }],
                 sockets_watched: true,
                 sockets_unwatchable: None,
+                leaving_seen: true,
+                leaving_unseeable: None,
+                connects_seen: false,
+                connects_unseeable: None,
                 fates,
             },
         }
@@ -251,10 +281,25 @@ plan        migrate: the maps are changed over from layout 2 at the next start
 policy      this build puts it in force
 interface   eth0: native mode, program 00000000000000bb: replaced in place, no packet in between
 sockets     watched: the new program is attached beside the old one, which then goes
+egress      seen: the new program takes the place of the old one
+connects    not seen: programs are attached where --cgroup says
 kept        counters: 7 frames
 lost        events: 3 unread
 ";
         assert_eq!(render(&report(Plan::Migrate { from: 2 }, fates), Paint::PLAIN), expected);
+    }
+
+    #[test]
+    fn a_program_that_the_kernel_refuses_is_told_with_what_happens_then() {
+        let mut report = report(Plan::Adopt, Vec::new());
+        report.forecast.leaving_unseeable = Some("R1 invalid mem access".to_owned());
+        report.forecast.connects_unseeable = Some("operation not permitted".to_owned());
+        let text = render(&report, Paint::PLAIN);
+        let egress =
+            "egress      cannot be seen: R1 invalid mem access; limits on open connections of `forwarded` services";
+        let connects =
+            "connects    cannot be seen: operation not permitted; with --cgroup this build would not start\n";
+        assert!(text.contains(egress) && text.contains(connects), "{text}");
     }
 
     #[test]

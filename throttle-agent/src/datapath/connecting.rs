@@ -62,8 +62,13 @@ impl Datapath {
 
     /// Whether connects are seen.
     pub fn guards_connects(&self) -> bool {
-        PROGRAMS.iter().all(|(name, _)| self.pins.root().join(name).exists())
+        are_seen(self.pins.root())
     }
+}
+
+/// Whether connects are seen, by this build or an earlier one.
+pub(super) fn are_seen(root: &Path) -> bool {
+    PROGRAMS.iter().all(|(name, _)| root.join(name).exists())
 }
 
 /// Has the kernel check and take a program.

@@ -94,6 +94,20 @@ pub enum OpenError {
         /// Their layout.
         found: u64,
     },
+    /// A change of layout was interrupted that another build began.
+    #[error(
+        "{}. What is pinned in {} goes on enforcing. Start the build of layout {found} once, and then this one; or run \
+         `throttle detach` and then this again: buckets and counters start anew, policy and blocks are kept in the store",
+        Self::interrupted(*from, *found), pin_dir.display()
+    )]
+    Interrupted {
+        /// The directory.
+        pin_dir: PathBuf,
+        /// The layout that is changed from.
+        from: u64,
+        /// The layout that is changed to.
+        found: u64,
+    },
     /// The pinned table has another size.
     #[error(
         "the table in {} has {found} sets, not {asked}; pass --table-sets {found} to keep it. To change it, run \
@@ -110,6 +124,16 @@ pub enum OpenError {
     /// Anything else.
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
+}
+
+impl OpenError {
+    /// What is wrong where a change of layout was interrupted that this build cannot end.
+    pub(super) fn interrupted(from: u64, found: u64) -> String {
+        format!(
+            "a change of the maps from layout {from} to {found} was interrupted, and only a build of layout {found} can end \
+             it (this one has {LAYOUT})"
+        )
+    }
 }
 
 /// Nothing is refused, everything is counted: what is in force until the first policy is applied.
@@ -131,7 +155,7 @@ impl Datapath {
         raise_memory_limit();
         match pins.maps() {
             Some(_) if !options.adopt => Err(OpenError::Pinned { pin_dir: options.pin_dir.clone() }),
-            Some(directory) => match check_pinned(&directory, options)? {
+            Some(directory) => match check_pinned(&pins, &directory, options)? {
                 None => {
                     let mut datapath = Self::load(pins, &directory, options)?;
                     datapath.recover()?;
@@ -260,12 +284,17 @@ fn was_interrupted(result: &Result<(), ProgramError>) -> bool {
 }
 
 /// Refuses maps that this build would misread. Gives those of an earlier layout that it knows.
-fn check_pinned(directory: &Path, options: &Options) -> Result<Option<Earlier>, OpenError> {
+fn check_pinned(pins: &Pins, directory: &Path, options: &Options) -> Result<Option<Earlier>, OpenError> {
     let pin_dir = options.pin_dir.clone();
     let lost =
         |name: &str| format!("cannot read {}; `throttle detach` removes what is left", directory.join(name).display());
     let found = layout_of(directory).with_context(|| lost(maps::CONTROL))?;
     if found != LAYOUT {
+        // Programs that count into those may still be on interfaces.
+        if let Some(old) = pins.old() {
+            let from = layout_of(&old).with_context(|| format!("cannot read {}", old.display()))?;
+            return Err(OpenError::Interrupted { pin_dir, from, found });
+        }
         let Some(earlier) = Earlier::open(directory)? else { return Err(OpenError::OtherLayout { pin_dir, found }) };
         if earlier.sets != options.table_sets {
             return Err(OpenError::OtherSize { pin_dir, found: earlier.sets, asked: options.table_sets });

@@ -54,6 +54,7 @@ mod switch;
 mod tables;
 mod talkers;
 mod tallies;
+mod trial;
 mod undo;
 mod watch;
 mod windows;

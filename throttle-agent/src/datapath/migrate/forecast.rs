@@ -8,20 +8,20 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use aya::{Btf, EbpfLoader, maps::MapData, programs::Xdp};
+use aya::maps::MapData;
 use memmap2::MmapOptions;
 use serde::Serialize;
 use throttle_common::records::{Event, LAYOUT, maps};
 
 use super::{Earlier, layout_of, layouts::open};
 use crate::datapath::{
-    OBJECT, PROGRAMS, XdpMode,
+    OpenError, XdpMode,
     attach::mode_of,
-    bpf, interfaces,
-    load::load_program,
-    pins::{finished, linked, superseded},
+    bpf, connecting, egress, interfaces,
+    pins::{drafts, finished, linked, superseded},
     rename::{is_on, open_link},
-    sockets::{Told, are_watched, load_watchers},
+    sockets::are_watched,
+    trial::{Trial, complaint},
 };
 
 /// What would happen.
@@ -95,26 +95,37 @@ pub struct Forecast {
     pub sockets_watched: bool,
     /// Why this build could not watch them.
     pub sockets_unwatchable: Option<String>,
+    /// Whether a program sees packets leave by one of the interfaces now.
+    pub leaving_seen: bool,
+    /// Why this build could not see them.
+    pub leaving_unseeable: Option<String>,
+    /// Whether programs see what processes of a control group dial now.
+    pub connects_seen: bool,
+    /// Why this build could not see it.
+    pub connects_unseeable: Option<String>,
     /// What becomes of what the kernel remembers.
     pub fates: Vec<Fate>,
 }
 
 /// Looks at what is pinned, and has the kernel check this build's programs with maps of their own.
 pub fn forecast(pin_dir: &Path) -> Result<Forecast> {
-    let trial = Trial::run();
+    let tried = try_out();
     let (plan, pinned_layout, mut fates) = plan(pin_dir)?;
-    let (plan, program_tag, sockets_unwatchable) = match trial {
-        Ok(trial) => (plan, Some(format!("{:016x}", trial.tag)), trial.sockets.err()),
+    let (plan, tried) = match tried {
+        Ok(tried) => (plan, Some(tried)),
         Err(error) => {
             fates.clear();
             let remedy = "`throttle doctor` says what is missing; this needs root, or CAP_BPF, CAP_NET_ADMIN and \
                           CAP_PERFMON";
             let reason = format!("the kernel does not take this build's programs: {error:#}");
-            (Plan::Refuse { reason, remedy: remedy.to_owned() }, None, None)
+            (Plan::Refuse { reason, remedy: remedy.to_owned() }, None)
         }
     };
+    let program_tag = tried.as_ref().map(|tried| format!("{:016x}", tried.tag));
+    let [sockets_unwatchable, leaving_unseeable, connects_unseeable] =
+        tried.map_or([None, None, None], |it| [it.sockets, it.leaving, it.connects]);
     let maps = finished(pin_dir);
-    let table_sets = pinned_layout.map(|_| open(&maps, maps::BUCKETS)).transpose()?;
+    let table_sets = is_there(&maps)?.then(|| open(&maps, maps::BUCKETS)).transpose()?;
     Ok(Forecast {
         plan,
         pinned_layout,
@@ -124,6 +135,10 @@ pub fn forecast(pin_dir: &Path) -> Result<Forecast> {
         interfaces: replacements(pin_dir)?,
         sockets_watched: are_watched(pin_dir),
         sockets_unwatchable,
+        leaving_seen: is_leaving_seen(pin_dir)?,
+        leaving_unseeable,
+        connects_seen: connecting::are_seen(pin_dir),
+        connects_unseeable,
         fates,
     })
 }
@@ -139,18 +154,24 @@ fn is_there(directory: &Path) -> Result<bool> {
 }
 
 fn plan(pin_dir: &Path) -> Result<(Plan, Option<u64>, Vec<Fate>)> {
-    let (maps, old) = (finished(pin_dir), superseded(pin_dir));
-    if is_there(&old)? {
-        let from = layout_of(&old)?;
-        let pinned = if is_there(&maps)? { Some(layout_of(&maps)?) } else { None };
-        if pinned.is_none_or(|pinned| pinned == LAYOUT) {
-            return Ok((Plan::Finish { from }, pinned, changed_over(&old)?));
-        }
-    }
-    if !is_there(&maps)? {
-        return Ok((Plan::Fresh, None, Vec::new()));
-    }
+    let (maps, new, old) = (finished(pin_dir), drafts(pin_dir), superseded(pin_dir));
+    // As the next start mends the names: see `Pins::mend_names`.
+    let (maps, old) = match (is_there(&maps)?, is_there(&old)?) {
+        (true, true) => (maps, Some(old)),
+        (false, true) if is_there(&new)? => (new, Some(old)),
+        (false, true) => (old, None),
+        (true, false) => (maps, None),
+        (false, false) => return Ok((Plan::Fresh, None, Vec::new())),
+    };
     let found = layout_of(&maps)?;
+    if let Some(old) = old {
+        let from = layout_of(&old)?;
+        return Ok(if found == LAYOUT {
+            (Plan::Finish { from }, Some(found), changed_over(&old)?)
+        } else {
+            (refusal(OpenError::interrupted(from, found)), Some(found), gone())
+        });
+    }
     if found == LAYOUT {
         return Ok((Plan::Adopt, Some(found), adopted()));
     }
@@ -260,6 +281,15 @@ fn unread(directory: &Path) -> Result<u64> {
     Ok(written.saturating_sub(read) / EACH)
 }
 
+/// Whether packets are seen to leave by one of the interfaces that are throttled.
+fn is_leaving_seen(pin_dir: &Path) -> Result<bool> {
+    let names = linked(pin_dir).with_context(|| format!("cannot list the links in {}", pin_dir.display()))?;
+    let present = interfaces().context("cannot list the interfaces")?;
+    let own = present.iter().filter(|device| names.contains(&device.name));
+    let seen = own.map(|device| egress::seen(pin_dir, device.index)).collect::<Result<Vec<_>>>()?;
+    Ok(seen.iter().any(Option::is_some))
+}
+
 fn replacements(pin_dir: &Path) -> Result<Vec<Replacement>> {
     let present = interfaces().context("cannot list the interfaces")?;
     let names = linked(pin_dir).with_context(|| format!("cannot list the links in {}", pin_dir.display()))?;
@@ -277,27 +307,19 @@ fn replacements(pin_dir: &Path) -> Result<Vec<Replacement>> {
     Ok(replacements)
 }
 
-/// This build's programs, as the kernel takes them.
-struct Trial {
+/// What the kernel says of this build's programs.
+struct Tried {
     tag: u64,
-    sockets: Result<(), String>,
+    sockets: Option<String>,
+    leaving: Option<String>,
+    connects: Option<String>,
 }
 
-impl Trial {
-    /// Loads them with maps that nobody else sees, and lets go of them again.
-    fn run() -> Result<Self> {
-        let btf = Btf::from_sys_fs().ok();
-        let told = Told::read();
-        let mut loader = EbpfLoader::new();
-        loader.btf(btf.as_ref()).map_max_entries(maps::BUCKETS, 1).map_max_entries(maps::AGGREGATES, 1);
-        told.tell(&mut loader);
-        let mut ebpf = loader.load(OBJECT).context("cannot load their maps")?;
-        for program in PROGRAMS {
-            load_program(&mut ebpf, program)?;
-        }
-        let program: &Xdp = ebpf.program(PROGRAMS[0]).context("the object has no program")?.try_into()?;
-        let tag = program.info().context("ask for the program's hash")?.tag();
-        let sockets = load_watchers(&mut ebpf).map_err(|error| format!("{error:#}"));
-        Ok(Self { tag, sockets })
-    }
+/// Has it take them, and lets go of them again. Without those of interfaces there is nothing; without others less.
+fn try_out() -> Result<Tried> {
+    let mut trial = Trial::begin()?;
+    let tag = trial.interfaces()?.info().context("ask for the program's hash")?.tag();
+    let refused = |tried: Result<()>| tried.err().map(|error| complaint(&error));
+    let (sockets, leaving) = (refused(trial.sockets()), refused(trial.leaving()));
+    Ok(Tried { tag, sockets, leaving, connects: refused(trial.connects()) })
 }

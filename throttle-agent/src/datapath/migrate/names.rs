@@ -17,21 +17,23 @@ impl Pins {
     }
 
     /// The directory of the maps that were superseded, as long as something may have to be carried over from them.
-    pub(super) fn old(&self) -> Option<PathBuf> {
+    pub(in crate::datapath) fn old(&self) -> Option<PathBuf> {
         Some(superseded(self.root())).filter(|directory| directory.is_dir())
     }
 
-    /// Removes the maps that were superseded. Programs that still use them keep them alive.
+    /// Removes the maps that were superseded: all at once, as maps that nobody finished are removed at the next start.
+    /// Programs that still use them keep them alive.
     pub(super) fn forget_old(&self) -> io::Result<()> {
-        remove_maps(&superseded(self.root())).map(drop)
+        let rubbish = drafts(self.root());
+        fs::rename(superseded(self.root()), &rubbish)?;
+        remove_maps(&rubbish).map(drop)
     }
 }
 
 impl Draft {
-    /// Puts them in the place of others, which get another name. On an error those have their own again.
+    /// Puts them in the place of others, which get another name that no maps have. On an error those have their own again.
     pub(super) fn supersede(self, pins: &Pins, between: impl FnOnce()) -> Result<()> {
         let [finished, superseded] = [finished, superseded].map(|place| place(pins.root()));
-        pins.forget_old().context("cannot remove older maps")?;
         fs::rename(&finished, &superseded).context("cannot set the old maps aside")?;
         between();
         self.finish(pins).or_else(|error| {
