@@ -1,6 +1,6 @@
 //! What `top` shows of real packets: on a terminal, as text, and to programs.
 
-use super::send_from;
+use super::{ends_with, send_from};
 use anyhow::{Context, Result, ensure};
 use std::{
     io::{Read as _, Write as _},
@@ -131,4 +131,18 @@ fn a_terminal_shows_it_obeys_keys_and_is_given_back() -> Result<()> {
     let status = child.wait()?;
     ensure!(status.success(), "{status}");
     Ok(())
+}
+
+#[test]
+fn json_is_not_sorted_or_filtered_and_who_asks_for_it_is_told() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start(&["--interface", FAR])?;
+    let once = ["top", "--batch", "--json", "--iterations", "1"];
+    for also in [&["--sort", "room"][..], &["--filter", "203.0.113."], &["--reverse"]] {
+        let said = ends_with(&site, 2, &[&once, also].concat())?;
+        ensure!(said.contains("jq") && said.contains("--filter"), "the remedy is named: {said}");
+    }
+    site.ask(&once).map(drop)
 }

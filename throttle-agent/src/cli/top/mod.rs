@@ -63,13 +63,13 @@ pub(crate) struct TopArgs {
     /// How many talkers, and sources that were refused, to ask for
     #[arg(long, short, value_name = "N", default_value_t = 50, value_parser = whole(1_u16, 1000))]
     most: u16,
-    /// Sort by the column of this heading, or what it begins with, where a table has one; with --batch
+    /// Sort by the column of this heading, or what it begins with, where a table has one; with --batch, without --json
     #[arg(long, value_name = "HEADING", requires = "batch", value_parser = heading)]
     sort: Option<String>,
-    /// Turn the order round, with --batch
+    /// Turn the order round, with --batch, without --json
     #[arg(long, requires = "batch")]
     reverse: bool,
-    /// Print only rows that contain these letters, in either case, with --batch
+    /// Print only rows that contain these letters, in either case, with --batch, without --json
     #[arg(long, value_name = "LETTERS", requires = "batch")]
     filter: Option<String>,
 }
@@ -79,6 +79,11 @@ impl TopArgs {
     pub(crate) fn obey(self, context: &Context) -> Result<(), Failure> {
         let source =
             Source { client: context.client()?, path: query(paths::TOP, &TopQuery { most: Some(self.most) })? };
+        if context.output.json && (self.sort.is_some() || self.filter.is_some() || self.reverse) {
+            let remedy = "--sort, --reverse and --filter are for tables; of JSON, pick with jq: \
+                          `jq '.talkers | map(select(.source | contains(\"203.0.113.\"))) | sort_by(.room)'`";
+            return Err(Failure::Usage(remedy.to_owned()));
+        }
         let interval = Duration::from(self.interval);
         let times = self.iterations.unwrap_or(u64::MAX);
         if context.output.json {
