@@ -274,8 +274,10 @@ fn blocked(block: &BlockedBy) -> String {
     if let Some(reason) = &block.reason {
         _ = write!(text, ": {reason}");
     }
-    let remedy = if block.author.is_some() { "`throttle block delete ...` ends it" } else { "take it out there" };
-    _ = write!(text, " ({remedy})");
+    match &block.author {
+        Some(_) => _ = write!(text, " (`throttle block delete {}` ends it)", block.prefix),
+        None => text += " (take it out there)",
+    }
     text
 }
 

@@ -126,7 +126,7 @@ fn a_block_says_who_set_it_why_and_how_to_end_it() {
         "203.0.113.7: the next TCP connection to web (port 443) is refused by the block of 203.0.113.0/24, for ever\n"
     ));
     assert!(page.contains(
-        "source    blocked by 203.0.113.0/24 for ever, added by alice: scans ports (`throttle block delete ...` ends it)\n"
+        "source    blocked by 203.0.113.0/24 for ever, added by alice: scans ports (`throttle block delete 203.0.113.0/24` ends it)\n"
     ));
     assert_eq!(page.matches("(not asked: it is decided before)").count(), 3, "{page}");
 }
