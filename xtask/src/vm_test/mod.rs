@@ -217,8 +217,29 @@ fn summarise(rows: &[Row]) -> Result<()> {
             workspace::target().join("vm/logs").display()
         );
     }
-    if with(Verdict::Skipped).count() == rows.len() {
-        bail!("vm-test: no kernel was tested");
+    if nothing_was_tested(rows) {
+        bail!("vm-test: no kernel was tested of those that the throttle is for");
     }
     Ok(())
+}
+
+/// Whether kernels were skipped, and those that were not only had to refuse.
+fn nothing_was_tested(rows: &[Row]) -> bool {
+    let is = |verdict| rows.iter().any(|row| row.verdict == verdict);
+    is(Verdict::Skipped) && !is(Verdict::Passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_no_test_of_the_kernels_that_were_skipped() {
+        let row = |verdict| Row { verdict, ..Row::skipped("6.1".to_owned(), &anyhow::anyhow!("no network")) };
+        let untested =
+            |verdicts: &[Verdict]| nothing_was_tested(&verdicts.iter().copied().map(row).collect::<Vec<_>>());
+        assert!(untested(&[Verdict::Skipped]) && untested(&[Verdict::Refused, Verdict::Skipped, Verdict::Skipped]));
+        assert!(!untested(&[Verdict::Refused, Verdict::Passed, Verdict::Skipped]));
+        assert!(!untested(&[Verdict::Refused]), "nothing else was asked for");
+    }
 }
