@@ -24,7 +24,8 @@ use super::{
 /// Which packet to ask about.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Asks the kernel's maps, and charges nothing. Without --port a packet to each service is asked about.
+Asks the kernel's maps, and charges nothing. Without --port a packet to each service is asked about; without --to, of
+each service one address, and each backend's whose breaker is not closed.
 
 Examples:
   throttle explain 203.0.113.7

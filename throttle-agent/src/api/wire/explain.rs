@@ -25,7 +25,8 @@ pub struct ExplainQuery {
     #[param(value_type = Option<String>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
-    /// The address of this host that it would go to. Without one, that of each service.
+    /// The address of this host that it would go to. Without one, an address of each service, and that of each backend
+    /// whose breaker is not closed.
     #[param(value_type = Option<String>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<IpAddr>,
