@@ -65,9 +65,13 @@ impl Stranger {
     /// The same by SYNs of another number.
     pub fn asks_by(&self, number: u32, ports: &(impl Iterator<Item = u16> + Clone)) -> Result<BTreeMap<u16, u32>> {
         ports.clone().try_for_each(|port| self.says(port, [number, 0], tcp::SYN, 0))?;
-        self.awaits(ports, |packet, number| {
-            (packet.flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK).then_some(number)
-        })
+        self.hears_of(ports, tcp::SYN | tcp::ACK)
+    }
+
+    /// Waits for segments to all of these ports with these flags of SYN, ACK and RST, and gives their numbers.
+    pub fn hears_of(&self, ports: &(impl Iterator<Item = u16> + Clone), flags: u8) -> Result<BTreeMap<u16, u32>> {
+        const OF: u8 = tcp::SYN | tcp::ACK | tcp::RST;
+        self.awaits(ports, |packet, number| (packet.flags & OF == flags).then_some(number))
     }
 
     /// Waits for data to all of these ports, and gives the numbers that acknowledge it.

@@ -1,11 +1,14 @@
 //! Connections that this host may only forward: what their packets say, where no socket of ours tells.
 //!
 //! A connection is open when the source acknowledges the service's SYN-ACK, and closed when both have acknowledged the
-//! other's end (RFC 9293, section 3.6), or either has reset it. Whom the service resets it has no connection with. What the
-//! source resets goes on unless the service waits for the very byte that the reset names (RFC 5961, section 3.2), and only if
-//! it gets there: that is certain of a sound one once the service has acknowledged all that the source has said, and doubtful
-//! else. Packets of the source are seen coming in, those of the service going out; between the two its addresses may be
-//! others.
+//! other's end (RFC 9293, section 3.6), or either has reset it. What the source resets goes on unless the service waits for
+//! the very byte that the reset names (RFC 5961, section 3.2), and only if it gets there: that is certain of a sound one once
+//! the service has acknowledged all that the source has said, and doubtful else. A service that breaks a connection off says
+//! how far both have got; any other reset of its side is doubtful. Packets of the source are seen coming in, those of the
+//! service going out; between the two its addresses may be others.
+//!
+//! A service that says its SYN-ACK once more has not heard the acknowledgement, or had no room for the connection. Until it
+//! says something else that is doubtful too.
 //!
 //! An end of the source is heard when the service acknowledges its number, if that was the number of nothing else: a source
 //! may name any number, and what it sends may be dropped behind this host. So it is remembered how far the source has got,
@@ -25,15 +28,18 @@ pub enum Side {
 }
 
 /// What a side has sent: its end, of the source the acknowledgement of the other's, a reset that is doubted, and one that is
-/// doubted for good; and that no end of the source is believed. Each side's byte is written by its packets alone.
+/// doubted for good; that no end of the source is believed; and of the service nothing but a SYN-ACK, and that once more. Each
+/// side's byte is written by its packets alone.
 const ENDED: u8 = 1;
 const ACKNOWLEDGED: u8 = 2;
 const RESET: u8 = 4;
 const UNSOUND: u8 = 8;
 const DOUBTED: u8 = 16;
+const SILENT: u8 = 32;
+const REPEATED: u8 = 64;
 
-/// Seconds for which a connection may be silent whose reset, or end, is doubted: as long as the kernel keeps an ended one in
-/// TIME-WAIT, and one that it has ended in FIN-WAIT-2 (`TCP_TIMEWAIT_LEN`, `TCP_FIN_TIMEOUT`).
+/// Seconds for which a connection may be silent whose reset, end or beginning is doubted: as long as the kernel keeps an ended
+/// one in TIME-WAIT, and one that it has ended in FIN-WAIT-2 (`TCP_TIMEWAIT_LEN`, `TCP_FIN_TIMEOUT`).
 pub const DOUBTED_FOR: u32 = 60;
 
 /// How far the service has got where nothing of it was seen yet.
@@ -125,7 +131,10 @@ impl Connection {
             self.seen = now;
         }
         if segment.has(tcp::RST) {
-            return matches!(from, Side::Service) || self.reset(segment);
+            return match from {
+                Side::Source => self.reset(segment),
+                Side::Service => self.break_off(segment),
+            };
         }
         match from {
             Side::Source => self.hear(segment),
@@ -189,9 +198,11 @@ impl Connection {
         heard && self.closing[Side::Source as usize] & (ENDED | ACKNOWLEDGED) == ENDED | ACKNOWLEDGED
     }
 
-    /// Notes how much of that the service has heard, how far it has got itself, and whether it ends there.
+    /// Notes how much of that the service has heard, how far it has got itself, and whether it ends there. Whoever goes on has
+    /// the connection.
     #[inline(always)]
     const fn answer(&mut self, segment: &Segment) {
+        self.closing[Side::Service as usize] &= !(RESET | SILENT | REPEATED);
         if segment.has(tcp::ACK) {
             self.acknowledged = segment.acknowledged;
         }
@@ -205,6 +216,23 @@ impl Connection {
         if ends {
             self.closing[Side::Service as usize] |= ENDED;
         }
+    }
+
+    /// Takes a reset of the service's side: `true` where the service has the connection no more, for certain. Whoever breaks one
+    /// off names the next byte of either side. A reset that answers a segment repeats a number of that (RFC 9293, section
+    /// 3.10.7.1), as the source likes it: also a listener sends it that goes on waiting for the right acknowledgement, and a
+    /// host on the way that takes the segment for nobody's.
+    #[inline(always)]
+    const fn break_off(&mut self, segment: &Segment) -> bool {
+        let said = self.said[Side::Service as usize];
+        let names_own = segment.sequence == said && said != UNKNOWN;
+        let heard = segment.acknowledged;
+        let names_other = !is_behind(heard, self.acknowledged) && !is_behind(self.expected(), heard);
+        let is_certain = segment.has(tcp::ACK) && names_own && names_other;
+        if !is_certain {
+            self.closing[Side::Service as usize] |= RESET;
+        }
+        is_certain
     }
 
     /// Takes a reset of the source: `true` where the service accepts it for certain. One that it may have to ignore, for want
@@ -234,10 +262,27 @@ impl Connection {
     pub fn patience(&self, idle_after: u32) -> u64 {
         // One that waits for a later byte has ignored it.
         let ignored = is_behind(self.said[Side::Source as usize], self.acknowledged);
-        let [closing, _] = self.closing;
+        let [closing, service] = self.closing;
         // A service that has ended and been heard waits for no end longer than that.
         let left = closing & (DOUBTED | ACKNOWLEDGED) == DOUBTED | ACKNOWLEDGED;
-        (if left || closing & RESET != 0 && !ignored { DOUBTED_FOR.min(idle_after) } else { idle_after }).into()
+        let is_doubted = left || closing & RESET != 0 && !ignored || service & (RESET | REPEATED) != 0;
+        (if is_doubted { DOUBTED_FOR.min(idle_after) } else { idle_after }).into()
+    }
+
+    /// The number of the service's SYN-ACK, and the byte that it waits for, where it has said nothing else: whoever resets such
+    /// a connection may open it yet, because a service does not always heed a reset before that.
+    #[inline(always)]
+    pub const fn unheard_answer(&self) -> Option<(u32, u32)> {
+        if self.closing[Side::Service as usize] & SILENT == 0 {
+            return None;
+        }
+        Some((self.said[Side::Service as usize].wrapping_sub(1), self.acknowledged))
+    }
+
+    /// Its handshake is complete as far as the source goes: the service has said no more than its SYN-ACK.
+    #[inline(always)]
+    pub const fn complete(&mut self) {
+        self.closing[Side::Service as usize] = SILENT;
     }
 
     /// Begins with the segment that answers a SYN-ACK, or data in the middle. `awaited` says whether the service waits for
@@ -252,10 +297,11 @@ impl Connection {
         self.closing[Side::Source as usize] = if awaited { 0 } else { DOUBTED };
     }
 
-    /// Goes on with a SYN-ACK: the service has begun anew between the same ends, or sends its first word again.
+    /// Goes on with a SYN-ACK: the service has begun anew between the same ends, or sends its first word again. Either way it
+    /// has not heard the acknowledgement.
     #[inline(always)]
     pub fn begin_anew(&mut self, segment: &Segment, now_nanos: u64) {
-        self.closing = [0; 2];
+        self.closing = [0, SILENT | REPEATED];
         self.said = [segment.acknowledged, segment.next()];
         self.acknowledged = segment.acknowledged;
         self.seen = moment(now_nanos);

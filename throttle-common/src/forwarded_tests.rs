@@ -89,11 +89,64 @@ fn a_reset_that_may_get_lost_is_doubted_for_good_and_a_sound_one_beside_it_is_no
 }
 
 #[test]
-fn whom_the_service_resets_it_has_no_connection_with_and_the_source_must_name_the_very_byte() {
+fn a_source_that_resets_must_name_the_very_byte() {
     for number in [0, 99, 100, 101, u32::MAX] {
-        assert!(open(100).follow(Side::Service, &reset(number), NOW));
         assert_eq!(open(100).follow(Side::Source, &reset(number), NOW), number == 100, "{number}");
     }
+}
+
+/// A reset as whoever breaks a connection off sends it: with the next byte of both sides.
+fn breaks_off(sequence: u32, acknowledged: u32) -> Segment {
+    Segment { sequence, acknowledged, flags: u32::from(tcp::RST | tcp::ACK), payload: 0 }
+}
+
+#[test]
+fn a_service_that_breaks_off_names_the_next_byte_of_both_sides() {
+    let mut talk = Talk::new([100, 500]);
+    talk.says(Side::Service, 1, 0);
+    assert!(!talk.says(Side::Source, 10, 0));
+    // It may have heard all that, or some of it.
+    for heard in [100, 104, 110] {
+        assert!(talk.connection.clone().follow(Side::Service, &breaks_off(501, heard), NOW), "{heard}");
+    }
+    for wrong in
+        [breaks_off(0, 110), breaks_off(500, 110), breaks_off(502, 110), breaks_off(501, 99), breaks_off(501, 111)]
+    {
+        assert!(!talk.connection.clone().follow(Side::Service, &wrong, NOW), "{wrong:?}");
+    }
+    let mut unheard = open(100);
+    assert!(!unheard.follow(Side::Service, &breaks_off(0, 100), NOW), "the answer to a segment without ACK");
+}
+
+#[test]
+fn a_reset_that_only_answers_is_doubted_until_the_service_goes_on() {
+    let mut talk = Talk::new([100, 500]);
+    talk.says(Side::Service, 1, 0);
+    // Of whatever number: it is the source's choice.
+    for number in [0, 77, 501] {
+        assert!(!talk.connection.follow(Side::Service, &reset(number), NOW));
+        assert_eq!(talk.connection.patience(900), u64::from(DOUBTED_FOR));
+        talk.says(Side::Source, 0, 0);
+        assert_eq!(talk.connection.patience(900), u64::from(DOUBTED_FOR), "the source may say what it likes");
+        assert!(!talk.says(Side::Service, 0, 0));
+        assert_eq!(talk.connection.patience(900), 900);
+    }
+}
+
+#[test]
+fn a_service_that_repeats_its_syn_ack_has_no_connection_until_it_says_something_else() {
+    let mut connection = Connection { state: Connection::FORWARDED, ..Connection::NEW };
+    let acknowledges = |acknowledged| Segment { sequence: 100, acknowledged, flags: tcp::ACK.into(), payload: 0 };
+    connection.begin(&acknowledges(501), true, NOW);
+    connection.complete();
+    assert_eq!((connection.patience(900), connection.unheard_answer()), (900, Some((500, 100))));
+    let answer = Segment { sequence: 500, acknowledged: 100, flags: u32::from(tcp::SYN | tcp::ACK), payload: 0 };
+    connection.begin_anew(&answer, NOW);
+    connection.follow(Side::Source, &acknowledges(501), NOW);
+    assert_eq!((connection.patience(900), connection.patience(10)), (u64::from(DOUBTED_FOR), 10));
+    assert_eq!(connection.unheard_answer(), Some((500, 100)));
+    connection.follow(Side::Service, &Segment { sequence: 501, flags: tcp::ACK.into(), ..answer }, NOW);
+    assert_eq!((connection.patience(900), connection.unheard_answer()), (900, None));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use throttle_common::{
 
 use crate::{
     clock::Clock,
-    connections::{Entering, follow, note_answer, note_data, segment},
+    connections::{Entering, Followed, follow, note_answer, note_data, segment},
     exchanges, services,
     tables::{InForce, LEAVING},
 };
@@ -100,7 +100,7 @@ extern "C" fn see_forwarded(ctx: *mut __sk_buff) -> u32 {
     entering.segment = segment(packet, u32::from_be_bytes(header.seq), u32::from_be_bytes(header.ack_seq));
     if packet.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN | tcp::ACK {
         note_answer(entering, in_force.control.secret);
-    } else if !follow(entering, Side::Service) && scope.concurrent != 0 {
+    } else if matches!(follow(entering, Side::Service), Followed::Unknown) && scope.concurrent != 0 {
         note_data(entering, in_force.control.secret);
     }
     0

@@ -11,10 +11,12 @@ use std::{
     net::{Shutdown, TcpStream},
 };
 use throttle_agent::datapath::{Drift, Egress};
+use throttle_common::packet::tcp;
 use throttle_tests::{
     machine::{self, egresses},
     needs_root,
     program::{SECOND, START},
+    stranger::Stranger,
     wire::{FAR, FAR_V4},
 };
 
@@ -59,6 +61,36 @@ fn forgotten(egress: Egress) -> Result<()> {
     ensure!(at(&mut router, 20)? == Drift::default() && router.host.open(0) == 4);
     let forgotten = at(&mut router, 22)?;
     ensure!(forgotten == Drift { idle: 2, ..Drift::default() } && router.host.open(0) == 2, "{forgotten:?}");
+    Ok(())
+}
+
+#[test]
+fn what_the_server_had_no_room_for_is_forgotten_within_two_minutes_and_what_it_serves_then_is_not() -> Result<()> {
+    needs_root!();
+    egresses().into_iter().try_for_each(|egress| not_accepted(egress).with_context(|| egress.to_string()))
+}
+
+fn not_accepted(egress: Egress) -> Result<()> {
+    let mut host = Host::timed(egress)?;
+    host.set_clock(START)?;
+    let Some(mut router) = Router::of(host, Way::Route)? else { return Ok(()) };
+    router.limit(4)?;
+    let _silent = router.connect()?;
+    let stranger = Stranger::new(&router.host.wire, "10.98.77.1", router.to)?;
+    let (ports, served) = (1024..1027, 1026..1027);
+    let answers = stranger.asks(&ports)?;
+    answers.iter().try_for_each(|(port, answer)| stranger.completes_damaged(*port, *answer))?;
+    eventually(&4, || Ok(router.host.open(0)))?;
+    stranger.hears_of(&ports, tcp::SYN | tcp::ACK)?;
+    for port in served.clone() {
+        stranger.completes(port, answers[&port])?;
+        router.listener.accept()?.0.write_all(b"!")?;
+        stranger.is_served(&served)?;
+    }
+    router.host.set_clock(START + 120 * SECOND)?;
+    let forgotten = router.host.reconcile()?;
+    ensure!(forgotten == Drift { idle: 2, ..Drift::default() }, "{forgotten:?}");
+    ensure!(router.host.open(0) == 2, "{} hold places", router.host.open(0));
     Ok(())
 }
 

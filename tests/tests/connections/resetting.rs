@@ -2,6 +2,7 @@
 
 use super::{
     eventually,
+    revealing::set,
     router::{Router, Way},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -74,6 +75,55 @@ fn a_reset_that_the_server_ignores_gives_no_place_back_and_the_right_one_does() 
         }
         eventually(&(0, 0), || Ok((router.served()?, router.host.open(0))))?;
         ensure!(router.host.reconcile()? == Drift::default() && router.host.connections()? == 0);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reset_that_only_answers_a_wrong_segment_gives_no_place_back() -> Result<()> {
+    needs_root!();
+    let ways = [Way::Route, Way::Translate];
+    for (egress, way) in egresses().into_iter().flat_map(|egress| ways.map(|way| (egress, way))) {
+        let Some(mut router) = Router::new(egress, way)? else { continue };
+        router.limit(1000)?;
+        let stranger = Stranger::new(&router.host.wire, SOURCE, router.to)?;
+        let answers = stranger.asks(&PORTS)?;
+        let (all, each) = (PORTS.len() as u64, || answers.iter().map(|(port, answer)| (*port, answer.wrapping_add(1))));
+        answers.iter().try_for_each(|(port, answer)| stranger.completes_damaged(*port, *answer))?;
+        eventually(&(0, all), || Ok((router.served()?, router.host.open(0))))?;
+        // The server, which still waits for the right acknowledgement, resets a wrong one.
+        each().try_for_each(|(port, next)| stranger.says(port, [FIRST + 1, next + 1000], tcp::ACK, 0))?;
+        stranger.hears_of(&PORTS, tcp::RST)?;
+        answers.iter().try_for_each(|(port, answer)| stranger.completes(*port, *answer))?;
+        eventually(&all, || router.served())?;
+        holds_all(&router, &stranger).with_context(|| format!("{egress:?}, {way:?}"))?;
+        if way == Way::Translate {
+            // What lies far outside is not translated: the router itself resets it, by the number that it acknowledges.
+            each().try_for_each(|(port, next)| stranger.says(port, [FIRST + (1 << 30), next], tcp::ACK, 0))?;
+            stranger.hears_of(&PORTS, tcp::RST)?;
+            holds_all(&router, &stranger).with_context(|| format!("{egress:?}, untranslated"))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn who_resets_what_the_server_has_not_heard_of_opens_it_with_a_place() -> Result<()> {
+    needs_root!();
+    for egress in egresses() {
+        let Some(mut router) = Router::new(egress, Way::Route)? else { continue };
+        router.limit(1000)?;
+        // The server keeps no requests: it has nothing that could be reset before a cookie comes back.
+        set(&router, "tcp_syncookies", "2")?;
+        let stranger = Stranger::new(&router.host.wire, SOURCE, router.to)?;
+        let (answers, all) = (stranger.asks(&PORTS)?, PORTS.len() as u64);
+        answers.iter().try_for_each(|(port, answer)| stranger.completes_damaged(*port, *answer))?;
+        eventually(&(0, all), || Ok((router.served()?, router.host.open(0))))?;
+        PORTS.into_iter().try_for_each(|port| stranger.says(port, [FIRST + 1, 0], tcp::RST, 0))?;
+        eventually(&(0, 0), || Ok((router.served()?, router.host.open(0))))?;
+        answers.iter().try_for_each(|(port, answer)| stranger.completes(*port, *answer))?;
+        eventually(&all, || router.served())?;
+        holds_all(&router, &stranger).with_context(|| egress.to_string())?;
     }
     Ok(())
 }

@@ -73,7 +73,7 @@ impl Opening {
 }
 
 /// Sets what the server's kernel does.
-fn set(router: &Router, name: &str, value: &str) -> Result<()> {
+pub(super) fn set(router: &Router, name: &str, value: &str) -> Result<()> {
     let path = format!("/proc/sys/net/ipv4/{name}");
     router.server.enter(|| std::fs::write(&path, value))?.context(path)
 }

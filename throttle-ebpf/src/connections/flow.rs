@@ -77,6 +77,9 @@ pub extern "C" fn answer() -> u32 {
     // What a source said before its connection was known, nobody has followed.
     let is_first = completes && awaited.acknowledges(noted, segment.sequence);
     connection.begin(segment, is_first, connection.since);
+    if completes {
+        connection.complete();
+    }
     if completes { COMPLETES } else { REVEALS }
 }
 
@@ -99,19 +102,41 @@ pub extern "C" fn begin() -> u32 {
     0
 }
 
-/// Goes on with the connection in the scratch space.
+/// Goes on with the connection in the scratch space: 1 where that was its last, and its places are given back.
 #[inline(never)]
 #[unsafe(export_name = "go_on_with_flow")]
 pub extern "C" fn go_on() -> u32 {
-    scratch().map_or(0, |scratch| u32::from(follow(&mut scratch.entering, Side::Source)))
+    scratch().map_or(0, |scratch| u32::from(matches!(follow(&mut scratch.entering, Side::Source), Followed::Ended)))
 }
 
-/// Follows a connection with a segment of one side; `false` where none is known. Of all who see it close, the one who
-/// removes it gives its places back.
+/// Has the SYN-ACK of the connection in the scratch space, which its source has reset, wait once more, where the service has
+/// said nothing else: it may not have heard of that connection before, and then heeds no reset of it.
+#[inline(never)]
+#[unsafe(export_name = "await_again")]
+pub extern "C" fn await_again() -> u32 {
+    let (Some(scratch), Some(control)) = (scratch(), CONTROL.get(0)) else { return 0 };
+    if let Some((sequence, acknowledged)) = scratch.entering.connection.unheard_answer() {
+        wait(&scratch.entering, control.secret, sequence, acknowledged);
+    }
+    0
+}
+
+/// What became of a connection with a segment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Followed {
+    /// There is none.
+    Unknown,
+    /// It goes on.
+    Open,
+    /// It is none any more.
+    Ended,
+}
+
+/// Follows a connection with a segment of one side. Of all who see it close, the one who removes it gives its places back.
 #[inline(always)]
-pub fn follow(entering: &mut Entering, from: Side) -> bool {
+pub fn follow(entering: &mut Entering, from: Side) -> Followed {
     let now = entering.connection.since;
-    let Some(found) = CONNECTIONS.get_ptr_mut(&entering.ends) else { return false };
+    let Some(found) = CONNECTIONS.get_ptr_mut(&entering.ends) else { return Followed::Unknown };
     // SAFETY: an element of the map. Each side's packets write words of their own; where it is removed meanwhile, so is
     // it below for the other one only.
     let found = unsafe { &mut *found };
@@ -119,9 +144,10 @@ pub fn follow(entering: &mut Entering, from: Side) -> bool {
         entering.resume(found);
         if CONNECTIONS.remove(&entering.ends).is_ok() {
             entering.leave();
+            return Followed::Ended;
         }
     }
-    true
+    Followed::Open
 }
 
 /// Notes the SYN-ACK of a service, where it is not known already.
@@ -132,10 +158,16 @@ pub fn note_answer(entering: &Entering, secret: Secret) {
         unsafe { (*found).begin_anew(&entering.segment, entering.connection.since) };
         return;
     }
+    wait(entering, secret, entering.segment.sequence, entering.segment.acknowledged);
+}
+
+/// Has a SYN-ACK with these numbers wait for its acknowledgement.
+#[inline(always)]
+fn wait(entering: &Entering, secret: Secret, sequence: u32, acknowledged: u32) {
     let awaited = Awaited::of(&entering.ends, secret);
     if let Some(cell) = SYN_ACKS.get_ptr_mut(awaited.cell) {
         // SAFETY: an element of the map.
-        unsafe { atomic::store(cell, awaited.note(entering.segment.sequence, entering.segment.acknowledged)) };
+        unsafe { atomic::store(cell, awaited.note(sequence, acknowledged)) };
     }
 }
 

@@ -36,7 +36,7 @@ pub use self::{
     entering::Entering,
     entrances::leave_entering,
     fast_open::ROOM as OPTIONS_ROOM,
-    flow::{follow, note_answer, note_data, segment},
+    flow::{Followed, follow, note_answer, note_data, segment},
     handshake::transport,
     places::{GUARANTEED, NOTHING, WITHOUT_END, attempt, due, give_back, look, settle, take},
 };
@@ -191,7 +191,11 @@ pub extern "C" fn conclude(service: u32, passes: u32) -> u32 {
                 }
             }
         }
-        Step::Continues => _ = flow::go_on(),
+        Step::Continues => {
+            if flow::go_on() != 0 {
+                flow::await_again();
+            }
+        }
         _ => begin(scratch),
     }
     0
