@@ -20,6 +20,7 @@ mod multipath;
 mod processes;
 mod reserved;
 mod resetting;
+mod returning;
 mod revealing;
 mod router;
 mod victim;

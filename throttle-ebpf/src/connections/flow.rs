@@ -57,6 +57,13 @@ pub extern "C" fn read_step(ctx: *mut xdp_md) -> u32 {
     if scratch.packet.flags & (tcp::ACK | tcp::RST) == tcp::ACK { ACKNOWLEDGES } else { 0 }
 }
 
+/// Whether there is a connection between the ends in the scratch space already: a SYN between them opens nothing, and if its
+/// service begins anew, it goes on with the places that there are.
+#[inline(always)]
+pub fn is_known(entering: &Entering) -> bool {
+    CONNECTIONS.get_ptr(&entering.ends).is_some()
+}
+
 /// What the segment in the scratch space acknowledges of what waits for that: a SYN-ACK ([`COMPLETES`]), data ([`REVEALS`]),
 /// or 0 for nothing. Its connection is then described there. After [`read_step`] and not within it, for want of stack
 /// likewise.

@@ -92,43 +92,8 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     scratch.entering.length = question.length;
     (scratch.entering.tenant, scratch.entering.class) = (question.tenant(), question.class());
     read_window(service);
-    if packet.opens_connection() {
-        let mut socket = if forwarded { handshake::CLOSED } else { handshake::see_socket(ctx) };
-        if socket == handshake::TIME_WAIT {
-            socket = handshake::see_listener(ctx);
-        }
-        if matches!(socket, handshake::NEW_SYN_RECEIVED | handshake::SYN_RECEIVED) {
-            return ADMITTED;
-        }
-        scratch.entering.step = Step::Asks;
-        if socket == handshake::LISTEN && fast_open::opens(ctx) != 0 {
-            (scratch.entering.step, scratch.entering.connection.state) = (Step::Completes, Connection::FAST);
-        }
-    } else if forwarded {
-        scratch.entering.step = match flow::read_step(ctx) {
-            flow::ACKNOWLEDGES => match flow::answer() {
-                flow::COMPLETES => Step::Completes,
-                flow::REVEALS => Step::Reveals,
-                _ => Step::None,
-            },
-            flow::CONTINUES => {
-                if packet.flags & tcp::RST != 0 {
-                    resets::examine(ctx);
-                }
-                Step::Continues
-            }
-            _ => Step::None,
-        };
-        if !matches!(scratch.entering.step, Step::Completes | Step::Reveals) {
-            return ADMITTED;
-        }
-    } else if packet.flags & (tcp::ACK | tcp::RST) == tcp::ACK && handshake::completes(ctx) != 0 {
-        // Also where it says its SYN once more: the kernel forgets that, and takes the rest.
-        scratch.entering.step = Step::Completes;
-    } else {
-        if packet.flags & tcp::RST != 0 && handshake::see_socket(ctx) == handshake::NEW_SYN_RECEIVED {
-            (scratch.entering.step, scratch.entering.asked) = (Step::Forsakes, u16::MAX);
-        }
+    scratch.entering.step = read_step(ctx, forwarded);
+    if !matches!(scratch.entering.step, Step::Asks | Step::Completes | Step::Reveals) {
         return ADMITTED;
     }
     entrances::look_after(ctx);
@@ -153,6 +118,62 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     }
     scratch.entering.is_observed = first != ADMITTED;
     first
+}
+
+/// What the packet in the scratch space, whose ends are noted there, means for the connections of its source.
+#[inline(always)]
+fn read_step(ctx: *mut xdp_md, forwarded: bool) -> Step {
+    let Some(Scratch { packet, entering, .. }) = scratch() else { return Step::None };
+    if packet.opens_connection() {
+        return if !forwarded {
+            read_syn(ctx)
+        } else if flow::is_known(entering) {
+            Step::None
+        } else {
+            Step::Asks
+        };
+    }
+    if forwarded {
+        return match flow::read_step(ctx) {
+            flow::ACKNOWLEDGES => match flow::answer() {
+                flow::COMPLETES => Step::Completes,
+                flow::REVEALS => Step::Reveals,
+                _ => Step::None,
+            },
+            flow::CONTINUES => {
+                if packet.flags & tcp::RST != 0 {
+                    resets::examine(ctx);
+                }
+                Step::Continues
+            }
+            _ => Step::None,
+        };
+    }
+    if packet.flags & (tcp::ACK | tcp::RST) == tcp::ACK && handshake::completes(ctx) != 0 {
+        // Also where it says its SYN once more: the kernel forgets that, and takes the rest.
+        return Step::Completes;
+    }
+    if packet.flags & tcp::RST != 0 && handshake::see_socket(ctx) == handshake::NEW_SYN_RECEIVED {
+        entering.asked = u16::MAX;
+        return Step::Forsakes;
+    }
+    Step::None
+}
+
+/// The same of a SYN to a socket of this host. Between the ends of a handshake that is on its way, or of a connection, it opens
+/// nothing: the kernel answers as it did, or asks whether its source knows of that connection (RFC 5961, section 4.2).
+#[inline(always)]
+fn read_syn(ctx: *mut xdp_md) -> Step {
+    let Some(Scratch { entering, .. }) = scratch() else { return Step::None };
+    let mut socket = handshake::see_socket(ctx);
+    if socket == handshake::TIME_WAIT {
+        socket = handshake::see_listener(ctx);
+    }
+    if socket == handshake::LISTEN && fast_open::opens(ctx) != 0 {
+        entering.connection.state = Connection::FAST;
+        return Step::Completes;
+    }
+    if matches!(socket, handshake::LISTEN | handshake::CLOSED | handshake::TIME_WAIT) { Step::Asks } else { Step::None }
 }
 
 /// Notes what its health window leaves the connection in the scratch space of the limits of its service.
