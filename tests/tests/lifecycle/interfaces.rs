@@ -18,6 +18,10 @@ use throttle_tests::{
 
 use super::{SOURCE, apply, limit, names, open, options, seen, until};
 
+/// Interfaces on top of the far end.
+const TOP: &str = "on-top";
+const BRIDGE: &str = "bridged";
+
 fn standing(datapath: &Datapath, wire: &Wire) -> Result<Vec<Attachment>> {
     wire.far.enter(|| datapath.attachments())?
 }
@@ -163,6 +167,57 @@ fn another_instance_in_the_way_is_named_with_its_pin_directory() -> Result<()> {
     drop(first);
     detach_all(&pins.pin_dir())?;
     wire.far.enter(|| second.attach(FAR, Mode::Auto))??;
+    Ok(())
+}
+
+#[test]
+fn an_interface_on_top_of_a_throttled_one_is_refused_and_so_is_one_below() -> Result<()> {
+    needs_root!();
+    let (pins, wire) = (Pins::new()?, Wire::new()?);
+    if let Err(error) = wire.far.ip(&["link", "add", "link", FAR, "name", TOP, "type", "macvlan"]) {
+        say!("skipped an_interface_on_top_of_a_throttled_one_is_refused_and_so_is_one_below: no macvlan ({error:#})");
+        return Ok(());
+    }
+    let mut datapath = open(&pins)?;
+    for [first, second] in [[FAR, TOP], [TOP, FAR]] {
+        wire.far.enter(|| datapath.attach(first, Mode::Generic))??;
+        let Err(error) = wire.far.enter(|| datapath.attach(second, Mode::Generic))? else {
+            panic!("both are throttled")
+        };
+        let said = format!("{error:#}");
+        let remedy = "`throttle detach --interface";
+        assert!([FAR, TOP, remedy].iter().all(|part| said.contains(part)), "{said}");
+        assert_eq!(standing(&datapath, &wire)?.len(), 1, "nothing has changed");
+        wire.far.enter(|| datapath.detach(first))??;
+    }
+    Ok(())
+}
+
+#[test]
+fn throttled_interfaces_that_come_on_top_of_each_other_stay_so_and_it_is_said() -> Result<()> {
+    needs_root!();
+    let (pins, wire) = (Pins::new()?, Wire::new()?);
+    if let Err(error) = wire.far.ip(&["link", "add", BRIDGE, "type", "bridge"]) {
+        say!(
+            "skipped throttled_interfaces_that_come_on_top_of_each_other_stay_so_and_it_is_said: no bridge ({error:#})"
+        );
+        return Ok(());
+    }
+    let mut datapath = open(&pins)?;
+    for interface in [FAR, BRIDGE] {
+        wire.far.enter(|| datapath.attach(interface, Mode::Generic))??;
+    }
+    let warns = || -> Result<bool> {
+        let findings = wire.far.enter(|| doctor::examine(&[FAR.to_owned()], &pins.pin_dir()))?;
+        let of_it =
+            |finding: &doctor::Finding| finding.text.contains(BRIDGE) && finding.level == doctor::Level::Warning;
+        Ok(findings.iter().any(of_it))
+    };
+    assert!(!warns()?);
+    wire.far.ip(&["link", "set", FAR, "master", BRIDGE])?;
+    assert!(warns()?);
+    wire.far.enter(|| datapath.attach(FAR, Mode::Generic))??;
+    assert_eq!(standing(&datapath, &wire)?.iter().filter(|it| it.attached()).count(), 2);
     Ok(())
 }
 

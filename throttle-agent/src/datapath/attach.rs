@@ -23,6 +23,7 @@ use super::{
     load::load_program,
     pins::{detach_interface, remove_link},
     rename::{is_on, links, open_link},
+    stacked::{Overlap, overlap},
 };
 
 /// Where in the receive path a program is to sit.
@@ -131,6 +132,7 @@ impl Datapath {
             anyhow!("there is no interface {interface}; there are: {}", names.join(", "))
         })?;
         self.follow_names(&all)?;
+        self.keep_apart(device, &all)?;
         self.know_station(device)?;
         let fresh = !self.pins.link(interface).exists();
         let standing = self.attach_to(device, mode)?;
@@ -187,6 +189,19 @@ impl Datapath {
             Ok(Attachment { was, egress, ..attachment(name, self.asked.get(name).copied(), device, standing) })
         });
         attachments.collect()
+    }
+
+    /// Refuses to throttle an interface beside one on top of it, or below it. Where both are throttled already, as one is put
+    /// into a bridge later, they stay so, and it is said.
+    fn keep_apart(&self, device: &Interface, all: &[Interface]) -> Result<()> {
+        let links = links(self.pins.root(), all)?;
+        let Some(Overlap { text, remedy }) = overlap(device, all, &links) else { return Ok(()) };
+        let interface = &device.name;
+        if links.get(interface) != Some(&device.index) {
+            bail!("cannot attach to {interface}: {text}; {remedy}");
+        }
+        tracing::warn!(interface, "{text}; {remedy}");
+        Ok(())
     }
 
     fn attach_to(&mut self, device: &Interface, mode: Mode) -> Result<XdpMode> {

@@ -20,6 +20,8 @@ mod attribute {
     pub(super) const MASTER: u16 = 10;
     pub(super) const LINK_INFO: u16 = 18;
     pub(super) const XDP: u16 = 43;
+    /// That the one below is in another network namespace.
+    pub(super) const LOWER_ELSEWHERE: u16 = 37;
     /// Within [`LINK_INFO`].
     pub(super) const KIND: u16 = 1;
     /// Within [`XDP`].
@@ -43,7 +45,7 @@ pub struct Interface {
     pub up: bool,
     /// What it is where it is not hardware: `veth`, `vlan`, `bond`, `bridge`.
     pub kind: Option<String>,
-    /// The interface that it sits on, as a VLAN does.
+    /// The interface of this namespace that it sits on, as a VLAN does.
     pub lower: Option<u32>,
     /// The interface that it belongs to, as to a bond or a bridge.
     pub master: Option<u32>,
@@ -64,12 +66,14 @@ impl Interface {
     fn parse(message: &[u8]) -> Option<Self> {
         let header = message.get(..HEADER)?;
         let mut interface = Self { index: number(&header[4..]), up: number(&header[8..]) & UP != 0, ..Self::default() };
+        let mut elsewhere = false;
         for (kind, value) in attributes(&message[HEADER..]) {
             match kind {
                 attribute::ADDRESS => interface.address = value.try_into().ok(),
                 attribute::NAME => interface.name = text(value),
                 attribute::MTU => interface.mtu = number(value),
                 attribute::LOWER => interface.lower = Some(number(value)),
+                attribute::LOWER_ELSEWHERE => elsewhere = true,
                 attribute::MASTER => interface.master = Some(number(value)),
                 attribute::LINK_INFO => {
                     interface.kind =
@@ -79,6 +83,7 @@ impl Interface {
                 _ => {}
             }
         }
+        interface.lower = interface.lower.filter(|_| !elsewhere);
         Some(interface)
     }
 

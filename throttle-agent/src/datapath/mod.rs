@@ -49,6 +49,7 @@ mod sockets;
 mod source_map;
 mod sources;
 mod speeds;
+mod stacked;
 mod stations;
 mod switch;
 mod tables;

@@ -8,6 +8,8 @@ use super::{
         foreign::foreign,
         netlink::{GENERIC, ask, attribute, attributes, number},
         pins::link_path,
+        rename::links,
+        stacked::overlap,
     },
     Finding, Level,
 };
@@ -40,6 +42,7 @@ pub(super) fn examine(device: &Interface, all: &[Interface], pin_dir: &Path) -> 
     }
     findings.extend(leaving(device, pin_dir));
     findings.extend(relatives(device, all));
+    findings.extend(judged_twice(device, all, pin_dir));
     findings.extend(offloads(device, all));
     findings
 }
@@ -122,11 +125,15 @@ fn leaving(device: &Interface, pin_dir: &Path) -> Option<Finding> {
 
 /// Which other interface might be the better place.
 fn relatives(device: &Interface, all: &[Interface]) -> Option<Finding> {
+    let name = &device.name;
     let named = |index: Option<u32>| index.and_then(|index| all.iter().find(|other| other.index == index));
     let (text, remedy) = match (device.kind.as_deref(), named(device.lower), named(device.master)) {
         (Some("vlan"), Some(lower), _) => (
             format!("a VLAN on {}: programs sit in its stack, not in a driver", lower.name),
-            format!("throttle {} instead: VLAN tags are read", lower.name),
+            format!(
+                "throttle {} instead, not beside it, unless sockets are bound to {name}: VLAN tags are read",
+                lower.name
+            ),
         ),
         (Some("bond"), ..) => (
             "a bond: native where every member's driver has XDP, and not in every bonding mode".to_owned(),
@@ -142,7 +149,15 @@ fn relatives(device: &Interface, all: &[Interface]) -> Option<Finding> {
         ),
         _ => return None,
     };
-    Some(Finding::new(&device.name, Level::Note, text, remedy))
+    Some(Finding::new(name, Level::Note, text, remedy))
+}
+
+/// Whether another throttled interface is on top of it, or below.
+fn judged_twice(device: &Interface, all: &[Interface], pin_dir: &Path) -> Option<Finding> {
+    // Without a pin directory nothing is throttled.
+    let links = links(pin_dir, all).ok()?;
+    let found = overlap(device, all, &links).filter(|_| links.get(&device.name) == Some(&device.index))?;
+    Some(Finding::new(&device.name, Level::Warning, found.text, found.remedy))
 }
 
 fn offloads(device: &Interface, all: &[Interface]) -> Vec<Finding> {
