@@ -12,9 +12,9 @@ use std::{
     process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
-use throttle_common::packet::tcp;
+use throttle_common::{entrances::ENTERS_WITHIN, packet::tcp};
 use throttle_tests::{
     clients::{connect_from, send_raw},
     frames::Frame,
@@ -58,27 +58,56 @@ fn counts_nothing(host: &Host, port: u16) -> Result<()> {
     Ok(())
 }
 
+/// How much longer than a look at the sockets a count may be too high.
+const LOOKS: u32 = 4;
+
+/// How long what is watched took at most: to look at the sockets, and to count what is in no list no more.
+#[derive(Debug, Default)]
+struct Longest {
+    look: Duration,
+    excess: Duration,
+}
+
 /// Holds the count against the sockets for as long as something is done, which may wait until that has been done once more.
 /// Nothing opens meanwhile. Says how often it was done.
+fn throughout(host: &Host, port: u16, act: impl FnOnce(&dyn Fn()) -> Result<()>) -> Result<u64> {
+    throughout_within(host, port, Duration::ZERO, act)
+}
+
+/// The same where places are looked after only so long after they were taken.
 ///
 /// The sockets are listed before the count is read and after: what is in both lists is counted, and what is in neither is
-/// soon not.
-fn throughout(host: &Host, port: u16, act: impl FnOnce(&dyn Fn()) -> Result<()>) -> Result<u64> {
+/// not, some looks later: the kernel takes a socket from its list before it says that it has closed, and may be interrupted
+/// there, on the same machine that looks.
+fn throughout_within(
+    host: &Host,
+    port: u16,
+    patience: Duration,
+    act: impl FnOnce(&dyn Fn()) -> Result<()>,
+) -> Result<u64> {
     let list = Sockets::of(&host.wire.far)?;
     let (samples, done) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
-        let watch = scope.spawn(|| -> Result<()> {
+        let watch = scope.spawn(|| -> Result<Longest> {
+            let mut longest = Longest::default();
             while !done.load(SeqCst) {
-                // The kernel takes a socket from its list before it says that it has closed, and may be interrupted there.
+                let mut exceeds: Option<Instant> = None;
                 eventually(&true, || {
+                    let start = Instant::now();
                     let (before, open, after) = (list.open(port)?, host.open(0) as usize, list.open(port)?);
+                    longest.look = longest.look.max(start.elapsed());
                     let counts = before.intersection(&after).count()..=before.union(&after).count();
                     ensure!(open >= *counts.start(), "{open} are counted, {counts:?} are open");
-                    Ok(open <= *counts.end())
+                    let agrees = open <= *counts.end();
+                    match exceeds {
+                        Some(since) => longest.excess = longest.excess.max(start - since),
+                        None => exceeds = (!agrees).then_some(start),
+                    }
+                    Ok(agrees)
                 })?;
                 samples.fetch_add(1, SeqCst);
             }
-            Ok(())
+            Ok(longest)
         });
         let look = || {
             // One that began before has ended, then one more.
@@ -89,8 +118,11 @@ fn throughout(host: &Host, port: u16, act: impl FnOnce(&dyn Fn()) -> Result<()>)
         };
         let acted = act(&look);
         done.store(true, SeqCst);
-        watch.join().expect("the watch does not panic")?;
-        acted.map(|()| samples.load(SeqCst))
+        let longest = watch.join().expect("the watch does not panic")?;
+        acted?;
+        say!("{longest:?}");
+        ensure!(longest.excess <= patience + LOOKS * longest.look, "too many were counted for long: {longest:?}");
+        Ok(samples.load(SeqCst))
     })
 }
 
@@ -229,7 +261,8 @@ fn what_finds_the_accept_queue_full_is_counted_as_the_kernel_counts_it() -> Resu
     };
     eventually(&true, agreed)?;
     ensure!(host.open(0) == 2, "{} are open", host.open(0));
-    throughout(&host, port, |look| {
+    // Who believes that it is connected says its end, and takes a place for as long as a socket may come of that.
+    throughout_within(&host, port, 2 * Duration::from_nanos(ENTERS_WITHIN), |look| {
         drop(clients);
         look();
         drop(listener);
