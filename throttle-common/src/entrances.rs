@@ -8,7 +8,7 @@
 
 use crate::records::Ends;
 
-/// Connections that may be on their way at once: some 100 000 a second, in less than 2 MiB.
+/// Connections that may be on their way at once: some 100 000 a second, in 2 MiB.
 pub const CELLS: u32 = 1 << 15;
 /// Cells that stay free: each CPU may have seen room when the others took what was left.
 const SPARE: u64 = 1 << 12;
@@ -27,6 +27,10 @@ pub struct Entrance {
     pub since: u64,
     /// Its ends.
     pub ends: Ends,
+    /// The number of the interface by which it came in: by no other is a socket found that is bound to that one.
+    pub interface: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// Where the ring begins and ends, each in a line of its own.
@@ -41,7 +45,7 @@ pub struct Turns {
     pub next: u64,
 }
 
-const _: () = assert!(size_of::<Entrance>() == 56 && size_of::<Turns>() == 72);
+const _: () = assert!(size_of::<Entrance>() == 64 && size_of::<Turns>() == 72);
 
 /// Whether one more may be noted.
 #[inline(always)]

@@ -10,9 +10,13 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     ops::Range,
     os::fd::AsRawFd,
+    process::Command,
+    thread,
+    time::Duration,
 };
-use throttle_agent::datapath::Drift;
+use throttle_agent::datapath::{Drift, Mode};
 use throttle_common::{
+    entrances::ENTERS_WITHIN,
     fast_open::cookie,
     packet::{Family, tcp},
     records::{Address, Connection, Ends},
@@ -21,7 +25,7 @@ use throttle_tests::{
     machine, needs_root,
     netns::Namespace,
     stranger::{FIRST, Stranger},
-    wire::{FAR_V4, FAR_V6},
+    wire::{FAR, FAR_V4, FAR_V6},
 };
 
 const SOURCES: [&str; 2] = ["10.98.77.1", "fd98::77:1"];
@@ -30,6 +34,9 @@ const PORTS: Range<u16> = 1024..1064;
 const ALLOWED: u64 = 4;
 /// The host's key, and as the kernel is told.
 const KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0x0f1e_2d3c_4b5a_6978];
+/// A second cable between the hosts, and the addresses of its far and near end.
+const SIDE: &str = "side";
+const SIDES: [&str; 2] = ["10.97.0.1", "10.97.0.2"];
 /// What the SYN brings besides.
 const DATA: usize = 5;
 
@@ -232,6 +239,55 @@ fn what_the_listener_has_no_room_for_gives_its_places_back() -> Result<()> {
         Ok(fast.host.open(0) - clients.len() as u64)
     })?;
     ensure!(fast.host.reconcile()? == Drift::default());
+    Ok(())
+}
+
+#[test]
+fn what_is_served_at_one_interface_keeps_its_place_whoever_comes_by_another() -> Result<()> {
+    needs_root!();
+    let mut fast = Fast::new(SOURCES[0], "3", 1000, 1000)?;
+    bind_to(&fast.listener, FAR)?;
+    let (near, far) = (&fast.host.wire.near, &fast.host.wire.far);
+    machine::run(Command::new("ip").args(["link", "add", SIDE, "netns", far.name(), "type", "veth"]).args([
+        "peer",
+        "name",
+        SIDE,
+        "netns",
+        near.name(),
+    ]))?;
+    for (end, at) in [far, near].into_iter().zip(SIDES) {
+        end.ip(&["address", "add", &format!("{at}/16"), "dev", SIDE])?;
+        end.ip(&["link", "set", SIDE, "up"])?;
+    }
+    fast.host.act(|datapath| datapath.attach(SIDE, Mode::Generic))?;
+    let to = SocketAddr::new(address(SIDES[0]), fast.listener.local_addr()?.port());
+    let _beside = fast.host.wire.far.enter(|| listen_fast(to, 16))??;
+    fast.ask(&PORTS, Claim::Option, 0)?;
+    let served = fast.served()?;
+    let states = fast.host.states()?;
+    ensure!(
+        served.len() == PORTS.len() && states == vec![Connection::FAST; served.len()],
+        "{} are served: {states:?}",
+        served.len()
+    );
+    // Until they are overdue; then more come than it takes to look after each of them.
+    thread::sleep(Duration::from_nanos(2 * ENTERS_WITHIN));
+    let clients = PORTS.map(|_| fast.host.connect(None, to)?.context("by the side")).collect::<Result<Vec<_>>>()?;
+    let all = (served.len() + clients.len()) as u64;
+    eventually(&all, || Ok(fast.host.open(0)))?;
+    ensure!(fast.host.reconcile()? == Drift::default() && fast.host.open(0) == all);
+    fast.reset(PORTS)?;
+    eventually(&(clients.len() as u64), || Ok(fast.host.open(0)))
+}
+
+/// Binds a socket to an interface.
+fn bind_to(socket: &impl AsRawFd, interface: &str) -> Result<()> {
+    // SAFETY: the name lives through the call, whose length is its own.
+    let set = unsafe {
+        let (value, length) = (interface.as_ptr().cast(), interface.len() as u32);
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, value, length)
+    };
+    ensure!(set == 0, "SO_BINDTODEVICE: {}", io::Error::last_os_error());
     Ok(())
 }
 

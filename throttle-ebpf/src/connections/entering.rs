@@ -35,6 +35,8 @@ pub struct Entering {
     pub count: u32,
     /// The policy that it meets.
     pub generation: u32,
+    /// The number of the interface by which its packet came in.
+    pub interface: u32,
     /// Bytes of its packet.
     pub length: u32,
     /// What its packet means.

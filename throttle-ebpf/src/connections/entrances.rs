@@ -1,6 +1,7 @@
 //! Connections whose packet was let through and dropped behind us: whoever comes next gives their places back.
 //!
-//! See [`throttle_common::entrances`]. Of what is overdue a socket that is open all the same is left what it is: the programs
+//! See [`throttle_common::entrances`]. What its SYN has opened is given up only by packets of the interface by which that came;
+//! the rest is the agent's. Of what is overdue a socket that is open all the same is left what it is: the programs
 //! at the sockets may have missed that it opened.
 
 use core::ptr::{copy_nonoverlapping, from_mut};
@@ -40,7 +41,7 @@ pub extern "C" fn note() -> u32 {
     // SAFETY: an element of the map that nobody else writes, nor reads before its turn is written: whoever compares and swaps
     // that has written the rest before.
     unsafe {
-        (*cell).since = scratch.entering.connection.since;
+        ((*cell).since, (*cell).interface) = (scratch.entering.connection.since, scratch.entering.interface);
         copy_nonoverlapping(&raw const scratch.entering.ends, &raw mut (*cell).ends, 1);
         let word = &raw mut (*cell).turn;
         atomic::swap(word, atomic::load(word), turn.wrapping_add(1));
@@ -98,6 +99,11 @@ extern "C" fn give_up(ctx: *mut xdp_md) -> u32 {
     let (since, state) = unsafe { ((*found).since, (*found).state) };
     // Most have opened, or closed again.
     if since != overdue.since || !matches!(state, Connection::ENTERING | Connection::FAST) {
+        return 0;
+    }
+    // The socket of one that its SYN has opened may be bound to the interface by which that came, and is not found from here.
+    // Of the others the programs at the sockets have told.
+    if state == Connection::FAST && overdue.interface != scratch.entering.interface {
         return 0;
     }
     let socket = handshake::state_of(ctx, &overdue.ends);

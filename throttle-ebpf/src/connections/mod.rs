@@ -90,6 +90,8 @@ pub extern "C" fn admit(ctx: *mut xdp_md, service: u32) -> u32 {
     }
     scratch.entering.arrive(packet, *now, *generation, control.secret);
     scratch.entering.length = question.length;
+    // SAFETY: a field of the context.
+    scratch.entering.interface = unsafe { (*ctx).ingress_ifindex };
     (scratch.entering.tenant, scratch.entering.class) = (question.tenant(), question.class());
     read_window(service);
     scratch.entering.step = read_step(ctx, forwarded);
