@@ -10,7 +10,8 @@ use crate::{
     handshakes::Asking,
     hash::Secret,
     limits::Table,
-    records::{CONNECTION_LIMITS, Connection, Hold, Home, Limit, NO_LIMIT, Whose},
+    packet::{Family, Packet, Part, protocol},
+    records::{CONNECTION_LIMITS, Connection, Ends, Hold, Home, Limit, NO_LIMIT, Whose},
     table::{Check, Look, Request, WAYS, check, is_lock},
     words::{Overflow, Reason},
 };
@@ -108,6 +109,29 @@ pub fn open<S: Look>(set: &S, key: u64) -> u64 {
         way += 1;
     }
     0
+}
+
+impl Ends {
+    /// The family of its addresses.
+    #[inline(always)]
+    pub const fn family(&self) -> Family {
+        if self.family == Family::V4 as u8 { Family::V4 } else { Family::V6 }
+    }
+
+    /// A packet from who opened it.
+    #[inline(always)]
+    pub fn packet(&self) -> Packet {
+        Packet {
+            family: self.family(),
+            source: self.source,
+            destination: self.destination,
+            protocol: protocol::TCP,
+            part: Part::Whole,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            ..Packet::default()
+        }
+    }
 }
 
 impl Hold {

@@ -3,7 +3,7 @@
 //! `core::sync::atomic` has no compare-and-swap on this target; the intrinsics below become one BPF instruction each
 //! (`-C target-cpu=v3`). Loads are volatile: aligned 64-bit loads are single instructions on every 64-bit machine.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xsub};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd, atomic_xsub};
 
 /// Reads a word that other CPUs write.
 ///
@@ -60,6 +60,17 @@ pub unsafe fn subtract(word: *mut u64, amount: u64) {
 pub unsafe fn add(word: *mut u64, amount: u64) -> u64 {
     // SAFETY: the caller's.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, amount) }
+}
+
+/// Sets bits of a word, and gives what it was.
+///
+/// # Safety
+///
+/// As for [`load`].
+#[inline(always)]
+pub unsafe fn mark(word: *mut u64, bits: u64) -> u64 {
+    // SAFETY: the caller's.
+    unsafe { atomic_or::<u64, u64, { AtomicOrdering::SeqCst }>(word, bits) }
 }
 
 /// Counts a word up, and gives what it was.

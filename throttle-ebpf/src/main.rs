@@ -19,6 +19,7 @@ mod exchanges;
 mod frame;
 mod leaving;
 mod limits;
+mod mending;
 mod services;
 mod sockets;
 mod sources;

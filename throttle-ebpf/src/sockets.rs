@@ -13,10 +13,11 @@ use aya_ebpf::{Global, helpers::bpf_skc_to_tcp_sock, macros::btf_tracepoint, pro
 use throttle_common::{
     packet::{Family, Packet, Part, protocol},
     proven::Claim,
-    records::{Address, Connection, Limit, NONE, PROVEN_LINES, SourceEntry},
+    records::{Address, Connection, Limit, NONE, PROVEN_LINES, Scope, SourceEntry},
 };
 
 use crate::{
+    atomic,
     clock::Clock,
     connections::{self, Entering, GUARANTEED, NOTHING, PLACES, WITHOUT_END, concurrent},
     limits, services, sources,
@@ -67,9 +68,22 @@ const MAPPED: u64 = 0xffff;
 #[repr(C)]
 pub struct Opening {
     /// A packet of the connection.
-    packet: Packet,
-    entering: Entering,
+    pub packet: Packet,
+    /// The connection itself.
+    pub entering: Entering,
 }
+
+impl Opening {
+    /// Begins with the connection that the packet describes.
+    #[inline(always)]
+    pub fn arrive(&mut self, in_force: &InForce) {
+        let (generation, secret) = (in_force.generation, in_force.control.secret);
+        self.entering.arrive(&self.packet, Clock::read().nanos(), generation, secret);
+    }
+}
+
+/// Which of them is of who mends: see [`crate::mending`].
+pub const MENDER: u32 = 2;
 
 /// Sees a socket go from one state to another.
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -113,23 +127,59 @@ fn watch<const WATCHER: u32>(ctx: &BtfTracePointContext) -> i32 {
 /// Counts a connection that is open: its places are those that it took on its way in, and those that it did not.
 #[inline(always)]
 fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
-    let (generation, secret) = (in_force.generation, in_force.control.secret);
-    opening.entering.arrive(&opening.packet, Clock::read().nanos(), generation, secret);
+    opening.arrive(in_force);
     let found = CONNECTIONS.get_ptr_mut(&opening.entering.ends);
-    if let Some(found) = found {
-        // SAFETY: an element of the map.
-        if unsafe { connections::leave_entering(found, Connection::OPEN) } == Connection::GONE {
-            // Whoever gives it up is about to remove it: the agent counts it.
-            return;
-        }
-        // SAFETY: an element of the map. Where the agent replaces it meanwhile, what is read may be no connection's: then
-        // neither is what is written below, and the agent mends it.
-        opening.entering.resume(unsafe { &*found });
-    }
-    let (service, scope) = services::classify(in_force, &opening.packet);
-    if services::is_forwarded(generation, u32::from(service)) {
+    // SAFETY: an element of the map.
+    if found.is_some_and(|found| !unsafe { begin_opening(found, &mut opening.entering) }) {
         return;
     }
+    let (service, scope) = services::classify(in_force, &opening.packet);
+    let forwarded = services::is_forwarded(in_force.generation, u32::from(service));
+    if !forwarded {
+        hold_missing::<WATCHER>(in_force, opening, service, scope);
+    }
+    let entering = &mut opening.entering;
+    match found {
+        // SAFETY: an element of the map, and `begin_opening` let us by.
+        Some(found) => unsafe {
+            if !forwarded {
+                atomic::swap(&raw mut (*found).state, entering.connection.state, Connection::OPEN);
+            }
+            connections::finish_changing(found, entering);
+        },
+        None if entering.count > 0 => {
+            entering.connection.state = Connection::OPEN;
+            entering.enter();
+        }
+        None => {}
+    }
+}
+
+/// Has a connection that is written down be open, and begins to change its places; `false` where it is another's to do so.
+///
+/// # Safety
+///
+/// An element of the map of connections.
+#[inline(always)]
+unsafe fn begin_opening(found: *mut Connection, entering: &mut Entering) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        // Whoever gives it up, or changes its places, sees to it: what it lacks then the agent finds.
+        if connections::leave_entering(found, Connection::OPEN) == Connection::GONE
+            || !connections::begin_changing(found, atomic::load(&raw const (*found).since))
+        {
+            return false;
+        }
+        entering.resume(&*found);
+    }
+    true
+}
+
+/// Has the connection that a watcher, or who mends, has described hold a place under each limit of its service, as far as it
+/// lacks some.
+#[inline(always)]
+pub fn hold_missing<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening, service: u16, scope: &Scope) {
+    let generation = in_force.generation;
     let missing = u32::from(scope.concurrent) > opening.entering.count;
     let entry = if missing { sources::look_up(in_force, &opening.packet) } else { None };
     opening.entering.tenant = entry.map_or(NONE, |entry| entry.tenant(generation));
@@ -140,13 +190,6 @@ fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
                 break;
             }
         }
-    }
-    let entering = &mut opening.entering;
-    entering.connection.state = Connection::OPEN;
-    if found.is_some() {
-        entering.replace();
-    } else if entering.count > 0 {
-        entering.enter();
     }
 }
 
@@ -182,7 +225,7 @@ extern "C" fn hold_open(watcher: u32, service: u32, index: u32) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn look_for_open(asked: u32) -> u32 {
     match opened(asked) {
-        Some((entering, limit, number)) if !entering.holds(number) => {
+        Some((entering, limit, number)) if !entering.holds(number) && entering.has_room() => {
             // What was asked for places on its way in has none of the guarantee's, or holds it.
             let depth = connections::due(entering, limit, true);
             if limit.is_guarantee() && entering.resumed { NOTHING } else { connections::look(entering, limit, depth) }
@@ -231,14 +274,19 @@ fn opened(asked: u32) -> Option<(&'static mut Entering, &'static Limit, u32)> {
 fn close(opening: &mut Opening, before_it_opened: bool) {
     let entering = &mut opening.entering;
     entering.begin(&opening.packet);
-    let Some(found) = CONNECTIONS.get_ptr(&entering.ends) else { return };
-    // SAFETY: an element of the map; where it is removed meanwhile, so is it below for the other one only.
-    entering.resume(unsafe { &*found });
-    if before_it_opened && !matches!(entering.connection.state, Connection::ENTERING | Connection::FAST) {
+    let Some(found) = CONNECTIONS.get_ptr_mut(&entering.ends) else { return };
+    // SAFETY: an element of the map.
+    let state = unsafe { (&raw const (*found).state).read_volatile() };
+    if before_it_opened && !matches!(state, Connection::ENTERING | Connection::FAST) {
         return;
     }
-    if CONNECTIONS.remove(&entering.ends).is_ok() {
-        entering.leave();
+    // SAFETY: likewise.
+    if unsafe { connections::sees_end(found) } {
+        // SAFETY: likewise; where it is removed meanwhile, so is it below for the other one only.
+        entering.resume(unsafe { &*found });
+        if CONNECTIONS.remove(&entering.ends).is_ok() {
+            entering.leave();
+        }
     }
 }
 

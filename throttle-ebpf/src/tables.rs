@@ -110,7 +110,7 @@ pub static LEASES: Array<Lease, { lease::SLOTS as usize }, MMAPABLE> = Array::ne
 pub static PROVEN: Array<Line, { PROVEN_LINES as usize }, MMAPABLE> = Array::new();
 
 /// The connections that hold places, by their ends. Written where a handshake completes, removed where a socket closes or,
-/// of one that is counted by its packets, with the last of them; the agent mends what either missed.
+/// of one that is counted by its packets, with the last of them; what either missed is mended by a program that the agent runs.
 #[btf_map]
 pub static CONNECTIONS: HashMap<Ends, Connection, { MAX_CONNECTIONS as usize }, ON_DEMAND> = HashMap::new();
 /// What sources have asked for. Written by SYNs and by what completes their handshakes, under limits on connections.
@@ -180,9 +180,9 @@ pub static ANSWER_BUCKET: Array<Ticks, 1> = Array::new();
 /// What a packet keeps while it is judged. Means nothing between packets, but for what is known of the time.
 #[btf_map]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
-/// What each of the two programs at the sockets keeps for a moment. Means nothing between their runs.
+/// What each of the two programs at the sockets, and the one that mends, keeps for a moment. Means nothing between their runs.
 #[btf_map]
-pub static ENTERING: PerCpuArray<Opening, 2> = PerCpuArray::new();
+pub static ENTERING: PerCpuArray<Opening, 3> = PerCpuArray::new();
 /// What a packet keeps on its way out. Means nothing between packets.
 #[btf_map]
 pub static LEAVING: PerCpuArray<Leaving, 1> = PerCpuArray::new();

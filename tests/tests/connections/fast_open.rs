@@ -181,6 +181,21 @@ fn no_more_are_served_by_their_syns_than_a_limit_allows() -> Result<()> {
 }
 
 #[test]
+fn those_whose_handshake_is_not_complete_are_counted_by_the_policy_that_comes_next() -> Result<()> {
+    needs_root!();
+    let mut fast = Fast::new(SOURCES[0], "3", 1000, ALLOWED)?;
+    fast.ask(&PORTS, Claim::Option, 0)?;
+    eventually(&ALLOWED, || fast.host.wire.far.enter(fast_opens)?)?;
+    let served = fast.served()?;
+    fast.host.limit(fast.listener.local_addr()?.port(), &["concurrent = 100\nper = \"service\""])?;
+    ensure!(fast.host.states()? == vec![Connection::FAST; ALLOWED as usize], "{:?}", fast.host.states()?);
+    ensure!(fast.host.open(0) == ALLOWED, "{} are counted", fast.host.open(0));
+    drop(served);
+    fast.reset(PORTS)?;
+    eventually(&0, || Ok(fast.host.open(0)))
+}
+
+#[test]
 fn a_syn_without_the_sources_own_cookie_takes_no_place() -> Result<()> {
     needs_root!();
     for (source, claim) in SOURCES

@@ -10,7 +10,7 @@ use std::{
 };
 use throttle_agent::{
     datapath::{
-        Datapath, Drift, Egress, Mode, Options, Recount,
+        Datapath, Drift, Egress, Mode, Options,
         explain::{Explained, packet},
     },
     policy::{self as policies, HeldLimit, sources},
@@ -113,34 +113,25 @@ impl Host {
         self.put(&policy(port, limits))
     }
 
-    /// Puts a policy in force.
+    /// Puts a policy in force, and has what is open counted by it.
     pub(crate) fn put(&mut self, policy: &str) -> Result<()> {
+        self.switch(policy)?;
+        self.reconcile().map(drop)
+    }
+
+    /// Puts a policy in force.
+    pub(crate) fn switch(&mut self, policy: &str) -> Result<()> {
         let document = policies::parse(policy).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
         let revision = self.datapath.policy().revision + 1;
         let compiled = policies::compile(&document, revision, &self.datapath.layout())
             .map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
         let entries = sources::resolve(sources::stated(&document, &compiled.tenants));
-        self.datapath.switch(&compiled, &entries)?;
-        self.reconcile().map(drop)
+        self.wire.far.enter(|| self.datapath.switch(&compiled, &entries))?
     }
 
     /// Mends the count by the sockets that there are.
     pub(crate) fn reconcile(&self) -> Result<Drift> {
         self.wire.far.enter(|| self.datapath.reconcile_connections())?
-    }
-
-    /// Looks for places that no connection holds.
-    pub(crate) fn recount(&self, recount: &mut Recount) -> Result<u64> {
-        self.datapath.recount_places(recount)
-    }
-
-    /// Forgets a connection, and nothing else.
-    pub(crate) fn forget_one(&self) -> Result<()> {
-        type Map = HashMap<MapData, [u8; size_of::<Ends>()], [u8; size_of::<Connection>()]>;
-        let pinned = MapData::from_pin(self.pins.pin_dir().join("maps").join(maps::CONNECTIONS))?;
-        let mut connections = Map::try_from(aya::maps::Map::HashMap(pinned))?;
-        let one = connections.keys().next().context("there is no connection")??;
-        connections.remove(&one).context("forget a connection")
     }
 
     /// Has every answer that waits to be acknowledged be overwritten, as by a flood of others.

@@ -13,6 +13,7 @@ mod foretold;
 mod forwarding;
 mod host;
 mod idling;
+mod killing;
 mod limits;
 mod measuring;
 mod mending;

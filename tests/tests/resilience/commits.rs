@@ -85,8 +85,8 @@ fn until_open(site: &Site<'_>, limit: &str, wanted: u64) -> Result<Status> {
 fn are_counted(wire: &Wire, site: &Site<'_>) -> Result<()> {
     let status = are_held(wire, site)?;
     let of = status.connections.context("it counts connections")?;
-    let mended = [of.mended_open, of.mended_lost, of.uncounted];
-    ensure!(mended == [0; 3] && of.mended_closed <= UNTOLD, "{mended:?} were mended, or not counted: {of:?}");
+    let mended = [of.mended_open, of.uncounted];
+    ensure!(mended == [0; 2] && of.mended_closed <= UNTOLD, "{mended:?} were mended, or not counted: {of:?}");
     Ok(())
 }
 
@@ -151,7 +151,6 @@ fn no_request_fails_and_no_connection_is_forgotten_while_the_build_before_gives_
         counted.mended_closed
     );
     ensure!(requests.failed <= bare.failed, "{requests:?}; {bare:?} with a bare program");
-    ensure!(counted.mended_lost == 0, "a change of builds lost places: {counted:?}");
     drop(lasting);
     Ok(())
 }
@@ -173,7 +172,7 @@ fn connections_that_last_are_counted_on_by_a_build_of_another_layout() -> Result
     let status = are_held(&wire, &site)?;
     ensure!(status.build.layout == LAYOUT, "this build runs: {:?}", status.build);
     let of = status.connections.context("it counts connections")?;
-    ensure!([of.mended_closed, of.mended_lost, of.uncounted] == [0; 3], "{of:?}");
+    ensure!([of.mended_closed, of.uncounted] == [0; 2], "{of:?}");
     drop((server, connections));
     until_open(&site, "held", 0).map(drop)
 }

@@ -199,8 +199,8 @@ impl Page {
         to.counter("answers_withheld", "Answers of reject beyond their budget", losses.answers_withheld)?;
         to.counter("answers_undue", "Refusals that must not be answered", losses.answers_undue)?;
         let connections = self.status.connections.clone().unwrap_or_default();
-        let Connections { mended_closed, mended_open, mended_lost, forgotten_idle, uncounted, .. } = connections;
-        let mended = [("closed", mended_closed), ("open", mended_open), ("lost", mended_lost)];
+        let Connections { mended_closed, mended_open, forgotten_idle, uncounted, .. } = connections;
+        let mended = [("closed", mended_closed), ("open", mended_open)];
         let mended = mended.map(|(result, count)| (vec![("result", result.to_owned())], count));
         to.counters("connections_mended", "Open connections that were miscounted, by what they had come to", mended)?;
         to.counter("connections_idle", "Forwarded connections forgotten for their silence", forgotten_idle)?;

@@ -223,7 +223,7 @@ fn table(status: &Status) -> String {
 /// By what open connections are counted, where a limit counts them.
 fn counting(status: &Status) -> String {
     let Some(connections) = &status.connections else { return String::new() };
-    let mended = connections.mended_closed + connections.mended_open + connections.mended_lost;
+    let mended = connections.mended_closed + connections.mended_open;
     let way = match connections.forwarded.as_slice() {
         [] => "this host's sockets".to_owned(),
         forwarded => format!(

@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-
 use super::Control;
-use crate::datapath::{Drift, Recount};
+use crate::datapath::Drift;
 
 /// How often, where there are few sockets.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -19,24 +17,16 @@ pub(super) struct Counting {
     /// Whether nothing is written down, and nothing will be as long as no limit counts: then there is nothing to mend.
     at_rest: bool,
     drift: Drift,
-    recount: Recount,
-    lost: u64,
 }
 
 impl Counting {
     pub(super) fn new() -> Self {
-        let (drift, recount) = (Drift::default(), Recount::default());
-        Self { next: Instant::now(), at_rest: false, drift, recount, lost: 0 }
+        Self { next: Instant::now(), at_rest: false, drift: Drift::default() }
     }
 
     /// All that was mended since the start.
     pub(super) fn drift(&self) -> Drift {
         self.drift
-    }
-
-    /// Places that were wrong, and were put right since the start.
-    pub(super) fn lost(&self) -> u64 {
-        self.lost
     }
 }
 
@@ -59,7 +49,7 @@ impl Control {
         }
         self.counting.at_rest = false;
         let before = cpu_time();
-        let mended = self.datapath.reconcile_connections().and_then(|drift| self.recount().map(|()| drift));
+        let mended = self.datapath.reconcile_connections();
         // By what it takes of a CPU: on a busy host it waits long for one, and would else mend the less, the busier it is.
         self.counting.next = Instant::now() + PERIOD.max(cpu_time().saturating_sub(before) * PARTS);
         let note = match mended {
@@ -82,20 +72,6 @@ impl Control {
     /// Whether a limit of the policy in force counts open connections.
     fn counts(&self) -> bool {
         self.datapath.policy().counts_connections != 0
-    }
-
-    /// Looks for places that no connection holds: what leaves them behind is the end of an agent.
-    fn recount(&mut self) -> Result<()> {
-        if !self.counts() {
-            return Ok(());
-        }
-        let Counting { recount, lost, .. } = &mut self.counting;
-        let mended = self.datapath.recount_places(recount)?;
-        if mended > 0 {
-            *lost += mended;
-            tracing::info!(mended, "places that no connection holds, or that none had taken, were put right");
-        }
-        Ok(())
     }
 }
 

@@ -202,7 +202,6 @@ impl Control {
         counted.then_some(Connections {
             mended_closed: drift.closed,
             mended_open: drift.open,
-            mended_lost: self.counting.lost(),
             forgotten_idle: drift.idle,
             uncounted: losses.connections_uncounted,
             forwarded: self.document.services.iter().filter(|it| it.forwarded).map(|it| it.name.clone()).collect(),

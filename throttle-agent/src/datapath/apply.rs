@@ -26,6 +26,8 @@ use super::{Datapath, bearable_sets, moving::Moved, regions, sources::Entries, t
 use crate::policy::{Compiled, HeldLimit, Layout, Tenants};
 
 const FIT: &str = "the compiled policy does not fit what the kernel holds";
+const UNCOUNTED: &str = "nothing has changed, because what is open could not be counted under the policy before; a policy \
+                         without limits on open connections can be put in force all the same";
 
 impl Datapath {
     /// What the kernel holds now, which the next policy must respect.
@@ -95,6 +97,10 @@ impl Datapath {
         regions::check(policy, self.tables.control().sets).context(FIT)?;
         let plan = regions::plan(&self.limits(), &policy.limits).context(FIT)?;
         self.settle_generation().context("the policy before is not wholly in force yet")?;
+        if self.uncounted.load(Ordering::Relaxed) && policy.policy.counts_connections != 0 {
+            // So no connection holds places that this policy gives to another limit.
+            self.reconcile_connections().context(UNCOUNTED)?;
+        }
         self.overrides.write(1 - self.tables.in_force(), &policy.overridden).context("nothing has changed")?;
         for &number in &plan.renamed {
             self.tallies.reset_limit(number)?;
@@ -108,6 +114,9 @@ impl Datapath {
         let spare = 1 - self.tables.in_force() as usize;
         self.tables.write_spare(policy, &self.tenants[spare]);
         self.tenants[spare] = Arc::clone(&policy.tenants);
+        if self.policy().counts_connections != 0 {
+            self.uncounted.store(true, Ordering::Relaxed);
+        }
         self.tables.flip();
         self.forget_clocks();
         self.forget_windows();
@@ -197,12 +206,11 @@ impl Datapath {
         Ok(())
     }
 
-    /// Frees the slots that an agent had locked when it died, to give a connection a place: kernel programs, which lock some
+    /// Frees the slots that an agent had locked when it died, as one does that moves a debt: kernel programs, which lock some
     /// too, have ended within the grace period.
     fn unlock(&self) -> io::Result<()> {
-        let limits = self.limits().into_iter().map(|held| held.record).filter(Limit::is_concurrency);
-        let regions = limits.flat_map(|limit| limit.regions()).map(|(_, region)| region);
-        let tats = regions.flat_map(|it| self.tables.buckets.run(it.base, it.sets).iter().skip(1).step_by(2));
+        let regions = self.limits().into_iter().flat_map(|held| held.record.regions()).map(|(_, region)| region);
+        let tats = regions.flat_map(|it| self.tables.buckets.run(it.base, it.extent()).iter().skip(1).step_by(2));
         let seen = tats.map(|tat| (tat, tat.load(Ordering::Relaxed)));
         let locked: Vec<_> = seen.filter(|(_, seen)| table::is_lock(*seen)).collect();
         if !locked.is_empty() {

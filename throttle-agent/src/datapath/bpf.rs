@@ -232,21 +232,6 @@ pub(super) fn map_update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::R
     element(Command::MapUpdateElement, map, key, value.as_ptr() as u64)
 }
 
-/// What must be so for an element to be written.
-#[derive(Clone, Copy)]
-pub(super) enum Existence {
-    /// There is none with the key: `BPF_NOEXIST`.
-    Forbidden = 1,
-    /// There is one: `BPF_EXIST`.
-    Needed = 2,
-}
-
-/// Writes one element, or fails with EEXIST or ENOENT.
-pub(super) fn map_update_if(map: BorrowedFd<'_>, key: &[u8], value: &[u8], existence: Existence) -> io::Result<()> {
-    let (key, value) = (key.as_ptr() as u64, value.as_ptr() as u64);
-    bpf(Command::MapUpdateElement, &mut [u64::from(number(map)), key, value, existence as u64]).map(drop)
-}
-
 /// Removes one element.
 pub(super) fn map_delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
     element(Command::MapDeleteElement, map, key, 0)

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, Weak, atomic::AtomicBool},
 };
 
 use anyhow::{Context, Result};
@@ -24,6 +24,7 @@ use super::{
     Datapath, OBJECT, PROGRAMS, answers,
     apply::Owed,
     grace::Grace,
+    mend,
     migrate::{Earlier, Handover, layout_of},
     overrides::Overrides,
     pins::{PINNED, Pins},
@@ -214,8 +215,10 @@ impl Datapath {
         let mut ebpf = uninterrupted(|| loader.load(OBJECT), |_| false).context("cannot block signals")?.context(
             "cannot load the kernel programs' maps; `throttle doctor` says what is missing (CAP_BPF, memory)",
         )?;
-        load_program(&mut ebpf, PROGRAMS[0])
-            .context("the kernel refuses the program; `throttle doctor` says what it lacks")?;
+        for program in [PROGRAMS[0], mend::PROGRAM] {
+            load_program(&mut ebpf, program)
+                .context("the kernel refuses the program; `throttle doctor` says what it lacks")?;
+        }
         let test_clock = match map(&ebpf, maps::TEST_CLOCK) {
             Ok(map) if options.test_clock => Some(Array::try_from(Map::Array(map))?),
             _ => None,
@@ -237,6 +240,8 @@ impl Datapath {
             answers: answers::Measured::new(&ebpf)?,
             events: map(&ebpf, maps::EVENTS)?,
             owed: Owed::default(),
+            uncounted: AtomicBool::new(true),
+            mending: Mutex::default(),
             handover: None,
             unwatched: None,
             unseen: BTreeMap::default(),
@@ -258,6 +263,7 @@ impl Datapath {
         self.tables.write_spare(&held, &self.tenants[0]);
         self.tenants[0] = held.tenants;
         self.tables.flip();
+        *self.uncounted.get_mut() = false;
     }
 }
 

@@ -32,6 +32,7 @@ mod interfaces;
 mod leases;
 mod load;
 mod mapped;
+mod mend;
 mod migrate;
 mod moving;
 mod netlink;
@@ -39,7 +40,6 @@ mod occupancy;
 mod overrides;
 mod pins;
 mod reconcile;
-mod recount;
 mod regions;
 mod rename;
 mod reprice;
@@ -62,7 +62,7 @@ mod windows;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, Weak, atomic::AtomicBool},
 };
 
 use aya::{
@@ -85,7 +85,6 @@ pub use self::{
     occupancy::{Bucket, Compartment, Occupancy, Use},
     pins::{Detached, detach_all, detach_interface},
     reconcile::{Change, Step, reconcile},
-    recount::Recount,
     sockdiag::{Handshake, Listener, handshakes, listeners},
     sources::{Entries, SourceDelta},
     speeds::{ClockState, LEASE},
@@ -130,6 +129,10 @@ pub struct Datapath {
     renamed: BTreeMap<String, String>,
     /// What the last change of policy has left to be done.
     owed: Owed,
+    /// Whether connections may hold places that policy has given away since they were counted.
+    uncounted: AtomicBool,
+    /// Held while a connection is mended.
+    mending: Mutex<()>,
     /// Why nobody watches the sockets, where somebody should.
     unwatched: Option<String>,
     /// Interfaces by which packets leave unseen, with the reason.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use aya::{Btf, Ebpf, EbpfLoader, programs::Xdp};
 use throttle_common::records::maps;
 
-use super::{OBJECT, PROGRAMS, connecting, egress, load::load_program, sockets};
+use super::{OBJECT, PROGRAMS, connecting, egress, load::load_program, mend, sockets};
 
 /// Programs that have their maps, and that the kernel has yet to take.
 pub(super) struct Trial(Ebpf);
@@ -22,9 +22,9 @@ impl Trial {
         Ok(Self(loader.load(OBJECT).context("cannot make their maps")?))
     }
 
-    /// Has the kernel take those of interfaces; gives the one that does the work.
+    /// Has the kernel take those of interfaces, and what every agent loads beside; gives the one that does the work.
     pub(super) fn interfaces(&mut self) -> Result<&Xdp> {
-        for program in PROGRAMS {
+        for program in PROGRAMS.into_iter().chain([mend::PROGRAM]) {
             load_program(&mut self.0, program)?;
         }
         Ok(self.0.program(PROGRAMS[0]).context("the object has no program")?.try_into()?)

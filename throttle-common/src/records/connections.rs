@@ -24,7 +24,8 @@ pub struct Ends {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// When its handshake completed: the kernel's monotonic clock, nanoseconds.
+    /// When its handshake completed: the kernel's monotonic clock, nanoseconds; and above that, as long as a kernel program
+    /// changes its places or gives them back, [`Connection::CHANGES`] and [`Connection::ENDS`].
     pub since: u64,
     /// [`Connection::ENTERING`] or one of those behind it.
     pub state: u32,
@@ -53,6 +54,37 @@ impl Connection {
     pub const GONE: u32 = 3;
     /// Its SYN was let through and opens it at once (TCP fast open): there may be a socket, whose handshake is not complete.
     pub const FAST: u32 = 4;
+
+    /// A mark in [`Connection::since`]: its places are being changed. Whoever does that has it to himself, and removes it
+    /// where its end was seen meanwhile.
+    pub const CHANGES: u64 = 1 << 63;
+    /// Another one: somebody has seen its end.
+    pub const ENDS: u64 = 1 << 62;
+}
+
+/// What is to be mended of a connection: the frame that the program `mend` is run on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mending {
+    /// Its ends.
+    pub ends: Ends,
+    /// One of the constants below.
+    pub act: u32,
+    /// The state that it is in from now on.
+    pub state: u32,
+    /// As it was found written down; of its places those that it keeps.
+    pub found: Connection,
+    /// 1 where it asks for no place of a guarantee that it does not have.
+    pub settled: u64,
+}
+
+impl Mending {
+    /// It has ended: it is removed and its places are given back, if it still is as it was found.
+    pub const END: u32 = 0;
+    /// It lets go of all places but those that it keeps, and takes those that it lacks.
+    pub const HOLD: u32 = 1;
+    /// It is open and not written down: it takes its places and is written down, unless it is by now.
+    pub const ADOPT: u32 = 2;
 }
 
 /// A place that a connection holds under a limit.

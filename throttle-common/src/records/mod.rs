@@ -139,7 +139,7 @@ pub mod maps {
     pub const EVENTS: &str = "EVENTS";
     /// `PerCpuArray<Scratch, 1>`: what a packet keeps while it is judged; not pinned.
     pub const SCRATCH: &str = "SCRATCH";
-    /// `PerCpuArray<Opening, 2>`: what the programs at the sockets keep for a moment; not pinned.
+    /// `PerCpuArray<Opening, 3>`: what the programs at the sockets, and the one that mends, keep for a moment; not pinned.
     pub const ENTERING: &str = "ENTERING";
     /// `PerCpuArray<Leaving, 1>`: what a packet on its way out keeps for a moment; not pinned.
     pub const LEAVING: &str = "LEAVING";
@@ -205,4 +205,5 @@ sized! {
     Ends: 40,
     Hold: 16,
     Connection: 96,
+    Mending: 152,
 }

@@ -1,6 +1,6 @@
 //! A connection on its way in, and where it is kept.
 
-use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
+use aya_ebpf::bindings::BPF_NOEXIST;
 use throttle_common::{
     forwarded::Segment,
     gcra::Ticks,
@@ -120,17 +120,6 @@ impl Entering {
         Asking::of(key, limit.region(self.family).base, self.secret)
     }
 
-    /// Goes on with what was written down between the same ends.
-    #[inline(always)]
-    pub fn resume(&mut self, found: &Connection) {
-        (self.connection, self.resumed) = (*found, true);
-        let mut index = 0;
-        while index < CONNECTION_LIMITS && self.connection.holds[index].is_some() {
-            index += 1;
-        }
-        self.count = index as u32;
-    }
-
     /// Whether it has a place under a limit.
     #[inline(always)]
     pub fn holds(&self, limit: u32) -> bool {
@@ -142,6 +131,12 @@ impl Entering {
             index += 1;
         }
         false
+    }
+
+    /// Whether one more place of it can be noted.
+    #[inline(always)]
+    pub fn has_room(&self) -> bool {
+        self.count < CONNECTION_LIMITS as u32
     }
 
     /// Notes a place.
@@ -165,12 +160,6 @@ impl Entering {
             }
         }
         entered.is_ok()
-    }
-
-    /// Writes anew what is written down of it. Where that is gone, so are its places, and the agent counts it.
-    #[inline(always)]
-    pub fn replace(&self) {
-        _ = CONNECTIONS.insert(&self.ends, &self.connection, u64::from(BPF_EXIST));
     }
 
     /// Gives its places back.

@@ -12,7 +12,7 @@ use throttle_common::{
     records::{CONNECTION_LIMITS, Connection},
 };
 
-use super::{give_back, handshake};
+use super::{changing::sees_end, give_back, handshake};
 use crate::{
     atomic,
     tables::{CONNECTIONS, ENTRANCE_TURNS, ENTRANCES, scratch},
@@ -115,6 +115,10 @@ extern "C" fn give_up(ctx: *mut xdp_md) -> u32 {
     // SAFETY: as above.
     let was = unsafe { leave_entering(found, if open { Connection::OPEN } else { Connection::GONE }) };
     if open || was != state {
+        return 0;
+    }
+    // SAFETY: as above.
+    if !unsafe { sees_end(found) } {
         return 0;
     }
     // SAFETY: as above.

@@ -13,7 +13,7 @@ use throttle_common::{
     records::Connection,
 };
 
-use super::{Entering, handshake::transport};
+use super::{Entering, changing::sees_end, handshake::transport};
 use crate::{
     atomic,
     tables::{CONNECTIONS, CONTROL, SYN_ACKS, scratch},
@@ -147,7 +147,9 @@ pub fn follow(entering: &mut Entering, from: Side) -> Followed {
     // SAFETY: an element of the map. Each side's packets write words of their own; where it is removed meanwhile, so is
     // it below for the other one only.
     let found = unsafe { &mut *found };
-    if found.state == Connection::FORWARDED && found.follow(from, &entering.segment, now) {
+    let closes = found.state == Connection::FORWARDED && found.follow(from, &entering.segment, now);
+    // SAFETY: likewise.
+    if closes && unsafe { sees_end(found) } {
         entering.resume(found);
         if CONNECTIONS.remove(&entering.ends).is_ok() {
             entering.leave();

@@ -15,6 +15,7 @@
 //! that go out in [`crate::leaving`] ([`flow`]).
 
 mod asking;
+mod changing;
 mod entering;
 mod entrances;
 mod fast_open;
@@ -33,6 +34,7 @@ use throttle_common::{
 };
 
 pub use self::{
+    changing::{begin_changing, finish_changing, sees_end},
     entering::Entering,
     entrances::leave_entering,
     fast_open::ROOM as OPTIONS_ROOM,

@@ -163,7 +163,7 @@ pub fn take(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks, l
 }
 
 /// Gives a source for which there is no place one of its aggregate's, where the limit's rule has it so. Whoever has a
-/// place is noted to have completed a handshake, unless it has asked for none.
+/// place is noted to have completed a handshake, unless it has asked for none or only goes on.
 #[inline(always)]
 pub fn settle(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks, taken: u32) -> Option<Reason> {
     let Home { key, .. } = entering.home(limit)?;
@@ -182,7 +182,7 @@ pub fn settle(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks,
         }
         _ => return None,
     }
-    if entering.connection.state != Connection::FAST {
+    if entering.connection.state != Connection::FAST && !matches!(entering.step, Step::Continues) {
         let asking = entering.asking(limit, key);
         let now = entering.connection.since;
         change(asking, |cell| Some(asking.complete(cell, now)));

@@ -94,9 +94,6 @@ pub struct Connections {
     pub mended_closed: u64,
     /// Sockets that held no place though a limit counts them: those that are older than it, for one.
     pub mended_open: u64,
-    /// Places that no connection held, or that were held and not taken: what an agent that was killed left behind.
-    #[serde(default)]
-    pub mended_lost: u64,
     /// Forwarded connections that nothing was heard of for as long as their service allows.
     #[serde(default)]
     pub forgotten_idle: u64,
