@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use std::{net::SocketAddr, thread, time::Duration};
 use throttle_tests::{
-    bulkheads::{BETWEEN, Between, HELD, Rates, frame},
+    bulkheads::{BETWEEN, Between, HELD, Rates, TIMES, frame},
     clients::HTTP,
     generator::{Counter, Flood, Sender},
     kernel::{NEVER, Order},
@@ -86,7 +86,7 @@ fn withstand(between: Between, cpus: usize) -> Result<bool> {
     );
     ensure!(honest as f64 >= 0.9 * RATES.guarantee as f64 * (SPAN / SECOND) as f64, "the neighbour sent too little");
     ensure!(received.honest == honest, "the neighbour lost {} of {honest}", honest - received.honest);
-    ensure!(flood as f64 > 2.0 * due, "only {flood} packets were a flood");
+    ensure!(flood >= (TIMES - 1) * RATES.ceiling * (SPAN / SECOND), "only {flood} packets were a flood");
     ensure!(received.other as f64 <= 1.01 * due, "the flood got {} of {due}", received.other);
     let settled = pause < PAUSE && received.other as f64 >= 0.99 * due;
     if !settled {

@@ -38,7 +38,7 @@ fn policies_change_under_full_load_and_no_bucket_forgets() -> Result<()> {
 fn policy(number: u32) -> String {
     let others = (0..number % 7).map(|other| {
         let (unit, rate) = if (number + other).is_multiple_of(2) { ("packets", "/s") } else { ("bytes", "B/s") };
-        let rate = format!("{}{rate}", 2_000_000_000 + number);
+        let rate = format!("{}{rate}", 900_000_000 + number);
         format!("[[limit]]\nname = \"other-{other}\"\nunit = \"{unit}\"\nrate = \"{rate}\"\nsources = 3000\n")
     });
     let service = "[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80]\n\
