@@ -1,13 +1,9 @@
 //! What the other tests and the figures rely on: that every frame of the generator arrives, and arrives as its sender
-//! meant it; that the benchmark runs.
+//! meant it.
 
 use anyhow::{Result, ensure};
 use aya::programs::XdpMode;
-use std::{
-    fs,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use throttle_tests::{
     frames::{Checked, Frame, shapes},
     generator::{Counter, Sender},
@@ -69,17 +65,5 @@ fn flood(wire: &Wire, frame: &Frame, order: Order) -> Result<()> {
     let missing = [sent[0].checked_sub(received.honest), sent[1].checked_sub(received.other)];
     let [Some(honest), Some(other)] = missing else { anyhow::bail!("{received:?} of {sent:?}: more than were sent") };
     assert_eq!(honest + other, wire.lost()? - lost_before, "{received:?} of {sent:?}");
-    Ok(())
-}
-
-#[test]
-fn the_benchmark_measures_and_writes_its_page() -> Result<()> {
-    needs_root!();
-    let pages = tempfile::tempdir()?;
-    let mut bench = Command::new(env!("CARGO_BIN_EXE_bench"));
-    machine::run(bench.arg("--short").arg("--into").arg(pages.path()).arg("packets"))?;
-    let page = fs::read_to_string(pages.path().join("packets.md"))?;
-    ensure!(page.contains("| throttle: one limit, refused |") && page.contains("(goal: "), "{page}");
-    ensure!(fs::read_to_string(pages.path().join("packets.svg"))?.trim_end().ends_with("</svg>"), "a chart is whole");
     Ok(())
 }
