@@ -202,7 +202,10 @@ impl Connection {
     /// the connection.
     #[inline(always)]
     const fn answer(&mut self, segment: &Segment) {
-        self.closing[Side::Service as usize] &= !(RESET | SILENT | REPEATED);
+        // Read before it is written: another CPU may be noting its end.
+        if self.closing[Side::Service as usize] & (RESET | SILENT | REPEATED) != 0 {
+            self.closing[Side::Service as usize] &= !(RESET | SILENT | REPEATED);
+        }
         if segment.has(tcp::ACK) {
             self.acknowledged = segment.acknowledged;
         }

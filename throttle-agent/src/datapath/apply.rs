@@ -26,8 +26,8 @@ use super::{Datapath, bearable_sets, moving::Moved, regions, sources::Entries, t
 use crate::policy::{Compiled, HeldLimit, Layout, Tenants};
 
 const FIT: &str = "the compiled policy does not fit what the kernel holds";
-const UNCOUNTED: &str = "nothing has changed, because what is open could not be counted under the policy before; a policy \
-                         without limits on open connections can be put in force all the same";
+const UNSETTLED: &str =
+    "nothing has changed, because the places of connections could not be put right under the policy before";
 
 impl Datapath {
     /// What the kernel holds now, which the next policy must respect.
@@ -97,9 +97,8 @@ impl Datapath {
         regions::check(policy, self.tables.control().sets).context(FIT)?;
         let plan = regions::plan(&self.limits(), &policy.limits).context(FIT)?;
         self.settle_generation().context("the policy before is not wholly in force yet")?;
-        if self.uncounted.load(Ordering::Relaxed) && policy.policy.counts_connections != 0 {
-            // So no connection holds places that this policy gives to another limit.
-            self.reconcile_connections().context(UNCOUNTED)?;
+        if self.unsettled.load(Ordering::Relaxed) && policy.policy.counts_connections != 0 {
+            self.settle_places().context(UNSETTLED)?;
         }
         self.overrides.write(1 - self.tables.in_force(), &policy.overridden).context("nothing has changed")?;
         for &number in &plan.renamed {
@@ -115,7 +114,7 @@ impl Datapath {
         self.tables.write_spare(policy, &self.tenants[spare]);
         self.tenants[spare] = Arc::clone(&policy.tenants);
         if self.policy().counts_connections != 0 {
-            self.uncounted.store(true, Ordering::Relaxed);
+            self.unsettled.store(true, Ordering::Relaxed);
         }
         self.tables.flip();
         self.forget_clocks();

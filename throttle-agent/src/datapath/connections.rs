@@ -67,12 +67,11 @@ impl Datapath {
 
     /// Mends what the count has missed, in the network namespace of the calling thread.
     pub fn reconcile_connections(&self) -> Result<Drift> {
-        let held: HashMap<Ends, Connection> = self.connections()?.into_iter().collect();
         if self.policy().counts_connections == 0 {
-            held.keys().try_for_each(|ends| self.forget(ends)).context("forget connections that no limit counts")?;
-            self.uncounted.store(false, SeqCst);
+            self.settle_places()?;
             return Ok(Drift::default());
         }
+        let held: HashMap<Ends, Connection> = self.connections()?.into_iter().collect();
         let sockets = Sockets::list().context("list the sockets")?;
         let mut drift = Drift::default();
         for (ends, connection) in &held {
@@ -82,13 +81,15 @@ impl Datapath {
                 {
                     drift.idle += u64::from(self.close(ends, connection)?);
                 }
-                Some(_) => drift.open += u64::from(self.mend_unobserved(ends, Connection::FORWARDED, connection)?),
+                Some(_) => {
+                    drift.open += u64::from(self.mend_unobserved(ends, Some(Connection::FORWARDED), connection)?);
+                }
                 None if sockets.contains(ends) => {}
                 None if self.has_ended(ends, connection, &sockets)? => {
                     drift.closed += u64::from(self.close(ends, connection)?);
                 }
                 // It enters, or has opened since.
-                None => drift.open += u64::from(self.mend_unobserved(ends, connection.state, connection)?),
+                None => drift.open += u64::from(self.mend_unobserved(ends, None, connection)?),
             }
         }
         for ends in sockets.open() {
@@ -96,13 +97,28 @@ impl Datapath {
             drift.open += u64::from(match held.get(ends) {
                 Some(connection) if connection.state == Connection::FORWARDED && forwarded() => false,
                 // Also one that was open before its service was counted by packets.
-                Some(connection) => self.mend(ends, Connection::OPEN, connection)?,
+                Some(connection) => self.mend(ends, Some(Connection::OPEN), connection)?,
                 None if forwarded() => false,
                 None => sockets.listening.contains(&ends.destination_port) && self.adopt(ends, &sockets)?,
             });
         }
-        self.uncounted.store(false, SeqCst);
+        self.unsettled.store(false, SeqCst);
         Ok(drift)
+    }
+
+    /// Has every connection that is written down hold what it should under the policy in force, whatever has become of its
+    /// socket: then none holds a place that the next policy gives to another limit.
+    pub(super) fn settle_places(&self) -> Result<()> {
+        let counts = self.policy().counts_connections != 0;
+        for (ends, connection) in self.connections()? {
+            if counts {
+                self.mend(&ends, None, &connection)?;
+            } else {
+                self.forget(&ends).context("forget a connection that no limit counts")?;
+            }
+        }
+        self.unsettled.store(false, SeqCst);
+        Ok(())
     }
 
     /// Counts a connection that was listed and is not written down, unless it has closed since: many do while a long list
@@ -143,7 +159,7 @@ impl Datapath {
     }
 
     /// Mends one in its state. What a limit only observes to be too many has no place yet, and was not missed.
-    fn mend_unobserved(&self, ends: &Ends, state: u32, seen: &Connection) -> Result<bool> {
+    fn mend_unobserved(&self, ends: &Ends, state: Option<u32>, seen: &Connection) -> Result<bool> {
         Ok(self.mend(ends, state, seen)? && !self.is_observed(ends))
     }
 

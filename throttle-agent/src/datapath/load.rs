@@ -240,7 +240,7 @@ impl Datapath {
             answers: answers::Measured::new(&ebpf)?,
             events: map(&ebpf, maps::EVENTS)?,
             owed: Owed::default(),
-            uncounted: AtomicBool::new(true),
+            unsettled: AtomicBool::new(true),
             mending: Mutex::default(),
             handover: None,
             unwatched: None,
@@ -263,7 +263,7 @@ impl Datapath {
         self.tables.write_spare(&held, &self.tenants[0]);
         self.tenants[0] = held.tenants;
         self.tables.flip();
-        *self.uncounted.get_mut() = false;
+        *self.unsettled.get_mut() = false;
     }
 }
 

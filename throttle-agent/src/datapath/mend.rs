@@ -38,10 +38,10 @@ impl Datapath {
         self.run_mending(&asked).context("forget a connection")
     }
 
-    /// Has a connection, as it was seen written down, hold the places that it should, and no others, in the state that is its
-    /// own: that of a socket, or of one that is counted by its packets. `true` where it did not.
-    pub(super) fn mend(&self, ends: &Ends, state: u32, seen: &Connection) -> Result<bool> {
-        if !self.due(ends, &seen.holds).is_amiss() && seen.state == state {
+    /// Has a connection, as it was seen written down, hold the places that it should, and no others, in a state: that of a
+    /// socket, or of one that is counted by its packets; or else in the one that it is in. `true` where it did not.
+    pub(super) fn mend(&self, ends: &Ends, state: Option<u32>, seen: &Connection) -> Result<bool> {
+        if !self.due(ends, &seen.holds).is_amiss() && state.is_none_or(|state| seen.state == state) {
             return Ok(false);
         }
         let mended = self.hold_what_is_due(ends, state)?;
@@ -50,8 +50,9 @@ impl Datapath {
     }
 
     /// The same as it is written down now. What is so no more has closed since it was read.
-    fn hold_what_is_due(&self, ends: &Ends, state: u32) -> Result<bool> {
+    fn hold_what_is_due(&self, ends: &Ends, state: Option<u32>) -> Result<bool> {
         let Some(found) = self.connection(ends)? else { return Ok(false) };
+        let state = state.unwrap_or(found.state);
         let due = self.due(ends, &found.holds);
         if !due.is_amiss() && found.state == state {
             return Ok(false);

@@ -130,7 +130,7 @@ pub struct Datapath {
     /// What the last change of policy has left to be done.
     owed: Owed,
     /// Whether connections may hold places that policy has given away since they were counted.
-    uncounted: AtomicBool,
+    unsettled: AtomicBool,
     /// Held while a connection is mended.
     mending: Mutex<()>,
     /// Why nobody watches the sockets, where somebody should.
