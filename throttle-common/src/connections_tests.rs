@@ -7,7 +7,7 @@ use crate::{
     limits::Clock,
     packet::Family,
     proven::Claim,
-    records::{Address, NAME, NONE, Region, Terms},
+    records::{Address, NONE, Region, Terms},
     table::{Add, Set, TRIES, attempt, attempt_shared},
     words::{Algorithm, Per, Unit},
 };
@@ -92,24 +92,13 @@ fn limit(per: Per, overflow: Overflow, connections: u32) -> Limit {
     Limit {
         price: PRICE,
         depth: depth(connections),
-        window: 0,
-        batch: 0,
         v4: region,
         v6: region,
         unit: Unit::Connections as u8,
-        action: 0,
         overflow: overflow as u8,
-        observe: 0,
         algorithm: Algorithm::Concurrency as u8,
         per: per as u8,
-        window_shift: 0,
-        guarantee: 0,
-        clock: 0,
-        number: 0,
-        overridden: 0,
-        overdraft_shift: 0,
-        rest: NONE,
-        name: [0; NAME],
+        ..Limit::NONE
     }
 }
 

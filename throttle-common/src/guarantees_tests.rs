@@ -3,7 +3,7 @@
 use super::{Guaranteed, overdraft_shift};
 use crate::{
     gcra::{self, MAX_DEPTH, Price, TICKS_PER_NANO, Ticks},
-    records::{HOST_CLOCK, Limit, NAME, NONE, Region},
+    records::{HOST_CLOCK, Limit},
     windows::{self, shift},
     words::{Algorithm, Unit},
 };
@@ -18,24 +18,9 @@ fn limit(per_second: u64, burst: u64) -> Limit {
     Limit {
         price,
         depth: price.depth(burst).unwrap(),
-        window: 0,
-        batch: 0,
-        v4: Region::default(),
-        v6: Region::default(),
         unit: Unit::Packets as u8,
-        action: 0,
-        overflow: 0,
-        observe: 0,
         algorithm: Algorithm::TokenBucket as u8,
-        per: 0,
-        window_shift: 0,
-        guarantee: 0,
-        number: 0,
-        overridden: 0,
-        clock: 0,
-        overdraft_shift: 0,
-        rest: NONE,
-        name: [0; NAME],
+        ..Limit::NONE
     }
 }
 

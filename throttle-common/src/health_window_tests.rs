@@ -2,7 +2,6 @@ use super::*;
 use crate::{
     connections::depth,
     gcra::Price,
-    records::{NAME, NONE, Region},
     words::{Action, Algorithm, Overflow, Per, Unit},
 };
 use proptest::prelude::*;
@@ -13,24 +12,13 @@ fn limit(per: Per, connections: u32) -> Limit {
     Limit {
         price: Price { mantissa: PLACE, shift: 0 },
         depth: depth(connections),
-        window: 0,
-        batch: 0,
-        v4: Region::default(),
-        v6: Region::default(),
         unit: Unit::Connections as u8,
         action: Action::Drop as u8,
         overflow: Overflow::Aggregate as u8,
-        observe: 0,
         algorithm: Algorithm::Concurrency as u8,
         per: per as u8,
-        window_shift: 0,
-        guarantee: 0,
         clock: 1,
-        number: 0,
-        overridden: 0,
-        overdraft_shift: 0,
-        rest: NONE,
-        name: [0; NAME],
+        ..Limit::NONE
     }
 }
 

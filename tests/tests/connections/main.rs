@@ -9,6 +9,7 @@ mod egress;
 mod entering;
 mod extensions;
 mod fast_open;
+mod fast_sockets;
 mod foretold;
 mod forwarding;
 mod host;

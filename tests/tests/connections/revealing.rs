@@ -3,7 +3,7 @@
 
 use super::{
     eventually,
-    fast_open::take_fast,
+    fast_sockets::take_fast,
     forwarding::{MOMENTS, reset_on_close},
     router::{Router, Way},
 };

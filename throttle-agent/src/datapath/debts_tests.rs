@@ -1,9 +1,5 @@
 use proptest::prelude::*;
-use throttle_common::{
-    records::{NONE, Region},
-    windows,
-    words::Algorithm,
-};
+use throttle_common::{windows, words::Algorithm};
 
 use super::*;
 
@@ -16,23 +12,9 @@ fn limit(algorithm: Algorithm) -> Limit {
         price: gcra::Price { mantissa: 2, shift: 0 },
         depth: WINDOW,
         window: if is_windowed { WINDOW } else { 0 },
-        batch: 0,
-        v4: Region::default(),
-        v6: Region::default(),
-        unit: 0,
-        action: 0,
-        overflow: 0,
-        observe: 0,
         algorithm: algorithm as u8,
-        per: 0,
         window_shift: windows::shift(WINDOW),
-        clock: 0,
-        number: 0,
-        guarantee: 0,
-        overridden: 0,
-        overdraft_shift: 0,
-        rest: NONE,
-        name: [0; _],
+        ..Limit::NONE
     }
 }
 

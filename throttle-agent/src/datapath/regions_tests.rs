@@ -11,24 +11,9 @@ fn limit(name: &str, per_second: u64, base: u32) -> Limit {
     Limit {
         price,
         depth: price.depth(per_second).unwrap(),
-        window: 0,
-        batch: 0,
         v4: region(base, 10),
-        v6: Region::default(),
-        unit: 0,
-        action: 0,
-        overflow: 0,
-        observe: 0,
-        algorithm: 0,
-        per: 0,
-        window_shift: 0,
-        clock: 0,
-        number: 0,
-        guarantee: 0,
-        overridden: 0,
-        overdraft_shift: 0,
-        rest: NONE,
         name: name_bytes(name),
+        ..Limit::NONE
     }
 }
 

@@ -96,6 +96,30 @@ pub struct Home {
 }
 
 impl Limit {
+    /// No limit: what a number has that is free.
+    pub const NONE: Self = Self {
+        price: Price { mantissa: 0, shift: 0 },
+        depth: 0,
+        window: 0,
+        batch: 0,
+        v4: Region::NONE,
+        v6: Region::NONE,
+        unit: 0,
+        action: 0,
+        overflow: 0,
+        observe: 0,
+        algorithm: 0,
+        per: 0,
+        window_shift: 0,
+        guarantee: 0,
+        clock: 0,
+        number: 0,
+        overridden: 0,
+        overdraft_shift: 0,
+        rest: NONE,
+        name: [0; NAME],
+    };
+
     /// Whether its buckets mean to a health clock what they mean to its own.
     #[inline(always)]
     pub const fn goes_by(&self, clock: u16) -> bool {

@@ -26,6 +26,9 @@ pub struct Region {
 }
 
 impl Region {
+    /// No sets.
+    pub const NONE: Self = Self { base: 0, sets: 0, prefix: 0, aggregate: 0, doubled: 0, compartments: 0 };
+
     /// The part of it that sources of a tenant have to themselves: those of none half of it, and tenants as many equal parts
     /// of the other half. Tenants whose numbers agree in their last bits share one.
     #[inline(always)]

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use throttle_common::{
     connections,
     gcra::{Price, Ticks, ticks},
-    records::{self, NONE, name_bytes},
+    records::{self, name_bytes},
     table::WAYS,
     words::{Algorithm, Per},
 };
@@ -24,24 +24,11 @@ fn limit(burst: u64, sources: u32) -> Limit {
     Limit {
         price,
         depth: price.depth(burst).unwrap(),
-        window: 0,
-        batch: 0,
         v4: region,
         v6: empty,
         unit: Unit::Packets as u8,
-        action: 0,
-        overflow: 0,
-        observe: 0,
-        algorithm: 0,
-        per: 0,
-        window_shift: 0,
-        clock: 0,
-        number: 0,
-        guarantee: 0,
-        overridden: 0,
-        overdraft_shift: 0,
-        rest: NONE,
         name: name_bytes("web"),
+        ..Limit::NONE
     }
 }
 

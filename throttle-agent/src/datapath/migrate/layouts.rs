@@ -229,7 +229,6 @@ impl Past {
 
     fn limit(&self, bytes: &[u8]) -> Result<Limit> {
         let fields = &self.limit;
-        let zero: Limit = record(&[0; size_of::<Limit>()]).context("as many zeros as a limit has bytes")?;
         let word = |at| field::<u64>(bytes, at);
         let name = bytes.get(fields.name..).and_then(|bytes| bytes.first_chunk()).context("a limit without a name")?;
         Ok(Limit {
@@ -244,7 +243,7 @@ impl Past {
             window_shift: field(bytes, fields.window_shift)?,
             clock: fields.clock.map_or(Ok(NO_CLOCK), |at| field(bytes, at))?,
             name: *name,
-            ..zero
+            ..Limit::NONE
         })
     }
 }

@@ -20,7 +20,7 @@ use std::{
 };
 use throttle_common::{
     packet::Family,
-    records::{self, HOST_CLOCK, MAX_LIMITS, MAX_TENANTS, NONE, Region, Terms, name_bytes, name_str},
+    records::{self, HOST_CLOCK, MAX_LIMITS, MAX_TENANTS, Region, Terms, name_bytes, name_str},
     table::WAYS,
     windows,
     words::{Algorithm, Per},
@@ -106,9 +106,6 @@ fn record(limit: &Limit, Terms { price, depth }: Terms) -> records::Limit {
         price,
         depth,
         window,
-        batch: 0,
-        v4: Region::default(),
-        v6: Region::default(),
         unit: limit.unit as u8,
         action: limit.action as u8,
         overflow: limit.overflow as u8,
@@ -117,12 +114,8 @@ fn record(limit: &Limit, Terms { price, depth }: Terms) -> records::Limit {
         per: limit.per as u8,
         window_shift: windows::shift(window),
         clock: HOST_CLOCK,
-        number: 0,
-        guarantee: 0,
-        overridden: 0,
-        overdraft_shift: 0,
-        rest: NONE,
         name: name_bytes(&limit.name),
+        ..records::Limit::NONE
     }
 }
 
