@@ -50,10 +50,15 @@ pub fn send_raw<'f>(interface: &str, frames: impl IntoIterator<Item = &'f [u8]>)
 
 /// Connects from an address of our own.
 pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    connect_bound(SocketAddr::new(source, 0), to)
+}
+
+/// Connects from a port of our own.
+pub fn connect_bound(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket(family, SocketType::STREAM, None)?;
-    bind(&socket, &SocketAddr::new(source, 0))?;
+    bind(&socket, &from)?;
     connect(&socket, &to)?;
     Ok(socket.into())
 }

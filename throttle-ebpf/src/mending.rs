@@ -14,7 +14,6 @@ use aya_ebpf::{
 use throttle_common::records::{CONNECTION_LIMITS, Connection, Mending};
 
 use crate::{
-    atomic,
     connections::{self, Step},
     frame, services,
     sockets::{MENDER, Opening, hold_missing},
@@ -54,18 +53,14 @@ fn opening() -> Option<&'static mut Opening> {
     ENTERING.get_ptr_mut(MENDER).map(|opening| unsafe { &mut *opening })
 }
 
-/// Removes a connection that has ended, and gives its places back.
+/// Removes a connection that has ended, and gives its places back. Whoever was to do so and has not, leaves that to the agent.
 #[inline(always)]
 fn end(asked: &Mending, opening: &mut Opening) -> bool {
     let (entering, was) = (&mut opening.entering, &asked.found);
     let Some(found) = CONNECTIONS.get_ptr_mut(&entering.ends) else { return false };
-    // SAFETY: an element of the map.
+    // SAFETY: an element of the map. One that packets go on with is none that has ended.
     let is_mine = unsafe {
-        (*found).state == was.state
-            && (*found).seen == was.seen
-            && (!matches!(was.state, Connection::ENTERING | Connection::FAST)
-                || connections::leave_entering(found, Connection::GONE) == was.state)
-            && atomic::swap(&raw mut (*found).since, was.since, was.since | Connection::ENDS).0
+        (*found).seen == was.seen && was.since & Connection::CHANGES == 0 && connections::mark_end(found, was.since)
     };
     if !is_mine {
         return false;
@@ -88,7 +83,7 @@ fn hold(ctx: &XdpContext, in_force: &InForce, asked: &Mending, opening: &mut Ope
     if !unsafe { connections::begin_changing(found, asked.found.since) } {
         return false;
     }
-    (entering.connection.since, entering.connection.state) = (asked.found.since, asked.found.state);
+    entering.connection.since = asked.found.since;
     entering.resumed = asked.settled != 0;
     let mut gone = 0;
     for index in 0..CONNECTION_LIMITS as u32 {
@@ -98,11 +93,8 @@ fn hold(ctx: &XdpContext, in_force: &InForce, asked: &Mending, opening: &mut Ope
     let (service, scope) = services::classify(in_force, &opening.packet);
     hold_missing::<MENDER>(in_force, opening, service, scope);
     let entering = &mut opening.entering;
-    // SAFETY: likewise. One that has opened meanwhile is open.
-    let stays = unsafe {
-        atomic::swap(&raw mut (*found).state, asked.found.state, asked.state);
-        connections::finish_changing(found, entering)
-    };
+    // SAFETY: likewise.
+    let stays = unsafe { connections::finish_changing(found, entering, asked.state) };
     stays && (gone != 0 || entering.count > kept)
 }
 

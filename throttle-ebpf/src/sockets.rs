@@ -124,7 +124,8 @@ fn watch<const WATCHER: u32>(ctx: &BtfTracePointContext) -> i32 {
     0
 }
 
-/// Counts a connection that is open: its places are those that it took on its way in, and those that it did not.
+/// Counts a connection that is open: its places are those that it took on its way in, and those that it did not. One whose
+/// end was seen, or that is just being changed, is left to whoever did; what it lacks then the agent finds.
 #[inline(always)]
 fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
     opening.arrive(in_force);
@@ -140,13 +141,11 @@ fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
     }
     let entering = &mut opening.entering;
     match found {
-        // SAFETY: an element of the map, and `begin_opening` let us by.
-        Some(found) => unsafe {
-            if !forwarded {
-                atomic::swap(&raw mut (*found).state, entering.connection.state, Connection::OPEN);
-            }
-            connections::finish_changing(found, entering);
-        },
+        Some(found) => {
+            let state = if forwarded { entering.connection.state } else { Connection::OPEN };
+            // SAFETY: an element of the map, and `begin_opening` let us by.
+            unsafe { connections::finish_changing(found, entering, state) };
+        }
         None if entering.count > 0 => {
             entering.connection.state = Connection::OPEN;
             entering.enter();
@@ -155,7 +154,7 @@ fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
     }
 }
 
-/// Has a connection that is written down be open, and begins to change its places; `false` where it is another's to do so.
+/// Begins to change a connection that is written down, and goes on with it; `false` where it is not ours to do so.
 ///
 /// # Safety
 ///
@@ -164,10 +163,8 @@ fn open<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening) {
 unsafe fn begin_opening(found: *mut Connection, entering: &mut Entering) -> bool {
     // SAFETY: the caller's.
     unsafe {
-        // Whoever gives it up, or changes its places, sees to it: what it lacks then the agent finds.
-        if connections::leave_entering(found, Connection::OPEN) == Connection::GONE
-            || !connections::begin_changing(found, atomic::load(&raw const (*found).since))
-        {
+        let Some(since) = connections::word(found, &entering.ends) else { return false };
+        if !connections::begin_changing(found, since) {
             return false;
         }
         entering.resume(&*found);
@@ -276,17 +273,33 @@ fn close(opening: &mut Opening, before_it_opened: bool) {
     entering.begin(&opening.packet);
     let Some(found) = CONNECTIONS.get_ptr_mut(&entering.ends) else { return };
     // SAFETY: an element of the map.
-    let state = unsafe { (&raw const (*found).state).read_volatile() };
-    if before_it_opened && !matches!(state, Connection::ENTERING | Connection::FAST) {
-        return;
-    }
-    // SAFETY: likewise.
-    if unsafe { connections::sees_end(found) } {
+    let ours = unsafe {
+        if before_it_opened { ends_before_it_opens(found, entering) } else { connections::sees_end(found, &entering.ends) }
+    };
+    if ours {
         // SAFETY: likewise; where it is removed meanwhile, so is it below for the other one only.
         entering.resume(unsafe { &*found });
         if CONNECTIONS.remove(&entering.ends).is_ok() {
             entering.leave();
         }
+    }
+}
+
+/// Marks the end of a connection that has not opened; `false` where it has, or is not ours to remove.
+///
+/// # Safety
+///
+/// An element of the map of connections.
+#[inline(always)]
+unsafe fn ends_before_it_opens(found: *mut Connection, entering: &Entering) -> bool {
+    // SAFETY: the caller's. The word is another one as soon as the state is.
+    unsafe {
+        connections::word(found, &entering.ends).is_some_and(|since| {
+            let state = (&raw const (*found).state).read_volatile();
+            since & Connection::MARKS == 0
+                && matches!(state, Connection::ENTERING | Connection::FAST)
+                && connections::mark_end(found, since)
+        })
     }
 }
 

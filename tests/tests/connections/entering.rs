@@ -77,7 +77,10 @@ fn what_is_served_keeps_its_place_though_nobody_saw_it_open() -> Result<()> {
     host.limit(to.port(), &[LIMIT])?;
     let served = (0..3).map(|_| host.connect(None, to)).collect::<Result<Vec<_>>>()?;
     eventually(&vec![Connection::OPEN; 3], || host.states())?;
-    host.rewrite(|connection| connection.state = Connection::ENTERING)?;
+    host.rewrite(|connection| {
+        connection.state = Connection::ENTERING;
+        connection.since -= 1;
+    })?;
     eventually(&false, || {
         drop(host.connect(None, to)??);
         drop(listener.accept()?);

@@ -146,15 +146,29 @@ impl Host {
         Ok(self.datapath.connections()?.iter().map(|(_, connection)| connection.state).collect())
     }
 
+    /// What is written down of connections.
+    pub(crate) fn written(&self) -> Result<Vec<(Ends, Connection)>> {
+        self.datapath.connections()
+    }
+
+    /// Gives the places of one back that has ended, as it was written down.
+    pub(crate) fn close(&self, (ends, connection): &(Ends, Connection)) -> Result<bool> {
+        self.datapath.close(ends, connection)
+    }
+
     /// Has every connection be written down otherwise.
     pub(crate) fn rewrite(&self, change: impl Fn(&mut Connection)) -> Result<()> {
+        self.written()?.iter_mut().try_for_each(|written| {
+            change(&mut written.1);
+            self.write(written)
+        })
+    }
+
+    /// Writes one down.
+    pub(crate) fn write(&self, (ends, connection): &(Ends, Connection)) -> Result<()> {
         let pinned = MapData::from_pin(self.pins.pin_dir().join("maps").join(maps::CONNECTIONS))?;
         let mut written = HashMap::<MapData, Ends, Connection>::try_from(aya::maps::Map::HashMap(pinned))?;
-        for (ends, mut connection) in self.datapath.connections()? {
-            change(&mut connection);
-            written.insert(ends, connection, 0)?;
-        }
-        Ok(())
+        Ok(written.insert(ends, connection, 0)?)
     }
 
     /// How many places are taken under a limit.

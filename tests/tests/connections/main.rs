@@ -16,6 +16,7 @@ mod host;
 mod idling;
 mod killing;
 mod limits;
+mod marking;
 mod measuring;
 mod mending;
 mod multipath;

@@ -26,7 +26,7 @@ pub(super) fn walk(it: &Weighed, source: IpAddr, family: Family, held: &[Held], 
             Some(OpenConnection {
                 peer: SocketAddr::new(opener(ends), ends.source_port),
                 port: ends.destination_port,
-                counted_seconds: now.saturating_sub(connection.since) as f64 / 1e9,
+                counted_seconds: now.saturating_sub(connection.began()) as f64 / 1e9,
                 shared: place.in_aggregate(),
             })
         })

@@ -30,6 +30,6 @@ impl Datapath {
 
 /// Those that have been open longest, up to so many.
 fn oldest(open: &mut [Held], count: usize) -> impl Iterator<Item = Ends> {
-    open.sort_unstable_by_key(|(_, connection)| connection.since);
+    open.sort_unstable_by_key(|(_, connection)| connection.began());
     open.iter().take(count).map(|(ends, _)| *ends)
 }

@@ -138,7 +138,7 @@ impl Datapath {
     /// Whether a connection that was not among the sockets is none.
     fn has_ended(&self, ends: &Ends, connection: &Connection, sockets: &Sockets) -> Result<bool> {
         let enters = matches!(connection.state, Connection::ENTERING | Connection::FAST);
-        let young = enters && !is_overdue(connection.since, self.now());
+        let young = enters && !is_overdue(connection.began(), self.now());
         Ok(!young && !sockets.is_open(ends).context("ask for a socket")?)
     }
 

@@ -32,8 +32,8 @@ impl Datapath {
         self.run_mending(&Mending { act: Mending::ADOPT, ..nothing(ends) }).context("count a connection")
     }
 
-    /// Gives the places of a connection back, unless it has become another one or somebody else does.
-    pub(super) fn close(&self, ends: &Ends, seen: &Connection) -> Result<bool> {
+    /// Gives the places of a connection that has ended back; `false` where it has become another one, or somebody else does.
+    pub fn close(&self, ends: &Ends, seen: &Connection) -> Result<bool> {
         let asked = Mending { act: Mending::END, found: *seen, ..nothing(ends) };
         self.run_mending(&asked).context("forget a connection")
     }

@@ -24,8 +24,8 @@ pub struct Ends {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// When its handshake completed: the kernel's monotonic clock, nanoseconds; and above that, as long as a kernel program
-    /// changes its places or gives them back, [`Connection::CHANGES`] and [`Connection::ENDS`].
+    /// When its handshake completed: the kernel's monotonic clock, nanoseconds, and one more from when it has opened on; and
+    /// above that, as long as a kernel program changes it or gives its places back, [`Connection::MARKS`].
     pub since: u64,
     /// [`Connection::ENTERING`] or one of those behind it.
     pub state: u32,
@@ -50,9 +50,8 @@ impl Connection {
     pub const OPEN: u32 = 1;
     /// It is counted by its packets, and there may be no socket here.
     pub const FORWARDED: u32 = 2;
-    /// It entered and has not opened: for the instant in which a kernel program removes it.
-    pub const GONE: u32 = 3;
     /// Its SYN was let through and opens it at once (TCP fast open): there may be a socket, whose handshake is not complete.
+    /// What 3 was, no build of this layout writes any more.
     pub const FAST: u32 = 4;
 
     /// A mark in [`Connection::since`]: its places are being changed. Whoever does that has it to himself, and removes it
@@ -60,6 +59,13 @@ impl Connection {
     pub const CHANGES: u64 = 1 << 63;
     /// Another one: somebody has seen its end.
     pub const ENDS: u64 = 1 << 62;
+    /// Both.
+    pub const MARKS: u64 = Self::CHANGES | Self::ENDS;
+
+    /// When its handshake completed: the kernel's monotonic clock, nanoseconds.
+    pub const fn began(&self) -> u64 {
+        self.since & !Self::MARKS
+    }
 }
 
 /// What is to be mended of a connection: the frame that the program `mend` is run on.

@@ -12,7 +12,10 @@ use throttle_common::{
     records::{CONNECTION_LIMITS, Connection},
 };
 
-use super::{changing::sees_end, give_back, handshake};
+use super::{
+    changing::{begin_changing, finish, mark_end},
+    give_back, handshake,
+};
 use crate::{
     atomic,
     tables::{CONNECTIONS, ENTRANCE_TURNS, ENTRANCES, scratch},
@@ -96,14 +99,14 @@ extern "C" fn give_up(ctx: *mut xdp_md) -> u32 {
     let overdue = &scratch.overdue;
     let Some(found) = CONNECTIONS.get_ptr_mut(&overdue.ends) else { return 0 };
     // SAFETY: an element of the map.
-    let (since, state) = unsafe { ((*found).since, (*found).state) };
-    // Most have opened, or closed again.
-    if since != overdue.since || !matches!(state, Connection::ENTERING | Connection::FAST) {
+    let (since, was) = unsafe { (atomic::load(&raw const (*found).since), &*found) };
+    // Most have opened, or closed again. Whoever is not another one by now is as it was when it was noted.
+    if since != overdue.since {
         return 0;
     }
     // The socket of one that its SYN has opened may be bound to the interface by which that came, and is not found from here.
     // Of the others the programs at the sockets have told.
-    if state == Connection::FAST && overdue.interface != scratch.entering.interface {
+    if was.state == Connection::FAST && overdue.interface != scratch.entering.interface {
         return 0;
     }
     let socket = handshake::state_of(ctx, &overdue.ends);
@@ -111,14 +114,15 @@ extern "C" fn give_up(ctx: *mut xdp_md) -> u32 {
         // Its socket says when it ends, whether or not its handshake completes before.
         return 0;
     }
-    let open = handshake::is_open(socket);
-    // SAFETY: as above.
-    let was = unsafe { leave_entering(found, if open { Connection::OPEN } else { Connection::GONE }) };
-    if open || was != state {
-        return 0;
-    }
-    // SAFETY: as above.
-    if !unsafe { sees_end(found) } {
+    // SAFETY: as above; of two that come to this only one is let by.
+    let remains = unsafe {
+        if handshake::is_open(socket) {
+            !begin_changing(found, since) || finish(found, since, Connection::OPEN)
+        } else {
+            !mark_end(found, since)
+        }
+    };
+    if remains {
         return 0;
     }
     // SAFETY: as above.
@@ -129,20 +133,4 @@ extern "C" fn give_up(ctx: *mut xdp_md) -> u32 {
         }
     }
     0
-}
-
-/// Has a connection that enters, fast or not, be in another state, unless another has done so meanwhile, and gives the one
-/// that it was in: so it is either found open or given up, and never both.
-///
-/// # Safety
-///
-/// An element of the map of connections.
-#[inline(always)]
-pub unsafe fn leave_entering(found: *mut Connection, state: u32) -> u32 {
-    // SAFETY: the caller's.
-    unsafe {
-        let word = &raw mut (*found).state;
-        let fast = word.read_volatile() == Connection::FAST;
-        atomic::swap(word, if fast { Connection::FAST } else { Connection::ENTERING }, state).1
-    }
 }

@@ -149,7 +149,7 @@ pub fn follow(entering: &mut Entering, from: Side) -> Followed {
     let found = unsafe { &mut *found };
     let closes = found.state == Connection::FORWARDED && found.follow(from, &entering.segment, now);
     // SAFETY: likewise.
-    if closes && unsafe { sees_end(found) } {
+    if closes && unsafe { sees_end(found, &entering.ends) } {
         entering.resume(found);
         if CONNECTIONS.remove(&entering.ends).is_ok() {
             entering.leave();

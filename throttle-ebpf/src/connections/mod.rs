@@ -34,9 +34,8 @@ use throttle_common::{
 };
 
 pub use self::{
-    changing::{begin_changing, finish_changing, sees_end},
+    changing::{begin_changing, finish_changing, mark_end, sees_end, word},
     entering::Entering,
-    entrances::leave_entering,
     fast_open::ROOM as OPTIONS_ROOM,
     flow::{Followed, follow, note_answer, note_data, segment},
     handshake::transport,
