@@ -49,6 +49,16 @@ impl Namespace {
         command
     }
 
+    /// Has packets be filtered inside by these rules of nft(8). Says so, and is `false`, where there is none.
+    pub fn filter(&self, rules: &str) -> Result<bool> {
+        if Command::new("nft").arg("--version").output().is_err() {
+            crate::say!("skipped: there is no nft; apt install nftables");
+            return Ok(false);
+        }
+        machine::run(self.command("nft").arg(rules)).context("filter packets")?;
+        Ok(true)
+    }
+
     /// The way in, for a thread that will stay inside.
     pub fn entry(&self) -> Result<Entry> {
         let path = PathBuf::from("/run/netns").join(&self.name);

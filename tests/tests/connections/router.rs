@@ -14,7 +14,6 @@ use throttle_agent::datapath::Egress;
 use throttle_tests::{
     machine,
     netns::Namespace,
-    say,
     wire::{FAR_V4, FAR_V6},
 };
 
@@ -143,10 +142,5 @@ fn translate(router: &Namespace) -> Result<bool> {
            chain postrouting {{ type nat hook postrouting priority 100; oifname inner masquerade; }}\n\
          }}"
     );
-    if Command::new("nft").arg("--version").output().is_err() {
-        say!("skipped address translation: there is no nft; apt install nftables");
-        return Ok(false);
-    }
-    machine::run(router.command("nft").arg(&rules)).context("translate addresses")?;
-    Ok(true)
+    router.filter(&rules)
 }

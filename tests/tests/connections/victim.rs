@@ -44,9 +44,11 @@ fn victim_is_served(silent: bool) -> Result<()> {
     let victim = "10.98.0.9";
     host.wire.near.ip(&["address", "add", &format!("{victim}/16"), "dev", NEAR])?;
     if silent {
-        let ports = format!("{}:{}", SPOOFED.start, SPOOFED.end);
-        let rule = ["-A", "INPUT", "-p", "tcp", "--dport", &ports, "-j", "DROP"];
-        machine::run(host.wire.near.command("iptables").args(rule))?;
+        let ports = format!("{}-{}", SPOOFED.start, SPOOFED.end - 1);
+        let chain = format!("chain input {{ type filter hook input priority 0; tcp dport {ports} drop; }}");
+        if !host.wire.near.filter(&format!("table ip silence {{\n{chain}\n}}"))? {
+            return Ok(());
+        }
     }
     let syns: Vec<Vec<u8>> =
         SPOOFED.map(|from| Frame::from(victim).to(FAR_V4).tcp(from, port, tcp::SYN).bytes()).collect();
