@@ -14,6 +14,7 @@ use aya_ebpf::{
 use throttle_common::records::{CONNECTION_LIMITS, Connection, Mending};
 
 use crate::{
+    atomic,
     connections::{self, Step},
     frame, services,
     sockets::{MENDER, Opening, hold_missing},
@@ -24,9 +25,10 @@ use crate::{
 /// are not, because nothing was amiss or the connection is no longer as it was found; `XDP_ABORTED` where it could not look.
 #[xdp]
 pub fn mend(ctx: XdpContext) -> u32 {
-    let (Some(asked), Some(in_force), Some(opening)) = (asked(&ctx), InForce::read(), opening()) else {
-        return xdp_action::XDP_ABORTED;
-    };
+    // One after the other: of what is read of none that is not there the verifier wants to know nothing.
+    let Some(in_force) = InForce::read() else { return xdp_action::XDP_ABORTED };
+    let Some(opening) = opening() else { return xdp_action::XDP_ABORTED };
+    let Some(asked) = asked(&ctx) else { return xdp_action::XDP_ABORTED };
     opening.packet = asked.ends.packet();
     opening.arrive(&in_force);
     opening.entering.step = Step::Continues;
@@ -53,25 +55,26 @@ fn opening() -> Option<&'static mut Opening> {
     ENTERING.get_ptr_mut(MENDER).map(|opening| unsafe { &mut *opening })
 }
 
-/// Removes a connection that has ended, and gives its places back. Whoever was to do so and has not, leaves that to the agent.
+/// Removes a connection that has ended, and gives its places back, also where whoever was to do that has not.
 #[inline(always)]
 fn end(asked: &Mending, opening: &mut Opening) -> bool {
     let (entering, was) = (&mut opening.entering, &asked.found);
     let Some(found) = CONNECTIONS.get_ptr_mut(&entering.ends) else { return false };
-    // SAFETY: an element of the map. One that packets go on with is none that has ended.
-    let is_mine = unsafe {
-        (*found).seen == was.seen && was.since & Connection::CHANGES == 0 && connections::mark_end(found, was.since)
-    };
-    if !is_mine {
-        return false;
+    let ends = was.since | Connection::ENDS;
+    // SAFETY: an element of the map. No other has this word.
+    unsafe {
+        let word = &raw mut (*found).since;
+        if !atomic::swap(word, was.since, ends).0 {
+            return false;
+        }
+        if (&raw const (*found).seen).read_volatile() != was.seen {
+            // A packet has gone on with it: it has not ended.
+            atomic::swap(word, ends, was.since);
+            return false;
+        }
+        entering.resume(&*found);
+        connections::remove(found, &entering.ends, &entering.connection)
     }
-    // SAFETY: likewise.
-    entering.resume(unsafe { &*found });
-    let removed = CONNECTIONS.remove(&entering.ends).is_ok();
-    if removed {
-        entering.leave();
-    }
-    removed
 }
 
 /// Has a connection hold the places that it keeps and those that it lacks.
@@ -94,7 +97,10 @@ fn hold(ctx: &XdpContext, in_force: &InForce, asked: &Mending, opening: &mut Ope
     hold_missing::<MENDER>(in_force, opening, service, scope);
     let entering = &mut opening.entering;
     // SAFETY: likewise.
-    let stays = unsafe { connections::finish_changing(found, entering, asked.state) };
+    let stays = unsafe {
+        let state = if asked.state == Mending::SAME { (*found).state } else { asked.state };
+        connections::finish_changing(found, entering, state)
+    };
     stays && (gone != 0 || entering.count > kept)
 }
 

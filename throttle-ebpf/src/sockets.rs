@@ -13,11 +13,10 @@ use aya_ebpf::{Global, helpers::bpf_skc_to_tcp_sock, macros::btf_tracepoint, pro
 use throttle_common::{
     packet::{Family, Packet, Part, protocol},
     proven::Claim,
-    records::{Address, Connection, Limit, NONE, PROVEN_LINES, Scope, SourceEntry},
+    records::{Address, Connection, Ends, Limit, NONE, PROVEN_LINES, Scope, SourceEntry},
 };
 
 use crate::{
-    atomic,
     clock::Clock,
     connections::{self, Entering, GUARANTEED, NOTHING, PLACES, WITHOUT_END, concurrent},
     limits, services, sources,
@@ -273,14 +272,15 @@ fn close(opening: &mut Opening, before_it_opened: bool) {
     entering.begin(&opening.packet);
     let Some(found) = CONNECTIONS.get_ptr_mut(&entering.ends) else { return };
     // SAFETY: an element of the map.
-    let ours = unsafe {
-        if before_it_opened { ends_before_it_opens(found, entering) } else { connections::sees_end(found, &entering.ends) }
-    };
-    if ours {
-        // SAFETY: likewise; where it is removed meanwhile, so is it below for the other one only.
-        entering.resume(unsafe { &*found });
-        if CONNECTIONS.remove(&entering.ends).is_ok() {
-            entering.leave();
+    unsafe {
+        let ours = if before_it_opened {
+            ends_before_it_opens(found, &entering.ends)
+        } else {
+            connections::sees_end(found, &entering.ends)
+        };
+        if ours {
+            entering.resume(&*found);
+            connections::remove(found, &entering.ends, &entering.connection);
         }
     }
 }
@@ -291,14 +291,13 @@ fn close(opening: &mut Opening, before_it_opened: bool) {
 ///
 /// An element of the map of connections.
 #[inline(always)]
-unsafe fn ends_before_it_opens(found: *mut Connection, entering: &Entering) -> bool {
-    // SAFETY: the caller's. The word is another one as soon as the state is.
+unsafe fn ends_before_it_opens(found: *mut Connection, ends: &Ends) -> bool {
+    // SAFETY: the caller's. The word is another one when it has opened.
     unsafe {
-        connections::word(found, &entering.ends).is_some_and(|since| {
+        connections::word(found, ends).is_some_and(|since| {
             let state = (&raw const (*found).state).read_volatile();
-            since & Connection::MARKS == 0
-                && matches!(state, Connection::ENTERING | Connection::FAST)
-                && connections::mark_end(found, since)
+            matches!(state, Connection::ENTERING | Connection::FAST)
+                && connections::mark_end(found, since & !Connection::MARKS, Connection::FORSAKEN)
         })
     }
 }

@@ -76,10 +76,12 @@ fn what_is_served_keeps_its_place_though_nobody_saw_it_open() -> Result<()> {
     let to = listener.local_addr()?;
     host.limit(to.port(), &[LIMIT])?;
     let served = (0..3).map(|_| host.connect(None, to)).collect::<Result<Vec<_>>>()?;
+    let accepted = (0..3).map(|_| Ok(listener.accept()?.0)).collect::<Result<Vec<_>>>()?;
     eventually(&vec![Connection::OPEN; 3], || host.states())?;
+    // As they were when they came in, and before either of those who watch has found them open.
     host.rewrite(|connection| {
         connection.state = Connection::ENTERING;
-        connection.since -= 1;
+        connection.since -= 2;
     })?;
     eventually(&false, || {
         drop(host.connect(None, to)??);
@@ -87,6 +89,6 @@ fn what_is_served_keeps_its_place_though_nobody_saw_it_open() -> Result<()> {
         ensure!(host.open(0) >= 3, "{} are counted", host.open(0));
         Ok(host.states()?.contains(&Connection::ENTERING))
     })?;
-    drop(served);
+    drop((served, accepted));
     Ok(())
 }

@@ -34,7 +34,16 @@ impl Datapath {
 
     /// Gives the places of a connection that has ended back; `false` where it has become another one, or somebody else does.
     pub fn close(&self, ends: &Ends, seen: &Connection) -> Result<bool> {
-        let asked = Mending { act: Mending::END, found: *seen, ..nothing(ends) };
+        let mut found = *seen;
+        if found.since & Connection::MARKS != 0 {
+            // Whoever has marked it does what is to be done, unless it could not.
+            self.grace.wait().context("wait for whoever ends a connection")?;
+            match self.connection(ends)? {
+                Some(now) if now.since == found.since => found = now,
+                _ => return Ok(false),
+            }
+        }
+        let asked = Mending { act: Mending::END, found, ..nothing(ends) };
         self.run_mending(&asked).context("forget a connection")
     }
 
@@ -52,11 +61,11 @@ impl Datapath {
     /// The same as it is written down now. What is so no more has closed since it was read.
     fn hold_what_is_due(&self, ends: &Ends, state: Option<u32>) -> Result<bool> {
         let Some(found) = self.connection(ends)? else { return Ok(false) };
-        let state = state.unwrap_or(found.state);
         let due = self.due(ends, &found.holds);
-        if !due.is_amiss() && found.state == state {
+        if !due.is_amiss() && state.is_none_or(|state| found.state == state) {
             return Ok(false);
         }
+        let state = state.unwrap_or(Mending::SAME);
         let mut holds = [Hold::NONE; CONNECTION_LIMITS];
         holds.iter_mut().zip(&due.kept).for_each(|(place, kept)| *place = *kept);
         let (found, settled) = (Connection { holds, ..found }, due.settled.into());

@@ -24,8 +24,8 @@ pub struct Ends {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// When its handshake completed: the kernel's monotonic clock, nanoseconds, and one more from when it has opened on; and
-    /// above that, as long as a kernel program changes it or gives its places back, [`Connection::MARKS`].
+    /// When its handshake completed: the kernel's monotonic clock, nanoseconds, and one more for each time that it was found
+    /// to be open; and above that, as long as a kernel program changes it or gives its places back, [`Connection::MARKS`].
     pub since: u64,
     /// [`Connection::ENTERING`] or one of those behind it.
     pub state: u32,
@@ -51,7 +51,6 @@ impl Connection {
     /// It is counted by its packets, and there may be no socket here.
     pub const FORWARDED: u32 = 2;
     /// Its SYN was let through and opens it at once (TCP fast open): there may be a socket, whose handshake is not complete.
-    /// What 3 was, no build of this layout writes any more.
     pub const FAST: u32 = 4;
 
     /// A mark in [`Connection::since`]: its places are being changed. Whoever does that has it to himself, and removes it
@@ -59,8 +58,10 @@ impl Connection {
     pub const CHANGES: u64 = 1 << 63;
     /// Another one: somebody has seen its end.
     pub const ENDS: u64 = 1 << 62;
-    /// Both.
-    pub const MARKS: u64 = Self::CHANGES | Self::ENDS;
+    /// One more, beside the first: an end was seen from before it opens. It counts unless whoever changes it finds it open.
+    pub const FORSAKEN: u64 = 1 << 61;
+    /// All of them.
+    pub const MARKS: u64 = Self::CHANGES | Self::ENDS | Self::FORSAKEN;
 
     /// When its handshake completed: the kernel's monotonic clock, nanoseconds.
     pub const fn began(&self) -> u64 {
@@ -76,7 +77,7 @@ pub struct Mending {
     pub ends: Ends,
     /// One of the constants below.
     pub act: u32,
-    /// The state that it is in from now on.
+    /// The state that it is in from now on, or [`Mending::SAME`].
     pub state: u32,
     /// As it was found written down; of its places those that it keeps.
     pub found: Connection,
@@ -85,6 +86,9 @@ pub struct Mending {
 }
 
 impl Mending {
+    /// It stays in the state that it is in.
+    pub const SAME: u32 = u32::MAX;
+
     /// It has ended: it is removed and its places are given back, if it still is as it was found.
     pub const END: u32 = 0;
     /// It lets go of all places but those that it keeps, and takes those that it lacks.

@@ -1,23 +1,26 @@
 //! Places of connections that change while they are written down, and their ends.
 //!
 //! Whoever changes a connection marks it before ([`begin_changing`]): no other does so meanwhile, and nobody removes it.
-//! Whoever sees its end leaves a mark ([`sees_end`]), and removes it, unless it is just being changed: then the other one does
-//! ([`finish_changing`]). So every place that was taken for it is given back, once. Nobody waits for another: a packet may have
-//! interrupted the very program that changes it.
+//! Whoever sees its end leaves a mark ([`sees_end`], [`mark_end`]), and removes it ([`remove`]), unless it is just being
+//! changed: then the other one does ([`finish_changing`]). So every place that was taken for it is given back, once. Nobody
+//! waits for another: a packet may have interrupted the very program that changes it.
 //!
 //! The marks stand in the word that says since when it counts. The kernel gives an element of the map to the next connection
-//! as soon as one is removed: so marks are set only on the word of which it is known whose it is ([`word`]), and it is another
-//! one from the change of a state on.
+//! as soon as one is removed: so marks are set by comparing with a word that was seen there when the element was still that
+//! connection's ([`word`]), or that was noted when it was written down. No two that have the same element have the same word,
+//! for they begin at different nanoseconds; and who finds a socket open leaves another word.
 
 use core::ptr::copy_nonoverlapping;
 
 use throttle_common::records::{CONNECTION_LIMITS, Connection, Ends};
 
-use super::Entering;
+use super::{Entering, give_back};
 use crate::{atomic, tables::CONNECTIONS};
 
 /// How often an end is tried to be marked: until whoever changes the connection has begun, and has finished.
 const TRIES: u32 = 3;
+/// -ENOENT of include/uapi/asm-generic/errno-base.h.
+const NOT_THERE: i32 = -2;
 
 /// Since when a connection counts, and its marks; `None` where it is removed, and the element may be another's.
 ///
@@ -26,7 +29,7 @@ const TRIES: u32 = 3;
 /// An element of the map of connections.
 #[inline(always)]
 pub unsafe fn word(found: *mut Connection, ends: &Ends) -> Option<u64> {
-    // SAFETY: the caller's. It writes nothing, and what comes behind is not read before.
+    // SAFETY: the caller's. It changes nothing; behind a mere load the look-up could be done before it.
     let since = unsafe { atomic::mark(&raw mut (*found).since, 0) };
     (CONNECTIONS.get_ptr_mut(ends) == Some(found)).then_some(since)
 }
@@ -53,34 +56,35 @@ pub unsafe fn begin_changing(found: *mut Connection, since: u64) -> bool {
 #[inline(always)]
 pub unsafe fn finish_changing(found: *mut Connection, entering: &Entering, state: u32) -> bool {
     // SAFETY: the caller's.
-    let done = unsafe {
+    unsafe {
         copy_nonoverlapping(&raw const entering.connection.holds, &raw mut (*found).holds, 1);
-        finish(found, entering.connection.since, state)
-    };
-    if !done && CONNECTIONS.remove(&entering.ends).is_ok() {
-        entering.leave();
+        let done = unmark(found, entering.connection.since, state);
+        if !done {
+            remove(found, &entering.ends, &entering.connection);
+        }
+        done
     }
-    done
 }
 
 /// Ends the change of the connection with that word, and has it be in a state; `false` where its end was seen meanwhile, and it
-/// is the caller's to remove.
+/// is the caller's to [`remove`].
 ///
 /// # Safety
 ///
 /// As for [`begin_changing`], which the caller was let by.
 #[inline(always)]
-pub unsafe fn finish(found: *mut Connection, since: u64, state: u32) -> bool {
+pub unsafe fn unmark(found: *mut Connection, since: u64, state: u32) -> bool {
+    let (open, changes) = (state == Connection::OPEN, since | Connection::CHANGES);
     // SAFETY: the caller's. Only whoever has marked it writes its state.
     unsafe {
-        let word = &raw mut (*found).state;
-        let opens = state == Connection::OPEN || word.read_volatile() != state;
-        word.write_volatile(state);
-        atomic::swap(&raw mut (*found).since, since | Connection::CHANGES, since + u64::from(opens)).0
+        let (word, state_word) = (&raw mut (*found).since, &raw mut (*found).state);
+        let next = since + u64::from(open || state_word.read_volatile() != state);
+        state_word.write_volatile(state);
+        atomic::swap(word, changes, next).0 || open && atomic::swap(word, changes | Connection::FORSAKEN, next).0
     }
 }
 
-/// Notes that the connection between these ends has ended. Whether whoever sees that is to remove it.
+/// Notes that the connection between these ends has ended. Whether whoever sees that is to [`remove`] it.
 ///
 /// # Safety
 ///
@@ -89,27 +93,70 @@ pub unsafe fn finish(found: *mut Connection, since: u64, state: u32) -> bool {
 pub unsafe fn sees_end(found: *mut Connection, ends: &Ends) -> bool {
     for _ in 0..TRIES {
         // SAFETY: the caller's.
-        let Some(since) = (unsafe { word(found, ends) }) else { return false };
-        if since & Connection::ENDS != 0 {
+        let Some(seen) = (unsafe { word(found, ends) }) else { return false };
+        if seen & Connection::ENDS != 0 {
             return false;
         }
         // SAFETY: the caller's.
-        if unsafe { mark_end(found, since) } {
-            return since & Connection::CHANGES == 0;
+        if unsafe { atomic::swap(&raw mut (*found).since, seen, seen | Connection::ENDS).0 } {
+            return seen & Connection::CHANGES == 0;
         }
     }
     false
 }
 
-/// Marks that the connection with that word has ended; `false` where it has become another one.
+/// The same of the connection with that word, without marks. While another changes it, it gets a mark for that one,
+/// [`Connection::ENDS`] or [`Connection::FORSAKEN`].
 ///
 /// # Safety
 ///
 /// As for [`word`].
 #[inline(always)]
-pub unsafe fn mark_end(found: *mut Connection, since: u64) -> bool {
+pub unsafe fn mark_end(found: *mut Connection, since: u64, mark: u64) -> bool {
+    let changes = since | Connection::CHANGES;
     // SAFETY: the caller's.
-    unsafe { atomic::swap(&raw mut (*found).since, since, since | Connection::ENDS).0 }
+    unsafe {
+        let word = &raw mut (*found).since;
+        let ends = || atomic::swap(word, since, since | Connection::ENDS).0;
+        // The last time because the change may have been finished in between.
+        ends() || !atomic::swap(word, changes, changes | mark).0 && ends()
+    }
+}
+
+/// Removes a connection whose end the caller has marked, and gives its places back: of all who see it close, one does. Where the
+/// kernel does not remove it, as for an interrupt in the middle of its own work on the same bucket, its marks are taken
+/// away: whoever sees it next does so again.
+///
+/// # Safety
+///
+/// As for [`word`], and nobody else's to remove.
+#[inline(always)]
+pub unsafe fn remove(found: *mut Connection, ends: &Ends, connection: &Connection) -> bool {
+    match CONNECTIONS.remove(ends) {
+        Ok(()) => {
+            leave(connection);
+            true
+        }
+        Err(NOT_THERE) => false,
+        Err(_) => {
+            // SAFETY: the caller's.
+            unsafe {
+                let word = &raw mut (*found).since;
+                atomic::store(word, atomic::load(word) & !Connection::MARKS);
+            }
+            false
+        }
+    }
+}
+
+/// Gives the places of a connection back.
+#[inline(always)]
+pub fn leave(connection: &Connection) {
+    let mut index = 0;
+    while index < CONNECTION_LIMITS {
+        give_back(&connection.holds[index]);
+        index += 1;
+    }
 }
 
 impl Entering {

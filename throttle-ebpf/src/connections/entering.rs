@@ -12,7 +12,7 @@ use throttle_common::{
     records::{CONNECTION_LIMITS, Connection, Ends, Hold, Home, Limit, NO_LIMIT, NONE, Whose, override_key},
 };
 
-use super::{Step, give_back};
+use super::{Step, changing::leave};
 use crate::{
     limits::Maps,
     tables::{CONNECTIONS, LOSSES},
@@ -165,11 +165,7 @@ impl Entering {
     /// Gives its places back.
     #[inline(always)]
     pub fn leave(&self) {
-        let mut index = 0;
-        while index < CONNECTION_LIMITS {
-            give_back(&self.connection.holds[index]);
-            index += 1;
-        }
+        leave(&self.connection);
     }
 }
 

@@ -9,12 +9,12 @@ use core::ptr::{copy_nonoverlapping, from_mut};
 use aya_ebpf::bindings::xdp_md;
 use throttle_common::{
     entrances::{self, is_overdue},
-    records::{CONNECTION_LIMITS, Connection},
+    records::Connection,
 };
 
 use super::{
-    changing::{begin_changing, finish, mark_end},
-    give_back, handshake,
+    changing::{begin_changing, remove, mark_end, unmark},
+    handshake,
 };
 use crate::{
     atomic,
@@ -99,14 +99,14 @@ extern "C" fn give_up(ctx: *mut xdp_md) -> u32 {
     let overdue = &scratch.overdue;
     let Some(found) = CONNECTIONS.get_ptr_mut(&overdue.ends) else { return 0 };
     // SAFETY: an element of the map.
-    let (since, was) = unsafe { (atomic::load(&raw const (*found).since), &*found) };
-    // Most have opened, or closed again. Whoever is not another one by now is as it was when it was noted.
-    if since != overdue.since {
+    let (since, state) = unsafe { (atomic::load(&raw const (*found).since), (&raw const (*found).state).read_volatile()) };
+    // Most have opened, or closed again.
+    if since & !Connection::MARKS != overdue.since || !matches!(state, Connection::ENTERING | Connection::FAST) {
         return 0;
     }
     // The socket of one that its SYN has opened may be bound to the interface by which that came, and is not found from here.
     // Of the others the programs at the sockets have told.
-    if was.state == Connection::FAST && overdue.interface != scratch.entering.interface {
+    if state == Connection::FAST && overdue.interface != scratch.entering.interface {
         return 0;
     }
     let socket = handshake::state_of(ctx, &overdue.ends);
@@ -114,22 +114,16 @@ extern "C" fn give_up(ctx: *mut xdp_md) -> u32 {
         // Its socket says when it ends, whether or not its handshake completes before.
         return 0;
     }
-    // SAFETY: as above; of two that come to this only one is let by.
-    let remains = unsafe {
-        if handshake::is_open(socket) {
-            !begin_changing(found, since) || finish(found, since, Connection::OPEN)
+    // SAFETY: as above. No other has this word.
+    unsafe {
+        let ours = if handshake::is_open(socket) {
+            begin_changing(found, overdue.since) && !unmark(found, overdue.since, Connection::OPEN)
         } else {
-            !mark_end(found, since)
-        }
-    };
-    if remains {
-        return 0;
-    }
-    // SAFETY: as above.
-    unsafe { copy_nonoverlapping(found, from_mut(&mut scratch.forsaken), 1) };
-    if CONNECTIONS.remove(&overdue.ends).is_ok() {
-        for index in 0..CONNECTION_LIMITS {
-            give_back(&scratch.forsaken.holds[index]);
+            mark_end(found, overdue.since, Connection::FORSAKEN)
+        };
+        if ours {
+            copy_nonoverlapping(found, from_mut(&mut scratch.forsaken), 1);
+            remove(found, &overdue.ends, &scratch.forsaken);
         }
     }
     0

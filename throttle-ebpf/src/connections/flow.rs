@@ -10,10 +10,14 @@ use throttle_common::{
     forwarded::{Segment, Side},
     hash::Secret,
     packet::{Packet, Part, tcp},
-    records::Connection,
+    records::{Connection, Ends},
 };
 
-use super::{Entering, changing::sees_end, handshake::transport};
+use super::{
+    Entering,
+    changing::{remove, mark_end, word},
+    handshake::transport,
+};
 use crate::{
     atomic,
     tables::{CONNECTIONS, CONTROL, SYN_ACKS, scratch},
@@ -144,19 +148,30 @@ pub enum Followed {
 pub fn follow(entering: &mut Entering, from: Side) -> Followed {
     let now = entering.connection.since;
     let Some(found) = CONNECTIONS.get_ptr_mut(&entering.ends) else { return Followed::Unknown };
-    // SAFETY: an element of the map. Each side's packets write words of their own; where it is removed meanwhile, so is
-    // it below for the other one only.
-    let found = unsafe { &mut *found };
-    let closes = found.state == Connection::FORWARDED && found.follow(from, &entering.segment, now);
-    // SAFETY: likewise.
-    if closes && unsafe { sees_end(found, &entering.ends) } {
-        entering.resume(found);
-        if CONNECTIONS.remove(&entering.ends).is_ok() {
-            entering.leave();
-            return Followed::Ended;
+    // SAFETY: an element of the map. Each side's packets write words of their own. Where it is removed meanwhile and has become
+    // another's, that one's end may be seen later than it is; but it is not ended.
+    unsafe {
+        let since = (*found).began();
+        let closes = (*found).state == Connection::FORWARDED && (*found).follow(from, &entering.segment, now);
+        if closes && is_still(found, &entering.ends, since) && mark_end(found, since, Connection::ENDS) {
+            entering.resume(&*found);
+            if remove(found, &entering.ends, &entering.connection) {
+                return Followed::Ended;
+            }
         }
     }
     Followed::Open
+}
+
+/// Whether an element is still that of the connection between these ends with that word.
+///
+/// # Safety
+///
+/// An element of the map of connections.
+#[inline(always)]
+unsafe fn is_still(found: *mut Connection, ends: &Ends, since: u64) -> bool {
+    // SAFETY: the caller's.
+    unsafe { word(found, ends).is_some_and(|now| now & !Connection::MARKS == since) }
 }
 
 /// Notes the SYN-ACK of a service, where it is not known already.
@@ -164,7 +179,11 @@ pub fn follow(entering: &mut Entering, from: Side) -> Followed {
 pub fn note_answer(entering: &Entering, secret: Secret) {
     if let Some(found) = CONNECTIONS.get_ptr_mut(&entering.ends) {
         // SAFETY: as in `follow`.
-        unsafe { (*found).begin_anew(&entering.segment, entering.connection.since) };
+        unsafe {
+            if (*found).state == Connection::FORWARDED {
+                (*found).begin_anew(&entering.segment, entering.connection.since);
+            }
+        }
         return;
     }
     wait(entering, secret, entering.segment.sequence, entering.segment.acknowledged);

@@ -34,7 +34,7 @@ use throttle_common::{
 };
 
 pub use self::{
-    changing::{begin_changing, finish_changing, mark_end, sees_end, word},
+    changing::{begin_changing, finish_changing, mark_end, remove, sees_end, word},
     entering::Entering,
     fast_open::ROOM as OPTIONS_ROOM,
     flow::{Followed, follow, note_answer, note_data, segment},

@@ -1,16 +1,18 @@
 //! A limit of 50 open connections of a source, as throttle, nftables and iptables have it, on the same veth: how long a
-//! connection takes for which there is room, and how many SYNs a second can be refused for which there is none.
+//! connection takes for which there is room, a packet of one that is open, and how many SYNs a second can be refused for which
+//! there is none.
 //!
 //! Each of 64 sources holds 20 connections, and in turn they open and reset one more: connect, accept and close on one CPU,
 //! both hosts' network stacks in it. (One source alone would not do: netfilter looks once in a tick which connections have
-//! ended, and refuses meanwhile.) Then one holds 50, and the generator sends SYNs in its name as fast as they are taken.
+//! ended, and refuses meanwhile.) The generator repeats the last acknowledgement of a client's as fast as it is taken; then
+//! that one holds 50, and it sends SYNs in its name.
 //! The far end is as the generator needs it, under a bare XDP_PASS where throttle is not; nobody at all is that, and a bare
 //! XDP_DROP for the SYNs.
 
 use super::{
     median,
     report::{Effort, Section},
-    sockets::{add_sources, allow_files, connect, listen, reset, source},
+    sockets::{add_sources, allow_files, connect, listen, numbers, reset, source},
 };
 use anyhow::{Context, Result};
 use aya::{Ebpf, programs::XdpMode};
@@ -42,7 +44,7 @@ const HELD: u32 = 20;
 const SOURCES: u32 = 64;
 /// Connections of a round, after a tenth as many that warm it up.
 const CONNECTIONS: u32 = 5_000;
-/// How long SYNs are sent in a round.
+/// How long the generator sends in a round, each time.
 const FLOOD: Duration = Duration::from_millis(300);
 /// Longer than a tick.
 const SETTLED: Duration = Duration::from_millis(50);
@@ -67,30 +69,32 @@ const RIVALS: [(Rival, &str); 4] = [
 /// Measures, and gives the table.
 pub(super) fn measure(effort: Effort) -> Result<Section> {
     let mut hosts = RIVALS.map(|(rival, _)| Host::new(rival));
-    let mut cells = [const { [const { Vec::new() }; 2] }; RIVALS.len()];
+    let mut cells = [const { [const { Vec::new() }; 3] }; RIVALS.len()];
     let rounds = effort.rounds(ROUNDS);
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
-        for (host, [connections, syns]) in hosts.iter_mut().zip(&mut cells) {
+        for (host, [connections, packets, syns]) in hosts.iter_mut().zip(&mut cells) {
             let Ok(host) = host else { continue };
             connections.push(host.connections()?);
+            packets.push(host.packets()?);
             syns.push(host.syns()?);
         }
     }
     let mut text = format!(
         "A limit of {CONCURRENT} open connections of a source, on a veth, median of {rounds} interleaved rounds. A \
          connection: connect, accept and reset of one, where {SOURCES} sources hold {HELD} each, all of it on one CPU. A \
-         SYN: refused to a source that holds {CONCURRENT}, with the generator that sends it on the same CPU.\n\n\
-         | who limits | a connection, us | SYNs a second | a SYN, ns |\n|---|---:|---:|---:|\n"
+         packet: of one of them, through the network stack to its server, and a SYN: refused to a source that holds \
+         {CONCURRENT}, both with the generator that sends them on the same CPU.\n\n\
+         | who limits | a connection, us | a packet of it, ns | SYNs a second | a SYN, ns |\n|---|---:|---:|---:|---:|\n"
     );
-    for (((_, name), host), [connections, syns]) in RIVALS.iter().zip(&hosts).zip(cells) {
+    for (((_, name), host), [connections, packets, syns]) in RIVALS.iter().zip(&hosts).zip(cells) {
         if let Err(error) = host {
             eprintln!("skipped {name}: {error:#}");
-            writeln!(text, "| {name} | not on this machine | | |")?;
+            writeln!(text, "| {name} | not on this machine | | | |")?;
             continue;
         }
-        let (connection, syn) = (median(connections), median(syns));
-        writeln!(text, "| {name} | {:.1} | {:.2} million | {syn:.0} |", connection / 1e3, 1e3 / syn)?;
+        let [connection, packet, syn] = [connections, packets, syns].map(median);
+        writeln!(text, "| {name} | {:.1} | {packet:.0} | {:.2} million | {syn:.0} |", connection / 1e3, 1e3 / syn)?;
     }
     Ok(text.into())
 }
@@ -98,7 +102,7 @@ pub(super) fn measure(effort: Effort) -> Result<Section> {
 /// A host that one of them guards, with a server on it.
 struct Host {
     rival: Rival,
-    _held: Vec<[TcpStream; 2]>,
+    held: Vec<[TcpStream; 2]>,
     listener: TcpListener,
     /// What lets pass at the far end, where throttle does not judge.
     bare: Option<Ebpf>,
@@ -126,7 +130,7 @@ impl Host {
         let open =
             || (0..SOURCES * HELD).map(|number| connect(source(number % SOURCES), &listener)).collect::<Result<_>>();
         let held = wire.near.enter(open)?.context("hold connections")?;
-        Ok(Self { rival, _held: held, listener, bare, _datapath: datapath, sender, wire, _pins: pins })
+        Ok(Self { rival, held, listener, bare, _datapath: datapath, sender, wire, _pins: pins })
     }
 
     /// Nanoseconds of a connection, from its SYN until nothing is left of it.
@@ -146,6 +150,15 @@ impl Host {
         })?
     }
 
+    /// Nanoseconds of a packet of a connection that is open.
+    fn packets(&mut self) -> Result<f64> {
+        let [client, server] = &self.held[0];
+        let [said, heard] = numbers(client)?;
+        let (from, to) = (client.local_addr()?.port(), server.local_addr()?.port());
+        let frame = Frame::v4(source(0)).to(FAR_V4).tcp(from, to, tcp::ACK).sequence(said).acknowledging(heard);
+        self.each_of(&frame.bytes())
+    }
+
     /// Nanoseconds of a SYN that is refused.
     fn syns(&mut self) -> Result<f64> {
         // Netfilter's next look finds what has ended.
@@ -157,16 +170,22 @@ impl Host {
         }
         let port = self.listener.local_addr()?.port();
         let frame = Frame::v4(source(0)).to(FAR_V4).tcp(SOURCE_PORT, port, tcp::SYN).bytes();
-        let order = Order { flood: source(0).to_bits().into(), flood_interval: 0, clock_every: 64, ..Order::SILENT };
-        let lost = self.wire.lost()?;
-        let flood = self.sender.start_steady(&self.wire.near, machine::cpus() - 1, &frame, order)?;
-        thread::sleep(FLOOD);
-        let sent = flood.stop()?;
-        let lost = self.wire.lost()? - lost;
+        let nanos = self.each_of(&frame)?;
         if self.rival == Rival::Nobody {
             self.replace_bare("pass")?;
         }
         rest.into_iter().try_for_each(reset)?;
+        Ok(nanos)
+    }
+
+    /// Nanoseconds of each packet that the generator sends in the name of the first source.
+    fn each_of(&self, frame: &[u8]) -> Result<f64> {
+        let order = Order { flood: source(0).to_bits().into(), flood_interval: 0, clock_every: 64, ..Order::SILENT };
+        let lost = self.wire.lost()?;
+        let flood = self.sender.start_steady(&self.wire.near, machine::cpus() - 1, frame, order)?;
+        thread::sleep(FLOOD);
+        let sent = flood.stop()?;
+        let lost = self.wire.lost()? - lost;
         Ok((sent.last - sent.first) as f64 / (sent.flood - lost) as f64)
     }
 

@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, AsRawFd as _},
     process::{Child, Stdio},
     time::Duration,
 };
@@ -55,6 +55,33 @@ pub(super) fn reset([near, far]: [TcpStream; 2]) -> Result<()> {
     drop(near);
     drop(far);
     Ok(())
+}
+
+/// The next number that a socket says, and the next that it waits for.
+pub(super) fn numbers(socket: &TcpStream) -> Result<[u32; 2]> {
+    // Of include/uapi/linux/tcp.h: the queues, and the end of a repair that says nothing to the other end.
+    const QUEUES: [i32; 2] = [2, 1];
+    const OFF_NO_WP: i32 = -1;
+    let set = |option, value: i32| {
+        // SAFETY: the value lives through the call, and is as long as it says.
+        let set =
+            unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), 4) };
+        ensure!(set == 0, "repair a socket: {}", io::Error::last_os_error());
+        Ok(())
+    };
+    set(libc::TCP_REPAIR, 1)?;
+    let mut numbers = [0_u32; 2];
+    for (number, queue) in numbers.iter_mut().zip(QUEUES) {
+        set(libc::TCP_REPAIR_QUEUE, queue)?;
+        let (number, mut length) = (&raw mut *number, 4);
+        // SAFETY: as above.
+        let got = unsafe {
+            libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_QUEUE_SEQ, number.cast(), &raw mut length)
+        };
+        ensure!(got == 0, "ask for a number: {}", io::Error::last_os_error());
+    }
+    set(libc::TCP_REPAIR, OFF_NO_WP)?;
+    Ok(numbers)
 }
 
 /// Processes that hold the clients' ends of connections, one for each address: a process may not open as many files as
