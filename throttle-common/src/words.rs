@@ -182,6 +182,13 @@ words! {
     }
 }
 
+impl Algorithm {
+    /// Whether it counts by windows rather than by a clock that flows.
+    pub const fn is_windowed(self) -> bool {
+        matches!(self, Self::FixedWindow | Self::SlidingWindow)
+    }
+}
+
 words! {
     /// Who shares what a limit allows.
     Per {

@@ -7,11 +7,10 @@ const NOW: Ticks = 1 << 40;
 const WINDOW: Ticks = 1 << 30;
 
 fn limit(algorithm: Algorithm) -> Limit {
-    let is_windowed = matches!(algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow);
     Limit {
         price: gcra::Price { mantissa: 2, shift: 0 },
         depth: WINDOW,
-        window: if is_windowed { WINDOW } else { 0 },
+        window: if algorithm.is_windowed() { WINDOW } else { 0 },
         algorithm: algorithm as u8,
         window_shift: windows::shift(WINDOW),
         ..Limit::NONE

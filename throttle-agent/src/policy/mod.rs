@@ -61,6 +61,8 @@ mod after_tests;
 #[cfg(test)]
 mod arbitrary;
 #[cfg(test)]
+mod overrides_tests;
+#[cfg(test)]
 mod page_tests;
 #[cfg(test)]
 mod tests;

@@ -160,8 +160,8 @@ fn rated(limit: &Limit, of: Rate, burst_read: bool, wrong: &mut impl FnMut(&str,
         let remedy = "write concurrent = 50 in the place of the rate, or leave the algorithm out";
         wrong("algorithm", Fault::new("`concurrency` counts open connections, which have no rate", remedy));
     }
-    if limit.burst.is_some() && (is_windowed(limit) || limit.algorithm == Algorithm::LeakyBucket) {
-        let (reason, remedy) = if is_windowed(limit) {
+    if limit.burst.is_some() && (limit.algorithm.is_windowed() || limit.algorithm == Algorithm::LeakyBucket) {
+        let (reason, remedy) = if limit.algorithm.is_windowed() {
             ("a window has no burst: it admits what its rate names", "leave it out, or write another rate")
         } else {
             ("a leaky bucket has no burst: it admits what comes no faster than its rate", "leave it out")
@@ -170,7 +170,7 @@ fn rated(limit: &Limit, of: Rate, burst_read: bool, wrong: &mut impl FnMut(&str,
         wrong("burst", Fault::new(reason, remedy));
     }
     match rate(limit, of) {
-        Ok(()) if is_windowed(limit) => window(limit, of).unwrap_or_else(|fault| wrong("rate", fault)),
+        Ok(()) if limit.algorithm.is_windowed() => window(limit, of).unwrap_or_else(|fault| wrong("rate", fault)),
         Ok(()) if limit.algorithm == Algorithm::LeakyBucket => {
             meter(limit, of).unwrap_or_else(|fault| wrong("rate", fault));
         }
@@ -204,10 +204,6 @@ pub(super) fn rate(limit: &Limit, rate: Rate) -> Result<(), Fault> {
         return Err(Fault::new(reason, "leave the limit out, or write at most 1000000000/s, for bytes 1000Gbit/s"));
     }
     Ok(())
-}
-
-fn is_windowed(limit: &Limit) -> bool {
-    matches!(limit.algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow)
 }
 
 /// A window must admit a packet at all, and its units must be told apart.

@@ -112,6 +112,9 @@ pub(super) fn faults(document: &Document, unread: &Unread, parts: Parts) -> Vec<
             budget(path, rate, &mut found);
         }
     }
+    if found.is_empty() && unread.is_empty() {
+        overrides::count(document, &mut found);
+    }
     found
 }
 

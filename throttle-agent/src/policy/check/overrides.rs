@@ -3,6 +3,7 @@
 use super::limits::bounds;
 use crate::policy::{
     classes::Classes,
+    compile::overridings,
     document::{Document, Limit},
     fault::{Diagnostic, Fault},
     overrides::Override,
@@ -12,16 +13,12 @@ use crate::policy::{
 };
 use ipnet::IpNet;
 use std::collections::HashSet;
-use throttle_common::{
-    records::MAX_OVERRIDES,
-    words::{Algorithm, Per},
-};
+use throttle_common::{records::MAX_OVERRIDES, words::Per};
 
 pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
     if document.limits.iter().all(|limit| limit.overrides.is_empty()) {
         return;
     }
-    let before = found.len();
     let tenants: HashSet<&str> = document.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
     for (index, limit) in document.limits.iter().enumerate() {
         let (mut tenants_before, mut stated) = (HashSet::new(), HashSet::new());
@@ -55,9 +52,6 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
             }
         }
     }
-    if found.len() == before {
-        count(document, found);
-    }
 }
 
 /// For a tenant or for sources, as the limit tells them apart.
@@ -89,9 +83,8 @@ fn what(limit: &Limit, terms: &Override, wrong: &mut impl FnMut(&str, Fault)) {
         return wrong("rate", Fault::new("an override that changes nothing", "add rate = \"1000/s\", or leave it out"));
     }
     let there = limit.with(terms);
-    let windowed = matches!(limit.algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow);
     let periods = |limit: &Limit| limit.rate.map(|rate| rate.per);
-    if windowed && periods(&there) != periods(limit) {
+    if limit.algorithm.is_windowed() && periods(&there) != periods(limit) {
         let remedy = "write the rate in the same period as the limit's";
         wrong("rate", Fault::new("all of a limit count in the same windows", remedy));
     }
@@ -111,13 +104,17 @@ fn whole(limit: &Limit, prefix: Prefix, field: &str, wrong: &mut impl FnMut(&str
     }
 }
 
-fn count(document: &Document, found: &mut Vec<Diagnostic>) {
-    let classes = Classes::of(document).wanted;
-    let limits = document.limits.iter().filter(|limit| !limit.overrides.is_empty());
-    let records: usize = limits.map(|limit| 1 + usize::from(limit.guarantees())).sum();
-    if classes > u16::MAX.into() || classes * records > MAX_OVERRIDES as usize {
-        let reason = format!("overrides make {classes} kinds of sources, for {records} limits");
-        let remedy = format!("name fewer: their product may be {MAX_OVERRIDES}, of kinds {}", u16::MAX);
+/// As many as the kernel holds: of a document that is right otherwise.
+pub(super) fn count(document: &Document, found: &mut Vec<Diagnostic>) {
+    let kinds = Classes::of(document).wanted;
+    let records: usize = document.limits.iter().map(|limit| 1 + usize::from(limit.guarantees())).sum();
+    let most = MAX_OVERRIDES as usize;
+    if kinds > u16::MAX.into() || kinds * records > most && overridings(document) > most {
+        let reason = format!("overrides make {kinds} kinds of sources, with too many terms of their own");
+        let remedy = format!(
+            "name fewer: there may be {} kinds, which have {most} terms of limits and guarantees in the place of all others'",
+            u16::MAX
+        );
         found.push(Fault::new(reason, remedy).at("limit"));
     }
 }

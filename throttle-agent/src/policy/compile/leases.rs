@@ -1,6 +1,5 @@
 //! Which limits have buckets that CPUs take ahead, and how much at once: see [`throttle_common::lease`].
 
-use super::terms::is_windowed;
 use crate::policy::document::{Document, Limit};
 use throttle_common::{
     gcra::Ticks,
@@ -16,7 +15,7 @@ use throttle_common::{
 pub(super) fn batch(document: &Document, index: usize, terms: Terms, cpus: u32) -> Ticks {
     let limit = &document.limits[index];
     let guaranteed = |it: &Limit| it.unit == limit.unit && it.guarantees();
-    let flows = limit.rate.is_some() && !is_windowed(limit);
+    let flows = limit.rate.is_some() && !limit.algorithm.is_windowed();
     let alike = limit.overrides.is_empty() && !document.limits.iter().any(guaranteed);
     if limit.per == Per::Source || !flows || !alike {
         return 0;

@@ -3,7 +3,7 @@
 use super::{
     compartments::{Division, sets},
     leases::batch,
-    terms::{guaranteed, is_windowed, overdraft_shift, terms},
+    terms::{guaranteed, overdraft_shift, terms},
 };
 use crate::policy::{
     claims::Claims,
@@ -101,7 +101,7 @@ pub(super) fn limits(
 }
 
 fn record(limit: &Limit, Terms { price, depth }: Terms) -> records::Limit {
-    let window = if is_windowed(limit) { limit.rate.map_or(0, Rate::window) } else { 0 };
+    let window = if limit.algorithm.is_windowed() { limit.rate.map_or(0, Rate::window) } else { 0 };
     records::Limit {
         price,
         depth,
@@ -208,7 +208,7 @@ impl<'d> Table<'d> {
         let mut wanted = Region { base: 0, sets, prefix, aggregate, doubled, compartments: 0 };
         let extent = wanted.extent();
         self.asked += u64::from(extent);
-        let window = limit.rate.filter(|_| is_windowed(limit)).map_or(0, Rate::window);
+        let window = limit.rate.filter(|_| limit.algorithm.is_windowed()).map_or(0, Rate::window);
         let alike = |held: &&HeldLimit| {
             held.record.unit == limit.unit as u8
                 && held.record.per == limit.per as u8

@@ -21,6 +21,7 @@ use super::{
 use compartments::Division;
 use services::Scopes;
 use std::sync::Arc;
+pub(super) use terms::overridings;
 use throttle_common::{
     records::{Budget, FATES, Policy},
     words::{Reason, Unit},

@@ -14,7 +14,7 @@ use throttle_common::{
     gcra::Price,
     guarantees,
     records::{self, Terms},
-    words::{Algorithm, Per},
+    words::Per,
 };
 
 /// What allows nothing.
@@ -27,7 +27,7 @@ pub(super) fn terms(limit: &Limit, claims: &Claims<'_>, tenant: Option<&str>) ->
         let reserved = u32::try_from(claims.reserved(limit, tenant)).unwrap_or(u32::MAX);
         return open(connections.saturating_sub(reserved));
     };
-    if is_windowed(limit) {
+    if limit.algorithm.is_windowed() {
         let (price, depth) = rate.window_price(limit.unit).expect("the check found a price for the window");
         return Terms { price, depth };
     }
@@ -65,28 +65,53 @@ fn open(connections: u32) -> Terms {
     Terms { price: connections::PRICE, depth: connections::depth(connections) }
 }
 
-pub(super) fn is_windowed(limit: &Limit) -> bool {
-    matches!(limit.algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow)
-}
-
-/// What each class has of each limit, where that is not what all have; notes which limits have such. That is what overrides
-/// say; and of a limit on the open connections of tenants it is also less by what one is guaranteed by a narrower limit.
+/// What each class has of each limit, where that is not what all have; notes which limits have such.
 pub(super) fn overridden(document: &Document, limits: &mut [Numbered]) -> Overridden {
-    let (classes, claims) = (Classes::of(document), Claims::of(document));
+    let overridings = Overridings::of(document);
     let mut found = Overridden::new();
     for Numbered { index, record } in limits {
-        let limit = &document.limits[*index];
-        let by_tenant: HashMap<&str, Limit> = limit.by_tenant().collect();
-        let of = if record.is_guarantee() { guaranteed } else { terms };
-        for (member, number) in classes.members.iter().zip(1..) {
-            let there = member.terms(*index, limit, &by_tenant);
-            let tenant = if limit.per == Per::Tenant { member.tenant } else { None };
-            let there = of(there.as_ref().unwrap_or(limit), &claims, tenant);
-            if there != record.terms() {
-                found.insert((record.number, number), there);
-                record.overridden = 1;
-            }
+        for (class, there) in overridings.of_limit(*index, record.is_guarantee()) {
+            found.insert((record.number, class), there);
+            record.overridden = 1;
         }
     }
     found
+}
+
+/// How many terms classes have of limits that are not what all have.
+pub(in crate::policy) fn overridings(document: &Document) -> usize {
+    let overridings = Overridings::of(document);
+    let limits = document.limits.iter().enumerate();
+    let records = limits.flat_map(|(index, limit)| [Some((index, false)), limit.guarantees().then_some((index, true))]);
+    records.flatten().map(|(index, is_guarantee)| overridings.of_limit(index, is_guarantee).count()).sum()
+}
+
+/// What classes have instead of what all have. That is what overrides say; and of a limit on the open connections of tenants
+/// it is also less by what one is guaranteed by a narrower limit.
+struct Overridings<'d> {
+    document: &'d Document,
+    classes: Classes<'d>,
+    claims: Claims<'d>,
+}
+
+impl<'d> Overridings<'d> {
+    fn of(document: &'d Document) -> Self {
+        Self { document, classes: Classes::of(document), claims: Claims::of(document) }
+    }
+
+    /// Of the limit at a place in the document, or of its guarantee.
+    fn of_limit(&self, index: usize, is_guarantee: bool) -> impl Iterator<Item = (u16, Terms)> {
+        let limit = &self.document.limits[index];
+        let of = if is_guarantee { guaranteed } else { terms };
+        let (all, by_tenant) = (of(limit, &self.claims, None), limit.by_tenant().collect::<HashMap<_, _>>());
+        self.classes.members.iter().zip(1..).filter_map(move |(member, class)| {
+            let own = member.terms(index, limit, &by_tenant);
+            let tenant = member.tenant.filter(|_| limit.per == Per::Tenant);
+            if own.is_none() && tenant.is_none() {
+                return None;
+            }
+            let there = of(own.as_ref().unwrap_or(limit), &self.claims, tenant);
+            (there != all).then_some((class, there))
+        })
+    }
 }
