@@ -53,8 +53,14 @@ pub enum Room {
 }
 
 impl Room {
-    /// Why a SYN of the source is refused, of which `cell` says what it has asked for, and whose limit is `allowed`. A SYN
-    /// is only a claim and takes nothing; it is refused where the completed handshake would be, so that nobody believes
+    /// Whether others have it too, and so by the terms that all have.
+    #[inline(always)]
+    pub const fn is_shared(self) -> bool {
+        matches!(self, Self::Shared(_))
+    }
+
+    /// Why a SYN of the source is refused, of which `cell` says what it has asked for, where so many are `allowed` there. A
+    /// SYN is only a claim and takes nothing; it is refused where the completed handshake would be, so that nobody believes
     /// himself connected.
     #[inline(always)]
     pub const fn refusal(self, asking: Asking, cell: u64, now_nanos: u64, allowed: u64) -> Option<Reason> {

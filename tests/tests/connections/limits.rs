@@ -1,9 +1,9 @@
 //! How many connections a limit lets in.
 
 use super::{address, eventually, host::Host};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::{io::ErrorKind, net::SocketAddr};
-use throttle_common::packet::tcp;
+use throttle_common::{connections, packet::tcp, words::Outcome};
 use throttle_tests::{
     clients::send_raw,
     frames::Frame,
@@ -119,4 +119,40 @@ fn observing_counts_what_it_would_refuse_and_what_it_lets_in() -> Result<()> {
     ensure!(tally.refused.packets == 0 && tally.observed.packets == 6 && tally.admitted.packets == 2, "{tally:?}");
     drop(open);
     eventually(&0, || Ok(host.open(0)))
+}
+
+#[test]
+fn who_shares_the_places_of_an_aggregate_does_so_by_the_terms_that_all_have() -> Result<()> {
+    needs_root!();
+    let mut host = Host::new()?;
+    let [few, many] = ["10.98.0.8", "10.98.0.9"];
+    // As many as there are places for.
+    let others = ["10.98.0.10", "10.98.0.11", "10.98.0.12", "10.98.0.13"];
+    for source in others.into_iter().chain([few, many]) {
+        host.wire.near.ip(&["address", "add", &format!("{source}/16"), "dev", NEAR])?;
+    }
+    let listener = host.listen(FAR_V4)?;
+    let to = SocketAddr::new(address(FAR_V4), listener.local_addr()?.port());
+    let terms = |source, places| format!("[[limit.override]]\nsources = [\"{source}\"]\nconcurrent = {places}\n");
+    let limit = format!("concurrent = 3\nsources = 3\naction = \"reject\"\n{}{}", terms(few, 1), terms(many, 5));
+    host.limit(to.port(), &[&limit])?;
+    let mut open = Vec::new();
+    for source in others {
+        open.push((host.connect(Some(source), to)?.context("there is a place")?, listener.accept()?));
+        eventually(&open.len(), || host.connections())?;
+    }
+    // What they share has three places, though one may have five and the other but one in a bucket of its own.
+    let mut shared = Vec::new();
+    for (source, has_room) in [(many, true), (many, true), (few, true), (many, false), (few, false)] {
+        let told = host.explain(address(source), to.port())?;
+        ensure!(told.limits[0].record.depth == connections::depth(3) && !told.limits[0].overridden, "{told:?}");
+        ensure!((told.verdict.outcome == Outcome::Pass) == has_room, "foretold of {source}: {told:?}");
+        match host.connect(Some(source), to)? {
+            Ok(client) if has_room => shared.push((client, listener.accept()?)),
+            Err(error) if !has_room => ensure!(error.kind() == ErrorKind::ConnectionRefused, "{source} met {error}"),
+            met => bail!("{source} met {met:?} with {} places taken", shared.len()),
+        }
+        eventually(&(open.len() + shared.len()), || host.connections())?;
+    }
+    Ok(())
 }

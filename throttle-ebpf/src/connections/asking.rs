@@ -85,7 +85,8 @@ fn weigh(entering: &Entering, limit: &Limit, room: Room) -> Option<Reason> {
     let cell = HANDSHAKES.get_ptr_mut(asking.cell)?;
     // SAFETY: an element of the map.
     let cell = unsafe { atomic::load(cell) };
-    room.refusal(asking, cell, entering.connection.since, entering.allowed(limit) / PLACE)
+    let depth = if room.is_shared() { entering.allowed_together(limit) } else { entering.allowed(limit) };
+    room.refusal(asking, cell, entering.connection.since, depth / PLACE)
 }
 
 /// Notes that the source asks for a connection, or resets the handshake of one: that says nothing of others. After [`TRIES`]

@@ -114,6 +114,12 @@ impl Entering {
         self.share.depth(limit, depth)
     }
 
+    /// The same of those who share the bucket of an aggregate: they do so by the terms that all have.
+    #[inline(always)]
+    pub fn allowed_together(&self, limit: &Limit) -> Ticks {
+        self.share.depth(limit, limit.depth)
+    }
+
     /// Where it is noted what has been asked of a limit under a key.
     #[inline(always)]
     pub fn asking(&self, limit: &Limit, key: u64) -> Asking {

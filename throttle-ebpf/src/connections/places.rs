@@ -77,10 +77,11 @@ extern "C" fn settle_place(number: u32, taken: u32) -> u32 {
     if limit.is_guarantee() && taken != TAKEN {
         return ADMITTED;
     }
-    let depth = depth(entering, limit);
+    let is_open = reveals(entering);
+    let depth = if is_open { WITHOUT_END } else { entering.allowed_together(limit) };
     // Where not even the table has room for what is open, it goes on without a place.
     if let Some(reason) = settle(entering, limit, number, depth, taken)
-        && !reveals(entering)
+        && !is_open
     {
         return refuse(entering, limit, number, reason);
     }
@@ -162,8 +163,8 @@ pub fn take(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks, l
     TAKEN
 }
 
-/// Gives a source for which there is no place one of its aggregate's, where the limit's rule has it so. Whoever has a
-/// place is noted to have completed a handshake, unless it has asked for none or only goes on.
+/// Gives a source for which there is no place one of its aggregate's, which is so deep, where the limit's rule has it so.
+/// Whoever has a place is noted to have completed a handshake, unless it has asked for none or only goes on.
 #[inline(always)]
 pub fn settle(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks, taken: u32) -> Option<Reason> {
     let Home { key, .. } = entering.home(limit)?;

@@ -19,25 +19,37 @@ impl Copy {
     /// about; the one that completes a handshake takes a place.
     pub(super) fn weigh_connection(&self, index: usize, at: u64) -> Option<Reason> {
         let (_, limit) = &self.concurrent[index];
-        let (depth, home) = (self.left_at(limit, at), self.question.home(limit)?);
-        let (room, asking) = (self.question.room(limit, depth, self)?, self.question.asking(limit, home));
-        room.refusal(asking, self.asked[index], at, depth / PLACE).filter(|_| self.asks(limit))
+        let (room, home) = (self.room_at(limit, at)?, self.question.home(limit)?);
+        let allowed = self.left_at(&self.there_in(limit, Some(room)).0, at) / PLACE;
+        let asking = self.question.asking(limit, home);
+        room.refusal(asking, self.asked[index], at, allowed).filter(|_| self.asks(limit))
+    }
+
+    /// Where the next connection of the source would have its place.
+    fn room_at(&self, limit: &Limit, at: u64) -> Option<Room> {
+        self.question.room(limit, self.left_at(&self.there(limit).0, at), self)
+    }
+
+    /// The limit as it is for the source there, and whether that is an override's doing.
+    fn there_in(&self, limit: &Limit, room: Option<Room>) -> (Limit, bool) {
+        if room.is_some_and(Room::is_shared) { (*limit, false) } else { self.there(limit) }
     }
 
     /// What the health window of the service leaves of a limit at an instant, as the depth of a bucket.
     fn left_at(&self, limit: &Limit, at: u64) -> Ticks {
-        Share::left_by(self.window, self.connections, at).depth(limit, self.there(limit).0.depth)
+        Share::left_by(self.window, self.connections, at).depth(limit, limit.depth)
     }
 
     pub(super) fn walk_connection(&self, index: usize, now: u64) -> Weighed {
         let (number, limit) = self.concurrent[index];
-        let (there, overridden) = self.there(&limit);
-        let record = Limit { depth: self.left_at(&limit, now), ..there };
+        let room = self.room_at(&limit, now);
+        let (there, overridden) = self.there_in(&limit, room);
+        let record = Limit { depth: self.left_at(&there, now), ..there };
         // Who has a place of a guarantee needs none of the limits behind it.
         let spared = self.concurrent[..index].iter().enumerate().any(|(before, (_, it))| {
             it.is_guarantee() && self.asks(it) && self.weigh_connection(before, now).is_none()
         });
-        let (bucket, taken) = match self.question.room(&limit, record.depth, self) {
+        let (bucket, taken) = match room {
             None | Some(Room::Own(0)) => (Bucket::New, 0),
             Some(Room::Own(taken)) => (Bucket::Own, taken),
             Some(Room::Shared(taken)) => (Bucket::Shared, taken),
