@@ -6,7 +6,7 @@ use aya::{
     Ebpf,
     maps::ProgramArray,
     programs::{
-        ProgramInfo, TestRun as _, TestRunOptions, Xdp,
+        ProgramFd, ProgramInfo, TestRun as _, TestRunOptions, Xdp,
         links::{FdLink, PinnedLink},
         loaded_programs,
     },
@@ -52,17 +52,27 @@ pub struct Attached(Ebpf);
 impl Attached {
     /// Opens it.
     pub fn open(pin_dir: &Path) -> Result<Self> {
+        Self::of(&info(pin_dir)?.fd()?)
+    }
+
+    /// One that is attached nowhere.
+    pub fn of(program: &ProgramFd) -> Result<Self> {
         let mut object = kernel::load(64)?;
         kernel::xdp(&mut object, "enter")?;
         let measured = object.map_mut("MEASURED").context("no map MEASURED")?;
-        ProgramArray::try_from(measured)?.set(0, &info(pin_dir)?.fd()?, 0)?;
+        ProgramArray::try_from(measured)?.set(0, program, 0)?;
         Ok(Self(object))
     }
 
     /// What the driver would be told of a frame now: an [`action`](crate::program::action). It counts as any other.
     pub fn act(&self, frame: &Frame) -> Result<u32> {
+        self.act_often(frame, 1)
+    }
+
+    /// The same of the last of so many.
+    pub fn act_often(&self, frame: &Frame, times: u32) -> Result<u32> {
         let bytes = frame.bytes();
-        let options = TestRunOptions { data_in: Some(&bytes), repeat: 1, ..TestRunOptions::default() };
+        let options = TestRunOptions { data_in: Some(&bytes), repeat: times, ..TestRunOptions::default() };
         let enter: &Xdp = self.0.program("enter").context("no program enter")?.try_into()?;
         Ok(enter.test_run(options)?.return_value)
     }

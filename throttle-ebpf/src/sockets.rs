@@ -68,6 +68,8 @@ const MAPPED: u64 = 0xffff;
 pub struct Opening {
     /// A packet of the connection.
     pub packet: Packet,
+    /// What was found of its source.
+    pub said: SourceEntry,
     /// The connection itself.
     pub entering: Entering,
 }
@@ -177,7 +179,7 @@ unsafe fn begin_opening(found: *mut Connection, entering: &mut Entering) -> bool
 pub fn hold_missing<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening, service: u16, scope: &Scope) {
     let generation = in_force.generation;
     let missing = u32::from(scope.concurrent) > opening.entering.count;
-    let entry = if missing { sources::look_up(in_force, &opening.packet) } else { None };
+    let entry = if missing { Some(sources::look_up(in_force, &opening.packet, &mut opening.said)) } else { None };
     opening.entering.tenant = entry.map_or(NONE, |entry| entry.tenant(generation));
     opening.entering.class = entry.map_or(NONE, |entry| entry.class(generation));
     if missing && !entry.is_some_and(SourceEntry::allows) {

@@ -229,6 +229,8 @@ pub struct Scratch {
     pub shape: u32,
     /// Nothing: for [`crate::atomic::fence`].
     pub fence: u64,
+    /// What was found of its source, where that had to be looked up.
+    pub said: SourceEntry,
     /// When it was read, where the clock is read first.
     pub clock: Clock,
     /// What is known of the time without reading the clock.

@@ -5,6 +5,7 @@ mod by_the_clock;
 mod levels;
 mod on_a_wire;
 mod races;
+mod replaced;
 mod test_runs;
 
 use anyhow::{Result, ensure};

@@ -157,7 +157,7 @@ impl Sources {
             return Ok(difference.delta);
         }
         // Every map that has entries at any time of this is looked into meanwhile.
-        tables.set_sources(bits(count(self.held.keys().chain(wanted.keys()))));
+        tables.set_sources(bits(count(self.held.keys().chain(wanted.keys()))) | SourceMaps::WRITING);
         if let Err(error) = self.write(&difference) {
             let back = self.read().and_then(|now| self.write(&self::difference(&now, &self.held)));
             self.held = self.read().context("cannot read what is left of the sources")?;

@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::AsFd,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, Ordering, fence},
 };
 
 use anyhow::{Context, Result};
@@ -184,10 +184,12 @@ impl Tables {
         self.control_word(std::mem::offset_of!(Control, generation)).store(next, Ordering::Release);
     }
 
-    /// Says which source maps have entries, and that entries have changed.
+    /// Says which source maps have entries, whether any are being written, and that entries have changed.
     pub(super) fn set_sources(&self, bits: u32) {
         let word = self.control_word(std::mem::offset_of!(Control, sources));
         word.store(SourceMaps::next(word.load(Ordering::Relaxed), bits), Ordering::Release);
+        // What is written after this is seen after it.
+        fence(Ordering::SeqCst);
     }
 
     /// Says whether what leaves is seen.

@@ -3,8 +3,8 @@
 use super::GENERATIONS;
 use crate::{gcra::Ticks, packet::Packet};
 
-/// What [`super::Control::sources`] says: in these bits, which maps have entries, and above them a number that grows
-/// whenever an entry changes, so that what was found before is found anew (see [`Seen`]).
+/// What [`super::Control::sources`] says: in these bits, which maps have entries and whether any are being written, and above
+/// them a number that grows whenever an entry changes, so that what was found before is found anew (see [`Seen`]).
 #[derive(Clone, Copy, Debug)]
 pub struct SourceMaps;
 
@@ -20,6 +20,9 @@ impl SourceMaps {
 
     /// All of them.
     pub const ALL: u32 = 15;
+    /// Entries are being written. The kernel gives the room of an entry that is replaced or removed to the next one at once,
+    /// so that who has just found the one may read the other: whoever looks now looks until it has read the same twice.
+    pub const WRITING: u32 = 16;
     /// Those of IPv4: addresses and prefixes.
     pub const V4: [u32; 2] = [Self::ADDRESSES_V4, Self::PREFIXES_V4];
     /// Those of IPv6.
@@ -27,11 +30,13 @@ impl SourceMaps {
 
     /// What follows on `before` where the maps of `bits` have entries from now on. Never 0 where one has.
     pub const fn next(before: u32, bits: u32) -> u32 {
-        (before & !Self::ALL).wrapping_add(Self::ALL + 1) | bits
+        const BELOW: u32 = SourceMaps::ALL | SourceMaps::WRITING;
+        (before & !BELOW).wrapping_add(BELOW + 1) | bits
     }
 }
 
-/// What policy says of a source or prefix. Entries carry the union of what covers them: one look-up is enough.
+/// What policy says of a source or prefix. Entries carry the union of what covers them: one look-up is enough. One of zeros
+/// says nothing, as none does.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceEntry {
@@ -103,18 +108,16 @@ impl SourceEntry {
 pub struct Seen {
     /// The source.
     pub source: Address,
-    /// What was found of it, if anything.
+    /// What was found of it: where that is nothing, the entry that says nothing.
     pub entry: SourceEntry,
     /// [`super::Control::sources`] before it was looked up; 0 in a line that is empty.
     pub sources: u32,
     /// The family of the source: 4 or 6.
     pub family: u8,
-    /// 1 where there is an entry.
-    pub found: u8,
     /// Packets of other sources that came by since.
     pub strangers: u8,
     /// Zero.
-    pub padding: u8,
+    pub padding: [u8; 2],
     /// What it was refused last. With this a line of the CPU's cache is whole.
     pub refusal: Refusal,
 }
@@ -189,12 +192,6 @@ impl Seen {
     pub fn meets(&mut self) -> bool {
         self.strangers = (self.strangers + 1) % STRANGERS;
         self.strangers == 0
-    }
-
-    /// What was found.
-    #[inline(always)]
-    pub fn entry(&self) -> Option<&SourceEntry> {
-        if self.found == 0 { None } else { Some(&self.entry) }
     }
 }
 

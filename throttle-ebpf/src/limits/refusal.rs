@@ -7,7 +7,7 @@ use throttle_common::{
     gcra::Ticks,
     limits::{Clock as _, Table as _},
     packet::Packet,
-    records::{Home, Limit, NONE, Refusal, Scope, Whose},
+    records::{Home, Limit, Refusal, Scope, Whose},
     table::{Look as _, WAYS, is_lock},
     words::Reason,
 };
@@ -82,7 +82,7 @@ pub extern "C" fn remember(epoch: u32, service: u32, number: u32) -> u32 {
         // It keeps nothing from the limits behind it.
         return 0;
     }
-    let tenant = seen.entry().map_or(NONE, |entry| entry.tenant(in_force.generation));
+    let tenant = seen.entry.tenant(in_force.generation);
     let whose = Whose { source: packet.source, family: packet.family, tenant };
     let Some(Home { key, set }) = limit.home(&whose, in_force.control.secret) else { return 0 };
     let Some(set) = Maps.set(set) else { return 0 };
