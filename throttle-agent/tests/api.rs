@@ -186,6 +186,33 @@ fn a_change_is_told_its_own_warnings_and_not_those_of_others() {
 }
 
 #[test]
+fn tenants_that_share_a_compartment_by_their_numbers_are_told_of() {
+    if !privileged() {
+        return;
+    }
+    let host = Host::new();
+    let agent = host.agent();
+    let mut divided = limit("a", "1000/s");
+    // With room for compartments of two tenants.
+    divided["sources"] = json!(768);
+    agent.put("/v1/limits/a", &json!({"limit": divided})).ok();
+    for (name, source) in [("one", "198.51.100.1"), ("two", "198.51.100.2"), ("three", "198.51.100.3")] {
+        agent.put(&format!("/v1/tenants/{name}"), &json!({"tenant": {"name": name, "sources": [source]}})).ok();
+    }
+    let says = |answer: &Value| answer["warnings"].to_string().contains("the tenants one, three share compartments");
+    assert!(!says(&agent.get("/v1/status").ok()), "there is room for two of three");
+    let written = agent.ask("DELETE", "/v1/tenants/two", None).ok();
+    assert!(says(&written), "{written}");
+    assert!(says(&agent.get("/v1/status").ok()));
+    assert!(!says(&set(&agent, "b", "1000/s")), "once is enough");
+    let metrics = agent.get("/metrics").body;
+    for (name, value) in [("compartments", 2), ("sharing_tenants", 2)] {
+        let line = format!("throttle_region_{name}{{limit=\"a\",family=\"ipv6\"}} {value}");
+        assert!(metrics.contains(&line), "{line} is not in {metrics}");
+    }
+}
+
+#[test]
 fn check_and_diff_only_look() {
     if !privileged() {
         return;

@@ -188,6 +188,10 @@ impl Page {
         to.gauges("region_slots", "Buckets that a limit has room for", regions(|it| it.slots))?;
         to.gauges("region_busy_slots", "Buckets of a limit in debt now", regions(|it| it.busy))?;
         to.gauges("region_busy_aggregates", "Aggregates of a limit in debt now", regions(|it| it.aggregates_busy))?;
+        let help = "Compartments that tenants have of a limit's region, 0 where it is not divided";
+        to.gauges("region_compartments", help, regions(|it| it.compartments.into()))?;
+        let help = "Tenants without a compartment of their own in a limit's region";
+        to.gauges("region_sharing_tenants", help, regions(|it| it.sharing_tenants))?;
         to.gauge("table_sets", "Sets of the table of buckets", self.status.table.sets)?;
         to.gauge("table_used_sets", "Sets that belong to limits", self.status.table.sets_used)
     }

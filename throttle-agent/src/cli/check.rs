@@ -10,6 +10,7 @@ use throttle_agent::{
     policy::{
         self, Compiled, Layout, Mode,
         forecast::{self, Forecast},
+        sharing,
     },
 };
 use throttle_common::{
@@ -142,6 +143,8 @@ fn report(compiled: &Compiled, warnings: Vec<String>, flood: Option<f64>) -> Rep
                 busy: 0,
                 aggregates_busy: 0,
                 occupancy: 0.0,
+                compartments: region.tenants_compartments(),
+                sharing_tenants: sharing::count(record, region, &compiled.tenants) as u64,
                 fullest: None,
                 forecast: Some(wire::Forecast::of(forecast, 1.0)),
             }

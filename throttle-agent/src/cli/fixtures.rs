@@ -12,6 +12,8 @@ pub(super) fn region(family: &str) -> RegionLoad {
         busy: 8_913,
         aggregates_busy: 0,
         occupancy: 0.034,
+        compartments: 0,
+        sharing_tenants: 0,
         fullest: None,
         forecast: Some(Forecast {
             busy_seconds: 1.2,

@@ -10,7 +10,7 @@ use super::Control;
 use crate::{
     api::wire::{CompartmentLoad, Forecast, LimitView, RegionLoad},
     datapath::{Compartment, Use},
-    policy,
+    policy::{self, sharing},
 };
 
 /// The share of a region's slots in debt that is worth a word: four of five that are open to any source.
@@ -40,6 +40,8 @@ impl Control {
                 busy: usage.busy,
                 aggregates_busy: usage.aggregates_busy,
                 occupancy: usage.busy as f64 / slots as f64,
+                compartments: region.tenants_compartments(),
+                sharing_tenants: sharing::count(record, region, self.datapath.tenants()) as u64,
                 fullest: usage.fullest.map(|fullest| self.compartment(record, region, fullest)),
                 forecast: forecast.map(|forecast| Forecast::of(&forecast, speed)),
             })
@@ -54,7 +56,7 @@ impl Control {
         fullest: Compartment,
     ) -> CompartmentLoad {
         let last = self.datapath.tenants().values().copied().max().unwrap_or(NONE);
-        let alike = (fullest.tenant..=last).step_by(1 << region.compartments.saturating_sub(1));
+        let alike = (fullest.tenant..=last).step_by(region.tenants_compartments().max(1) as usize);
         let sharing = alike.filter(|&number| fullest.tenant != NONE && number != record.rest);
         let mut names = sharing.map(|number| self.datapath.tenant(number)).filter(|name| !name.is_empty());
         let tenants = names.by_ref().take(NAMED).collect();

@@ -15,7 +15,7 @@ use crate::{
         PolicyView, Problem, ProblemKind, ReasonCount, RevisionView, Status, Table, Tallies, Tally,
     },
     datapath::{self, Standing, Use, XdpMode},
-    policy::{self, Diagnostic, Document, HeldLimit, Mode, word::one_of},
+    policy::{self, Diagnostic, Document, HeldLimit, Mode, sharing, word::one_of},
     store::RevisionInfo,
 };
 
@@ -39,7 +39,13 @@ impl Control {
         problems.extend(limits.iter().flat_map(crowded));
         Ok(Status {
             problems,
-            warnings: [self.trends.warnings(), self.held_breakers(), self.unmet_breakers(&self.document)].concat(),
+            warnings: [
+                self.trends.warnings(),
+                self.held_breakers(),
+                self.unmet_breakers(&self.document),
+                self.sharing_tenants().into_iter().collect(),
+            ]
+            .concat(),
             health: health.services,
             health_transitions: health.transitions_in_all,
             health_notices_lost: health.notices_lost,
@@ -250,6 +256,12 @@ impl Control {
         })
     }
 
+    /// Which tenants share a compartment only because of their numbers.
+    pub(super) fn sharing_tenants(&self) -> Option<String> {
+        let held = self.datapath.limits();
+        sharing::warning(held.iter().map(|held| &held.record), self.datapath.tenants())
+    }
+
     /// What a policy would do.
     pub fn check(&self, document: &Document) -> Result<CheckReport, Problem> {
         let warnings = policy::check(document).map_err(super::refused)?;
@@ -264,6 +276,7 @@ impl Control {
             warnings.extend(self.uncounted());
         }
         warnings.extend(self.unmet_breakers(document));
+        warnings.extend(sharing::warning(compiled.limits.iter().map(|(_, limit)| limit), &compiled.tenants));
         Ok(CheckReport { limits: limits.collect(), warnings })
     }
 

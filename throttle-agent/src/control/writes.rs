@@ -88,7 +88,9 @@ impl Control {
         let window = window(write)?;
         // Before anything is written: a policy that is wrong or does not fit changes nothing.
         let compiled = self.compile(&document, self.revision + 1)?;
-        let warnings = policy::new_warnings(self.in_force(), &document);
+        let mut warnings = policy::new_warnings(self.in_force(), &document);
+        let sharing = policy::sharing::warning(compiled.limits.iter().map(|(_, limit)| limit), &compiled.tenants);
+        warnings.extend(sharing.filter(|it| self.sharing_tenants().as_ref() != Some(it)));
         let changes = policy::diff(self.in_force(), &document);
         let dangers = self.dangers(&document, write);
         let severed = self.severed(&document, write)?;

@@ -31,6 +31,7 @@ mod ports;
 mod prefix;
 mod read;
 mod shared;
+pub mod sharing;
 pub mod sources;
 mod text;
 pub mod units;

@@ -29,6 +29,21 @@ impl Region {
     /// No sets.
     pub const NONE: Self = Self { base: 0, sets: 0, prefix: 0, aggregate: 0, doubled: 0, compartments: 0 };
 
+    /// [`Region::compartments`] where tenants have as many of them as 2 to the power of `shift`.
+    pub const fn compartments_of(shift: u8) -> u8 {
+        1 + shift
+    }
+
+    /// How many compartments tenants have; 0 where its sets are all sources'.
+    pub const fn tenants_compartments(&self) -> u32 {
+        if self.compartments == 0 { 0 } else { 1 << (self.compartments - 1) }
+    }
+
+    /// Which of these a tenant has, by its number; `None` where its sets are all sources'.
+    pub const fn place_of(&self, tenant: u16) -> Option<u32> {
+        if self.compartments == 0 { None } else { Some((tenant as u32 - 1) & (self.tenants_compartments() - 1)) }
+    }
+
     /// The part of it that sources of a tenant have to themselves: those of none half of it, and tenants as many equal parts
     /// of the other half. Tenants whose numbers agree in their last bits share one.
     #[inline(always)]
@@ -50,9 +65,8 @@ impl Region {
 
     /// All its compartments, each with the lowest number of a tenant that has it: [`NONE`] where it is no tenant's, or all.
     pub fn divided(&self) -> impl Iterator<Item = (u16, Self)> + use<> {
-        let tenants = if self.compartments == 0 { NONE } else { 1 << (self.compartments - 1) };
         let region = *self;
-        (NONE..=tenants).map(move |tenant| (tenant, region.compartment(tenant)))
+        (NONE..=self.tenants_compartments() as u16).map(move |tenant| (tenant, region.compartment(tenant)))
     }
 
     /// Whether another has the same sets for the same sources, however they are divided.

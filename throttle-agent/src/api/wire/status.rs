@@ -133,6 +133,12 @@ pub struct RegionLoad {
     pub aggregates_busy: u64,
     /// `busy / slots`, 0 to 1.
     pub occupancy: f64,
+    /// The compartments that tenants have of it; 0 where it is not divided among them.
+    #[serde(default)]
+    pub compartments: u32,
+    /// Tenants that do not have one to themselves. Reads 0: a flood of one of them may take the places of another's sources.
+    #[serde(default)]
+    pub sharing_tenants: u64,
     /// Its fullest compartment; absent where it is not divided among tenants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fullest: Option<CompartmentLoad>,

@@ -5,7 +5,10 @@ use crate::policy::{
     layout::Tenants,
 };
 use std::collections::HashSet;
-use throttle_common::{records::NONE, table::OPEN_WAYS};
+use throttle_common::{
+    records::{NONE, Region},
+    table::OPEN_WAYS,
+};
 
 /// Sets of a compartment at least: in fewer, sources meet though most of the table is empty. Of 29 that are busy at once 1 in
 /// 100 finds no place in so many.
@@ -29,7 +32,8 @@ impl Division {
             let mut seen = HashSet::new();
             others.iter().all(|number| seen.insert((number - 1) & ((1 << shift) - 1)))
         };
-        let needed = if others.is_empty() { 0 } else { 1 + (0..u16::BITS as u8).find(differ).unwrap_or_default() };
+        let shift = (0..u16::BITS as u8).find(differ).unwrap_or_default();
+        let needed = if others.is_empty() { 0 } else { Region::compartments_of(shift) };
         Self { needed, rest }
     }
 
@@ -62,15 +66,12 @@ pub(in crate::policy) const fn sources_in(sets: u32) -> u32 {
 
 /// The finest division of so many sets, as `compartments` of a region has it.
 fn finest(sets: u32) -> u8 {
-    (sets / 2 / FEWEST_SETS).checked_ilog2().map_or(0, |shift| 1 + shift as u8)
+    (sets / 2 / FEWEST_SETS).checked_ilog2().map_or(0, |shift| Region::compartments_of(shift as u8))
 }
 
 /// How many compartments a limit with so many sets can have for tenants; 0 where it has too few to be divided.
 pub(in crate::policy) fn most(sets: u32) -> u32 {
-    match finest(sets) {
-        0 => 0,
-        finest => 1 << (finest - 1),
-    }
+    Region { compartments: finest(sets), ..Region::NONE }.tenants_compartments()
 }
 
 /// The sets that it takes for as many compartments as there are tenants.
@@ -81,7 +82,6 @@ pub(in crate::policy) const fn sets_for(tenants: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use throttle_common::records::Region;
 
     /// Of tenants with these numbers, the last of them that of all the rest if `rest` says so.
     fn among(numbers: impl IntoIterator<Item = u16>, rest: bool) -> Division {
