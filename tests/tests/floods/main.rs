@@ -5,6 +5,7 @@
 //! Each flood lasts five seconds, or ten at full size.
 
 mod bulkheads;
+mod compartments;
 mod expectation;
 mod handshakes;
 mod views;
