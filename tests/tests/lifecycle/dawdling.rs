@@ -35,14 +35,15 @@ const UDP: u32 = 1;
 type Records = [u64; 9];
 
 /// A policy under which the packets pass, and what it says of sources. The other kind has the same names at other places: a
-/// packet that met the ports, the services, the limits, the tenants or the overrides of both would be refused.
+/// packet that met the ports, the services, the limits, the tenants or the overrides of both would be refused. And it has so
+/// many more tenants that tables are divided anew with each change.
 fn policy(datapath: &Datapath, revision: u64) -> Result<(Compiled, Entries)> {
     let service = |name: &str, port| format!("[[service]]\nname = \"{name}\"\nprotocol = \"udp\"\nports = [{port}]\n");
     let tenant = |name: &str, source: &str| format!("[[tenant]]\nname = \"{name}\"\nsources = [\"{source}\"]\n");
     // Slow, but for one tenant.
     let limit = |name: &str, service: &str, tenant: &str| {
         format!(
-            "[[limit]]\nname = \"{name}\"\nservice = \"{service}\"\nunit = \"packets\"\nrate = \"1/hour\"\nsources = 300\n\
+            "[[limit]]\nname = \"{name}\"\nservice = \"{service}\"\nunit = \"packets\"\nrate = \"1/hour\"\nsources = 6144\n\
              [[limit.override]]\ntenant = \"{tenant}\"\nrate = \"10000000/s\"\n"
         )
     };
@@ -51,7 +52,8 @@ fn policy(datapath: &Datapath, revision: u64) -> Result<(Compiled, Entries)> {
         let tenants = tenant("a", "10.98.0.2") + &tenant("b", "192.0.2.1");
         asked + &other + &tenants + &limit("one", "asked", "a") + &limit("two", "other", "b")
     } else {
-        let tenants = tenant("a", "192.0.2.1") + &tenant("b", "10.98.0.2");
+        let more = (1..15).map(|number| tenant(&format!("c{number}"), &format!("198.51.100.{number}")));
+        let tenants = tenant("a", "192.0.2.1") + &tenant("b", "10.98.0.2") + &more.collect::<String>();
         other + &asked + &tenants + &limit("one", "other", "a") + &limit("two", "asked", "b")
     };
     let document = policy::parse(&format!("mode = \"enforce\"\n{text}")).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
@@ -99,7 +101,7 @@ fn change_over_and_over(cpu: usize) -> Result<()> {
     let times = machine::amount(250, 1_000);
     let _machine = machine::alone()?;
     let pins = Pins::new()?;
-    let mut datapath = Datapath::open(&Options { test_clock: false, ..options(&pins) })?;
+    let mut datapath = Datapath::open(&Options { test_clock: false, table_sets: 1 << 14, ..options(&pins) })?;
     let mut dawdler = Dawdler::new(&pins, datapath.program_fd()?)?;
     // Compiled once the limits have their places, so that each change begins as soon as the one before is done.
     let mut kinds = Vec::new();
@@ -109,6 +111,8 @@ fn change_over_and_over(cpu: usize) -> Result<()> {
         kinds.push(policy);
     }
     let kinds = &mut kinds[2..];
+    let [few, many] = [0, 1].map(|kind: usize| kinds[kind].0.limits[0].1.v4.tenants_compartments());
+    ensure!(few.min(many) == 2 && few.max(many) == 16, "tables are divided among {few} tenants, and {many}");
     for policy in &*kinds {
         dawdler.expect(policy.0.policy.revision, records(policy)?)?;
     }
