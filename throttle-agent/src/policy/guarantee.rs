@@ -1,7 +1,7 @@
 //! What a tenant or a service has of a limit whatever others do.
 
 use super::{
-    document::Limit,
+    document::{LARGEST_FRAME, Limit},
     fault::Fault,
     overrides::Override,
     units::{Quantity, Rate, Scale},
@@ -28,9 +28,6 @@ pub enum Guarantee {
 
 /// What follows the name of a limit in that of its guarantee. No name that anybody writes has a colon.
 pub(super) const SUFFIX: &str = ":guarantee";
-
-/// The least that a token bucket of bytes holds by default.
-const SMALLEST_BURST: u64 = 64 << 10;
 
 impl Limit {
     /// Its guarantee as a limit of its own.
@@ -77,7 +74,7 @@ impl Limit {
     /// What of the guarantee may be used at once. By default what it names, but no more than the limit admits at once.
     fn guaranteed_burst(&self, rate: Rate) -> Quantity {
         let due = rate.units(self.unit);
-        let amount = if self.unit == Unit::Bytes { due.max(SMALLEST_BURST) } else { due }.min(self.burst_units());
+        let amount = if self.unit == Unit::Bytes { due.max(LARGEST_FRAME) } else { due }.min(self.burst_units());
         let scale = if self.unit == Unit::Bytes { Scale::Byte } else { Scale::One };
         self.guarantee_burst.unwrap_or(Quantity::new(amount, scale))
     }

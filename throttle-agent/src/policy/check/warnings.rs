@@ -5,7 +5,7 @@ use super::{
     shadows::{Scopes, never_binds},
 };
 use crate::policy::{
-    document::{Document, Limit, Mode},
+    document::{Document, LARGEST_FRAME, Limit, Mode},
     fault::{Fault, Warning},
     prefix::Prefix,
 };
@@ -15,9 +15,6 @@ use std::{
     collections::{BTreeSet, HashSet},
 };
 use throttle_common::words::{Algorithm, Fate, Per, Reason, Unit};
-
-/// What joined frames may measure; see [`warnings`].
-const JOINED_FRAMES: u64 = 64 << 10;
 
 pub(in crate::policy) fn warnings(document: &Document) -> Vec<Warning> {
     of_parts(document, Parts::ALL)
@@ -34,7 +31,7 @@ pub(super) fn of_parts(document: &Document, parts: Parts) -> Vec<Warning> {
             warn(path("mode"), "it only observes".to_owned(), "write mode = \"enforce\" to refuse");
         }
         never_binds(document, &scopes, index, &mut warn);
-        if limit.unit == Unit::Bytes && limit.burst_units() < JOINED_FRAMES {
+        if limit.unit == Unit::Bytes && limit.burst_units() < LARGEST_FRAME {
             let (field, what) =
                 if limit.algorithm == Algorithm::TokenBucket { ("burst", "burst") } else { ("rate", "window") };
             let reason =

@@ -11,6 +11,9 @@ use serde::Serialize;
 use throttle_common::words::{Action, Algorithm, Overflow, Per, Unit};
 use utoipa::ToSchema;
 
+/// Bytes of the largest frames, such as devices make of several that they join; a bucket that holds fewer never lets one pass.
+pub(in crate::policy) const LARGEST_FRAME: u64 = 64 << 10;
+
 /// A bound on what a source may do, or all that share a bucket.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -125,11 +128,10 @@ impl Limit {
 
     /// What a source may do at once, in the limit's unit.
     pub fn burst_units(&self) -> u64 {
-        const SMALLEST_DEFAULT: u64 = 64 << 10;
         let due = self.rate.map_or_else(|| self.concurrent.unwrap_or_default().into(), |rate| rate.units(self.unit));
         match (self.algorithm, self.unit) {
-            // One unit; of bytes, one of the largest frames, such as devices make of several that they join.
-            (Algorithm::LeakyBucket, Unit::Bytes) => return SMALLEST_DEFAULT,
+            // One unit; of bytes, one frame.
+            (Algorithm::LeakyBucket, Unit::Bytes) => return LARGEST_FRAME,
             (Algorithm::LeakyBucket, _) => return 1,
             (Algorithm::FixedWindow | Algorithm::SlidingWindow, _) => return due,
             (Algorithm::TokenBucket | Algorithm::Concurrency, _) => {}
@@ -137,7 +139,7 @@ impl Limit {
         match (self.burst, self.unit) {
             (Some(burst), Unit::Bytes) => u64::try_from(burst.bits() / 8).unwrap_or(u64::MAX),
             (Some(burst), _) => burst.amount(),
-            (None, Unit::Bytes) => due.max(SMALLEST_DEFAULT),
+            (None, Unit::Bytes) => due.max(LARGEST_FRAME),
             (None, _) => due,
         }
     }

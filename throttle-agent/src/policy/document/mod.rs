@@ -17,6 +17,7 @@ use super::{
 };
 pub use backend::{Backend, Endpoint, Probe};
 pub use health::{ControlKind, Health, HealthMode};
+pub(super) use limit::LARGEST_FRAME;
 pub use limit::{Lengths, Limit};
 use serde::Serialize;
 pub use service::{Protocol, Service};
