@@ -254,6 +254,26 @@ fn explain_tells_of_a_backend_that_is_kept_away_whether_or_not_it_is_named() -> 
     let json = site.json(&["explain", "198.51.100.7"])?;
     let refused = json["walks"].as_array().context("no walks")?.iter().filter(|walk| walk["reason"] == "breaker-open");
     ensure!(refused.count() == 2, "both backends: {json}");
+    all_say_what_health_decides(&site)
+}
+
+/// What moves, by which signal, how fast, the breaker and the worst backend: wherever somebody looks.
+fn all_say_what_health_decides(site: &Site<'_>) -> Result<()> {
+    let explained = site.json(&["explain", "198.51.100.7", "--port", "80"])?["walks"][0]["health"].take();
+    let shown = site.json(&["top", "--iterations", "1"])?["health"][0].take();
+    for line in [explained, shown] {
+        ensure!(line["service"] == "web" && line["signal"].is_string() && line["actuator"] == "none", "{line}");
+        ensure!(line["speed"] == 1.0 && line["breaker"] == "closed" && line["backends"] == 2, "{line}");
+        ensure!(line["worst"]["suspicion"].is_number() && line["worst"]["breaker"] == "held-open", "{line}");
+    }
+    let pages = [
+        site.ask(&["explain", "198.51.100.7", "--port", "80"])?,
+        site.ask(&["top", "--batch", "--iterations", "1"])?,
+        String::from_utf8(site.run(&["status"])?.stdout)?,
+    ];
+    for page in pages {
+        ensure!(page.contains("suspicion ") && page.contains(", breaker held open"), "{page}");
+    }
     Ok(())
 }
 

@@ -5,7 +5,10 @@ use throttle_agent::api::wire::{
 };
 
 use super::{
-    super::walk::{besides, bucket},
+    super::{
+        fixtures::health_line,
+        walk::{besides, bucket},
+    },
     *,
 };
 
@@ -45,6 +48,7 @@ fn explanation() -> Explanation {
     let walk = Walk {
         packet: AskedPacket { protocol: Protocol::Tcp, to: None, port: Some(443), length: 74, opens_connection: true },
         service: Some("web".to_owned()),
+        health: None,
         outcome: "reject".to_owned(),
         reason: "source-limit".to_owned(),
         limit: Some("new-connections".to_owned()),
@@ -63,6 +67,19 @@ fn explanation() -> Explanation {
         walks_left_out: 0,
         refusals: Vec::new(),
     }
+}
+
+#[test]
+fn what_the_health_of_the_service_decides_stands_above_its_limits() {
+    let mut explanation = explanation();
+    explanation.walks[0].health = Some(health_line());
+    let text = render(&explanation, Paint::PLAIN);
+    let expected = "\
+service web, 74 B
+  health              follows latency, window 38 of 200, speed 0.5, breaker half open; requests wait too long: it shrinks
+                      backends: 1 of 2 well, the worst web-2 suspect, suspicion 2.1
+";
+    assert!(text.contains(expected), "{text}");
 }
 
 #[test]

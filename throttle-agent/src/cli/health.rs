@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use clap::Args;
 use throttle_agent::{
     api::wire::{BackendHealthView, BreakerView, Envelope, HealthReport, ServiceHealthView, TransitionView, paths},
-    policy::{Mode, Word as _},
+    policy::Mode,
 };
 
 use super::{
@@ -14,7 +14,6 @@ use super::{
     failure::Failure,
     output::{self, Paint},
     quantity::{count, per_second, percent, span},
-    speed::share,
     table::{Cell, Table, Tone},
 };
 
@@ -124,39 +123,6 @@ fn service(view: &ServiceHealthView, paint: Paint) -> String {
         text += &indented(&backends(&view.backends, paint));
     }
     text
-}
-
-/// What limits follow, and how far: which signal and which actuator is live.
-pub(crate) fn overview(all: &[ServiceHealthView], paint: Paint) -> String {
-    let headings = ["SERVICE", "FOLLOWS", "MODE", ">WINDOW", ">OPEN", ">SPEED", "BREAKER", "BACKENDS"];
-    let mut table = Table::new(&headings);
-    for view in all {
-        let window = view.window.map_or_else(String::new, |window| match (view.mode, window.in_force) {
-            (Mode::Enforce, None) => window.policy.to_string(),
-            _ => format!("{} of {}", window.in_force.unwrap_or(window.decided), window.policy),
-        });
-        let is_well = |it: &&BackendHealthView| {
-            let away = |it: &BreakerView| matches!(&*it.state, "open" | "half-open" | "held-open");
-            it.level == "healthy" && !it.breaker.as_ref().is_some_and(away)
-        };
-        let well = view.backends.iter().filter(is_well).count();
-        let places = view.backends.len();
-        let breaker = view.breaker.as_ref().map_or("", |breaker| &breaker.state);
-        table.row([
-            view.service.as_str().into(),
-            Cell::new(&*view.signal, if view.signal == "static" { Tone::Warning } else { Tone::Plain }),
-            Cell::new(view.mode.name(), if view.mode == Mode::Observe { Tone::Warning } else { Tone::Plain }),
-            window.into(),
-            view.window.and_then(|window| window.open).map(|open| count(open.into())).unwrap_or_default().into(),
-            share(view.speed).into(),
-            Cell::new(breaker, if breaker == "closed" { Tone::Plain } else { Tone::Fault }),
-            Cell::new(
-                if places == 0 { String::new() } else { format!("{well} of {places} well") },
-                if well < places { Tone::Fault } else { Tone::Good },
-            ),
-        ]);
-    }
-    if table.is_empty() { String::new() } else { table.render(paint) }
 }
 
 fn backends(views: &[BackendHealthView], paint: Paint) -> String {

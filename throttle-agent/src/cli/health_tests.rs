@@ -1,8 +1,8 @@
 //! How health reads on a screen.
 
-use throttle_agent::api::wire::{SignalView, WindowView};
+use throttle_agent::api::wire::{HealthLine, SignalView, WindowView};
 
-use super::*;
+use super::{super::health_line::overview, *};
 
 fn breaker(state: &str) -> BreakerView {
     BreakerView {
@@ -38,6 +38,7 @@ fn view() -> ServiceHealthView {
         service: "web".to_owned(),
         mode: Mode::Enforce,
         control: "latency".to_owned(),
+        actuator: "window".to_owned(),
         signal: "latency".to_owned(),
         summary: "38 of 200 connections may be open, 37 are; it follows the time to first byte: it shrinks".to_owned(),
         cause: "it shrinks".to_owned(),
@@ -96,6 +97,32 @@ last changes, the newest first
   03:04:05.6Z backend web-2 of web (10.0.0.5:80) is dead: it refuses connections; nothing listens there
 ";
     assert_eq!(render(&report, LAST, Paint::PLAIN), expected);
+}
+
+#[test]
+fn the_status_has_a_line_with_what_moves_by_which_signal_and_the_worst_backend() {
+    let expected = "\
+SERVICE  FOLLOWS  MOVES            MODE        WINDOW  OPEN  SPEED  BREAKER  BACKENDS     THE WORST
+web      latency  window, closing  enforce  38 of 200    37    0.5  closed   1 of 2 well  web-2 dead, suspicion 0.4, breaker open
+";
+    let closing = ServiceHealthView { actuator: "window+closing".to_owned(), ..view() };
+    assert_eq!(overview(&[closing], Paint::PLAIN), expected);
+}
+
+#[test]
+fn the_worst_is_who_is_kept_away_then_who_is_suspect_then_who_is_silent_longest() {
+    let worst = |backends: &[(&str, &str, f64)]| {
+        let of = |&(name, level, suspicion): &(&str, &str, f64)| BackendHealthView {
+            suspicion,
+            breaker: Some(breaker(if level == "dead" { "open" } else { "closed" })),
+            ..backend(name, level)
+        };
+        let view = ServiceHealthView { backends: backends.iter().map(of).collect(), ..view() };
+        HealthLine::from(&view).worst.unwrap().backend
+    };
+    assert_eq!(worst(&[("a", "dead", 0.1), ("b", "suspect", 9.0), ("c", "healthy", 9.5)]), "a");
+    assert_eq!(worst(&[("b", "suspect", 1.2), ("c", "healthy", 9.5), ("d", "suspect", 1.1)]), "b");
+    assert_eq!(worst(&[("c", "healthy", 0.1), ("d", "healthy", 0.2)]), "d");
 }
 
 #[test]

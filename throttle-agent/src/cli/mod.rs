@@ -24,6 +24,7 @@ mod failure;
 mod fixtures;
 mod following;
 mod health;
+mod health_line;
 mod limit;
 mod limit_views;
 mod mode;
@@ -129,7 +130,7 @@ enum Command {
     Events(events::EventsArgs),
     /// Say what would become of a source's next packet, why, and when that changes
     Explain(explain::ExplainArgs),
-    /// Show live who talks, which limits act, and why packets are refused
+    /// Show live who talks, which limits act, why packets are refused, and what health decides
     Top(top::TopArgs),
     /// Check, compare, apply and take back whole policies
     #[command(subcommand)]

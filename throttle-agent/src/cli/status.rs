@@ -20,7 +20,7 @@ use super::{
     Context,
     client::Answer,
     failure::Failure,
-    health::overview,
+    health_line::overview,
     limit_views,
     output::{self, Paint},
     quantity::{bytes, count, per_second, span, until},

@@ -11,6 +11,7 @@ use throttle_agent::{
 use throttle_common::words::{Reason, Unit};
 
 use super::{
+    health_line,
     output::Paint,
     quantity::{bytes, bytes_per_second, count, frequency, span},
 };
@@ -25,6 +26,9 @@ pub(crate) fn steps(walk: &Walk, host: Mode, paint: Paint) -> String {
     let decided_by = |reasons: &[Reason]| reasons.iter().any(|reason| reason.name() == walk.reason);
     let aside = |decided| if decided { paint.faint(" (not asked: it is decided before)") } else { String::new() };
     let mut decided = decided_by(&[Reason::Allowed, Reason::Blocked]);
+    for (index, line) in walk.health.iter().flat_map(health_line::sentences).enumerate() {
+        _ = writeln!(text, "  {:<20}{line}", if index == 0 { "health" } else { "" });
+    }
     for breaker in walk.breakers.iter().filter(|it| it.refuses || it.state != "closed") {
         _ = writeln!(text, "  {:<20}{}", "breaker", standing(breaker));
         _ = writeln!(text, "  {:<20}{}{}", "", said(breaker, host, paint), aside(decided));

@@ -50,6 +50,9 @@ impl Control {
         walks.sort_by_key(severity);
         let left_out = walks.len().saturating_sub(MOST) as u64;
         walks.truncate(MOST);
+        for walk in &mut walks {
+            walk.health = walk.service.as_deref().and_then(|service| self.health_line(service));
+        }
         Ok(Explanation {
             source,
             at: self.clock.wall(now),
@@ -98,6 +101,7 @@ impl Control {
                 opens_connection: packet.opens_connection(),
             },
             service: explained.service.map(|(_, service)| records::name_str(&service.name).to_owned()),
+            health: None,
             outcome: explained.verdict.outcome.name().to_owned(),
             reason: explained.verdict.reason.name().to_owned(),
             limit: explained.verdict.limit.and_then(named),

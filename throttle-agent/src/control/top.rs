@@ -79,6 +79,7 @@ impl Control {
             mode: self.mode(),
             talkers,
             limits,
+            health: self.health_lines(),
             reasons: self.reasons()?,
             refused,
         })

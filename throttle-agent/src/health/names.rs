@@ -31,6 +31,17 @@ pub const fn control(control: Control) -> &'static str {
     }
 }
 
+/// What moves by that, and whether connections that are kept are closed for it.
+pub const fn actuator(control: Control, closes: bool) -> &'static str {
+    match (control, closes) {
+        (Control::Latency | Control::Aimd, false) => "window",
+        (Control::Latency | Control::Aimd, true) => "window+closing",
+        (Control::Rate, false) => "rate",
+        (Control::Rate, true) => "rate+closing",
+        (Control::Fixed, _) => "none",
+    }
+}
+
 /// What limits follow.
 pub const fn rung(rung: Rung) -> &'static str {
     match rung {

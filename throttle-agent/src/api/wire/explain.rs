@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Event;
+use super::{Event, HealthLine};
 use crate::policy::{Mode, Protocol};
 
 /// Which packet to ask about.
@@ -122,6 +122,9 @@ pub struct Walk {
     pub packet: AskedPacket,
     /// The service that it is for.
     pub service: Option<String>,
+    /// The health of that service; absent where it follows none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthLine>,
     /// What becomes of it: `pass`, `drop`, `reject` or `observe`.
     pub outcome: String,
     /// Why, e.g. `source-limit`.

@@ -34,6 +34,9 @@ pub struct ServiceHealthView {
     pub mode: Mode,
     /// What is to move: `latency` and `aimd` the window, `rate` the speed, `fixed` nothing.
     pub control: String,
+    /// What moves by that: `window` or `rate`, with `+closing` where kept connections are closed, too; `none` where only breakers
+    /// act.
+    pub actuator: String,
     /// What the limits follow now: `latency` (the time to first byte), `little` (what is under way against what ends),
     /// `backlog` (what waits to be accepted), `heartbeats`, or `static` (nothing is known: what policy says).
     pub signal: String,

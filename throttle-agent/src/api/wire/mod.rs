@@ -12,6 +12,7 @@ mod entries;
 mod events;
 mod explain;
 mod health;
+mod health_line;
 mod heartbeat;
 mod policy;
 mod problem;
@@ -33,6 +34,7 @@ pub use health::{
     BackendHealthView, BreakerRequest, BreakerView, HealthReport, HeldBreakerView, PressureView, ServiceHealthView,
     SignalView, TransitionView, WaitingView, WindowView,
 };
+pub use health_line::{HealthLine, WorstBackend};
 pub use heartbeat::{HeartbeatRequest, HeartbeatTaken, HeartbeatView, Heartbeats, PushedView};
 pub use policy::{
     ApplyRequest, CheckReport, CheckRequest, DiffReport, History, LONGEST_WAIT, LimitForecast, Pending, PolicyQuery,

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{ReasonCount, Tallies};
+use super::{HealthLine, ReasonCount, Tallies};
 use crate::policy::Mode;
 
 /// How much to show.
@@ -36,6 +36,9 @@ pub struct Top {
     pub talkers: Vec<Talker>,
     /// Every limit.
     pub limits: Vec<TopLimit>,
+    /// Every service that follows its health.
+    #[serde(default)]
+    pub health: Vec<HealthLine>,
     /// Frames by reason and outcome.
     pub reasons: Vec<ReasonCount>,
     /// Who was refused within the last minute, of the refusals that were sampled; the most often first.

@@ -94,7 +94,7 @@ impl State {
         }
         match key.code {
             KeyCode::Char('q') => return Act::End,
-            KeyCode::Char(digit @ '1'..='5') => self.show(digit as usize - '1' as usize),
+            KeyCode::Char(digit @ '1'..='6') => self.show(digit as usize - '1' as usize),
             KeyCode::Tab | KeyCode::Right => self.show(self.view + 1),
             KeyCode::BackTab | KeyCode::Left => self.show(self.view + View::ALL.len() - 1),
             KeyCode::Char('r') => self.reversed = !self.reversed,

@@ -1,4 +1,5 @@
-//! `throttle top`: who talks, which limits act, and why packets are refused, as it changes.
+//! `throttle top`: who talks, which limits act, why packets are refused, and what the health of services decides, as it
+//! changes.
 //!
 //! The agent is asked for one look after the other ([`Top`]); two of them give rates ([`sheet`], pure). They are drawn on
 //! the terminal ([`screen`]) as its state has it, which keys change ([`keys`], pure), or printed as text one after the
@@ -39,7 +40,7 @@ use super::{
 /// How often to look, and how to show it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Keys: 1-5 or Tab choose what is shown, s the column to sort by, r turns the order round, / filters, Esc takes the filter
+Keys: 1-6 or Tab choose what is shown, s the column to sort by, r turns the order round, / filters, Esc takes the filter
 back, p pauses, + and - change the interval, arrows scroll, q ends.
 
 What is sorted and filtered is what the agent was asked for, the --most talkers that use their limits most, of rates and

@@ -13,7 +13,7 @@ use super::{
     sheet::{Looks, Sheet, View},
 };
 
-const KEYS: &str = "1-5 view  s sort  r reverse  / filter  Esc all  p pause  +/- interval  arrows scroll  q quit";
+const KEYS: &str = "1-6 view  s sort  r reverse  / filter  Esc all  p pause  +/- interval  arrows scroll  q quit";
 
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, looks: &Looks, state: &State) {
@@ -85,7 +85,9 @@ fn table<'a>(sheet: &'a Sheet, state: &State) -> Table<'a> {
         .map(|column| {
             let fields = sheet.rows.iter().map(|row| row[column].text.chars().count());
             let width = fields.chain([headings[column].chars().count()]).max().unwrap_or(0);
-            Constraint::Length(u16::try_from(width).unwrap_or(u16::MAX))
+            let width = u16::try_from(width).unwrap_or(u16::MAX);
+            // Where there is no room for all, words at the end give way, and no figure before them.
+            if column + 1 == headings.len() { Constraint::Max(width) } else { Constraint::Length(width) }
         })
         .collect();
     let align = |column: usize, text: String| {

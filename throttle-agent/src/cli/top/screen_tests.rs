@@ -16,6 +16,7 @@ use super::{
     super::keys::{Act, State},
     *,
 };
+use crate::cli::fixtures::health_line;
 
 #[expect(clippy::cast_sign_loss, reason = "no more than all of it is used")]
 fn talker(source: &str, limit: &str, used: f64, charged: f64, refused: u64) -> Talker {
@@ -65,6 +66,7 @@ fn look(second: u32) -> Top {
             busy: 3,
             slots: 1200,
         }],
+        health: vec![health_line()],
         reasons: vec![reason("admitted", "pass", 70), reason("source-limit", "drop", 900)],
         refused: vec![RefusedSource {
             source: Some("203.0.113.7".parse().unwrap()),
@@ -108,7 +110,7 @@ fn the_screen_shows_rates_between_two_looks_and_what_the_keys_do() {
         screen[0],
         "throttle enforcing, revision 3, 14:03:00Z: 70/s passed, 900/s refused, 0/s observed  every 1s"
     );
-    assert_eq!(screen[1], " 1 talkers   2 limits   3 reasons   4 refused   5 connections");
+    assert_eq!(screen[1], " 1 talkers   2 limits   3 reasons   4 refused   5 connections   6 health");
     assert_eq!(
         screen[3..8],
         [
@@ -134,6 +136,15 @@ fn keys_choose_the_view() {
     press(&mut state, "5");
     assert_eq!(drawn(&looks, &state)[4], "198.51.100.9     open     12    38  24 %                  3");
     assert!(drawn(&looks, &state)[5].starts_with("(in aggregates)  few       5"), "{:?}", drawn(&looks, &state));
+}
+
+#[test]
+fn health_says_what_decides_and_which_backend_is_the_worst() {
+    let (looks, mut state) = (looks(), State::new(Duration::from_secs(1)));
+    press(&mut state, "6");
+    let screen = drawn(&looks, &state);
+    let row = "web      latency  window  38 of 200    37    0.5  half-open  1 of 2 well  web-2 suspect, suspicion 2.1  reques";
+    assert_eq!(screen[4].trim_end(), row, "{screen:#?}");
 }
 
 #[test]

@@ -3,13 +3,15 @@
 use std::{cmp::Ordering, time::Duration};
 
 use throttle_agent::{
-    api::wire::{Talker, Tally, Top, TopLimit},
+    api::wire::{HealthLine, Talker, Tally, Top, TopLimit},
     policy::Mode,
 };
 
 use crate::cli::{
+    health_line,
     limit_views::mode,
     quantity::{bytes, bytes_per_second, count, per_second, percent, span},
+    speed::share,
 };
 
 /// What is shown at once.
@@ -25,11 +27,14 @@ pub(super) enum View {
     Refused,
     /// Who has connections open, where a limit counts them.
     Connections,
+    /// What the health of each service decides.
+    Health,
 }
 
 impl View {
     /// In the order of their keys.
-    pub(super) const ALL: [Self; 5] = [Self::Talkers, Self::Limits, Self::Reasons, Self::Refused, Self::Connections];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Talkers, Self::Limits, Self::Reasons, Self::Refused, Self::Connections, Self::Health];
 
     /// A heading that begins with `>` is one of numbers.
     const fn headings(self) -> &'static [&'static str] {
@@ -50,6 +55,18 @@ impl View {
             ],
             Self::Reasons => &["REASON", "OUTCOME", ">PACKETS", ">BYTES", ">IN ALL"],
             Self::Refused => &["SOURCE", "LIMIT", "REASON", "OUTCOME", ">SAMPLED", "LAST"],
+            Self::Health => &[
+                "SERVICE",
+                "FOLLOWS",
+                "MOVES",
+                ">WINDOW",
+                ">OPEN",
+                ">SPEED",
+                "BREAKER",
+                "BACKENDS",
+                "THE WORST",
+                "WHY",
+            ],
             Self::Connections => &["SOURCE", "LIMIT", ">OPEN", ">ROOM", ">USED", ">REFUSED (SAMPLED)"],
         }
     }
@@ -74,6 +91,7 @@ impl View {
             Self::Reasons => "reasons",
             Self::Refused => "refused",
             Self::Connections => "connections",
+            Self::Health => "health",
         }
     }
 }
@@ -196,6 +214,7 @@ impl Looks {
             View::Reasons => self.reasons(),
             View::Refused => self.refused(),
             View::Connections => self.connections(),
+            View::Health => self.health(),
         }
     }
 
@@ -328,6 +347,33 @@ impl Looks {
             headings: View::Connections.headings(),
             rows: rows.chain(shared).collect(),
             empty: "no connection is open that a limit counts",
+        }
+    }
+
+    fn health(&self) -> Sheet {
+        let row = |it: &HealthLine| {
+            let open = it.window.and_then(|window| window.open).map_or(-1.0, f64::from);
+            let shown = if it.mode == Mode::Observe { " (only shown)" } else { "" };
+            vec![
+                Field::text(&it.service),
+                Field::text(&it.signal),
+                Field::text(health_line::moves(it) + shown),
+                Field::number(it.window.map_or(-1.0, |window| window.decided.into()), |_| health_line::window(it)),
+                Field::number(open, |_| health_line::open(it)),
+                Field::number(it.speed, share),
+                Field::text(it.breaker.clone().unwrap_or_default()),
+                Field::text(health_line::well(it)),
+                Field::number(it.worst.as_ref().map_or(-1.0, |worst| worst.suspicion), |_| {
+                    it.worst.as_ref().map(health_line::worst).unwrap_or_default()
+                }),
+                Field::text(&it.cause),
+            ]
+        };
+        Sheet {
+            title: "Health: what limits follow, how far, and the worst backend of each service",
+            headings: View::Health.headings(),
+            rows: self.now.health.iter().map(row).collect(),
+            empty: "no service follows its health; `throttle service set NAME --health enforce` has one do so",
         }
     }
 

@@ -7,8 +7,8 @@ use throttle_common::{breakers::State, speed::Speed};
 use super::{Control, Followed, Nanos, groups::Stalled, listening::Waiting, notices};
 use crate::{
     api::wire::{
-        BackendHealthView, BreakerView, HealthReport, PressureView, Problem, ProblemKind, ServiceHealthView,
-        SignalView, TransitionView, WaitingView, WindowView,
+        BackendHealthView, BreakerView, HealthLine, HealthReport, PressureView, Problem, ProblemKind,
+        ServiceHealthView, SignalView, TransitionView, WaitingView, WindowView,
     },
     control::speeds::ratio,
     health::{
@@ -17,7 +17,7 @@ use crate::{
         controller::{Adjustment, Rung},
         detector::Detector,
         life::Level,
-        names::{control, level, rung, state},
+        names::{actuator, control, level, rung, state},
         service::{Backend, Control as Moves, Transition},
         words::{self as said, span},
     },
@@ -49,6 +49,17 @@ impl Control {
         })
     }
 
+    /// The health of all services that follow theirs, a line each.
+    pub(in crate::control) fn health_lines(&self) -> Vec<HealthLine> {
+        self.health.services.keys().filter_map(|name| self.health_line(name)).collect()
+    }
+
+    /// The health of a service in a line, where it follows its own.
+    pub(in crate::control) fn health_line(&self, service: &str) -> Option<HealthLine> {
+        let (name, followed) = self.health.services.get_key_value(service)?;
+        Some(HealthLine::from(&self.health_view(name, followed, self.datapath.now())))
+    }
+
     fn transition_view(&self, number: u64, service: &str, it: &Transition) -> TransitionView {
         notices::view(number, service, it, self.clock.wall(it.at), said::sentence(service, it))
     }
@@ -72,6 +83,7 @@ impl Control {
             service: name.to_owned(),
             mode: if terms.enforces { Mode::Enforce } else { Mode::Observe },
             control: control(terms.control).to_owned(),
+            actuator: actuator(terms.control, terms.closes).to_owned(),
             signal: rung(adjustment.map_or(Rung::Static, |it| it.rung)).to_owned(),
             summary: String::new(),
             cause: adjustment.map_or_else(|| "it has not been looked at yet".to_owned(), said::cause),
