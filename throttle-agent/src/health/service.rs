@@ -20,6 +20,7 @@ use super::{
     breaker::{Breaker, State},
     circuit::Outcomes,
     controller::{self, Adjustment, Cause, Controller},
+    followed::Followed,
     pacer::Pacer,
     scale_out::ScaleOut,
     signals::{Aged, Signals},
@@ -115,6 +116,7 @@ pub struct ServiceHealth {
     declared: usize,
     circuit: Circuit,
     scale_out: ScaleOut,
+    followed: Followed,
     /// When the last beat came.
     last_beat: Nanos,
     bad_beat: Option<Aged<bool>>,
@@ -136,6 +138,7 @@ impl ServiceHealth {
             declared: 0,
             circuit: Circuit::of(Breaker::of_service(now)),
             scale_out: ScaleOut::default(),
+            followed: Followed::default(),
             last_beat: 0,
             bad_beat: None,
             last: None,
@@ -223,9 +226,9 @@ impl ServiceHealth {
             Control::Fixed => Speed::ONE,
         };
         let adjustment = Adjustment { speed, ..adjustment };
-        if let Some(last) = self.last.replace(adjustment).filter(|last| last.rung != adjustment.rung) {
-            let what = What::Signal { from: last.rung, to: adjustment.rung };
-            transitions.push(Transition { at: now, place: None, what });
+        self.last = Some(adjustment);
+        if let Some((from, to)) = self.followed.step(now, adjustment.rung) {
+            transitions.push(Transition { at: now, place: None, what: What::Signal { from, to } });
         }
         if let Some(wants) = self.scale_out.step(now, self.is_short(&adjustment, observed)) {
             transitions.push(Transition { at: now, place: None, what: What::ScaleOut(wants) });

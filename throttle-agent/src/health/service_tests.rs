@@ -139,7 +139,30 @@ fn the_window_follows_the_delay_and_is_given_back_where_nothing_is_known() {
     assert!(after < before / 2, "{after} of {before}");
     scene.observed = Box::new(|_| Observed::default());
     assert_eq!(scene.run(SECOND).window, None, "nothing is known, so that policy holds");
-    assert!(scene.said.contains(&What::Signal { from: Rung::Latency, to: Rung::Static }));
+}
+
+#[test]
+fn what_limits_follow_is_said_once_when_it_has_lasted() {
+    let mut scene = Scene::of(TERMS, 0);
+    let signals = |scene: &Scene| {
+        let of = |what: &What| if let What::Signal { from, to } = what { Some((*from, *to)) } else { None };
+        scene.said.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    scene.observed = Box::new(|now| busy(now, 8 * MILLISECOND));
+    scene.run(5 * SECOND);
+    let first = (Rung::Static, Rung::Latency);
+    assert_eq!(signals(&scene), [first]);
+    // A signal that comes and goes.
+    for _ in 0..60 {
+        scene.observed = Box::new(|_| Observed::default());
+        scene.run(PERIOD);
+        scene.observed = Box::new(|now| busy(now, 8 * MILLISECOND));
+        scene.run(2 * PERIOD);
+    }
+    assert_eq!(signals(&scene), [first], "what does not last is not said");
+    scene.observed = Box::new(|_| Observed::default());
+    scene.run(60 * SECOND);
+    assert_eq!(signals(&scene), [first, (Rung::Latency, Rung::Static)], "what lasts is said once");
 }
 
 #[test]
