@@ -5,7 +5,7 @@
 use super::*;
 use crate::health::{
     SECOND,
-    detector::{FAILED_PROBES, INTERVAL, Incarnation, Reason},
+    detector::{CONFIRM_EVERY, CONFIRMATIONS, FAILED_PROBES, HANGS_AFTER, INTERVAL, Incarnation, Reason, SIGN_OF_LIFE},
 };
 use proptest::prelude::*;
 
@@ -169,5 +169,82 @@ proptest! {
                 prop_assert_eq!(watch.share(backend, now) == 0.0, watch.is_ejected(backend));
             }
         }
+    }
+}
+
+/// How the first of three backends, which beat every interval, ends: the others live on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Its host is gone.
+    CutOff,
+    /// Its host answers, and it does not.
+    Hangs,
+    /// Nothing listens any more.
+    Refuses,
+}
+
+/// How long after its last beat it is suspect and dead, where it ends after so many of them.
+fn found(interval: Nanos, beats: u64, phase: Nanos, end: End) -> (Option<Nanos>, Option<Nanos>) {
+    let mut watch = Watch::new(START, 3, interval, LOOKS);
+    let (mut now, mut due, mut answers) = (START, [START + phase; 3], Vec::new());
+    let (mut last, mut suspect, mut dead) = (START, None, None);
+    while now < START + phase + beats * interval + 20 * (interval + SECOND) {
+        now += LOOKS;
+        let mut changes = Vec::new();
+        for backend in 0..3 {
+            let ended = backend == 0 && now >= START + phase + beats * interval;
+            if now >= due[backend] {
+                due[backend] += interval;
+                last = if backend == 0 && !ended { now } else { last };
+                let sign = match end {
+                    _ if !ended => Some(Sign::Beat { of: OF, sequence: now }),
+                    End::Refuses => Some(Sign::Refused),
+                    End::CutOff | End::Hangs => None,
+                };
+                changes.extend(sign.and_then(|sign| watch.sign(now, backend, sign)));
+            }
+            if ended && end == End::Hangs {
+                watch.sign(now, backend, Sign::Packet);
+            }
+            if watch.probe_is_due(now, backend) && ended {
+                answers.push(now + CONFIRM_EVERY);
+            }
+        }
+        let failed = answers.extract_if(.., |at| *at <= now).count();
+        (0..failed).for_each(|_| drop(watch.sign(now, 0, Sign::Unanswered)));
+        changes.extend(watch.tick(now, false));
+        for Changed { backend, change } in changes {
+            assert_eq!(backend, 0, "the others live: {change:?}");
+            match change.to {
+                Level::Suspect => suspect = Some(now - last),
+                Level::Dead => dead = Some(now - last),
+                _ => {}
+            }
+        }
+    }
+    (suspect, dead)
+}
+
+proptest! {
+    #[test]
+    fn how_soon_an_end_is_found_is_a_matter_of_intervals_and_of_the_time_that_it_takes_to_confirm(
+        interval in 4u64..200, beats in 1u64..50, phase in 0u64..20,
+    ) {
+        let interval = interval * LOOKS;
+        let found = |end| found(interval, beats, phase * LOOKS % interval, end);
+        // Three beats are missing, and it is looked at every LOOKS.
+        let silent = interval * 31 / 10 + LOOKS;
+        let confirmed = silent + u64::from(CONFIRMATIONS) * CONFIRM_EVERY + 2 * LOOKS;
+        let (suspect, dead) = found(End::CutOff);
+        let (suspect, dead) = (suspect.unwrap_or(Nanos::MAX), dead.unwrap_or(Nanos::MAX));
+        prop_assert!(suspect <= silent && suspect >= 3 * interval, "suspect after {suspect} of {interval}");
+        prop_assert!(dead <= confirmed && dead >= SIGN_OF_LIFE, "dead after {dead} of {interval}");
+        let (suspect, dead) = found(End::Hangs);
+        let (suspect, dead) = (suspect.unwrap_or(Nanos::MAX), dead.unwrap_or(Nanos::MAX));
+        prop_assert!(suspect <= silent, "suspect after {suspect} of {interval}");
+        prop_assert!(dead <= confirmed.max(HANGS_AFTER + LOOKS) && dead >= HANGS_AFTER, "hangs for {dead} of {interval}");
+        let (suspect, dead) = found(End::Refuses);
+        prop_assert_eq!(suspect, None);
+        prop_assert!(dead.unwrap_or(Nanos::MAX) <= interval + LOOKS, "refuses for {dead:?} of {interval}");
     }
 }
