@@ -256,7 +256,8 @@ impl ServiceHealth {
     /// The signals that the control goes by.
     fn visible(&mut self, now: Nanos, observed: &Observed) -> Signals {
         self.hear_beats(now);
-        let signals = Signals { bad_beat: self.bad_beat, ..observed.signals };
+        let (bad_beat, silent) = (self.bad_beat, self.are_most_silent(now));
+        let signals = Signals { bad_beat, silent, ..observed.signals };
         match self.terms.control {
             Control::Latency | Control::Rate => signals,
             Control::Aimd => Signals { latency: None, flow: None, backlog: None, ..signals },

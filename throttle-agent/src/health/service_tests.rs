@@ -9,7 +9,7 @@ use crate::health::{
     MILLISECOND, SECOND,
     controller::{PERIOD, Rung},
     detector::{Detector, Incarnation, Level, Sign},
-    signals::{Flow, Latency},
+    signals::{Backlog, Flow, Latency},
 };
 
 #[path = "service/backends_tests.rs"]
@@ -39,6 +39,23 @@ fn busy(now: Nanos, median: Nanos) -> Observed {
         ..Signals::default()
     };
     Observed { signals, ..Observed::default() }
+}
+
+/// A period in which nobody seems to ask: nothing is under way, and nothing has ended.
+fn quiet(now: Nanos, places_taken: u32) -> Observed {
+    let signals = Signals {
+        latency: Some(Aged { value: Latency { median: 0, samples: 0 }, at: now }),
+        flow: Some(Aged { value: Flow { completed: 0, in_flight: 0 }, at: now }),
+        most_in_flight: places_taken,
+        ..Signals::default()
+    };
+    Observed { signals, ..Observed::default() }
+}
+
+/// The same where nothing is measured but what waits to be accepted.
+fn unmeasured(now: Nanos, waiting: u32) -> Observed {
+    let backlog = Some(Aged { value: Backlog { waiting, accepted: 0 }, at: now });
+    Observed { signals: Signals { backlog, most_in_flight: 60, ..Signals::default() }, ..Observed::default() }
 }
 
 /// A service, and the time that passes for it.
@@ -163,6 +180,51 @@ fn what_limits_follow_is_said_once_when_it_has_lasted() {
     scene.observed = Box::new(|_| Observed::default());
     scene.run(60 * SECOND);
     assert_eq!(signals(&scene), [first, (Rung::Latency, Rung::Static)], "what lasts is said once");
+}
+
+#[test]
+fn a_backend_that_hung_before_anybody_looked_is_no_idle_one() {
+    // One that is probed, and one that pushes its beats and is asked no more when it is dead.
+    for silence in [Some(Sign::Unanswered), None] {
+        for seen in [|now| quiet(now, 60), |now| unmeasured(now, 0)] {
+            let mut scene = Scene::of(TERMS, 1);
+            scene.answers[0] = silence;
+            scene.observed = Box::new(seen);
+            let window = scene.run(10 * SECOND).window;
+            assert!(window.is_some_and(|it| it <= BOUNDS.fixed / 10), "{window:?} is open to one that hangs");
+            assert_eq!(scene.health.adjustment().map(|it| it.rung), Some(Rung::Heartbeats), "its probes decide");
+            scene.answers[0] = Some(Sign::Answered);
+            scene.observed = Box::new(|now| quiet(now, 0));
+            let window = scene.run(30 * SECOND).window;
+            assert_eq!(window, Some(BOUNDS.fixed), "it is well again, and idle");
+        }
+    }
+}
+
+#[test]
+fn whoever_waits_to_be_accepted_is_told_by_the_backlog_where_nothing_seems_to_be_asked() {
+    let mut scene = Scene::of(TERMS, 0);
+    scene.observed = Box::new(|now| {
+        let mut seen = quiet(now, 60);
+        seen.signals.backlog = unmeasured(now, 50).signals.backlog;
+        seen
+    });
+    let window = scene.run(10 * SECOND).window;
+    assert!(window.is_some_and(|it| it <= BOUNDS.fixed / 10), "{window:?}");
+    assert_eq!(scene.health.adjustment().map(|it| it.rung), Some(Rung::Backlog));
+}
+
+#[test]
+fn who_has_no_connection_is_idle_whatever_its_probes_say() {
+    let mut scene = Scene::of(TERMS, 1);
+    scene.answers[0] = Some(Sign::Unanswered);
+    scene.observed = Box::new(|now| quiet(now, 0));
+    assert_eq!(scene.run(10 * SECOND).window, Some(BOUNDS.fixed));
+    scene.answers[0] = Some(Sign::Answered);
+    scene.errors = vec![0];
+    scene.observed = Box::new(|now| quiet(now, 60));
+    scene.run(30 * SECOND);
+    assert_eq!(scene.run(SECOND).window, Some(BOUNDS.fixed), "a check that fails is no silence");
 }
 
 #[test]

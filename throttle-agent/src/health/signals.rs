@@ -60,6 +60,8 @@ pub struct Signals {
     pub backlog: Option<Aged<Backlog>>,
     /// Whether the last heartbeat or probe was bad: failed, later than the objective, or telling of overload.
     pub bad_beat: Option<Aged<bool>>,
+    /// Whether most of the backends that serve are silent: no beat comes of them, and no answer to a probe.
+    pub silent: bool,
     /// Whether something overflowed within the period: the listening socket, or more than half of the answers errors.
     pub overflow: bool,
     /// How many places were taken at once at most within the period: the kernel counts them, so this is never old.

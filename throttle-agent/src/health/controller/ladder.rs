@@ -63,6 +63,8 @@ pub(super) struct Ladder {
     /// What was accepted, where only the backlog tells, and since when somebody waits there.
     accept_rate: Throughput,
     queued_since: Option<Nanos>,
+    /// What tells of those who wait where nothing seems to be asked: see [`Ladder::rests`].
+    unseen: Option<Rung>,
 }
 
 impl Ladder {
@@ -73,7 +75,7 @@ impl Ladder {
 
     /// Forgets what waited; what is usual stays known.
     pub(super) fn lapse(&mut self) {
-        (self.stalled, self.idle_since, self.queued_since) = (0, None, None);
+        (self.stalled, self.idle_since, self.queued_since, self.unseen) = (0, None, None, None);
         self.gathered = Gathered { at: self.gathered.at, ..Gathered::default() };
     }
 
@@ -88,15 +90,29 @@ impl Ladder {
 
     /// Whether nobody has asked for anything for [`RESTS_AFTER`]. Who asks for nothing waits for nothing, so that a delay that
     /// was measured before is over at once.
+    ///
+    /// What a service was asked before anybody looked is not among what is under way, so that one that hung by then looks as if
+    /// nobody asked. Then the listening socket tells of it, or its backends, where somebody has a place.
     pub(super) fn rests(&mut self, now: Nanos, signals: &Signals, used: bool) -> bool {
         let flow = signals.flow.and_then(|flow| flow.fresh(now));
         let backlog = signals.backlog.and_then(|backlog| backlog.fresh(now));
-        let nothing = match (flow, backlog) {
-            (Some((flow, _)), _) => flow.completed == 0 && flow.in_flight == 0,
-            // Where all places are taken nobody gets as far as to wait.
-            (None, Some((backlog, _))) => backlog.accepted == 0 && backlog.waiting == 0 && !used,
-            (None, None) => false,
+        let queued = backlog.is_some_and(|(backlog, _)| backlog.waiting > 0);
+        self.queued_since = queued.then(|| self.queued_since.unwrap_or(now));
+        let is_quiet = flow.is_none_or(|(flow, _)| flow.completed == 0 && flow.in_flight == 0);
+        let queues = self.queued_since.is_some_and(|since| now.saturating_sub(since) >= RESTS_AFTER);
+        let has_clients = used || signals.most_in_flight >= LEAST_SAMPLES;
+        self.unseen = match () {
+            () if is_quiet && queues => Some(Rung::Backlog),
+            () if is_quiet && has_clients && signals.silent => Some(Rung::Heartbeats),
+            () => None,
         };
+        let nothing = self.unseen.is_none()
+            && match (flow, backlog) {
+                (Some((flow, _)), _) => flow.completed == 0 && flow.in_flight == 0,
+                // Where all places are taken nobody gets as far as to wait.
+                (None, Some((backlog, _))) => backlog.accepted == 0 && backlog.waiting == 0 && !used,
+                (None, None) => false,
+            };
         if !nothing {
             self.idle_since = None;
             return false;
@@ -105,7 +121,7 @@ impl Ladder {
         now.saturating_sub(*self.idle_since.get_or_insert(now)) >= RESTS_AFTER
     }
 
-    /// The best signal that there is, and the delay by it, where so much may be under way at once and so much has ended.
+    /// The best signal that there is, and the delay by it, after [`Ladder::rests`] has looked, where so much may be under way at once and so much has ended.
     pub(super) fn look(
         &mut self,
         now: Nanos,
@@ -120,9 +136,8 @@ impl Ladder {
         let stuck = flow.is_some_and(|(flow, _)| flow.completed == 0 && f64::from(flow.in_flight) >= enough);
         self.stalled = if stuck { self.stalled + PERIOD } else { 0 };
         let backlog = signals.backlog.and_then(|backlog| backlog.fresh(now));
-        let queued = backlog.is_some_and(|(backlog, _)| backlog.waiting > 0);
-        self.queued_since = queued.then(|| self.queued_since.unwrap_or(now));
-        if let Some((latency, age)) = signals.latency.and_then(|latency| latency.fresh(now)) {
+        let (measured, unseen) = (self.unseen.is_none(), self.unseen);
+        if let Some((latency, age)) = signals.latency.and_then(|latency| latency.fresh(now)).filter(|_| measured) {
             let at = signals.latency.map_or(0, |latency| latency.at);
             if at > self.gathered.at {
                 self.gathered.at = at;
@@ -136,7 +151,7 @@ impl Ladder {
             });
             return (Rung::Latency, delay);
         }
-        if let Some((flow, age)) = flow {
+        if let Some((flow, age)) = flow.filter(|_| measured) {
             let (per_second, many) = (throughput.per_second(), flow.in_flight >= LEAST_SAMPLES);
             if throughput.peak().is_none() || per_second < 1.0 {
                 let stalled = self.stalled as f64;
@@ -146,7 +161,7 @@ impl Ladder {
             let usual = self.little.add(now, time.max(MILLISECOND as f64 / 10.0));
             return (Rung::Little, Some(Delay { beyond: time - usual + self.stalled as f64, usual, age, many }));
         }
-        if let Some((backlog, age)) = backlog {
+        if let Some((backlog, age)) = backlog.filter(|_| unseen != Some(Rung::Heartbeats)) {
             self.accept_rate.add(now, backlog.accepted, true);
             let per_second = self.accept_rate.per_second().max(1.0);
             // Nobody has waited for longer than anybody has.

@@ -5,7 +5,7 @@ use crate::health::{
     Nanos,
     breaker::{Breaker, State},
     circuit::Outcomes,
-    detector::{CONFIRM_EVERY, Detector, Reason, Sign},
+    detector::{CONFIRM_EVERY, Detector, Level, Reason, Sign},
     signals::Aged,
     trials::Circuit,
     watch::Changed,
@@ -124,22 +124,40 @@ impl ServiceHealth {
 
     /// What most backends said last, of those that are not kept away: who is, does not serve. Bad news is no other one until
     /// each had time to speak anew.
+    ///
+    /// Silence is bad news too, again each time that they had to speak.
     pub(super) fn hear_beats(&mut self, now: Nanos) {
+        let silent = self.are_most_silent(now);
+        if silent {
+            self.last_beat = self.last_beat.max(now);
+        }
         if self.bad_beat.is_some_and(|it| self.last_beat <= it.at) {
             return;
         }
-        let serves = |(number, it): &(usize, &Backend)| !self.watch.is_ejected(*number) && !it.breaker().is_away();
-        let serving = || self.backends.iter().enumerate().filter(serves);
-        let said: Vec<bool> = serving().filter_map(|(_, it)| it.said_bad).collect();
-        if said.is_empty() {
+        let said: Vec<bool> = self.serving().filter_map(|(_, it)| it.said_bad).collect();
+        if said.is_empty() && !silent {
             return;
         }
-        let bad = 2 * said.iter().filter(|bad| **bad).count() > said.len();
-        let slowest = serving().map(|(number, _)| self.watch.backends()[number].interval()).max().unwrap_or_default();
+        let bad = silent || 2 * said.iter().filter(|bad| **bad).count() > said.len();
+        let slowest =
+            self.serving().map(|(number, _)| self.watch.backends()[number].interval()).max().unwrap_or_default();
         let is_known = |it: Aged<bool>| bad && it.value && now.saturating_sub(it.at) < slowest;
         if !self.bad_beat.is_some_and(is_known) {
             self.bad_beat = Some(Aged { value: bad, at: self.last_beat.min(now) });
         }
+    }
+
+    /// Whether most of those that are not kept away are silent, and the fault is not the observer's.
+    pub(super) fn are_most_silent(&self, now: Nanos) -> bool {
+        let is_silent = |number: usize| matches!(self.watch.backends()[number].level(), Level::Suspect | Level::Dead);
+        let silent = self.serving().filter(|(number, _)| is_silent(*number)).count();
+        2 * silent > self.serving().count() && !self.watch.is_frozen(now)
+    }
+
+    /// Those that are not kept away, each with its number.
+    fn serving(&self) -> impl Iterator<Item = (usize, &Backend)> {
+        let backends = self.backends.iter().enumerate();
+        backends.filter(|(number, it)| !self.watch.is_ejected(*number) && !it.breaker().is_away())
     }
 
     /// Looks at the backends; `starved` says that this host kept the observer from its CPU for most of the time since the
