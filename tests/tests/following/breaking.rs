@@ -21,12 +21,12 @@ use throttle_tests::{
     wire::{FAR_V4, Wire},
 };
 
-const BACKENDS: &str = "\
+pub(super) const BACKENDS: &str = "\
 [[backend]]\nname = \"web-1\"\nservice = \"web\"\naddress = \"10.98.0.1:80\"\nprobe = \"http:/\"\n\
 [[backend]]\nname = \"web-2\"\nservice = \"web\"\naddress = \"10.98.0.1:81\"\nprobe = \"http:/\"\n";
 
 /// Where changes are told: what comes by POST, a body each.
-fn listen(host: &Namespace) -> Result<(u16, mpsc::Receiver<String>)> {
+pub(super) fn listen(host: &Namespace) -> Result<(u16, mpsc::Receiver<String>)> {
     let listener = host.enter(|| TcpListener::bind(("127.0.0.1", 0)))??;
     let port = listener.local_addr()?.port();
     let (told, heard) = mpsc::channel();

@@ -1,6 +1,7 @@
 //! Limits that follow the health of a real server, with a real agent on a host of its own: a window that sinks and comes
 //! back, what is in force with the agent dead, breakers, and what others are told.
 
+mod alerts;
 mod breaking;
 mod kept;
 mod telling;

@@ -72,7 +72,7 @@ type Blocks = BTreeMap<IpNet, Block>;
 /// The owner of everything that changes.
 pub struct Control {
     datapath: Datapath,
-    store: Store,
+    store: Arc<Store>,
     sessions: Sessions,
     clock: Clock,
     /// The policy of the store, and its number: the default one and 0 before the first. Commands edit it.
@@ -172,13 +172,14 @@ impl Control {
             capabilities: Vec::new(),
             published: Published::default(),
             datapath,
-            store,
+            store: Arc::new(store),
         };
         control.resume(seed)?;
         control.take_over()?;
         // Buckets are carried over from an earlier layout while all clocks run as fast as real time.
         control.resume_speeds();
         control.resume_breakers();
+        control.resume_alerts();
         Ok(control)
     }
 

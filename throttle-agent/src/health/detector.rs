@@ -104,6 +104,12 @@ impl Detector {
         }
     }
 
+    /// The same one, of which an agent before this one held so; how it is now shows at once.
+    #[must_use]
+    pub fn resume(self, level: Level) -> Self {
+        Self { level, cold: !matches!(level, Level::Healthy | Level::Suspect), ..self }
+    }
+
     /// How often it is to beat.
     pub const fn interval(&self) -> Nanos {
         self.interval

@@ -64,6 +64,12 @@ pub const fn level(level: Level) -> &'static str {
     }
 }
 
+/// What is held of a backend, by its name.
+pub fn level_named(name: &str) -> Option<Level> {
+    let all = [Level::Healthy, Level::Suspect, Level::Dead, Level::Recovering, Level::Held];
+    all.into_iter().find(|it| level(*it) == name)
+}
+
 const fn level_reason(reason: life::Reason) -> &'static str {
     match reason {
         life::Reason::Silence => "silence",

@@ -27,6 +27,11 @@ impl ScaleOut {
         self.wants
     }
 
+    /// One that needed more when an agent before this one told of it last.
+    pub const fn wanting() -> Self {
+        Self { wants: true, since: None, last: 0 }
+    }
+
     /// Takes whether it wanted for more within the period that ends at `now`, and says where that changes what is said.
     pub fn step(&mut self, now: Nanos, short: bool) -> Option<bool> {
         if short {

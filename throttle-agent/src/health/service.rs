@@ -154,6 +154,15 @@ impl ServiceHealth {
         self.pacer.resume(speed);
     }
 
+    /// Goes on from what an agent before this one told of the service itself: whether it needs more workers, and whether
+    /// verdicts wait.
+    pub const fn resume_said(&mut self, wants_more: bool, doubts: bool) {
+        if wants_more {
+            self.scale_out = ScaleOut::wanting();
+        }
+        self.doubts = doubts;
+    }
+
     /// Begins again with what policy says, because what was in force has lapsed: after more than a lease nobody is to jump back
     /// to what held before. What is usual stays known, and so does all that is held of backends.
     pub fn lapse(&mut self) {

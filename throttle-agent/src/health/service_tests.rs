@@ -228,6 +228,59 @@ fn who_has_no_connection_is_idle_whatever_its_probes_say() {
 }
 
 #[test]
+fn what_an_agent_before_this_one_told_is_not_told_again_and_is_taken_back_once() {
+    let mut scene = Scene::of(TERMS, 4);
+    scene.health.resume_said(true, true);
+    for (number, level) in [(1, Level::Dead), (2, Level::Suspect), (3, Level::Recovering)] {
+        scene.health.resume_level(&place(number), level);
+        scene.answers[usize::from(number)] = None;
+    }
+    scene.answers[3] = Some(Sign::Answered);
+    let levels = |scene: &Scene| {
+        let of = |what: &What| if let What::Level(it) = what { Some((it.from, it.to)) } else { None };
+        scene.said.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    scene.run(2 * SECOND);
+    let dies = (Level::Suspect, Level::Dead);
+    assert_eq!(
+        levels(&scene),
+        [(Level::Recovering, Level::Healthy), dies],
+        "the first stays dead, and nothing is said"
+    );
+    (scene.answers[1], scene.answers[2]) = (Some(Sign::Answered), Some(Sign::Answered));
+    scene.said.retain(|what| !matches!(what, What::Level(_)));
+    scene.run(20 * SECOND);
+    let (back, well) = ((Level::Dead, Level::Recovering), (Level::Recovering, Level::Healthy));
+    assert_eq!(levels(&scene), [back, back, well, well]);
+    let said = |what: What| scene.said.iter().filter(|it| **it == what).count();
+    assert_eq!([What::ScaleOut(true), What::ScaleOut(false)].map(said), [0, 1]);
+    assert_eq!([What::Doubt(true), What::Doubt(false)].map(said), [0, 1]);
+}
+
+#[test]
+fn a_breaker_that_was_told_to_be_open_goes_on_so_or_is_told_to_have_closed() {
+    let told = Some(State::Open { until: START + SECOND });
+    let resume = |terms, in_force| {
+        let mut scene = Scene::of(terms, 3);
+        let transition = scene.health.resume_breaker(START, Some(&place(1)), in_force, told);
+        (transition.map(|it| it.what), scene)
+    };
+    let (closes, scene) = resume(TERMS, Some(State::Closed));
+    let over = crate::health::circuit::Reason::TimeIsOver;
+    assert!(matches!(closes, Some(What::Breaker(it)) if it.to == State::Closed && it.reason == over), "{closes:?}");
+    assert_eq!(scene.breakers(), [State::Closed; 3]);
+    let (said, scene) = resume(TERMS, Some(State::HalfOpen { left: 7 }));
+    assert_eq!((said, scene.breakers()[1]), (None, State::HalfOpen { left: 7 }));
+    // What only observes has nothing in force.
+    let (said, mut scene) = resume(Terms { enforces: false, ..TERMS }, Some(State::Closed));
+    assert_eq!((said, Some(scene.breakers()[1])), (None, told));
+    scene.run(10 * SECOND);
+    let states: Vec<_> =
+        scene.said.iter().filter_map(|it| if let What::Breaker(it) = it { Some(it.to) } else { None }).collect();
+    assert!(matches!(states[..], [State::HalfOpen { .. }, State::Closed]), "{states:?}");
+}
+
+#[test]
 fn what_is_only_observed_is_decided_and_shown_and_nothing_of_it_published() {
     let mut scene = Scene::of(Terms { enforces: false, ..TERMS }, 3);
     scene.observed = Box::new(|now| busy(now, 8 * MILLISECOND));

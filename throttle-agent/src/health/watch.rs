@@ -90,6 +90,12 @@ impl Watch {
         self.eject();
     }
 
+    /// A backend goes on from what an agent before this one held of it.
+    pub fn resume(&mut self, backend: usize, level: Level) {
+        self.backends[backend] = self.backends[backend].clone().resume(level);
+        self.eject();
+    }
+
     /// Watches a backend no more, and gives back what is known of it; those after it move up.
     pub fn remove(&mut self, backend: usize) -> Detector {
         let detector = self.backends.remove(backend);

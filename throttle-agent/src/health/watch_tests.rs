@@ -211,7 +211,9 @@ fn found(interval: Nanos, beats: u64, phase: Nanos, end: End) -> (Option<Nanos>,
             }
         }
         let failed = answers.extract_if(.., |at| *at <= now).count();
-        (0..failed).for_each(|_| drop(watch.sign(now, 0, Sign::Unanswered)));
+        for _ in 0..failed {
+            changes.extend(watch.sign(now, 0, Sign::Unanswered));
+        }
         changes.extend(watch.tick(now, false));
         for Changed { backend, change } in changes {
             assert_eq!(backend, 0, "the others live: {change:?}");

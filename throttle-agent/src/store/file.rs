@@ -1,6 +1,6 @@
 //! Opening the file: nothing in it is believed before it was checked.
 
-use super::{blocks, breakers, error::StoreError, record, revisions, speeds};
+use super::{alerts, blocks, breakers, error::StoreError, record, revisions, speeds};
 use crate::run::private::private_file;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction,
@@ -144,6 +144,7 @@ fn records(database: &Database) -> Result<(), StoreError> {
     }
     revisions::verify(&transaction)?;
     blocks::verify(&transaction)?;
+    alerts::verify(&transaction)?;
     breakers::verify(&transaction)?;
     speeds::verify(&transaction)
 }

@@ -1,5 +1,5 @@
 //! What must survive: the revisions of the policy, the one that awaits its confirmation, the timed
-//! blocks, and speeds and breakers that were set by hand.
+//! blocks, speeds and breakers that were set by hand, and what others were told of health and is not over.
 //!
 //! One [`Store`] may be open for a file at a time. Each change is one transaction: after a crash at any instant it is
 //! there whole or not at all, and what was acknowledged is there. Every record carries a digest of where it belongs and
@@ -8,6 +8,7 @@
 //!
 //! Calls block on the disk; the agent makes them from threads that may.
 
+mod alerts;
 mod blocks;
 mod breakers;
 mod documents;
@@ -18,6 +19,7 @@ mod record;
 mod revisions;
 mod speeds;
 
+pub use alerts::Alert;
 pub use blocks::Block;
 pub use breakers::HeldBreaker;
 pub use error::StoreError;

@@ -26,7 +26,7 @@ use crate::{
     datapath::Datapath,
     health::{
         MILLISECOND, Nanos, controller,
-        service::{self, Place, ServiceHealth, Terms},
+        service::{self, Place, ServiceHealth, Terms, Transition, What},
     },
     heartbeat::Member,
     policy::{ControlKind, Document, Mode, Protocol, Service, units},
@@ -42,6 +42,7 @@ impl Control {
         let now = self.datapath.now();
         let numbers = self.datapath.services();
         let mut before = std::mem::take(&mut self.health.services);
+        let mut ended = Vec::new();
         for policy in document.services.iter() {
             let Some(terms) = terms(document, policy) else { continue };
             let Some((number, record)) = numbers.iter().find(|(_, it)| name_str(&it.name) == policy.name) else {
@@ -53,7 +54,11 @@ impl Control {
                     followed.health.follow(terms);
                     followed
                 }
-                None => self.begin(now, &name, terms, record),
+                None => {
+                    let (followed, transition) = self.begin(now, &name, terms, record);
+                    ended.extend(transition.map(|it| (Arc::clone(&name), it)));
+                    followed
+                }
             };
             (followed.number, followed.clock) = (*number, record.clock);
             followed.breaker = Some(record.breaker).filter(|&number| number != NONE);
@@ -65,11 +70,14 @@ impl Control {
         for (name, followed) in before {
             self.let_go(&name, &followed);
         }
+        self.forget_alerts();
+        self.tell(ended);
         self.follow_members();
     }
 
-    /// One that was not followed so far. Where an agent before this one left something in force, it goes on from there.
-    fn begin(&self, now: Nanos, name: &str, terms: Terms, record: &records::Service) -> Followed {
+    /// One that was not followed so far. Where an agent before this one left something in force, or told something that is not
+    /// over, it goes on from there; what is over is to be told.
+    fn begin(&self, now: Nanos, name: &str, terms: Terms, record: &records::Service) -> (Followed, Option<Transition>) {
         let mut health = ServiceHealth::new(now, terms);
         let window = self.datapath.window_state(record.clock).map(|window| window.connections);
         let speed =
@@ -78,10 +86,11 @@ impl Control {
         if window.is_some() || speed != Speed::ONE || usual.is_some() {
             health.resume(now, window, speed, usual);
         }
-        if record.breaker != NONE {
-            health.resume_breaker(now, None, self.datapath.breaker_state(record.breaker));
-        }
-        Followed {
+        let alerts = &self.health.alerts;
+        health.resume_said(alerts.is_told(name, &What::ScaleOut(true)), alerts.is_told(name, &What::Doubt(true)));
+        let in_force = (record.breaker != NONE).then(|| self.datapath.breaker_state(record.breaker));
+        let ended = health.resume_breaker(now, None, in_force, alerts.breaker(now, name, None));
+        let followed = Followed {
             health,
             number: NONE,
             clock: record.clock,
@@ -94,7 +103,8 @@ impl Control {
             published: None,
             speed: None,
             closed: Closed::default(),
-        }
+        };
+        (followed, ended)
     }
 
     /// A service that follows its health no longer, where it is still one: its limits are those of policy again.
@@ -136,6 +146,7 @@ impl Control {
         }
         let declared: Vec<usize> =
             self.health.services.keys().map(|name| declared.get(&**name).copied().unwrap_or_default()).collect();
+        let (alerts, mut ended) = (&self.health.alerts, Vec::new());
         for ((name, followed), declared) in self.health.services.iter_mut().zip(declared) {
             let wanted = wanted.get(&**name).map_or(&[][..], Vec::as_slice);
             let unknown = followed.health.set_backends(now, wanted, declared);
@@ -148,12 +159,17 @@ impl Control {
                 published.backends.clear();
             }
             for (place, number) in places.iter().zip(&followed.breakers).filter(|(place, _)| unknown.contains(place)) {
-                if let Some(number) = number {
-                    followed.health.resume_breaker(now, Some(place), self.datapath.breaker_state(*number));
+                let (in_force, told) =
+                    (number.map(|it| self.datapath.breaker_state(it)), alerts.breaker(now, name, Some(place)));
+                let transition = followed.health.resume_breaker(now, Some(place), in_force, told);
+                ended.extend(transition.map(|it| (Arc::clone(name), it)));
+                if let Some(level) = alerts.level(name, place) {
+                    followed.health.resume_level(place, level);
                 }
             }
         }
         self.health.numbers = numbers;
+        self.tell(ended);
         self.share_breakers();
         self.hold_breakers();
     }

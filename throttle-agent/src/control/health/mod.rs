@@ -11,6 +11,7 @@
 //! - [`signals`], of [`listening`] sockets, control [`groups`] and the [`host`]: what is seen.
 //! - [`sharing`]: breakers of several services' backends at one address.
 //! - [`publishing`]: what is decided goes to the kernel, changes to the log and to who wants to know.
+//! - [`alerts`]: what others were told outlives the agent.
 //! - [`closing`]: kept connections above a window are closed.
 //! - [`lapsing`]: what has lapsed while the agent stood still does not come back.
 //! - [`forcing`]: breakers that an operator holds.
@@ -19,6 +20,7 @@
 //! Where the agent falls silent, nothing is to be done: windows and speeds lapse with their leases, breakers go on by
 //! themselves.
 
+mod alerts;
 mod closing;
 mod following;
 mod forcing;
@@ -46,7 +48,7 @@ pub use notices::{Notice, Notices};
 use throttle_common::speed::Speed;
 use tokio::sync::{mpsc, watch};
 
-use self::{groups::Groups, host::Host, listening::Listening, signals::Earlier, usual::Usual};
+use self::{alerts::Alerts, groups::Groups, host::Host, listening::Listening, signals::Earlier, usual::Usual};
 use super::Control;
 use crate::{
     health::{
@@ -86,6 +88,7 @@ pub(super) struct Health {
     held: Vec<HeldBreaker>,
     usual: Usual,
     notices: Notices,
+    alerts: Alerts,
     next: Nanos,
     /// When the control thread last came by here.
     passed: Nanos,
@@ -141,6 +144,7 @@ impl Health {
             held: Vec::new(),
             usual: Usual::open(state_dir, boot),
             notices: Notices::default(),
+            alerts: Alerts::default(),
             next: 0,
             passed: 0,
             looks: 0,

@@ -91,6 +91,13 @@ impl ServiceHealth {
         unknown
     }
 
+    /// Goes on from what an agent before this one told of a backend.
+    pub fn resume_level(&mut self, place: &Place, level: Level) {
+        if let Some(number) = self.number(place) {
+            self.watch.resume(number, level);
+        }
+    }
+
     /// Takes what was seen of a backend, whether that was good for its breaker, and how long the answer took.
     pub fn see(
         &mut self,

@@ -11,21 +11,35 @@ use super::{Control, Observed, Place, ServiceHealth, Terms, Transition, What};
 use crate::health::{
     Nanos,
     breaker::State,
-    circuit::{Forced, Outcomes},
+    circuit::{Change, Forced, Outcomes, Reason},
     trials::{Told, Trials},
 };
 use throttle_common::speed::Speed;
 
 impl ServiceHealth {
-    /// Its breaker, or that in a place, goes on from what an agent before this one left in force.
-    pub fn resume_breaker(&mut self, now: Nanos, place: Option<&Place>, state: State) {
-        let circuit = match place {
-            None => Some(&mut self.circuit),
-            Some(place) => self.number(place).map(|number| &mut self.backends[number].circuit),
+    /// Its breaker, or that in a place, goes on from what an agent before this one left in force, and told of it last where it
+    /// was not closed. What nobody is kept away by goes on as it was told; what has ended meanwhile is taken back.
+    pub fn resume_breaker(
+        &mut self,
+        now: Nanos,
+        place: Option<&Place>,
+        in_force: Option<State>,
+        told: Option<State>,
+    ) -> Option<Transition> {
+        let acts = self.terms.enforces && self.terms.breaks;
+        let (state, ended) = match (in_force.unwrap_or(State::Closed), told) {
+            (State::Closed, Some(told @ State::Forced(_))) => (told, None),
+            (State::Closed, Some(told)) if acts && in_force.is_some() => (State::Closed, Some(told)),
+            (State::Closed, Some(told)) => (told, None),
+            (state, _) => (state, None),
         };
-        if let Some(circuit) = circuit {
-            circuit.breaker = circuit.breaker.clone().resume(now, state);
-        }
+        let circuit = match place {
+            None => &mut self.circuit,
+            Some(place) => &mut self.backends[*self.numbers.get(place)?].circuit,
+        };
+        circuit.breaker = circuit.breaker.clone().resume(now, state);
+        let change = |from| Change { from, to: State::Closed, reason: Reason::TimeIsOver };
+        ended.map(|from| Transition { at: now, place: place.cloned(), what: What::Breaker(change(from)) })
     }
 
     /// Has an operator hold the breakers of a backend, in all its places, or that of the service itself; none leaves it to

@@ -34,7 +34,7 @@ fn who_beats_rarely_is_let_in_though_clients_use_up_every_trial() {
     let (mut now, every) = (START, 2 * SECOND);
     let mut health = ServiceHealth::new(now, TERMS);
     health.set_backends(now, &[(place(0), every), (place(1), BEATS)], 2);
-    health.resume_breaker(now, Some(&place(0)), State::Open { until: now + SECOND });
+    health.resume_breaker(now, Some(&place(0)), Some(State::Open { until: now + SECOND }), None);
     let mut taken = 0;
     let mut changes = Vec::new();
     while changes.len() < 2 && now < START + 60 * SECOND {

@@ -1,0 +1,90 @@
+//! What others are told, over the ends of agents: each thing once, and once that it is over.
+
+use super::{
+    RUN,
+    breaking::{BACKENDS, listen},
+    policy,
+};
+use anyhow::{Context, Result, ensure};
+use std::{
+    fs,
+    sync::mpsc::Receiver,
+    thread,
+    time::{Duration, Instant},
+};
+use throttle_agent::api::wire::TransitionView;
+use throttle_tests::{
+    agent::Site,
+    needs_root,
+    slow::SlowServer,
+    standing::{breaker, level, until},
+    wire::Wire,
+};
+
+/// What was told of the second backend, as its kind and what that became.
+type Told = Vec<(String, String)>;
+
+/// Listens until that is told.
+fn hear(heard: &Receiver<String>, told: &mut Told, kind: &str, to: &str) -> Result<()> {
+    while !told.iter().any(|(of, became)| of == kind && became == to) {
+        let body = heard.recv_timeout(Duration::from_secs(30)).with_context(|| format!("{kind} {to}: {told:?}"))?;
+        let view: TransitionView = serde_json::from_str(&body)?;
+        if view.backend.as_deref() == Some("web-2") {
+            told.push((view.kind, view.to));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until nothing has been written down for a second.
+fn until_kept(site: &Site<'_>) -> Result<()> {
+    let written = || -> Result<_> { Ok(fs::metadata(site.file("state").join("store.redb"))?.modified()?) };
+    let (mut last, mut since) = (written()?, Instant::now());
+    while since.elapsed() < Duration::from_secs(1) {
+        thread::sleep(Duration::from_millis(50));
+        let now = written()?;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_was_told_before_an_agent_was_killed_is_told_once_and_taken_back_once() -> Result<()> {
+    needs_root!();
+    for mode in ["enforce", "observe"] {
+        let wire = Wire::new()?;
+        let site = Site::on(&wire.far)?;
+        let (port, heard) = listen(&wire.far)?;
+        let hook = format!("http://127.0.0.1:{port}/hook");
+        let run = [&RUN[..], &["--webhook", &hook]].concat();
+        let (_first, second) = (SlowServer::on(&wire.far, 80)?, SlowServer::on(&wire.far, 81)?);
+        let mut agent = site.start(&run)?;
+        site.apply(&policy(&format!("mode = \"{mode}\""), BACKENDS))?;
+        let answered = |view: &throttle_agent::api::wire::ServiceHealthView, count| {
+            view.backends.iter().filter(|it| it.latency_seconds.is_some()).count() >= count
+        };
+        until(&site, "both are well", |view| answered(view, 2))?;
+        let mut told = Told::new();
+        drop(second);
+        hear(&heard, &mut told, "backend", "dead")?;
+        hear(&heard, &mut told, "breaker", "open")?;
+        for _ in 0..2 {
+            until_kept(&site)?;
+            agent.kill()?;
+            agent = site.start(&run)?;
+            until(&site, "it is dead still", |view| level(view, "web-2") == "dead" && answered(view, 1))?;
+        }
+        let _second = SlowServer::on(&wire.far, 81)?;
+        hear(&heard, &mut told, "backend", "healthy")?;
+        hear(&heard, &mut told, "breaker", "closed")?;
+        until(&site, "all are let in", |view| breaker(view, "web-2") == "closed")?;
+        for (kind, to) in [("backend", "dead"), ("breaker", "open"), ("backend", "healthy"), ("breaker", "closed")] {
+            let count = told.iter().filter(|(of, became)| of == kind && became == to).count();
+            ensure!(count == 1, "{mode}: {kind} {to} was told {count} times: {told:?}");
+        }
+        agent.kill()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! What others were told of health and is not over, from which the next agent goes on.
+
+use std::net::SocketAddr;
+
+use super::{Store, error::StoreError, file::STATE, record};
+use redb::{ReadTransaction, ReadableTable};
+use serde::{Deserialize, Serialize};
+
+const KEY: &str = "alerts";
+
+/// Something that is not well, as others were told it last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// Of which service.
+    pub service: String,
+    /// Of which of its backends, and where that is; of the service itself where it is none's.
+    pub backend: Option<(String, SocketAddr)>,
+    /// Of what, as the API names it: `backend`, `breaker`, `doubt` or `scale-out`.
+    pub kind: String,
+    /// What it is, in the same way.
+    pub to: String,
+}
+
+impl Store {
+    /// All of them.
+    pub fn alerts(&self) -> Result<Vec<Alert>, StoreError> {
+        self.read(|transaction| alerts(&transaction.open_table(STATE)?))
+    }
+
+    /// Keeps these and no others.
+    pub fn set_alerts(&self, alerts: &[Alert]) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let sealed = record::seal("state", KEY.as_bytes(), &alerts);
+            transaction.open_table(STATE)?.insert(KEY, sealed.as_slice())?;
+            Ok(())
+        })
+    }
+}
+
+/// Checks the record.
+pub(super) fn verify(transaction: &ReadTransaction) -> Result<(), StoreError> {
+    alerts(&transaction.open_table(STATE)?).map(|_| ())
+}
+
+fn alerts(state: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec<Alert>, StoreError> {
+    let sealed = state.get(KEY)?;
+    sealed.map_or(Ok(Vec::new()), |sealed| record::open("state", KEY.as_bytes(), sealed.value()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_agent_finds_what_was_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Store::open(&directory.path().join("store.redb")).unwrap().0;
+        assert_eq!(open().alerts().unwrap(), []);
+        let alert = |backend: Option<&str>| Alert {
+            service: "web".to_owned(),
+            backend: backend.map(|name| (name.to_owned(), "[2001:db8::1]:80".parse().unwrap())),
+            kind: "breaker".to_owned(),
+            to: "open".to_owned(),
+        };
+        open().set_alerts(&[alert(None), alert(Some("web-1"))]).unwrap();
+        assert_eq!(open().alerts().unwrap(), [alert(None), alert(Some("web-1"))]);
+        open().set_alerts(&[]).unwrap();
+        assert_eq!(open().alerts().unwrap(), []);
+    }
+}
