@@ -69,14 +69,14 @@ pub(crate) fn worst(it: &WorstBackend) -> String {
 
 /// All of it, as an explanation has it: what decides, and the worst backend where one is not well.
 pub(crate) fn sentences(line: &HealthLine) -> Vec<String> {
-    let mut live = vec![format!("follows {}", line.signal)];
+    let mut facts = vec![format!("follows {}", line.signal)];
     if line.window.is_some() {
-        live.push(format!("window {}", window(line)));
+        facts.push(format!("window {}", window(line)));
     }
-    live.push(format!("speed {}", share(line.speed)));
-    live.extend(line.breaker.as_ref().map(|state| format!("breaker {}", state.replace('-', " "))));
+    facts.push(format!("speed {}", share(line.speed)));
+    facts.extend(line.breaker.as_ref().map(|state| format!("breaker {}", state.replace('-', " "))));
     let shown = if line.mode == Mode::Observe { " (only shown)" } else { "" };
-    let mut lines = vec![format!("{}{shown}; {}", live.join(", "), line.cause)];
+    let mut lines = vec![format!("{}{shown}; {}", facts.join(", "), line.cause)];
     lines.extend(line.worst.as_ref().map(|it| format!("backends: {}, the worst {}", well(line), worst(it))));
     lines
 }

@@ -191,10 +191,10 @@ fn found(interval: Nanos, beats: u64, phase: Nanos, end: End) -> (Option<Nanos>,
     while now < START + phase + beats * interval + 20 * (interval + SECOND) {
         now += LOOKS;
         let mut changes = Vec::new();
-        for backend in 0..3 {
+        for (backend, due) in due.iter_mut().enumerate() {
             let ended = backend == 0 && now >= START + phase + beats * interval;
-            if now >= due[backend] {
-                due[backend] += interval;
+            if now >= *due {
+                *due += interval;
                 last = if backend == 0 && !ended { now } else { last };
                 let sign = match end {
                     _ if !ended => Some(Sign::Beat { of: OF, sequence: now }),

@@ -49,16 +49,13 @@ impl Control {
                 continue;
             };
             let name: Arc<str> = Arc::from(policy.name.as_str());
-            let mut followed = match before.remove(&name) {
-                Some(mut followed) => {
-                    followed.health.follow(terms);
-                    followed
-                }
-                None => {
-                    let (followed, transition) = self.begin(now, &name, terms, record);
-                    ended.extend(transition.map(|it| (Arc::clone(&name), it)));
-                    followed
-                }
+            let mut followed = if let Some(mut followed) = before.remove(&name) {
+                followed.health.follow(terms);
+                followed
+            } else {
+                let (followed, transition) = self.begin(now, &name, terms, record);
+                ended.extend(transition.map(|it| (Arc::clone(&name), it)));
+                followed
             };
             (followed.number, followed.clock) = (*number, record.clock);
             followed.breaker = Some(record.breaker).filter(|&number| number != NONE);

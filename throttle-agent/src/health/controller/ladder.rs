@@ -99,10 +99,10 @@ impl Ladder {
         let queued = backlog.is_some_and(|(backlog, _)| backlog.waiting > 0);
         self.queued_since = queued.then(|| self.queued_since.unwrap_or(now));
         let is_quiet = flow.is_none_or(|(flow, _)| flow.completed == 0 && flow.in_flight == 0);
-        let queues = self.queued_since.is_some_and(|since| now.saturating_sub(since) >= RESTS_AFTER);
+        let backs_up = self.queued_since.is_some_and(|since| now.saturating_sub(since) >= RESTS_AFTER);
         let has_clients = used || signals.most_in_flight >= LEAST_SAMPLES;
         self.unseen = match () {
-            () if is_quiet && queues => Some(Rung::Backlog),
+            () if is_quiet && backs_up => Some(Rung::Backlog),
             () if is_quiet && has_clients && signals.silent => Some(Rung::Heartbeats),
             () => None,
         };
