@@ -122,10 +122,13 @@ impl Breaker {
         Self { longest: OPEN_TIME, ..Self::new(now) }
     }
 
-    /// The same one, which goes on from the state that an agent before this one left in force.
+    /// The same one, which goes on from the state that an agent before this one left in force. A round in which the kernel alone
+    /// let in more is one of ours from now on.
     #[must_use]
     pub fn resume(self, now: Nanos, state: State) -> Self {
-        let admitted = if let State::HalfOpen { left } = state { TRIALS.saturating_sub(left) } else { 0 };
+        let state =
+            if let State::HalfOpen { left } = state { State::HalfOpen { left: left.min(TRIALS) } } else { state };
+        let admitted = if let State::HalfOpen { left } = state { TRIALS - left } else { 0 };
         let running = (0..admitted).map(|_| now).collect();
         Self { state, since: now, round: Round { running, admitted, ..Round::default() }, ..self }
     }

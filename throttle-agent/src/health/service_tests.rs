@@ -241,12 +241,8 @@ fn what_an_agent_before_this_one_told_is_not_told_again_and_is_taken_back_once()
         scene.said.iter().filter_map(of).collect::<Vec<_>>()
     };
     scene.run(2 * SECOND);
-    let dies = (Level::Suspect, Level::Dead);
-    assert_eq!(
-        levels(&scene),
-        [(Level::Recovering, Level::Healthy), dies],
-        "the first stays dead, and nothing is said"
-    );
+    let (dies, comes) = ((Level::Suspect, Level::Dead), (Level::Recovering, Level::Healthy));
+    assert_eq!(levels(&scene), [dies, comes], "the first stays dead, and nothing is said");
     (scene.answers[1], scene.answers[2]) = (Some(Sign::Answered), Some(Sign::Answered));
     scene.said.retain(|what| !matches!(what, What::Level(_)));
     scene.run(20 * SECOND);

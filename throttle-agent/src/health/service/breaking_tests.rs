@@ -30,6 +30,15 @@ fn who_is_back_is_tried_and_let_in_by_the_agents_own_probes() {
 }
 
 #[test]
+fn goes_on_from_a_round_in_which_the_kernel_alone_let_in_more_than_an_agent_would() {
+    let mut scene = Scene::of(TERMS, 3);
+    let left = 2 * crate::health::breaker::TRIALS;
+    scene.health.resume_breaker(START, Some(&place(1)), Some(State::HalfOpen { left }), None);
+    scene.run(5 * SECOND);
+    assert_eq!(scene.breakers(), [State::Closed; 3]);
+}
+
+#[test]
 fn who_beats_rarely_is_let_in_though_clients_use_up_every_trial() {
     let (mut now, every) = (START, 2 * SECOND);
     let mut health = ServiceHealth::new(now, TERMS);
