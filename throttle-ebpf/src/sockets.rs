@@ -179,7 +179,10 @@ unsafe fn begin_opening(found: *mut Connection, entering: &mut Entering) -> bool
 pub fn hold_missing<const WATCHER: u32>(in_force: &InForce, opening: &mut Opening, service: u16, scope: &Scope) {
     let generation = in_force.generation;
     let missing = u32::from(scope.concurrent) > opening.entering.count;
-    let entry = if missing { Some(sources::look_up(in_force, &opening.packet, &mut opening.said)) } else { None };
+    let entry = missing.then(|| {
+        find_opener(WATCHER);
+        &opening.said
+    });
     opening.entering.tenant = entry.map_or(NONE, |entry| entry.tenant(generation));
     opening.entering.class = entry.map_or(NONE, |entry| entry.class(generation));
     if missing && !entry.is_some_and(SourceEntry::allows) {
@@ -189,6 +192,20 @@ pub fn hold_missing<const WATCHER: u32>(in_force: &InForce, opening: &mut Openin
             }
         }
     }
+}
+
+/// Looks up who opens the connection that a watcher, or who mends, has described, and says there what is found.
+///
+/// A global function, which the verifier checks once and by itself.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn find_opener(watcher: u32) -> u32 {
+    if let (Some(control), Some(opening)) = (CONTROL.get(0), ENTERING.get_ptr_mut(watcher)) {
+        // SAFETY: as in `watch`.
+        let Opening { packet, said, .. } = unsafe { &mut *opening };
+        sources::look_up(control, packet, said);
+    }
+    0
 }
 
 /// How often a place is tried to be taken for what is open: whatever is not counted here is only the agent's to find.

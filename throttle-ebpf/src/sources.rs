@@ -18,12 +18,11 @@ use crate::{
 
 /// Looks the source of a packet up, and says in a map what is found.
 #[inline(always)]
-pub fn look_up<'f>(in_force: &InForce, packet: &Packet, found: &'f mut SourceEntry) -> &'f SourceEntry {
-    read(in_force.control, said(in_force.control), packet, found);
-    found
+pub fn look_up(control: &Control, packet: &Packet, found: &mut SourceEntry) {
+    read(control, said(control), packet, found);
 }
 
-/// The same of the packet that lies in the scratch space, where its source may be known. Only for the program that judges
+/// Looks the source up of the packet that lies in the scratch space, where it may be known. Only for the program that judges
 /// packets: nothing on its CPU comes between what it reads and what it writes.
 #[inline(always)]
 pub fn recall(in_force: &InForce, packet: &Packet) -> Option<&'static SourceEntry> {
