@@ -64,11 +64,12 @@ fn end(asked: &Mending, opening: &mut Opening) -> bool {
     // SAFETY: an element of the map. No other has this word.
     unsafe {
         let word = &raw mut (*found).since;
-        if !atomic::swap(word, was.since, ends).0 {
+        let goes_on = || (&raw const (*found).seen).read_volatile() != was.seen;
+        if goes_on() || !atomic::swap(word, was.since, ends).0 {
             return false;
         }
-        if (&raw const (*found).seen).read_volatile() != was.seen {
-            // A packet has gone on with it: it has not ended.
+        if goes_on() {
+            // A packet has gone on with it meanwhile: it has not ended.
             atomic::swap(word, ends, was.since);
             return false;
         }

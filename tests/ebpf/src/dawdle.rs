@@ -2,6 +2,8 @@
 //! that policy for far longer than any packet would, while the agent puts others in force. It looks at the same records at
 //! the beginning and at the end.
 
+use core::ptr;
+
 use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{Array, HashMap},
@@ -90,6 +92,9 @@ fn revision(generation: u32) -> Option<u64> {
     Some(unsafe { (&raw const POLICIES.get(generation)?.revision).read_volatile() })
 }
 
+/// How often an entry is read until it says the same twice.
+const READ_AGAIN: u32 = 3;
+
 /// 1 where not all records are those of the policy, whose revision is even or odd.
 ///
 /// A global function, which the verifier checks once and by itself: it follows every way through it again through all readings
@@ -115,11 +120,20 @@ fn is_whole(generation: u32, odd: u32) -> Option<bool> {
         Some(unsafe { (&raw const SERVICES.get(generation * MAX_SERVICES + number)?.scope.limits[0]).read_volatile() })
     };
     // SAFETY: see above.
-    let ports = unsafe { core::ptr::from_ref(PORTS.get(generation * PORT_WORDS + word)?).read_volatile() };
+    let ports = unsafe { ptr::from_ref(PORTS.get(generation * PORT_WORDS + word)?).read_volatile() };
     // SAFETY: see above.
     let listed = unsafe { (&raw const CANDIDATE_LISTS.get(generation * MAX_CANDIDATES + 1)?[0]).read_volatile() };
-    // SAFETY: an entry is not changed, but replaced by another.
-    let entry = unsafe { SOURCES_V4.get(SOURCE) }?;
+    // SAFETY: an entry is not changed, but replaced by another; and may be another source's for a moment, whose it then is twice
+    // in a row hardly ever.
+    let look = || unsafe { SOURCES_V4.get(SOURCE).map(|entry| ptr::from_ref(entry).read_volatile()) };
+    let mut entry = look()?;
+    for _ in 0..READ_AGAIN {
+        let again = look()?;
+        if again == entry {
+            break;
+        }
+        entry = again;
+    }
     let class = entry.class(generation);
     // SAFETY: entries of a generation are written while it is the spare one.
     let own =

@@ -34,8 +34,8 @@ const CALLERS: u64 = 12;
 const SOURCES: u8 = 16;
 /// Nobody waits longer for the other end to close first.
 const WAIT: Duration = Duration::from_millis(1);
-/// How long a connection that completed its handshake is given to get a socket, and a little more.
-const ENTERS_WITHIN: Duration = Duration::from_millis(3_100);
+/// Longer than a connection that completed its handshake is given to get a socket, by whoever comes next and by agents.
+const SETTLED: Duration = Duration::from_millis(3_100);
 
 /// Sources that come from ports of their own: one whose connections last, while those of the same ends between the other
 /// hosts come and go, and one that only the other hosts have.
@@ -82,7 +82,7 @@ fn no_place_is_lost_or_found_in_a_great_many_connections() -> Result<()> {
     })?;
     let held = steady.len() as u64;
     eventually(&held, || sockets(&ours.wire.far, ours.port()?, None))?;
-    thread::sleep(ENTERS_WITHIN);
+    thread::sleep(SETTLED);
     let missed = missed_at_sockets(&site.pin_dir())?;
     let (left, once) = reconciled_once(&site, &ours.wire, held)?;
     let [made, failed, foreign] = [counts.made, counts.failed, counts.foreign].map(AtomicU64::into_inner);

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 use throttle_agent::datapath::Drift;
-use throttle_common::records::Connection;
+use throttle_common::{entrances::ENTERS_WITHIN, records::Connection};
 use throttle_tests::{
     clients::connect_bound,
     needs_root,
@@ -85,7 +85,7 @@ fn an_end_that_somebody_has_marked_and_not_concluded_is_the_agents() -> Result<(
         let Scene { host, listener, client, .. } = Scene::new()?;
         host.rewrite(|connection| {
             connection.state = state;
-            connection.since -= Duration::from_mins(10).as_nanos() as u64;
+            connection.since -= 2 * ENTERS_WITHIN;
             connection.since |= Connection::ENDS;
         })?;
         reset(client)?;

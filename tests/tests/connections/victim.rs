@@ -7,7 +7,7 @@ use std::{
     ops::Range,
     time::{Duration, Instant},
 };
-use throttle_common::packet::tcp;
+use throttle_common::{handshakes, packet::tcp};
 use throttle_tests::{
     clients::{connect_from, send_raw},
     frames::Frame,
@@ -15,10 +15,12 @@ use throttle_tests::{
     wire::{FAR_V4, NEAR},
 };
 
-/// How long others ask, and how long before the victim does. The first half second of that its connections may be refused: see
-/// [`throttle_common::handshakes`].
+/// How long others ask, and how long before the victim does: two moments of [`handshakes`], within which its connections may be
+/// refused.
 const LENGTH: Duration = Duration::from_secs(8);
-const BEFORE: Duration = Duration::from_secs(1);
+const BEFORE: Duration = Duration::from_nanos(2 << handshakes::MOMENT_BITS);
+/// How often others ask for each time that the victim does, at least.
+const FLOOD: u64 = 100;
 
 /// The ports that others ask from. Below those that a host takes by itself.
 const SPOOFED: Range<u16> = 1024..9_000;
@@ -87,11 +89,12 @@ fn victim_is_served(silent: bool) -> Result<()> {
         (tries, out) = caller.join().expect("the victim does not panic")?;
         flood.join().expect("the flood does not panic")
     })?;
+    let spoofed = spoofed.into_inner();
     say!(
-        "{} SYNs in the name of a victim{}: {out} of its own {tries} connections were refused",
-        spoofed.into_inner(),
+        "{spoofed} SYNs in the name of a victim{}: {out} of its own {tries} connections were refused",
         if silent { " that is silent" } else { "" }
     );
-    ensure!(tries > 20 && out == 0, "of {tries} connections {out} were refused");
+    ensure!(tries > 20 && spoofed > FLOOD * tries, "{spoofed} SYNs beside {tries} connections are no flood");
+    ensure!(out == 0, "of {tries} connections {out} were refused");
     Ok(())
 }

@@ -152,7 +152,9 @@ impl Sources {
             ensure!(count <= map.room, "{count} entries of the kind {kind:?}, of which there is room for {}", map.room);
         }
         let difference = difference(&self.held, wanted);
-        if difference.delta == SourceDelta::default() && tables.control().sources & SourceMaps::ALL == bits(counts) {
+        if difference.delta == SourceDelta::default()
+            && tables.control().sources & (SourceMaps::ALL | SourceMaps::WRITING) == bits(counts)
+        {
             // Nor does anything that packets have found become stale.
             return Ok(difference.delta);
         }
@@ -160,8 +162,12 @@ impl Sources {
         tables.set_sources(bits(count(self.held.keys().chain(wanted.keys()))) | SourceMaps::WRITING);
         if let Err(error) = self.write(&difference) {
             let back = self.read().and_then(|now| self.write(&self::difference(&now, &self.held)));
-            self.held = self.read().context("cannot read what is left of the sources")?;
+            let left = self.read();
+            if let Ok(left) = &left {
+                self.held.clone_from(left);
+            }
             self.announce(tables);
+            left.context("cannot read what is left of the sources")?;
             let state = if back.is_ok() { "nothing has changed" } else { "some entries were written and stay" };
             return Err(anyhow::Error::new(error).context(format!("cannot write the sources' entries; {state}")));
         }

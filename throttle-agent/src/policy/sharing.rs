@@ -4,6 +4,7 @@
 //! tenant keeps its number as long as its name lives, and tables are divided by numbers.
 
 use super::layout::Tenants;
+use std::collections::HashMap;
 use throttle_common::records::{Limit, Region, name_str};
 
 /// The tenants that have no compartment of a limit's region to themselves, in the order of their names.
@@ -32,11 +33,19 @@ fn place(region: &Region, number: u16) -> usize {
 /// A warning where tenants share a compartment only because of the numbers that they have kept. One limit is named: there may
 /// be a thousand.
 pub fn warning<'l>(limits: impl Iterator<Item = &'l Limit>, numbers: &Tenants) -> Option<String> {
+    // Most limits are divided alike.
+    let mut seen: HashMap<(u16, u32), Vec<&str>> = HashMap::new();
+    let mut among = |limit: &'l Limit, region: Region| {
+        let names = || {
+            let others = numbers.values().filter(|&&number| number != limit.rest).count();
+            let has_room = region.tenants_compartments() as usize >= others;
+            if has_room { tenants(limit, &region, numbers) } else { Vec::new() }
+        };
+        seen.entry((limit.rest, region.tenants_compartments())).or_insert_with(names).clone()
+    };
     let sharing = |limit: &'l Limit| {
-        let others = numbers.values().filter(|&&number| number != limit.rest).count();
-        let mut roomy = limit.regions().filter(|(_, region)| region.tenants_compartments() as usize >= others);
-        let names = roomy.find_map(|(_, region)| Some(tenants(limit, &region, numbers)).filter(|it| !it.is_empty()));
-        names.map(|names| (limit, names))
+        let mut names = limit.regions().map(|(_, region)| among(limit, region));
+        names.find(|names| !names.is_empty()).map(|names| (limit, names))
     };
     let mut found = limits.filter(|limit| !limit.is_shared()).filter_map(sharing);
     let (limit, names) = found.next()?;

@@ -125,7 +125,7 @@ pub unsafe fn mark_end(found: *mut Connection, since: u64, mark: u64) -> bool {
 
 /// Removes a connection whose end the caller has marked, and gives its places back: of all who see it close, one does. Where the
 /// kernel does not remove it, as for an interrupt in the middle of its own work on the same bucket, its marks are taken
-/// away: whoever sees it next does so again.
+/// away and it has another word: whoever sees it next does so again, and nobody who has seen these marks.
 ///
 /// # Safety
 ///
@@ -142,7 +142,7 @@ pub unsafe fn remove(found: *mut Connection, ends: &Ends, connection: &Connectio
             // SAFETY: the caller's.
             unsafe {
                 let word = &raw mut (*found).since;
-                atomic::store(word, atomic::load(word) & !Connection::MARKS);
+                atomic::store(word, (atomic::load(word) & !Connection::MARKS) + 1);
             }
             false
         }

@@ -13,7 +13,7 @@ use throttle_common::{
 };
 
 use super::{
-    changing::{begin_changing, remove, mark_end, unmark},
+    changing::{begin_changing, mark_end, remove, unmark},
     handshake,
 };
 use crate::{
@@ -99,7 +99,8 @@ extern "C" fn give_up(ctx: *mut xdp_md) -> u32 {
     let overdue = &scratch.overdue;
     let Some(found) = CONNECTIONS.get_ptr_mut(&overdue.ends) else { return 0 };
     // SAFETY: an element of the map.
-    let (since, state) = unsafe { (atomic::load(&raw const (*found).since), (&raw const (*found).state).read_volatile()) };
+    let (since, state) =
+        unsafe { (atomic::load(&raw const (*found).since), (&raw const (*found).state).read_volatile()) };
     // Most have opened, or closed again.
     if since & !Connection::MARKS != overdue.since || !matches!(state, Connection::ENTERING | Connection::FAST) {
         return 0;

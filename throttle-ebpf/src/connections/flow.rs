@@ -15,7 +15,7 @@ use throttle_common::{
 
 use super::{
     Entering,
-    changing::{remove, mark_end, word},
+    changing::{mark_end, remove, word},
     handshake::transport,
 };
 use crate::{

@@ -2,7 +2,7 @@
 //!
 //! A connection takes its places when the segment that completes its handshake arrives, before there is a socket: so
 //! never are more of them open than a limit allows ([`handshake`]). Until the socket closes ([`crate::sockets`]) they are
-//! kept under its two ends in [`crate::tables::CONNECTIONS`], where whoever sees the end finds them, once ([`entering`]).
+//! kept under its two ends in [`crate::tables::CONNECTIONS`], where whoever sees the end finds them ([`changing`]).
 //! Those that never get one are given up by whoever comes next ([`entrances`]).
 //!
 //! A SYN takes no place: it is weighed against what is open and what the source has asked for ([`asking`]); but one that is

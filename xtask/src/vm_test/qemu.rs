@@ -37,8 +37,8 @@ pub(super) fn boot(image: &Path, initramfs: &Path, log: &Path, patience: Duratio
         .arg(image)
         .arg("-initrd")
         .arg(initramfs)
-        // Warnings are shown: a kernel that complains of us has failed the test. Nobody is to be kept from reading what an emulated
-        // processor has guessed, and each jump that sees to it takes two more.
+        // Warnings are shown: a kernel that complains of us has failed the test. What processors
+        // need against speculation costs an emulated one time, and it does not speculate.
         .args(["-append", "console=ttyS0 panic=-1 loglevel=5 mitigations=off"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
