@@ -201,6 +201,55 @@ fn a_backend_that_hung_before_anybody_looked_is_no_idle_one() {
     }
 }
 
+/// A period in which a few were answered, of ten places that are taken.
+fn answered(now: Nanos) -> Observed {
+    let mut seen = quiet(now, 10);
+    seen.signals.latency = Some(Aged { value: Latency { median: 8 * MILLISECOND, samples: 2 }, at: now });
+    seen.signals.flow = Some(Aged { value: Flow { completed: 2, in_flight: 0 }, at: now });
+    seen
+}
+
+/// The same where nothing is measured but what is accepted.
+fn accepted(now: Nanos) -> Observed {
+    let mut seen = unmeasured(now, 0);
+    seen.signals.backlog = Some(Aged { value: Backlog { waiting: 0, accepted: 2 }, at: now });
+    seen
+}
+
+#[test]
+fn a_broken_probe_takes_nothing_from_a_service_that_answers() {
+    type Seen = fn(Nanos) -> Observed;
+    let measured: [Seen; 2] = [answered, |now| quiet(now, 10)];
+    let unmeasured: [Seen; 2] = [accepted, |now| unmeasured(now, 0)];
+    for [busy, pause] in [measured, unmeasured] {
+        for answer in [Some(Sign::Unanswered), Some(Sign::Refused), None] {
+            let mut scene = Scene::of(TERMS, 1);
+            scene.answers[0] = answer;
+            // Of ten periods one shows an answer, and nine show nothing.
+            scene.observed =
+                Box::new(move |now| if (now / PERIOD).is_multiple_of(10) { busy(now) } else { pause(now) });
+            for period in 0..600 {
+                let window = scene.run(PERIOD).window;
+                assert!(window.is_none_or(|it| it >= BOUNDS.fixed), "period {period}, {answer:?}: {window:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn kept_connections_that_rest_are_no_hanging_service_where_answers_were_measured() {
+    let mut scene = Scene::of(TERMS, 1);
+    scene.observed = Box::new(answered);
+    scene.run(2 * SECOND);
+    // From now on nobody asks, and the check breaks.
+    scene.answers[0] = Some(Sign::Refused);
+    scene.observed = Box::new(|now| quiet(now, 60));
+    for period in 0..600 {
+        let window = scene.run(PERIOD).window;
+        assert!(window.is_none_or(|it| it >= BOUNDS.fixed), "period {period}: {window:?}");
+    }
+}
+
 #[test]
 fn whoever_waits_to_be_accepted_is_told_by_the_backlog_where_nothing_seems_to_be_asked() {
     let mut scene = Scene::of(TERMS, 0);

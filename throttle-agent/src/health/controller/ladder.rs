@@ -10,7 +10,8 @@ use crate::health::{
 /// Latencies before a median is believed; fewer are gathered for up to a second.
 pub const LEAST_SAMPLES: u32 = 10;
 /// For so long nobody must ask for anything before what is kept small goes back to what policy says: as long as latencies are
-/// gathered, so that a pause between two answers is none.
+/// gathered, so that a pause between two answers is none. As long must nobody be answered, or somebody wait to be accepted,
+/// before that is taken for a service that hangs.
 pub const RESTS_AFTER: Nanos = SECOND;
 
 /// What the window follows, the best first.
@@ -63,6 +64,10 @@ pub(super) struct Ladder {
     /// What was accepted, where only the backlog tells, and since when somebody waits there.
     accept_rate: Throughput,
     queued_since: Option<Nanos>,
+    /// Since when most backends are silent, and when the service itself answered last, or accepted where answers are not
+    /// measured.
+    silent_since: Option<Nanos>,
+    answered: Option<Nanos>,
     /// What tells of those who wait where nothing seems to be asked: see [`Ladder::rests`].
     unseen: Option<Rung>,
 }
@@ -76,6 +81,7 @@ impl Ladder {
     /// Forgets what waited; what is usual stays known.
     pub(super) fn lapse(&mut self) {
         (self.stalled, self.idle_since, self.queued_since, self.unseen) = (0, None, None, None);
+        (self.silent_since, self.answered) = (None, None);
         self.gathered = Gathered { at: self.gathered.at, ..Gathered::default() };
     }
 
@@ -92,18 +98,24 @@ impl Ladder {
     /// was measured before is over at once.
     ///
     /// What a service was asked before anybody looked is not among what is under way, so that one that hung by then looks as if
-    /// nobody asked. Then the listening socket tells of it, or its backends, where somebody has a place.
+    /// nobody asked. Then the listening socket tells of it, or its backends, where somebody has a place ([`Ladder::hangs`]).
     pub(super) fn rests(&mut self, now: Nanos, signals: &Signals, used: bool) -> bool {
         let flow = signals.flow.and_then(|flow| flow.fresh(now));
         let backlog = signals.backlog.and_then(|backlog| backlog.fresh(now));
         let queued = backlog.is_some_and(|(backlog, _)| backlog.waiting > 0);
         self.queued_since = queued.then(|| self.queued_since.unwrap_or(now));
+        self.silent_since = signals.silent.then(|| self.silent_since.unwrap_or(now));
+        let answers = match flow {
+            Some((flow, _)) => flow.completed > 0,
+            None => backlog.is_some_and(|(backlog, _)| backlog.accepted > 0),
+        };
+        self.answered = if answers { Some(now) } else { self.answered };
         let is_quiet = flow.is_none_or(|(flow, _)| flow.completed == 0 && flow.in_flight == 0);
         let backs_up = self.queued_since.is_some_and(|since| now.saturating_sub(since) >= RESTS_AFTER);
         let has_clients = used || signals.most_in_flight >= LEAST_SAMPLES;
         self.unseen = match () {
             () if is_quiet && backs_up => Some(Rung::Backlog),
-            () if is_quiet && has_clients && signals.silent => Some(Rung::Heartbeats),
+            () if is_quiet && has_clients && self.hangs(now, flow.is_some()) => Some(Rung::Heartbeats),
             () => None,
         };
         let nothing = self.unseen.is_none()
@@ -121,7 +133,18 @@ impl Ladder {
         now.saturating_sub(*self.idle_since.get_or_insert(now)) >= RESTS_AFTER
     }
 
-    /// The best signal that there is, and the delay by it, after [`Ladder::rests`] has looked, where so much may be under way at once and so much has ended.
+    /// Whether most backends have been silent for [`RESTS_AFTER`] and nothing says that this is the probes' own fault.
+    ///
+    /// A service that answers while they are silent is none that hangs: its check is broken. And of one whose answers are
+    /// measured all that was asked since the first of them is known, so that what hangs is among what is under way.
+    fn hangs(&self, now: Nanos, measured: bool) -> bool {
+        let lasts = |since: Nanos| now.saturating_sub(since) >= RESTS_AFTER;
+        let answers = |since: Nanos| self.answered.is_some_and(|at| measured || at >= since || !lasts(at));
+        self.silent_since.is_some_and(|since| lasts(since) && !answers(since))
+    }
+
+    /// The best signal that there is, and the delay by it, after [`Ladder::rests`] has looked, where so much may be under
+    /// way at once and so much has ended.
     pub(super) fn look(
         &mut self,
         now: Nanos,
