@@ -17,7 +17,7 @@ use throttle_tests::{
     agent::Site,
     needs_root,
     slow::SlowServer,
-    standing::{breaker, level, until},
+    standing::{breaker, changes, level, until},
     wire::Wire,
 };
 
@@ -87,4 +87,28 @@ fn what_was_told_before_an_agent_was_killed_is_told_once_and_taken_back_once() -
         agent.kill()?;
     }
     Ok(())
+}
+
+#[test]
+fn switching_breakers_off_closes_the_open_one_and_the_status_has_no_word_of_it() -> Result<()> {
+    needs_root!();
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let _first = SlowServer::on(&wire.far, 80)?;
+    let agent = site.start(&RUN)?;
+    site.apply(&policy("mode = \"enforce\"", BACKENDS))?;
+    until(&site, "the breaker opens", |view| breaker(view, "web-2") == "open")?;
+    site.apply(&policy("mode = \"enforce\"\nbreaker = false", BACKENDS))?;
+    let start = Instant::now();
+    loop {
+        let off = changes(&site, "web")?.into_iter().filter(|it| it.reason.as_deref() == Some("switched-off"));
+        if off.count() == 1 {
+            break;
+        }
+        ensure!(start.elapsed() < Duration::from_secs(30), "it stays open: {:?}", changes(&site, "web")?);
+        thread::sleep(Duration::from_millis(50));
+    }
+    let status = site.status()?;
+    ensure!(!status.problems.iter().any(|it| it.contains("breaker")), "{:?}", status.problems);
+    agent.kill()
 }

@@ -140,6 +140,13 @@ impl Breaker {
         }
     }
 
+    /// It is closed, because policy has no breakers here any more.
+    pub fn switch_off(&mut self, now: Nanos) -> Change {
+        let from = self.state;
+        *self = self.anew(now);
+        Change { from, to: self.state, reason: Reason::SwitchedOff }
+    }
+
     /// One that is closed and has forgotten all but how often it opened.
     fn anew(&self, now: Nanos) -> Self {
         Self { doublings: self.doublings, longest: self.longest, span: self.span, ..Self::new(now) }

@@ -97,6 +97,8 @@ pub enum Reason {
     TrialsBad,
     /// So many others are kept away that this one must not be.
     Spared,
+    /// Policy has no breakers here any more.
+    SwitchedOff,
     /// An operator forces it.
     Forced,
     /// An operator leaves it to itself again.

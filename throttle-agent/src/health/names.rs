@@ -106,6 +106,7 @@ const fn breaker_reason(reason: circuit::Reason) -> &'static str {
         circuit::Reason::TrialsGood => "trials-good",
         circuit::Reason::TrialsBad => "trials-bad",
         circuit::Reason::Spared => "spared",
+        circuit::Reason::SwitchedOff => "switched-off",
         circuit::Reason::Forced => "forced",
         circuit::Reason::Released => "released",
     }

@@ -64,12 +64,15 @@ impl Circuit {
         self.ended = self.ended.but_for_slowness();
     }
 
-    /// Where nothing but an operator may move it, nothing else is told to it.
+    /// Where there are no breakers it is closed, unless an operator holds it.
     pub(super) fn step(&mut self, now: Nanos, breaks: bool, trials: Trials, told: Told, dice: f64) -> Option<Change> {
         let Told { life, spared } = told;
         self.lease = now + OPEN_TIME;
         let ended = std::mem::take(&mut self.ended);
         if !breaks {
+            if self.forced.is_none() && self.breaker.is_away() {
+                return Some(self.breaker.switch_off(now));
+            }
             let evidence = Evidence { forced: self.forced, ..Evidence::default() };
             return self.breaker.step(now, &evidence, dice);
         }

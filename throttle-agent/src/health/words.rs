@@ -92,6 +92,7 @@ const fn why_broken(reason: circuit::Reason) -> &'static str {
         circuit::Reason::TrialsGood => "8 trials were good",
         circuit::Reason::TrialsBad => "3 of 10 trials were slow, failed or did not end",
         circuit::Reason::Spared => "never is more than half of a service kept away, and others are",
+        circuit::Reason::SwitchedOff => "policy has no breakers here any more",
         circuit::Reason::Forced => "an operator wants it so",
         circuit::Reason::Released => "an operator leaves it to itself again",
     }

@@ -140,10 +140,10 @@ impl Control {
         for (name, followed) in &self.health.services {
             let health = &followed.health;
             for what in [DEAD, FAILING, UNASKED] {
-                let all = || health.backends(now);
-                let so = all().filter(|(it, detector, _)| complaint(it, detector) == Some(what));
+                let all = || health.backends(now).zip(&followed.breakers);
+                let so = all().filter(|((it, detector, _), number)| complaint(it, detector, **number) == Some(what));
                 let so: Vec<_> =
-                    so.map(|(it, ..)| format!("{} ({})", it.place().backend, it.place().address)).collect();
+                    so.map(|((it, ..), _)| format!("{} ({})", it.place().backend, it.place().address)).collect();
                 if !so.is_empty() {
                     let (few, many, who) = (so.len(), all().count(), so.join(", "));
                     problems.push(format!(
@@ -151,9 +151,7 @@ impl Control {
                     ));
                 }
             }
-            if let State::Open { .. } | State::HalfOpen { .. } = health.breaker().state()
-                && health.terms().enforces
-            {
+            if followed.breaker.is_some() && health.breaker().is_away() && health.terms().enforces {
                 problems.push(format!(
                     "the breaker of {name} is {}: new connections are refused, but for a few that try; look at the service, \
                      or let all in with `throttle breaker close {name}`",
@@ -191,11 +189,11 @@ const DEAD: &str = "are dead";
 const FAILING: &str = "fail, and their breakers keep new connections away";
 const UNASKED: &str = "cannot be asked, for a fault of this host";
 
-/// What is wrong with a backend.
-fn complaint(it: &Backend, detector: &Detector) -> Option<&'static str> {
+/// What is wrong with a backend whose breaker has such a number, where the kernel has one.
+fn complaint(it: &Backend, detector: &Detector, breaker: Option<u16>) -> Option<&'static str> {
     if matches!(detector.level(), Level::Dead | Level::Held) {
         Some(DEAD)
-    } else if it.breaker().is_away() {
+    } else if breaker.is_some() && it.breaker().is_away() {
         Some(FAILING)
     } else {
         it.is_unasked().then_some(UNASKED)

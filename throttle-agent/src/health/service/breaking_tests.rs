@@ -88,6 +88,36 @@ fn who_is_back_and_fails_its_trials_is_not_tried_again_at_once() {
 }
 
 #[test]
+fn where_breakers_are_switched_off_the_open_ones_close_and_nobody_is_tried() {
+    for seconds in [4, 12] {
+        let mut scene = Scene::of(TERMS, 3);
+        scene.errors = vec![1];
+        scene.run(10 * SECOND);
+        assert_eq!(scene.away(), [1]);
+        // Open, or half-open by now.
+        scene.run(seconds * SECOND);
+        scene.health.follow(Terms { breaks: false, ..TERMS });
+        scene.said.clear();
+        scene.run(PERIOD);
+        assert_eq!(scene.breakers(), [State::Closed; 3]);
+        let closed = |it: &What| matches!(it, What::Breaker(it) if it.to == State::Closed);
+        assert_eq!(scene.said.iter().filter(|it| closed(it)).count(), 1, "{:?}", scene.said);
+        scene.run(30 * SECOND);
+        assert_eq!(scene.said.iter().filter(|it| matches!(it, What::Breaker(_))).count(), 1, "{:?}", scene.said);
+        assert!(!scene.health.probes(scene.now).iter().any(|(_, wanted)| *wanted == Wanted::Trial));
+    }
+}
+
+#[test]
+fn what_was_told_to_be_open_closes_where_there_are_no_breakers() {
+    let mut scene = Scene::of(Terms { breaks: false, ..TERMS }, 3);
+    scene.health.resume_breaker(START, Some(&place(1)), None, Some(State::Open { until: START + SECOND }));
+    scene.run(PERIOD);
+    assert_eq!(scene.breakers(), [State::Closed; 3]);
+    assert!(scene.said.iter().any(|it| matches!(it, What::Breaker(it) if it.to == State::Closed)), "it is taken back");
+}
+
+#[test]
 fn a_check_that_fails_everywhere_keeps_nobody_away() {
     for count in 1..6 {
         let mut scene = Scene::of(TERMS, count);
