@@ -104,10 +104,12 @@ impl Detector {
         }
     }
 
-    /// The same one, of which an agent before this one held so; how it is now shows at once.
+    /// The same one, of which an agent before this one held so; how it is now shows at once. Since when it is out nobody
+    /// knows, so that it starts slowly, and one that was held is for as long as for one death.
     #[must_use]
     pub fn resume(self, level: Level) -> Self {
-        Self { level, cold: !matches!(level, Level::Healthy | Level::Suspect), ..self }
+        let flapping = if level == Level::Held { Flapping::held(self.since) } else { self.flapping };
+        Self { level, out_since: 0, cold: !matches!(level, Level::Healthy | Level::Suspect), flapping, ..self }
     }
 
     /// How often it is to beat.

@@ -29,6 +29,11 @@ pub struct Flapping {
 }
 
 impl Flapping {
+    /// That of one that is held from now on for [`HOLD`]: how often it died is not known.
+    pub fn held(now: Nanos) -> Self {
+        Self { penalty: SUPPRESS, at: now, deaths: 1, held_until: Some(now + HOLD) }
+    }
+
     /// The penalty at an instant.
     pub fn penalty(&self, now: Nanos) -> f64 {
         self.penalty * 0.5f64.powf(now.saturating_sub(self.at) as f64 / HALF_LIFE as f64)

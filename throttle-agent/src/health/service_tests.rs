@@ -326,6 +326,26 @@ fn a_breaker_that_was_told_to_be_open_goes_on_so_or_is_told_to_have_closed() {
 }
 
 #[test]
+fn who_was_held_out_stays_so_over_a_restart_and_who_was_dead_starts_slowly() {
+    let mut scene = Scene::of(TERMS, 4);
+    for (number, level) in [(1, Level::Held), (2, Level::Dead)] {
+        scene.health.resume_level(&place(number), level);
+    }
+    let level = |scene: &Scene, number: usize| scene.health.watch.backends()[number].level();
+    scene.run(25 * SECOND);
+    assert_eq!([1, 2].map(|it| level(&scene, it)), [Level::Held, Level::Healthy]);
+    scene.run(10 * SECOND);
+    assert_eq!(level(&scene, 1), Level::Healthy, "it was held for long enough");
+
+    let mut scene = Scene::of(TERMS, 4);
+    scene.health.resume_level(&place(2), Level::Dead);
+    while level(&scene, 2) != Level::Healthy {
+        scene.run(PERIOD);
+    }
+    assert!(scene.health.watch.share(2, scene.now) < 0.5, "nobody knows for how long it was out");
+}
+
+#[test]
 fn what_is_only_observed_is_decided_and_shown_and_nothing_of_it_published() {
     let mut scene = Scene::of(Terms { enforces: false, ..TERMS }, 3);
     scene.observed = Box::new(|now| busy(now, 8 * MILLISECOND));
