@@ -1,7 +1,7 @@
 //! How an explanation reads.
 
 use throttle_agent::api::wire::{
-    AskedPacket, ConnectionsWalk, Event, GuaranteeWalk, OpenConnection, Standing, WindowWalk,
+    AskedPacket, ConnectionsWalk, Event, GuaranteeWalk, HealthLine, OpenConnection, Standing, WindowWalk,
 };
 
 use super::{
@@ -80,6 +80,10 @@ service web, 74 B
                       backends: 1 of 2 well, the worst web-2 suspect, suspicion 2.1
 ";
     assert!(text.contains(expected), "{text}");
+    let all_well = HealthLine { backends_well: 2, ..health_line() };
+    explanation.walks[0].health = Some(all_well);
+    let text = render(&explanation, Paint::PLAIN);
+    assert!(text.contains("backends: 2 of 2 well\n") && !text.contains("worst"), "{text}");
 }
 
 #[test]

@@ -77,6 +77,8 @@ pub(crate) fn sentences(line: &HealthLine) -> Vec<String> {
     facts.extend(line.breaker.as_ref().map(|state| format!("breaker {}", state.replace('-', " "))));
     let shown = if line.mode == Mode::Observe { " (only shown)" } else { "" };
     let mut lines = vec![format!("{}{shown}; {}", facts.join(", "), line.cause)];
-    lines.extend(line.worst.as_ref().map(|it| format!("backends: {}, the worst {}", well(line), worst(it))));
+    let bad = line.worst.as_ref().filter(|_| line.backends_well < line.backends);
+    let bad = bad.map_or_else(String::new, |it| format!(", the worst {}", worst(it)));
+    lines.extend((line.backends > 0).then(|| format!("backends: {}{bad}", well(line))));
     lines
 }

@@ -48,6 +48,7 @@ fn view() -> ServiceHealthView {
         usual_seconds: Some(0.008),
         window: Some(WindowView { decided: 38, in_force: Some(38), policy: 200, least: 2, most: 200, open: Some(37) }),
         speed: 0.5,
+        speed_in_force: 0.5,
         share: 0.5,
         refused_per_second: 120.0,
         answered_per_second: 800.0,
@@ -123,6 +124,16 @@ fn the_worst_is_who_is_kept_away_then_who_is_suspect_then_who_is_silent_longest(
     assert_eq!(worst(&[("a", "dead", 0.1), ("b", "suspect", 9.0), ("c", "healthy", 9.5)]), "a");
     assert_eq!(worst(&[("b", "suspect", 1.2), ("c", "healthy", 9.5), ("d", "suspect", 1.1)]), "b");
     assert_eq!(worst(&[("c", "healthy", 0.1), ("d", "healthy", 0.2)]), "d");
+}
+
+#[test]
+fn the_speed_in_a_line_is_the_one_in_force_and_of_what_is_only_shown_the_slower() {
+    let speed = |mode, decided, in_force| {
+        HealthLine::from(&ServiceHealthView { mode, speed: decided, speed_in_force: in_force, ..view() }).speed
+    };
+    let by_hand = [speed(Mode::Enforce, 1.0, 0.25), speed(Mode::Observe, 1.0, 0.25), speed(Mode::Observe, 0.5, 1.0)];
+    assert_eq!(by_hand.map(|it| format!("{it}")), ["0.25", "0.25", "0.5"]);
+    assert_eq!(format!("{}", speed(Mode::Enforce, 0.5, 1.0)), "1", "what is decided and not in force");
 }
 
 #[test]

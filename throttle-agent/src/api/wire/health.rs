@@ -57,8 +57,10 @@ pub struct ServiceHealthView {
     /// The window of open connections; absent where none is moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<WindowView>,
-    /// How fast the clock of its limits is to run, as a share of real time.
+    /// How fast the clock of its limits is to run as health decides, as a share of real time.
     pub speed: f64,
+    /// How fast it runs: of that and what was set by hand the slower.
+    pub speed_in_force: f64,
     /// The share of its load that its backends may have, all together, 0 to 1.
     pub share: f64,
     /// Connections refused each second for want of a place.

@@ -25,7 +25,8 @@ pub struct HealthLine {
     /// The window of open connections; absent where none is moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<WindowView>,
-    /// How fast the clock of its limits is to run, as a share of real time.
+    /// How fast the clock of its limits runs, as a share of real time: of what health decides and what was set by hand the
+    /// slower. Of what is only shown, how fast it would.
     pub speed: f64,
     /// The state of its own breaker; absent where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,7 +70,10 @@ impl From<&ServiceHealthView> for HealthLine {
             signal: view.signal.clone(),
             cause: view.cause.clone(),
             window: view.window,
-            speed: view.speed,
+            speed: match view.mode {
+                Mode::Enforce => view.speed_in_force,
+                Mode::Observe => view.speed.min(view.speed_in_force),
+            },
             breaker: view.breaker.as_ref().map(|it| it.state.clone()),
             backends: view.backends.len() as u64,
             backends_well: view.backends.iter().filter(|it| it.level == "healthy" && !is_kept_away(it)).count() as u64,

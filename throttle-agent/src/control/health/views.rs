@@ -93,6 +93,7 @@ impl Control {
             usual_seconds: health.usual().map(seconds),
             window,
             speed: ratio(adjustment.map_or(Speed::ONE, |it| it.speed)),
+            speed_in_force: ratio(self.datapath.clock_state(followed.clock).speed),
             share: health.share(now),
             refused_per_second: shown.refused_per_second,
             answered_per_second: shown.answered_per_second,
