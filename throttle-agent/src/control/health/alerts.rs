@@ -17,7 +17,7 @@ use crate::{
     control::Faults,
     health::{
         Nanos,
-        breaker::OPEN_TIME,
+        breaker::{OPEN_TIME, TRIALS},
         life::Level,
         names,
         service::{Place, Transition, What},
@@ -66,6 +66,7 @@ impl Alerts {
         Some(match self.of_kind(service, place, "breaker")? {
             "held-open" => State::Forced(Forced::Open),
             "held-closed" => State::Forced(Forced::Closed),
+            "half-open" => State::HalfOpen { left: TRIALS },
             _ => State::Open { until: now + OPEN_TIME },
         })
     }
@@ -172,5 +173,19 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         self.queue = None;
         _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_breaker_goes_on_in_the_state_that_was_told() {
+        let told = |to: &str| Alert { service: "web".into(), backend: None, kind: "breaker".into(), to: to.into() };
+        let resumed = |to| Alerts::of(vec![told(to)]).breaker(7, "web", None);
+        assert_eq!(resumed("half-open"), Some(State::HalfOpen { left: TRIALS }), "nothing is told of it once more");
+        assert_eq!(resumed("open"), Some(State::Open { until: 7 + OPEN_TIME }));
+        assert_eq!(resumed("held-open"), Some(State::Forced(Forced::Open)));
     }
 }
