@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Store, error::StoreError, file::STATE, record};
-use redb::{ReadTransaction, ReadableTable};
+use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 
 const KEY: &str = "alerts";
@@ -37,11 +37,6 @@ impl Store {
     }
 }
 
-/// Checks the record.
-pub(super) fn verify(transaction: &ReadTransaction) -> Result<(), StoreError> {
-    alerts(&transaction.open_table(STATE)?).map(|_| ())
-}
-
 fn alerts(state: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec<Alert>, StoreError> {
     let sealed = state.get(KEY)?;
     sealed.map_or(Ok(Vec::new()), |sealed| record::open("state", KEY.as_bytes(), sealed.value()))
@@ -50,6 +45,8 @@ fn alerts(state: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Document;
+    use jiff::Timestamp;
 
     #[test]
     fn the_next_agent_finds_what_was_told() {
@@ -66,5 +63,25 @@ mod tests {
         assert_eq!(open().alerts().unwrap(), [alert(None), alert(Some("web-1"))]);
         open().set_alerts(&[]).unwrap();
         assert_eq!(open().alerts().unwrap(), []);
+    }
+    #[test]
+    fn a_record_that_cannot_be_read_costs_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Store::open(&directory.path().join("store.redb")).unwrap();
+        let (store, _) = open();
+        store.append(&Document::default(), "root", "first", Timestamp::UNIX_EPOCH).unwrap();
+        store
+            .write(|transaction| {
+                transaction.open_table(STATE)?.insert(KEY, &b"no record at all, whatever follows it"[..])?;
+                Ok(())
+            })
+            .unwrap();
+        drop(store);
+        let (store, notes) = open();
+        assert_eq!(notes, []);
+        assert!(matches!(store.alerts(), Err(StoreError::Damaged { .. })));
+        assert_eq!(store.current().unwrap().map(|it| it.info.revision), Some(1));
+        store.set_alerts(&[]).unwrap();
+        assert_eq!(store.alerts().unwrap(), [], "it is written anew");
     }
 }
