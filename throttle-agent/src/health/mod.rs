@@ -5,8 +5,8 @@
 //! comes and goes too often. [`breaker`] keeps new connections from a backend that fails, and tries it again by itself (in
 //! the words of [`circuit`]). [`controller`] makes a window and a clock's speed of what a service shows ([`signals`]), against
 //! what is usual ([`baseline`]); where nothing but a rate can be moved, [`pacer`] does. [`service`] ties all of it together
-//! for one service, [`scale_out`] says when it needs more than there is, [`followed`] when another signal is followed for good, and [`words`] says what changed as a person on call
-//! reads it.
+//! for one service, [`scale_out`] says when it needs more than there is, [`followed`] when another signal is followed for
+//! good, and [`words`] says what changed as a person on call reads it.
 //!
 //! Instants and spans are [`Nanos`] of CLOCK_MONOTONIC, dice are arguments, and nothing here reads a socket or a clock: what
 //! is seen comes in, what is to be done goes out, each change with its reason.

@@ -3,7 +3,7 @@
 //!
 //! A controller of a rate integrates what a window settles by itself, so it needs to look at how the delay changes too: the
 //! rate's logarithm follows the error by a little and its change by more. That settles later and further from the best than a
-//! window does (0.82 to 0.98 of the ideal goodput in simulation), which is why it is only done where a window cannot be.
+//! window does, which is why it is only done where a window cannot be.
 
 use throttle_common::speed::Speed;
 

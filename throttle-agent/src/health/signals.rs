@@ -60,7 +60,8 @@ pub struct Signals {
     pub backlog: Option<Aged<Backlog>>,
     /// Whether the last heartbeat or probe was bad: failed, later than the objective, or telling of overload.
     pub bad_beat: Option<Aged<bool>>,
-    /// Whether most of the backends that serve are silent: no beat comes of them, and no answer to a probe.
+    /// Whether most of the backends that serve are suspect or dead: no beat comes of them, and no answer to a probe, or they
+    /// refuse connections.
     pub silent: bool,
     /// Whether something overflowed within the period: the listening socket, or more than half of the answers errors.
     pub overflow: bool,
