@@ -36,11 +36,11 @@ fn hear(heard: &Receiver<String>, told: &mut Told, kind: &str, to: &str) -> Resu
     Ok(())
 }
 
-/// Waits until nothing has been written down for a second.
+/// Waits until what was told is written down: nothing has been for three seconds.
 fn until_kept(site: &Site<'_>) -> Result<()> {
     let written = || -> Result<_> { Ok(fs::metadata(site.file("state").join("store.redb"))?.modified()?) };
     let (mut last, mut since) = (written()?, Instant::now());
-    while since.elapsed() < Duration::from_secs(1) {
+    while since.elapsed() < Duration::from_secs(3) {
         thread::sleep(Duration::from_millis(50));
         let now = written()?;
         if now != last {
@@ -86,6 +86,25 @@ fn what_was_told_before_an_agent_was_killed_is_told_once_and_taken_back_once() -
         }
         agent.kill()?;
     }
+    Ok(())
+}
+
+#[test]
+fn what_nobody_listened_to_is_told_by_the_next_agent_that_has_a_webhook() -> Result<()> {
+    needs_root!();
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let _first = SlowServer::on(&wire.far, 80)?;
+    let agent = site.start(&RUN)?;
+    site.apply(&policy("mode = \"enforce\"", BACKENDS))?;
+    until(&site, "it is dead", |view| level(view, "web-2") == "dead" && breaker(view, "web-2") == "open")?;
+    until_kept(&site)?;
+    agent.kill()?;
+    let (port, heard) = listen(&wire.far)?;
+    let hook = format!("http://127.0.0.1:{port}/hook");
+    let agent = site.start(&[&RUN[..], &["--webhook", &hook]].concat())?;
+    hear(&heard, &mut Told::new(), "backend", "dead")?;
+    ensure!(agent.stop()?.success());
     Ok(())
 }
 

@@ -136,15 +136,14 @@ impl Agent {
         let hub = Hub::new(published.names.subscribe(), published.losses.subscribe(), end.clone());
         let mut tasks = JoinSet::new();
         let (heartbeats, seen) = heartbeat::Heartbeats::start(faults.clone())?;
-        let notices = if webhooks.is_empty() {
-            Notices::default()
+        let (notices, telling) = if webhooks.is_empty() {
+            (Notices::default(), None)
         } else {
             let (notices, waiting) = Notices::queue();
             if let Some(trust) = webhooks.trust() {
                 tasks.spawn(tasks::renew("webhook authority", trust, faults.clone()));
             }
-            tasks.spawn(webhooks.tell(waiting, notices.clone(), faults.clone()));
-            notices
+            (notices.clone(), Some(webhooks.start(waiting, notices, faults.clone())))
         };
         control.watch_health(heartbeats.clone(), seen, notices);
         // Before the control thread says its first word, which is the one that the service manager waits for.
@@ -189,6 +188,15 @@ impl Agent {
 
         let farewell = control.ask(|control| Ok(control.farewell())).await.unwrap_or_else(|_| "ended".to_owned());
         notify::stopping(&farewell);
+        if let Some(telling) = telling {
+            telling.finish().await;
+        }
+        let kept = control.ask(|control| {
+            control.keep_alerts();
+            Ok(())
+        });
+        // Where the control thread died there is nothing to keep.
+        _ = kept.await;
         tasks.shutdown().await;
         tracing::info!("{farewell}");
         Ok(thread)

@@ -18,7 +18,16 @@ pub const fn change(what: &What) -> (&'static str, &'static str, &'static str, O
         What::Doubt(false) => ("doubt", "yes", "no", None),
         What::ScaleOut(true) => ("scale-out", "no", "yes", None),
         What::ScaleOut(false) => ("scale-out", "yes", "no", None),
+        What::Unwatched { kind, was } => (kind, was, "unwatched", None),
     }
+}
+
+/// Something that is not well, as [`change`] names it: its kind, and what it is.
+pub fn known(kind: &str, to: &str) -> Option<(&'static str, &'static str)> {
+    let levels = [Level::Suspect, Level::Dead, Level::Recovering, Level::Held].map(|it| ("backend", level(it)));
+    let states = ["open", "half-open", "held-open", "held-closed"].map(|it| ("breaker", it));
+    let all = levels.into_iter().chain(states).chain([("doubt", "yes"), ("scale-out", "yes")]);
+    all.into_iter().find(|it| *it == (kind, to))
 }
 
 /// What moves.

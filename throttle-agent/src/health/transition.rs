@@ -45,6 +45,13 @@ pub enum What {
     Doubt(bool),
     /// Whether it needs more workers than it has.
     ScaleOut(bool),
+    /// Something that others were told of, and that nobody watches any more: what it was.
+    Unwatched {
+        /// Of what, as [`super::names`] has it.
+        kind: &'static str,
+        /// What others were told last.
+        was: &'static str,
+    },
 }
 
 /// The last [`KEPT`] changes, each with the service that it is of and a number that counts them all.

@@ -35,6 +35,9 @@ pub fn sentence(service: &str, transition: &Transition) -> String {
             format!("{who} needs more workers: it has been asked for more than it may bear for 10 s; add some")
         }
         What::ScaleOut(false) => format!("{who} has enough workers again: nothing was refused for 10 s"),
+        What::Unwatched { kind: "backend", was } => format!("{who} is no longer watched; it was {was}"),
+        What::Unwatched { kind: "breaker", was } => format!("the breaker of {who} is no longer watched; it was {was}"),
+        What::Unwatched { kind, .. } => format!("{who} no longer follows its health; its {kind} is over"),
     }
 }
 

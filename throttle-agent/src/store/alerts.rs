@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Store, error::StoreError, file::STATE, record};
+use jiff::Timestamp;
 use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,9 @@ pub struct Alert {
     pub kind: String,
     /// What it is, in the same way.
     pub to: String,
+    /// When they were told; of what was kept without that, now.
+    #[serde(default = "Timestamp::now")]
+    pub at: Timestamp,
 }
 
 impl Store {
@@ -46,7 +50,6 @@ fn alerts(state: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec
 mod tests {
     use super::*;
     use crate::policy::Document;
-    use jiff::Timestamp;
 
     #[test]
     fn the_next_agent_finds_what_was_told() {
@@ -58,6 +61,7 @@ mod tests {
             backend: backend.map(|name| (name.to_owned(), "[2001:db8::1]:80".parse().unwrap())),
             kind: "breaker".to_owned(),
             to: "open".to_owned(),
+            at: Timestamp::UNIX_EPOCH,
         };
         open().set_alerts(&[alert(None), alert(Some("web-1"))]).unwrap();
         assert_eq!(open().alerts().unwrap(), [alert(None), alert(Some("web-1"))]);

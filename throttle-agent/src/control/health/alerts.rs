@@ -1,23 +1,30 @@
-//! What others were told and is not over: the next agent goes on from it, so that nothing is told twice and all is taken back.
+//! What others have been told and is not over: the next agent goes on from it, so that nothing is told twice and all is
+//! taken back. It counts as told when a webhook has answered that it is; where there is none, nobody is told anything.
+//! Suspicion is not kept, because it comes and goes by itself within moments.
 //!
-//! It is kept by a thread of its own ([`Keeper`]), because the loop waits for no disk. An agent that is killed within the
-//! moment that this takes leaves the former word, and the next one may say the last once more.
+//! A thread of its own writes it down ([`Keeper`]), once a second at most, because the loop waits for no disk. What others
+//! were told within the last moment of an agent that is killed the next one may tell once more.
 
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        mpsc::{self, SyncSender},
+    },
     thread::{self, JoinHandle},
 };
 
+use jiff::{SignedDuration, Timestamp};
 use throttle_common::breakers::{Forced, State};
 
-use super::Control;
+use super::{Control, Notice};
 use crate::{
     control::Faults,
     health::{
-        Nanos,
+        Nanos, SECOND,
         breaker::{OPEN_TIME, TRIALS},
+        flapping::LONGEST_HOLD,
         life::Level,
         names,
         service::{Place, Transition, What},
@@ -25,35 +32,72 @@ use crate::{
     store::{Alert, Store},
 };
 
+/// What has not been watched for so long is gone: as long as what is known of a backend is kept that goes and may come back.
+const GONE_AFTER: Nanos = LONGEST_HOLD;
+/// What was told longer ago than this, and is not over, may be told again by the next agent: nobody remembers it.
+const REMEMBERED_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// How often it is looked at, and written down where it has changed.
+const PERIOD: Nanos = SECOND;
+
 /// Of which service, of which of its backends, and of what.
 type Subject = (String, Option<(String, SocketAddr)>, String);
 
-/// What is told and not over, by what it is of.
+/// The last word on something.
+#[derive(Debug)]
+struct Told {
+    to: String,
+    at: Timestamp,
+    /// Its number among the changes of this agent; 0 where an agent before it told.
+    number: u64,
+    /// Since when nobody watches that any more.
+    gone: Option<Nanos>,
+    /// Whether others are being told that.
+    ended: bool,
+}
+
+impl Told {
+    fn is_over(&self) -> bool {
+        self.ended || matches!(&*self.to, "healthy" | "closed" | "no" | "unwatched")
+    }
+}
+
+/// What is told, by what it is of.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
-    told: BTreeMap<Subject, String>,
+    told: BTreeMap<Subject, Told>,
+    /// Whether that is not written down yet, and when it may be.
+    unkept: bool,
+    next: Nanos,
     keeper: Option<Keeper>,
 }
 
 impl Alerts {
-    /// Those that an agent before this one left.
-    pub(super) fn of(left: Vec<Alert>) -> Self {
-        let told = left.into_iter().map(|it| ((it.service, it.backend, it.kind), it.to));
-        Self { told: told.collect(), keeper: None }
+    /// Those that an agent before this one left, at `now`.
+    pub(super) fn of(left: Vec<Alert>, now: Timestamp) -> Self {
+        let remembered = left.into_iter().filter(|it| now.duration_since(it.at) < REMEMBERED_FOR);
+        let told = remembered.map(|Alert { service, backend, kind, to, at }| {
+            ((service, backend, kind), Told { to, at, number: 0, gone: None, ended: false })
+        });
+        Self { told: told.collect(), ..Self::default() }
     }
 
-    /// Takes a change that others are told, and says whether that changes what is to be kept.
-    pub(super) fn note(&mut self, service: &str, transition: &Transition) -> bool {
-        if matches!(transition.what, What::Signal { .. }) {
-            return false;
+    /// Others have been told this.
+    fn note(&mut self, notice: &Notice) {
+        if notice.to == "suspect" {
+            return;
         }
-        let (kind, _, to, _) = names::change(&transition.what);
-        let subject = subject(service, transition.place.as_ref(), kind);
-        if matches!(to, "healthy" | "closed" | "no") {
-            self.told.remove(&subject).is_some()
-        } else {
-            self.told.insert(subject, to.to_owned()).as_deref() != Some(to)
-        }
+        let backend = notice.backend.clone().zip(notice.address);
+        let subject = (notice.service.clone(), backend, notice.kind.clone());
+        let told = Told { to: notice.to.clone(), at: notice.time, number: notice.number, gone: None, ended: false };
+        let kept = |it: &Told| (!it.is_over()).then(|| it.to.clone());
+        let after = kept(&told);
+        let before = match self.told.get(&subject) {
+            // A webhook that is slow to answer was told something older.
+            Some(before) if before.number > notice.number => return,
+            before => before.and_then(kept),
+        };
+        self.unkept |= before != after;
+        self.told.insert(subject, told);
     }
 
     /// What others were told last of a backend, where it is not well.
@@ -78,36 +122,58 @@ impl Alerts {
     }
 
     fn of_kind(&self, service: &str, place: Option<&Place>, kind: &str) -> Option<&str> {
-        self.told.get(&subject(service, place, kind)).map(String::as_str)
+        let subject = (service.to_owned(), place.map(|it| (it.backend.to_string(), it.address)), kind.to_owned());
+        self.told.get(&subject).filter(|it| !it.is_over()).map(|it| &*it.to)
     }
 
-    /// Forgets what is of services, or of backends, that are no longer there; says whether there was any.
-    fn retain(&mut self, is_there: impl Fn(&str, Option<&str>) -> bool) -> bool {
-        let before = self.told.len();
-        self.told.retain(|(service, backend, _), _| is_there(service, backend.as_ref().map(|(name, _)| name.as_str())));
-        self.told.len() != before
+    /// Ends what has not been watched for [`GONE_AFTER`], and says what others are to be told of it.
+    fn end_unwatched(
+        &mut self,
+        now: Nanos,
+        is_watched: impl Fn(&str, Option<&Place>) -> bool,
+    ) -> Vec<(Arc<str>, Transition)> {
+        let mut ended = Vec::new();
+        self.told.retain(|(service, backend, kind), told| {
+            let place = backend.as_ref().map(|(name, at)| Place { backend: Arc::from(&**name), address: *at });
+            if is_watched(service, place.as_ref()) {
+                told.gone = None;
+                return true;
+            }
+            if now.saturating_sub(*told.gone.get_or_insert(now)) < GONE_AFTER {
+                return true;
+            }
+            if told.is_over() {
+                return told.ended;
+            }
+            told.ended = true;
+            if let Some((kind, was)) = names::known(kind, &told.to) {
+                let what = What::Unwatched { kind, was };
+                ended.push((Arc::from(&**service), Transition { at: now, place, what }));
+            }
+            true
+        });
+        ended
     }
 
+    /// What is not over; what is being ended is not until others know.
     fn all(&self) -> Vec<Alert> {
-        let alert = |((service, backend, kind), to): (&Subject, &String)| Alert {
+        let left = self.told.iter().filter(|(_, it)| it.ended || !it.is_over());
+        let alert = |((service, backend, kind), it): (&Subject, &Told)| Alert {
             service: service.clone(),
             backend: backend.clone(),
             kind: kind.clone(),
-            to: to.clone(),
+            to: it.to.clone(),
+            at: it.at,
         };
-        self.told.iter().map(alert).collect()
+        left.map(alert).collect()
     }
-}
-
-fn subject(service: &str, place: Option<&Place>, kind: &str) -> Subject {
-    (service.to_owned(), place.map(|it| (it.backend.to_string(), it.address)), kind.to_owned())
 }
 
 impl Control {
     /// At the start: what others were told before is known.
     pub(in crate::control) fn resume_alerts(&mut self) {
         match self.store.alerts() {
-            Ok(left) => self.health.alerts = Alerts::of(left),
+            Ok(left) => self.health.alerts = Alerts::of(left, Timestamp::now()),
             Err(error) => {
                 // The next word is written in its place.
                 tracing::warn!("what others were told of health is not known, and may be told again: {error}");
@@ -115,57 +181,71 @@ impl Control {
         }
     }
 
-    /// After a change of policy: forgets what is of others than its services and backends.
-    pub(super) fn forget_alerts(&mut self) {
-        let (document, health) = (self.in_force().clone(), &mut self.health);
-        let services = &health.services;
-        let is_there = |service: &str, backend: Option<&str>| {
-            let declared = |name| document.backends.iter().any(|it| it.service == service && it.name == name);
-            services.contains_key(service) && backend.is_none_or(declared)
+    /// Takes what others have been told by now, ends what nobody watches any more, and has what is not over outlive this
+    /// agent.
+    pub(super) fn follow_alerts(&mut self) {
+        self.note_told();
+        let now = self.datapath.now();
+        if now < self.health.alerts.next {
+            return;
+        }
+        self.health.alerts.next = now + PERIOD;
+        let services = &self.health.services;
+        let is_watched = |service: &str, place: Option<&Place>| {
+            let followed = services.get(service);
+            followed.is_some_and(|it| place.is_none_or(|place| it.health.published(place).is_some()))
         };
-        if health.alerts.retain(is_there) {
-            self.keep_alerts();
+        let ended = self.health.alerts.end_unwatched(now, is_watched);
+        self.tell(ended);
+        let alerts = &mut self.health.alerts;
+        if alerts.unkept {
+            let all = alerts.all();
+            let keeper = alerts.keeper.get_or_insert_with(|| Keeper::of(Arc::clone(&self.store), self.faults.clone()));
+            alerts.unkept = !keeper.keep(all);
         }
     }
 
-    /// Has what is told, and not over, outlive this agent.
-    pub(super) fn keep_alerts(&mut self) {
+    /// At the end: writes down what others have been told by now.
+    pub fn keep_alerts(&mut self) {
+        self.note_told();
         let alerts = &mut self.health.alerts;
-        let all = alerts.all();
-        alerts.keeper.get_or_insert_with(|| Keeper::of(Arc::clone(&self.store), self.faults.clone())).keep(all);
+        alerts.keeper = None;
+        if std::mem::take(&mut alerts.unkept) {
+            write(&self.store, &self.faults, &alerts.all());
+        }
+    }
+
+    fn note_told(&mut self) {
+        for notice in self.health.notices.take_told() {
+            self.health.alerts.note(&notice);
+        }
     }
 }
 
-/// Who writes it down, each time the last word; what it was given is written when this is dropped.
+/// Who writes it down, one word after the other; what it was given is written when this is dropped.
 #[derive(Debug)]
 struct Keeper {
-    queue: Option<mpsc::Sender<Vec<Alert>>>,
+    queue: Option<SyncSender<Vec<Alert>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Keeper {
     fn of(store: Arc<Store>, faults: Faults) -> Self {
-        let (queue, waiting) = mpsc::channel::<Vec<Alert>>();
-        let write = move || {
-            while let Ok(mut all) = waiting.recv() {
-                while let Ok(later) = waiting.try_recv() {
-                    all = later;
-                }
-                let kept = store.set_alerts(&all);
-                let fault =
-                    |error| format!("what others were told of health is not kept, and may be told again: {error}");
-                faults.note("alerts", kept.map_err(fault));
+        let (queue, waiting) = mpsc::sync_channel::<Vec<Alert>>(1);
+        let work = move || {
+            while let Ok(all) = waiting.recv() {
+                write(&store, &faults, &all);
             }
         };
-        match thread::Builder::new().name("alerts".to_owned()).spawn(write) {
+        match thread::Builder::new().name("alerts".to_owned()).spawn(work) {
             Ok(thread) => Self { queue: Some(queue), thread: Some(thread) },
             Err(_) => Self { queue: None, thread: None },
         }
     }
 
-    fn keep(&self, all: Vec<Alert>) {
-        // Where there is no thread nothing is kept; the next agent begins anew.
-        _ = self.queue.as_ref().map(|queue| queue.send(all));
+    /// Says whether it takes that; while it still writes what came before, it takes one more.
+    fn keep(&self, all: Vec<Alert>) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.try_send(all).is_ok())
     }
 }
 
@@ -176,16 +256,11 @@ impl Drop for Keeper {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_breaker_goes_on_in_the_state_that_was_told() {
-        let told = |to: &str| Alert { service: "web".into(), backend: None, kind: "breaker".into(), to: to.into() };
-        let resumed = |to| Alerts::of(vec![told(to)]).breaker(7, "web", None);
-        assert_eq!(resumed("half-open"), Some(State::HalfOpen { left: TRIALS }), "nothing is told of it once more");
-        assert_eq!(resumed("open"), Some(State::Open { until: 7 + OPEN_TIME }));
-        assert_eq!(resumed("held-open"), Some(State::Forced(Forced::Open)));
-    }
+fn write(store: &Store, faults: &Faults, all: &[Alert]) {
+    let fault = |error| format!("what others were told of health is not kept, and may be told again: {error}");
+    faults.note("alerts", store.set_alerts(all).map_err(fault));
 }
+
+#[cfg(test)]
+#[path = "alerts_tests.rs"]
+mod tests;

@@ -67,7 +67,6 @@ impl Control {
         for (name, followed) in before {
             self.let_go(&name, &followed);
         }
-        self.forget_alerts();
         self.tell(ended);
         self.follow_members();
     }

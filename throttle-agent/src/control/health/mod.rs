@@ -168,6 +168,7 @@ impl Control {
     /// Looks at the health of services where that is due, and says how long it is not.
     pub(super) fn look_at_health(&mut self) -> Duration {
         self.notice_a_pause();
+        self.follow_alerts();
         if self.health.services.is_empty() {
             // What is seen of nobody's backends is not kept.
             self.take_what_was_seen();

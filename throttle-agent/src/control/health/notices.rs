@@ -1,7 +1,7 @@
 //! What others are told of changes: a queue that never holds anybody up. What finds it full is lost, and counted.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -27,13 +27,15 @@ pub type Notice = TransitionView;
 pub struct Notices {
     queue: Option<mpsc::Sender<Notice>>,
     lost: Arc<AtomicU64>,
+    /// Those that somebody was told since [`Notices::take_told`].
+    told: Arc<Mutex<Vec<Notice>>>,
 }
 
 impl Notices {
     /// A queue, and its end.
     pub fn queue() -> (Self, mpsc::Receiver<Notice>) {
         let (queue, waiting) = mpsc::channel(WAITING);
-        (Self { queue: Some(queue), lost: Arc::default() }, waiting)
+        (Self { queue: Some(queue), ..Self::default() }, waiting)
     }
 
     /// Those that nobody was told.
@@ -46,13 +48,27 @@ impl Notices {
         self.lost.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn send(&self, transition: &Transition, notice: impl FnOnce() -> Notice) {
-        // Which signal is followed is for who looks; the rest is for who sleeps.
-        if matches!(transition.what, What::Signal { .. }) {
-            return;
-        }
+    /// One that somebody was told.
+    pub fn told(&self, notice: Notice) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).push(notice);
+    }
+
+    /// Those that somebody was told since this was last asked.
+    pub fn take_told(&self) -> Vec<Notice> {
+        std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Has others told of one, if there are any.
+    pub fn send(&self, notice: impl FnOnce() -> Notice) {
         if self.queue.as_ref().is_some_and(|queue| queue.try_send(notice()).is_err()) {
             self.lose();
+        }
+    }
+
+    /// Has them told of a change. Which signal is followed is for who looks; the rest is for who sleeps.
+    pub(super) fn send_change(&self, transition: &Transition, notice: impl FnOnce() -> Notice) {
+        if !matches!(transition.what, What::Signal { .. }) {
+            self.send(notice);
         }
     }
 }

@@ -78,9 +78,7 @@ impl Control {
 
     /// Tells of changes.
     pub(super) fn tell(&mut self, transitions: impl IntoIterator<Item = (Arc<str>, Transition)>) {
-        let mut changes = false;
         for (service, transition) in transitions {
-            changes |= self.health.alerts.note(&service, &transition);
             let said = words::sentence(&service, &transition);
             if is_bad(&transition.what) {
                 tracing::warn!(service = &*service, "{said}");
@@ -88,11 +86,8 @@ impl Control {
                 tracing::info!(service = &*service, "{said}");
             }
             let (at, number) = (self.clock.wall(transition.at), self.health.chronicle.count() + 1);
-            self.health.notices.send(&transition, || notices::view(number, &service, &transition, at, said));
+            self.health.notices.send_change(&transition, || notices::view(number, &service, &transition, at, said));
             self.health.chronicle.add(service, transition);
-        }
-        if changes {
-            self.keep_alerts();
         }
     }
 }
@@ -107,5 +102,6 @@ fn is_bad(what: &What) -> bool {
         What::Signal { from, to } => to > from,
         What::Doubt(doubts) => *doubts,
         What::ScaleOut(wants) => *wants,
+        What::Unwatched { .. } => false,
     }
 }
