@@ -2,9 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::{Store, error::StoreError, file::STATE, record};
+use super::{Store, error::StoreError};
 use jiff::Timestamp;
-use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 
 const KEY: &str = "alerts";
@@ -28,28 +27,19 @@ pub struct Alert {
 impl Store {
     /// All of them.
     pub fn alerts(&self) -> Result<Vec<Alert>, StoreError> {
-        self.read(|transaction| alerts(&transaction.open_table(STATE)?))
+        self.listed(KEY)
     }
 
     /// Keeps these and no others.
     pub fn set_alerts(&self, alerts: &[Alert]) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            let sealed = record::seal("state", KEY.as_bytes(), &alerts);
-            transaction.open_table(STATE)?.insert(KEY, sealed.as_slice())?;
-            Ok(())
-        })
+        self.set_listed(KEY, alerts)
     }
-}
-
-fn alerts(state: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec<Alert>, StoreError> {
-    let sealed = state.get(KEY)?;
-    sealed.map_or(Ok(Vec::new()), |sealed| record::open("state", KEY.as_bytes(), sealed.value()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Document;
+    use crate::{policy::Document, store::file::STATE};
 
     #[test]
     fn the_next_agent_finds_what_was_told() {
@@ -68,6 +58,7 @@ mod tests {
         open().set_alerts(&[]).unwrap();
         assert_eq!(open().alerts().unwrap(), []);
     }
+
     #[test]
     fn a_record_that_cannot_be_read_costs_nothing_else() {
         let directory = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! The breakers that an operator holds, which the next agent goes on to hold.
 
-use super::{Store, error::StoreError, file::STATE, record};
-use redb::{ReadTransaction, ReadableTable};
+use super::{Store, error::StoreError, listed::listed};
+use redb::ReadTransaction;
 use serde::{Deserialize, Serialize};
 
 const KEY: &str = "breakers";
@@ -22,27 +22,18 @@ pub struct HeldBreaker {
 impl Store {
     /// All of them.
     pub fn breakers(&self) -> Result<Vec<HeldBreaker>, StoreError> {
-        self.read(|transaction| breakers(&transaction.open_table(STATE)?))
+        self.listed(KEY)
     }
 
     /// Keeps these and no others.
     pub fn set_breakers(&self, breakers: &[HeldBreaker]) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            let sealed = record::seal("state", KEY.as_bytes(), &breakers);
-            transaction.open_table(STATE)?.insert(KEY, sealed.as_slice())?;
-            Ok(())
-        })
+        self.set_listed(KEY, breakers)
     }
 }
 
 /// Checks the record.
 pub(super) fn verify(transaction: &ReadTransaction) -> Result<(), StoreError> {
-    breakers(&transaction.open_table(STATE)?).map(|_| ())
-}
-
-fn breakers(state: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec<HeldBreaker>, StoreError> {
-    let sealed = state.get(KEY)?;
-    sealed.map_or(Ok(Vec::new()), |sealed| record::open("state", KEY.as_bytes(), sealed.value()))
+    listed::<HeldBreaker>(transaction, KEY).map(|_| ())
 }
 
 #[cfg(test)]

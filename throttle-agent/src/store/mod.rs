@@ -14,6 +14,7 @@ mod breakers;
 mod documents;
 mod error;
 mod file;
+mod listed;
 mod pending;
 mod record;
 mod revisions;

@@ -1,7 +1,7 @@
 //! The speeds that were set by hand, which the next agent goes on with.
 
-use super::{Moment, Store, error::StoreError, file::STATE, record};
-use redb::{ReadTransaction, ReadableTable};
+use super::{Moment, Store, error::StoreError, listed::listed};
+use redb::ReadTransaction;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -35,27 +35,18 @@ impl SetSpeed {
 impl Store {
     /// All of them.
     pub fn speeds(&self) -> Result<Vec<SetSpeed>, StoreError> {
-        self.read(|transaction| speeds(&transaction.open_table(STATE)?))
+        self.listed(KEY)
     }
 
     /// Keeps these and no others.
     pub fn set_speeds(&self, speeds: &[SetSpeed]) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            let sealed = record::seal("state", KEY.as_bytes(), &speeds);
-            transaction.open_table(STATE)?.insert(KEY, sealed.as_slice())?;
-            Ok(())
-        })
+        self.set_listed(KEY, speeds)
     }
 }
 
 /// Checks the record.
 pub(super) fn verify(transaction: &ReadTransaction) -> Result<(), StoreError> {
-    speeds(&transaction.open_table(STATE)?).map(|_| ())
-}
-
-fn speeds(state: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec<SetSpeed>, StoreError> {
-    let sealed = state.get(KEY)?;
-    sealed.map_or(Ok(Vec::new()), |sealed| record::open("state", KEY.as_bytes(), sealed.value()))
+    listed::<SetSpeed>(transaction, KEY).map(|_| ())
 }
 
 #[cfg(test)]
