@@ -10,7 +10,7 @@ use throttle_agent::{
     policy::{
         self, Compiled, Layout, Mode,
         forecast::{self, Forecast},
-        sharing,
+        sharing::Sharing,
     },
 };
 use throttle_common::{
@@ -130,7 +130,7 @@ fn family(forecast: &Forecast) -> &'static str {
 }
 
 fn report(compiled: &Compiled, warnings: Vec<String>, flood: Option<f64>) -> Report {
-    let forecasts = forecast::forecasts(compiled);
+    let (forecasts, sharing) = (forecast::forecasts(compiled), Sharing::of(&compiled.tenants));
     let limits = compiled.limits.iter().map(|(_, record)| {
         let name = name_str(&record.name).to_owned();
         let regions = forecasts.iter().filter(|forecast| forecast.limit == name).map(|forecast| {
@@ -144,7 +144,7 @@ fn report(compiled: &Compiled, warnings: Vec<String>, flood: Option<f64>) -> Rep
                 aggregates_busy: 0,
                 occupancy: 0.0,
                 compartments: region.tenants_compartments(),
-                sharing_tenants: sharing::count(record, region, &compiled.tenants) as u64,
+                sharing_tenants: sharing.tenants(record, region).len() as u64,
                 fullest: None,
                 forecast: Some(wire::Forecast::of(forecast, 1.0)),
             }

@@ -10,7 +10,7 @@ use super::Control;
 use crate::{
     api::wire::{CompartmentLoad, Forecast, LimitView, RegionLoad},
     datapath::{Compartment, Use},
-    policy::{self, sharing},
+    policy::{self, sharing::Sharing},
 };
 
 /// The share of a region's slots in debt that is worth a word: four of five that are open to any source.
@@ -20,7 +20,13 @@ const NAMED: usize = 3;
 
 impl Control {
     /// The parts of the table that a limit has, with how much of each is in use, and what fills it at a speed of its clock.
-    pub(super) fn regions(&self, record: &records::Limit, uses: [Use; 2], speed: f64) -> Vec<RegionLoad> {
+    pub(super) fn regions(
+        &self,
+        record: &records::Limit,
+        uses: [Use; 2],
+        speed: f64,
+        sharing: &Sharing<'_>,
+    ) -> Vec<RegionLoad> {
         if record.is_shared() {
             return Vec::new();
         }
@@ -41,7 +47,7 @@ impl Control {
                 aggregates_busy: usage.aggregates_busy,
                 occupancy: usage.busy as f64 / slots as f64,
                 compartments: region.tenants_compartments(),
-                sharing_tenants: sharing::count(record, region, self.datapath.tenants()) as u64,
+                sharing_tenants: sharing.tenants(record, region).len() as u64,
                 fullest: usage.fullest.map(|fullest| self.compartment(record, region, fullest)),
                 forecast: forecast.map(|forecast| Forecast::of(&forecast, speed)),
             })

@@ -15,7 +15,7 @@ use crate::{
         PolicyView, Problem, ProblemKind, ReasonCount, RevisionView, Status, Table, Tallies, Tally,
     },
     datapath::{self, Standing, Use, XdpMode},
-    policy::{self, Diagnostic, Document, HeldLimit, Mode, sharing, word::one_of},
+    policy::{self, Diagnostic, Document, HeldLimit, Mode, sharing::Sharing, word::one_of},
     store::RevisionInfo,
 };
 
@@ -25,7 +25,8 @@ const SET_BYTES: u64 = (WAYS * size_of::<records::Slot>() + size_of::<u64>()) as
 impl Control {
     /// Everything on one page.
     pub fn status(&self) -> Result<Status, Problem> {
-        let limits = self.limits()?;
+        let sharing = self.sharing();
+        let limits = self.limit_views(&sharing)?;
         let losses = self.datapath.losses().map_err(|error| kernel(&error))?;
         let (mut problems, health) = (self.problems(), self.health(None)?);
         problems.extend(self.connections().filter(|it| it.uncounted > 0).map(|it| {
@@ -43,7 +44,7 @@ impl Control {
                 self.trends.warnings(),
                 self.held_breakers(),
                 self.unmet_breakers(&self.document),
-                self.sharing_tenants().into_iter().collect(),
+                self.sharing_warning(&sharing).into_iter().collect(),
             ]
             .concat(),
             health: health.services,
@@ -92,7 +93,11 @@ impl Control {
 
     /// Every limit that is in force.
     pub fn limits(&self) -> Result<Vec<LimitView>, Problem> {
-        self.held_limits().into_iter().map(|(limit, held)| self.limit_view(limit, &held)).collect()
+        self.limit_views(&self.sharing())
+    }
+
+    fn limit_views(&self, sharing: &Sharing<'_>) -> Result<Vec<LimitView>, Problem> {
+        self.held_limits().into_iter().map(|(limit, held)| self.limit_view(limit, &held, sharing)).collect()
     }
 
     /// One limit that is in force.
@@ -105,10 +110,10 @@ impl Control {
             let remedy = if names.is_empty() { "there are none".to_owned() } else { one_of(name, &names) };
             return Err(Problem::new(ProblemKind::NotFound, format!("there is no limit `{name}`; {remedy}")));
         };
-        self.limit_view(limit, &held)
+        self.limit_view(limit, &held, &self.sharing())
     }
 
-    fn limit_view(&self, limit: &policy::Limit, held: &HeldLimit) -> Result<LimitView, Problem> {
+    fn limit_view(&self, limit: &policy::Limit, held: &HeldLimit, sharing: &Sharing<'_>) -> Result<LimitView, Problem> {
         let tally = self.datapath.limit_tally(held.number).map_err(|error| kernel(&error))?;
         let occupancy = self.datapath.occupancy(&held.record);
         let speed = speed_of(&self.datapath, &held.record);
@@ -122,7 +127,7 @@ impl Control {
             speed,
             number: held.number,
             tallies: tallies(&tally),
-            regions: self.regions(&held.record, [occupancy.v4, occupancy.v6], speed),
+            regions: self.regions(&held.record, [occupancy.v4, occupancy.v6], speed, sharing),
         })
     }
 
@@ -256,27 +261,32 @@ impl Control {
         })
     }
 
-    /// Which tenants share a compartment only because of their numbers.
-    pub(super) fn sharing_tenants(&self) -> Option<String> {
-        let held = self.datapath.limits();
-        sharing::warning(held.iter().map(|held| &held.record), self.datapath.tenants())
+    /// Which tenants of the policy in force share compartments.
+    pub(super) fn sharing(&self) -> Sharing<'_> {
+        Sharing::of(self.datapath.tenants())
+    }
+
+    /// Which of them do so only because of their numbers.
+    pub(super) fn sharing_warning(&self, sharing: &Sharing<'_>) -> Option<String> {
+        sharing.warning(self.datapath.limits().iter().map(|held| &held.record))
     }
 
     /// What a policy would do.
     pub fn check(&self, document: &Document) -> Result<CheckReport, Problem> {
         let warnings = policy::check(document).map_err(super::refused)?;
         let compiled = policy::compile(document, self.revision + 1, &self.datapath.layout()).map_err(super::refused)?;
+        let sharing = Sharing::of(&compiled.tenants);
         let shown = compiled.limits.iter().filter(|(_, record)| !record.is_guarantee());
         let limits = shown.map(|(_, record)| LimitForecast {
             name: records::name_str(&record.name).to_owned(),
-            regions: self.regions(record, [Use::default(); 2], 1.0),
+            regions: self.regions(record, [Use::default(); 2], 1.0, &sharing),
         });
         let mut warnings: Vec<_> = warnings.iter().map(Diagnostic::to_string).collect();
         if compiled.policy.counts_forwarded != 0 {
             warnings.extend(self.uncounted());
         }
         warnings.extend(self.unmet_breakers(document));
-        warnings.extend(sharing::warning(compiled.limits.iter().map(|(_, limit)| limit), &compiled.tenants));
+        warnings.extend(sharing.warning(compiled.limits.iter().map(|(_, limit)| limit)));
         Ok(CheckReport { limits: limits.collect(), warnings })
     }
 

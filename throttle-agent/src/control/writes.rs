@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{Control, Waiting, refused, session::Session, stored};
 use crate::{
     api::wire::{LONGEST_WAIT, Problem, ProblemKind, SessionAllow, Write, Written},
-    policy::{self, Compiled, Diagnostics, Document, edit::EditError, sources::state_the_same},
+    policy::{self, Compiled, Diagnostics, Document, edit::EditError, sharing::Sharing, sources::state_the_same},
     store::{self, Pending},
 };
 
@@ -89,8 +89,8 @@ impl Control {
         // Before anything is written: a policy that is wrong or does not fit changes nothing.
         let compiled = self.compile(&document, self.revision + 1)?;
         let mut warnings = policy::new_warnings(self.in_force(), &document);
-        let sharing = policy::sharing::warning(compiled.limits.iter().map(|(_, limit)| limit), &compiled.tenants);
-        warnings.extend(sharing.filter(|it| self.sharing_tenants().as_ref() != Some(it)));
+        let sharing = Sharing::of(&compiled.tenants).warning(compiled.limits.iter().map(|(_, limit)| limit));
+        warnings.extend(sharing.filter(|it| self.sharing_warning(&self.sharing()).as_ref() != Some(it)));
         let changes = policy::diff(self.in_force(), &document);
         let dangers = self.dangers(&document, write);
         let severed = self.severed(&document, write)?;

@@ -4,62 +4,66 @@
 //! tenant keeps its number as long as its name lives, and tables are divided by numbers.
 
 use super::layout::Tenants;
-use std::collections::HashMap;
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
 use throttle_common::records::{Limit, Region, name_str};
 
-/// The tenants that have no compartment of a limit's region to themselves, in the order of their names.
-pub fn tenants<'t>(limit: &Limit, region: &Region, tenants: &'t Tenants) -> Vec<&'t str> {
-    let having = having(limit, region, tenants);
-    let shares = |number: u16| number != limit.rest && having[place(region, number)] > 1;
-    tenants.iter().filter(|&(_, &number)| shares(number)).map(|(name, _)| name.as_str()).collect()
+/// Those who share, in the order of their names.
+type Names<'t> = Rc<[&'t str]>;
+
+/// Who shares with whom. Most limits are divided alike: for all of these it is looked for once.
+#[derive(Debug)]
+pub struct Sharing<'t> {
+    tenants: &'t Tenants,
+    /// By the number of the tenant of all the rest, and how many compartments there are.
+    found: RefCell<HashMap<(u16, u32), Names<'t>>>,
 }
 
-/// How many these are.
-pub fn count(limit: &Limit, region: &Region, tenants: &Tenants) -> usize {
-    having(limit, region, tenants).into_iter().filter(|&having| having > 1).sum()
-}
+impl<'t> Sharing<'t> {
+    /// Of tenants with these numbers.
+    pub fn of(tenants: &'t Tenants) -> Self {
+        Self { tenants, found: RefCell::default() }
+    }
 
-/// How many tenants have each compartment.
-fn having(limit: &Limit, region: &Region, tenants: &Tenants) -> Vec<usize> {
-    let mut having = vec![0; region.tenants_compartments().max(1) as usize];
-    tenants.values().filter(|&&number| number != limit.rest).for_each(|&number| having[place(region, number)] += 1);
-    having
-}
+    /// The tenants that have no compartment of a limit's region to themselves, in the order of their names.
+    pub fn tenants(&self, limit: &Limit, region: &Region) -> Names<'t> {
+        let key = (limit.rest, region.tenants_compartments());
+        Rc::clone(self.found.borrow_mut().entry(key).or_insert_with(|| self.look(limit, region)))
+    }
 
-fn place(region: &Region, number: u16) -> usize {
-    region.place_of(number).unwrap_or(0) as usize
-}
+    fn look(&self, limit: &Limit, region: &Region) -> Names<'t> {
+        let mut having = vec![0; region.tenants_compartments().max(1) as usize];
+        let place = |number: u16| region.place_of(number).unwrap_or(0) as usize;
+        self.others(limit).for_each(|(_, number)| having[place(number)] += 1);
+        self.others(limit).filter(|&(_, number)| having[place(number)] > 1).map(|(name, _)| name).collect()
+    }
 
-/// A warning where tenants share a compartment only because of the numbers that they have kept. One limit is named: there may
-/// be a thousand.
-pub fn warning<'l>(limits: impl Iterator<Item = &'l Limit>, numbers: &Tenants) -> Option<String> {
-    // Most limits are divided alike.
-    let mut seen: HashMap<(u16, u32), Vec<&str>> = HashMap::new();
-    let mut among = |limit: &'l Limit, region: Region| {
-        let names = || {
-            let others = numbers.values().filter(|&&number| number != limit.rest).count();
-            let has_room = region.tenants_compartments() as usize >= others;
-            if has_room { tenants(limit, &region, numbers) } else { Vec::new() }
+    /// All but the tenant of all the rest, which has the part of those of none.
+    fn others(&self, limit: &Limit) -> impl Iterator<Item = (&'t str, u16)> {
+        self.tenants.iter().map(|(name, &number)| (name.as_str(), number)).filter(|&(_, number)| number != limit.rest)
+    }
+
+    /// A warning where tenants share a compartment only because of the numbers that they have kept. One limit is named: there
+    /// may be a thousand.
+    pub fn warning<'l>(&self, limits: impl Iterator<Item = &'l Limit>) -> Option<String> {
+        let sharing = |limit: &'l Limit| {
+            let has_room = |region: &Region| region.tenants_compartments() as usize >= self.others(limit).count();
+            let names = limit.regions().map(|(_, region)| (region, self.tenants(limit, &region)));
+            names.into_iter().find(|(region, names)| !names.is_empty() && has_room(region)).map(|it| (limit, it.1))
         };
-        seen.entry((limit.rest, region.tenants_compartments())).or_insert_with(names).clone()
-    };
-    let sharing = |limit: &'l Limit| {
-        let mut names = limit.regions().map(|(_, region)| among(limit, region));
-        names.find(|names| !names.is_empty()).map(|names| (limit, names))
-    };
-    let mut found = limits.filter(|limit| !limit.is_shared()).filter_map(sharing);
-    let (limit, names) = found.next()?;
-    let others = match found.count() {
-        0 => String::new(),
-        others => format!(" (so it is for {others} more limits)"),
-    };
-    let whose = if names.len() > 3 { format!("{} and others", names[..3].join(", ")) } else { names.join(", ") };
-    Some(format!(
-        "limit `{}`: the tenants {whose} share compartments of its table, although there is room for one each: a flood of one \
-         may take the places of another's sources{others}; tables are divided by numbers that tenants keep as long as their \
-         names: give one another name, or write more `sources`",
-        name_str(&limit.name)
-    ))
+        let mut found = limits.filter(|limit| !limit.is_shared()).filter_map(sharing);
+        let (limit, names) = found.next()?;
+        let others = match found.count() {
+            0 => String::new(),
+            others => format!(" (so it is for {others} more limits)"),
+        };
+        let whose = if names.len() > 3 { format!("{} and others", names[..3].join(", ")) } else { names.join(", ") };
+        Some(format!(
+            "limit `{}`: the tenants {whose} share compartments of its table, although there is room for one each: a flood of \
+             one may take the places of another's sources{others}; tables are divided by numbers that tenants keep as long as \
+             their names: give one another name, or write more `sources`",
+            name_str(&limit.name)
+        ))
+    }
 }
 
 #[cfg(test)]
@@ -84,7 +88,7 @@ mod tests {
     }
 
     fn said(compiled: &Compiled) -> Option<String> {
-        warning(compiled.limits.iter().map(|(_, limit)| limit), &compiled.tenants)
+        Sharing::of(&compiled.tenants).warning(compiled.limits.iter().map(|(_, limit)| limit))
     }
 
     #[test]
@@ -106,9 +110,7 @@ mod tests {
         let sharing = |compartments, rest| {
             let limit = Limit { rest, ..Limit::NONE };
             let region = Region { sets: 256, compartments, ..Region::NONE };
-            let found = tenants(&limit, &region, &numbers);
-            assert_eq!(found.len(), count(&limit, &region, &numbers));
-            found
+            Sharing::of(&numbers).tenants(&limit, &region).to_vec()
         };
         assert_eq!(sharing(0, 4), ["a", "b", "c"]);
         assert_eq!(sharing(Region::compartments_of(1), 4), ["a", "c"]);

@@ -136,7 +136,7 @@ pub struct RegionLoad {
     /// The compartments that tenants have of it; 0 where it is not divided among them.
     #[serde(default)]
     pub compartments: u32,
-    /// Tenants that do not have one to themselves. Reads 0: a flood of one of them may take the places of another's sources.
+    /// Tenants that have none to themselves: a flood of one of them may take the places of another's sources.
     #[serde(default)]
     pub sharing_tenants: u64,
     /// Its fullest compartment; absent where it is not divided among tenants.
