@@ -48,6 +48,13 @@ pub fn send_raw<'f>(interface: &str, frames: impl IntoIterator<Item = &'f [u8]>)
     Ok(())
 }
 
+/// Closes a connection by a reset, which leaves nothing behind at either end.
+pub fn reset(client: TcpStream) -> io::Result<()> {
+    rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
+    drop(client);
+    Ok(())
+}
+
 /// Connects from an address of our own.
 pub fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     connect_bound(SocketAddr::new(source, 0), to)

@@ -2,14 +2,11 @@
 
 use super::{eventually, host::Host};
 use anyhow::{Context as _, Result, ensure};
-use std::{
-    net::{SocketAddr, TcpListener, TcpStream},
-    time::Duration,
-};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use throttle_agent::datapath::Drift;
 use throttle_common::{entrances::ENTERS_WITHIN, records::Connection};
 use throttle_tests::{
-    clients::connect_bound,
+    clients::{connect_bound, reset},
     needs_root,
     wire::{FAR_V4, NEAR_V4},
 };
@@ -40,13 +37,6 @@ impl Scene {
 fn connect(host: &Host, to: SocketAddr) -> Result<TcpStream> {
     let from = SocketAddr::new(super::address(NEAR_V4), PORT);
     host.wire.near.enter(|| connect_bound(from, to))?.context("connect")
-}
-
-/// Closes it by a reset, so that the next may have its port.
-fn reset(client: TcpStream) -> Result<()> {
-    rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
-    drop(client);
-    Ok(())
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::{
 };
 use throttle_agent::datapath::Drift;
 use throttle_tests::{
+    clients::reset,
     machine, needs_root, policies, say,
     wire::{FAR, FAR_V4, NEAR, NEAR_V4},
 };
@@ -187,13 +188,6 @@ fn is_served(client: &TcpStream, listener: &TcpListener) -> Result<bool> {
             accepted => return Ok(accepted.map(|_| true)?),
         }
     }
-}
-
-/// Closes a connection by a reset.
-fn reset(client: TcpStream) -> Result<()> {
-    rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
-    drop(client);
-    Ok(())
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::{
 };
 use throttle_agent::api::wire::TransitionView;
 use throttle_tests::{
-    agent::Site,
+    agent::{Agent, Site},
     needs_root,
     slow::SlowServer,
     standing::{breaker, changes, level, until},
@@ -89,14 +89,20 @@ fn what_was_told_before_an_agent_was_killed_is_told_once_and_taken_back_once() -
     Ok(())
 }
 
+/// An agent with a backend that is there, and one that is not.
+fn start_beside_one(wire: &Wire, site: &Site<'_>) -> Result<(SlowServer, Agent)> {
+    let first = SlowServer::on(&wire.far, 80)?;
+    let agent = site.start(&RUN)?;
+    site.apply(&policy("mode = \"enforce\"", BACKENDS))?;
+    Ok((first, agent))
+}
+
 #[test]
 fn what_nobody_listened_to_is_told_by_the_next_agent_that_has_a_webhook() -> Result<()> {
     needs_root!();
     let wire = Wire::new()?;
     let site = Site::on(&wire.far)?;
-    let _first = SlowServer::on(&wire.far, 80)?;
-    let agent = site.start(&RUN)?;
-    site.apply(&policy("mode = \"enforce\"", BACKENDS))?;
+    let (_first, agent) = start_beside_one(&wire, &site)?;
     until(&site, "it is dead", |view| level(view, "web-2") == "dead" && breaker(view, "web-2") == "open")?;
     until_kept(&site)?;
     agent.kill()?;
@@ -113,9 +119,7 @@ fn switching_breakers_off_closes_the_open_one_and_the_status_has_no_word_of_it()
     needs_root!();
     let wire = Wire::new()?;
     let site = Site::on(&wire.far)?;
-    let _first = SlowServer::on(&wire.far, 80)?;
-    let agent = site.start(&RUN)?;
-    site.apply(&policy("mode = \"enforce\"", BACKENDS))?;
+    let (_first, agent) = start_beside_one(&wire, &site)?;
     until(&site, "the breaker opens", |view| breaker(view, "web-2") == "open")?;
     site.apply(&policy("mode = \"enforce\"\nbreaker = false", BACKENDS))?;
     let start = Instant::now();

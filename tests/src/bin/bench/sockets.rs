@@ -6,9 +6,8 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::AsRawFd as _,
     process::{Child, Stdio},
-    time::Duration,
 };
 use throttle_tests::{
     netns::Namespace,
@@ -51,8 +50,7 @@ fn connect_from(from: Ipv4Addr, server: SocketAddr) -> Result<TcpStream> {
 
 /// Has a connection end with a reset, which leaves nothing behind at either end.
 pub(super) fn reset([near, far]: [TcpStream; 2]) -> Result<()> {
-    rustix::net::sockopt::set_socket_linger(near.as_fd(), Some(Duration::ZERO))?;
-    drop(near);
+    throttle_tests::clients::reset(near)?;
     drop(far);
     Ok(())
 }
