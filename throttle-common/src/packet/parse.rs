@@ -14,6 +14,9 @@ use network_types::{
 pub const MAX_VLANS: usize = 2;
 /// IPv6 extension headers that are read. RFC 8200 knows six kinds; no honest sender repeats them often.
 pub const MAX_EXTENSIONS: usize = 8;
+/// No transport header lies further from the start of its frame; with all bits of a header's length, for a mask.
+const MAX_OFFSET: u16 = (1 << 15) - 1;
+const _: () = assert!(EthHdr::LEN + MAX_VLANS * VlanHdr::LEN + Ipv6Hdr::LEN + MAX_EXTENSIONS * 2048 <= MAX_OFFSET as usize);
 /// ICMPv6 types of neighbour discovery, router solicitation to redirect (RFC 4861).
 const FIRST_DISCOVERY: u8 = 133;
 const LAST_DISCOVERY: u8 = 137;
@@ -41,9 +44,11 @@ pub unsafe fn parse(start: usize, end: usize, length: u32, packet: &mut Packet) 
         ethertype = u16::from_be(tag.ether_type);
         network += VlanHdr::LEN;
     }
+    let mut rest = Rest { start, offset: network as u32, end, length: length - network as u32, hop_limit: 0 };
     packet.network = network as u16;
-    let mut rest =
-        Rest { at: start + network, end, offset: network as u32, length: length - network as u32, hop_limit: 0 };
+    if tags != 0 {
+        rest.offset = only_bounds_of(&mut packet.network);
+    }
     match ethertype {
         // SAFETY: as above.
         ethertype::IPV4 => unsafe { ipv4(&mut rest, packet)? },
@@ -68,12 +73,12 @@ pub fn parse_bytes(frame: &[u8]) -> Result<Packet, Reason> {
 
 /// What is still to be read.
 struct Rest {
-    /// Where it begins.
-    at: usize,
-    /// Where the first buffer ends.
-    end: usize,
+    /// Where the frame begins.
+    start: usize,
     /// Bytes of the frame before it.
     offset: u32,
+    /// Where the first buffer ends.
+    end: usize,
     /// Bytes that belong to it: those of the frame, then those that the IP header grants (padding does not count).
     length: u32,
     /// Of an IPv6 header, else 0.
@@ -82,11 +87,23 @@ struct Rest {
 
 impl Rest {
     #[inline(always)]
+    fn at(&self) -> usize {
+        self.start + self.offset as usize
+    }
+
+    #[inline(always)]
     fn skip(&mut self, bytes: u32) {
-        self.at += bytes as usize;
         self.offset += bytes;
         self.length -= bytes;
     }
+}
+
+/// The same offset, of which the verifier of kernel programs knows only that it is one: it forgets what lies in a map. What
+/// comes behind headers of many lengths is so checked once, and not for each way to it. Packets without any do not come here.
+#[inline(always)]
+fn only_bounds_of(offset: &mut u16) -> u32 {
+    // SAFETY: the reference's own.
+    u32::from(unsafe { core::ptr::from_mut(offset).read_volatile() } & MAX_OFFSET)
 }
 
 /// Reads a `T` at `at`, if it ends within the frame.
@@ -111,7 +128,7 @@ struct Even<T>(T);
 #[inline(always)]
 unsafe fn ipv4(rest: &mut Rest, packet: &mut Packet) -> Result<(), Reason> {
     // SAFETY: the caller's.
-    let header: Ipv4Hdr = unsafe { read(rest.at, rest.end) }.ok_or(Reason::TruncatedIpv4)?;
+    let header: Ipv4Hdr = unsafe { read(rest.at(), rest.end) }.ok_or(Reason::TruncatedIpv4)?;
     let header_length = u32::from(header.vihl & 0x0f) * 4;
     let total = u32::from(u16::from_be_bytes(header.tot_len));
     if header.vihl >> 4 != 4 || header_length < Ipv4Hdr::LEN as u32 || total < header_length {
@@ -137,7 +154,7 @@ unsafe fn ipv4(rest: &mut Rest, packet: &mut Packet) -> Result<(), Reason> {
 #[inline(always)]
 unsafe fn ipv6(rest: &mut Rest, packet: &mut Packet) -> Result<(), Reason> {
     // SAFETY: the caller's.
-    let header: Ipv6Hdr = unsafe { read(rest.at, rest.end) }.ok_or(Reason::TruncatedIpv6)?;
+    let header: Ipv6Hdr = unsafe { read(rest.at(), rest.end) }.ok_or(Reason::TruncatedIpv6)?;
     let total = u32::from(u16::from_be_bytes(header.payload_len)) + Ipv6Hdr::LEN as u32;
     if header.vcf[0] >> 4 != 6 || rest.length < total {
         return Err(Reason::MalformedIpv6);
@@ -157,7 +174,7 @@ unsafe fn ipv6(rest: &mut Rest, packet: &mut Packet) -> Result<(), Reason> {
         }
         extensions += 1;
         // SAFETY: the caller's.
-        let extension: [u8; 8] = unsafe { read(rest.at, rest.end) }.ok_or(Reason::TruncatedExtension)?;
+        let extension: [u8; 8] = unsafe { read(rest.at(), rest.end) }.ok_or(Reason::TruncatedExtension)?;
         let length = match next {
             protocol::FRAGMENT => 8,
             // RFC 4302: in units of four bytes, less two.
@@ -173,6 +190,8 @@ unsafe fn ipv6(rest: &mut Rest, packet: &mut Packet) -> Result<(), Reason> {
             return Err(Reason::TruncatedExtension);
         }
         rest.skip(length);
+        packet.transport = rest.offset as u16;
+        rest.offset = only_bounds_of(&mut packet.transport);
         next = extension[0];
     }
     packet.protocol = next;
@@ -218,7 +237,7 @@ unsafe fn transport(rest: &Rest, packet: &mut Packet) -> Result<(), Reason> {
     match packet.protocol {
         protocol::TCP => {
             // SAFETY: the caller's.
-            let bytes: [u8; TcpHdr::LEN] = unsafe { read(rest.at, rest.end) }.ok_or(Reason::TruncatedTcp)?;
+            let bytes: [u8; TcpHdr::LEN] = unsafe { read(rest.at(), rest.end) }.ok_or(Reason::TruncatedTcp)?;
             if rest.length < TcpHdr::LEN as u32 {
                 return Err(Reason::TruncatedTcp);
             }
@@ -236,7 +255,7 @@ unsafe fn transport(rest: &Rest, packet: &mut Packet) -> Result<(), Reason> {
         }
         protocol::UDP => {
             // SAFETY: the caller's.
-            let header: UdpHdr = unsafe { read(rest.at, rest.end) }.ok_or(Reason::TruncatedUdp)?;
+            let header: UdpHdr = unsafe { read(rest.at(), rest.end) }.ok_or(Reason::TruncatedUdp)?;
             if rest.length < UdpHdr::LEN as u32 {
                 return Err(Reason::TruncatedUdp);
             }
@@ -249,7 +268,7 @@ unsafe fn transport(rest: &Rest, packet: &mut Packet) -> Result<(), Reason> {
         }
         protocol::ICMP | protocol::ICMPV6 => {
             // SAFETY: the caller's.
-            let bytes: [u8; 4] = unsafe { read(rest.at, rest.end) }.ok_or(Reason::TruncatedIcmp)?;
+            let bytes: [u8; 4] = unsafe { read(rest.at(), rest.end) }.ok_or(Reason::TruncatedIcmp)?;
             if rest.length < 4 {
                 return Err(Reason::TruncatedIcmp);
             }
