@@ -132,10 +132,10 @@ fn heartbeats_tell_a_server_that_hangs_from_one_that_is_killed() {
     let refused = watcher.view().refused;
 
     nginx.signal(Signal::STOP);
-    assert_eq!(watcher.wait_for(Sign::Unanswered).good, Some(false));
+    assert_eq!(watcher.wait_for(Sign::Mute).good, Some(false));
     watcher.heartbeats.confirm(&watcher.instance);
     watcher.wait_for(Sign::Packet);
-    watcher.wait_for(Sign::Unanswered);
+    watcher.wait_for(Sign::Mute);
     assert_eq!(watcher.view().refused, refused);
 
     nginx.signal(Signal::CONT);

@@ -147,7 +147,11 @@ impl Node {
         let knocks = [(); KNOCKS].map(|()| there_and_back(&mut self.link));
         let paused = self.pauses.until(now, &mut self.dice).is_some();
         let lives = self.crashed.is_none();
-        let answer = if application && lives && !paused { Sign::Answered } else { Sign::Unanswered };
+        let answer = match application && lives {
+            true if paused => Sign::Mute,
+            true => Sign::Answered,
+            false => Sign::Unanswered,
+        };
         self.answers.push_back((now + CONFIRM_EVERY, answer));
         if knocks.contains(&true) && lives {
             self.answers.push_back((now + CONFIRM_EVERY, Sign::Packet));

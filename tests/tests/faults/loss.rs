@@ -39,6 +39,7 @@ fn nobody_who_lives_dies_of_packets_that_get_lost() -> Result<()> {
     );
     ensure!(packets > 100 && (lost * 100 / packets).abs_diff(PERCENT.into()) < 10, "{lost} of {packets} got lost");
     // A breaker may open: it is asked how the backend serves, and many probes do fail.
-    ensure!(dead == 0, "who lives died of lost packets");
+    let died = || changes.iter().filter(|it| it.kind == "backend" && it.to == "dead").map(|it| &it.message);
+    ensure!(dead == 0, "who lives died of lost packets: {:?}", died().collect::<Vec<_>>());
     Ok(())
 }

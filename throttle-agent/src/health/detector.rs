@@ -38,6 +38,10 @@ pub const KNOCKS: usize = 3;
 pub const SIGN_OF_LIFE: Nanos = CONFIRMATIONS as u64 * CONFIRM_EVERY;
 /// A backend whose kernel answers but whose application says nothing for so long hangs: Akka's acceptable pause.
 pub const HANGS_AFTER: Nanos = 3 * SECOND;
+/// Probes that must have found it mute by then; without them it hangs after [`HANGS_AFTER`] once more. Where 30 % of the packets
+/// are lost in each direction a probe that was not even connected says nothing, and of those that were half stay without
+/// an answer: one that lives is taken to hang once in twenty minutes where silence alone counts.
+pub const MUTE_PROBES: u32 = 20;
 /// Good answers or beats in a row before a backend that was dead is well again.
 pub const GOOD_IN_A_ROW: u32 = 3;
 /// A shorter outage of the same generation needs no slow start.
@@ -70,6 +74,8 @@ pub struct Detector {
     /// Whether the silence now ending has been a plain interval, which belongs to the rhythm.
     steady: bool,
     failed_probes: u32,
+    /// Probes that found it mute since it was last heard.
+    mute_probes: u32,
     next_probe: Nanos,
     good: u32,
     /// Since when it is out, and when it last refused, if it has not answered since: beats do not speak for who refuses.
@@ -94,6 +100,7 @@ impl Detector {
             seen: now,
             steady: false,
             failed_probes: 0,
+            mute_probes: 0,
             next_probe: now,
             good: 0,
             out_since: now,
@@ -156,7 +163,8 @@ impl Detector {
                 self.steady = false;
                 None
             }
-            Sign::Unanswered => {
+            Sign::Unanswered | Sign::Mute => {
+                self.mute_probes = self.mute_probes.saturating_add(u32::from(sign == Sign::Mute));
                 self.failed_probes = self.failed_probes.saturating_add(1);
                 self.good = 0;
                 None
@@ -180,8 +188,8 @@ impl Detector {
         }
         if order == Order::Restarted {
             self.rhythm = Rhythm::new(self.interval);
-            (self.heard, self.seen, self.steady, self.good, self.failed_probes) = (now, now, false, 0, 0);
-            self.refused = None;
+            (self.heard, self.seen, self.steady, self.good) = (now, now, false, 0);
+            (self.failed_probes, self.mute_probes, self.refused) = (0, 0, None);
             self.slow_since = None;
             return match self.level {
                 Level::Recovering | Level::Held => {
@@ -205,7 +213,7 @@ impl Detector {
 
     /// The application gave a sign of life.
     fn alive(&mut self, now: Nanos) -> Option<Change> {
-        (self.heard, self.seen, self.failed_probes) = (now, now, 0);
+        (self.heard, self.seen, self.failed_probes, self.mute_probes) = (now, now, 0, 0);
         match self.level {
             Level::Healthy | Level::Held => None,
             Level::Suspect => {
@@ -245,14 +253,15 @@ impl Detector {
             }
             Level::Suspect if leniency.frozen => {
                 // Confirmation begins anew when the observer is to be trusted again.
-                self.failed_probes = 0;
+                (self.failed_probes, self.mute_probes) = (0, 0);
                 None
             }
             Level::Suspect if u64::from(self.failed_probes) >= u64::from(CONFIRMATIONS) => {
                 if now.saturating_sub(self.seen) >= SIGN_OF_LIFE {
                     Some(self.die(now, Reason::Unconfirmed))
                 } else {
-                    (silence >= HANGS_AFTER.saturating_mul(patience)).then(|| self.die(now, Reason::Hangs))
+                    let surely = if self.mute_probes < MUTE_PROBES { 2 } else { 1 };
+                    (silence >= HANGS_AFTER.saturating_mul(surely * patience)).then(|| self.die(now, Reason::Hangs))
                 }
             }
             Level::Held if silent => Some(self.die(now, Reason::Silence)),
@@ -276,7 +285,7 @@ impl Detector {
         self.heard = self.heard.saturating_add(pause).min(now);
         self.seen = self.seen.saturating_add(pause).min(now);
         self.steady = false;
-        self.failed_probes = 0;
+        (self.failed_probes, self.mute_probes) = (0, 0);
     }
 
     fn die(&mut self, now: Nanos, reason: Reason) -> Change {

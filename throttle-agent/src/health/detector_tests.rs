@@ -38,7 +38,7 @@ impl Script {
                 self.detector.sign(self.now, Sign::Packet);
             }
             if self.detector.level() == Level::Suspect {
-                self.detector.sign(self.now, Sign::Unanswered);
+                self.detector.sign(self.now, if packets { Sign::Mute } else { Sign::Unanswered });
             }
             changes.extend(self.detector.tick(self.now, WELL).map(|change| (change.to, change.reason)));
         }
@@ -76,6 +76,52 @@ fn what_the_kernel_sees_keeps_it_from_death_until_it_hangs() {
         [(Level::Suspect, Reason::Silence), (Level::Dead, Reason::Hangs)]
     );
     assert!(script.detector.since() >= START + HANGS_AFTER);
+}
+
+#[test]
+fn who_may_not_have_been_reached_hangs_only_after_twice_the_time() {
+    let mut script = Script::new();
+    let mut changes = Vec::new();
+    while script.now < START + 3 * HANGS_AFTER {
+        script.now += CONFIRM_EVERY;
+        for sign in [Sign::Packet, Sign::Unanswered] {
+            script.detector.sign(script.now, sign);
+        }
+        changes.extend(script.detector.tick(script.now, WELL));
+    }
+    assert_eq!(changes.last().map(|it| it.reason), Some(Reason::Hangs));
+    assert_eq!(script.detector.since(), START + 2 * HANGS_AFTER);
+}
+
+#[test]
+fn who_lives_behind_a_link_that_loses_three_packets_of_ten_dies_once_in_ten_hours_at_most() {
+    let (mut detector, mut now, mut state) = (Detector::new(START, INTERVAL), START, 0x9e37_79b9_7f4a_7c15_u64);
+    let mut there_and_back = || {
+        (state ^= state << 13, state ^= state >> 7, state ^= state << 17);
+        state % 100 < 49
+    };
+    let (mut suspicions, mut deaths) = (0, 0);
+    while now < START + 100 * 3_600 * SECOND {
+        now += CONFIRM_EVERY;
+        // Of one that is suspect the probe at its pace waits for what is sent again.
+        let at_its_pace = (now - START).is_multiple_of(INTERVAL) && detector.level() != Level::Suspect;
+        let confirms = detector.probe_is_due(now);
+        for _ in 0..usize::from(at_its_pace) + usize::from(confirms) {
+            let (connects, answers) = (there_and_back(), there_and_back());
+            if connects {
+                detector.sign(now, Sign::Packet);
+            }
+            detector.sign(now, if !connects { Sign::Unanswered } else if answers { Sign::Answered } else { Sign::Mute });
+        }
+        if confirms && [(); KNOCKS].map(|()| there_and_back()).contains(&true) {
+            detector.sign(now, Sign::Packet);
+        }
+        if let Some(change) = detector.tick(now, WELL) {
+            suspicions += usize::from(change.to == Level::Suspect);
+            deaths += usize::from(change.to == Level::Dead);
+        }
+    }
+    assert!(suspicions > 100_000 && deaths <= 10, "{suspicions} suspicions, {deaths} deaths");
 }
 
 #[test]
@@ -156,7 +202,7 @@ fn signs() -> impl Strategy<Value = (Nanos, Option<Sign>, bool)> {
     let beat =
         beat.prop_map(|(boot, generation, sequence)| Sign::Beat { of: Incarnation { boot, generation }, sequence });
     let others = prop_oneof![Just(Sign::Answered), Just(Sign::Packet), Just(Sign::Refused), Just(Sign::Unsent)];
-    let sign = prop_oneof![4 => Just(Some(Sign::Unanswered)), 1 => others.prop_map(Some), 1 => beat.prop_map(Some), 1 => Just(None)];
+    let sign = prop_oneof![2 => Just(Some(Sign::Unanswered)), 2 => Just(Some(Sign::Mute)), 1 => others.prop_map(Some), 1 => beat.prop_map(Some), 1 => Just(None)];
     (1..300 * MILLISECOND, sign, prop::bool::weighted(0.2))
 }
 
@@ -164,14 +210,15 @@ proptest! {
     #[test]
     fn nobody_dies_without_silence_and_failed_probes_or_a_refusal(signs in prop::collection::vec(signs(), 1..400)) {
         let (mut detector, mut now) = (Detector::new(START, INTERVAL), START);
-        let (mut heard, mut seen, mut failed) = (START, START, 0);
+        let (mut heard, mut seen, mut failed, mut mute) = (START, START, 0, 0);
         for (pause, sign, frozen) in signs {
             now += pause;
             let before = detector.level();
             let change = sign.and_then(|sign| detector.sign(now, sign));
             match sign {
                 Some(Sign::Unanswered) => failed += 1,
-                Some(Sign::Answered) => (heard, seen, failed) = (now, now, 0),
+                Some(Sign::Mute) => (failed, mute) = (failed + 1, mute + 1),
+                Some(Sign::Answered) => (heard, seen, failed, mute) = (now, now, 0, 0),
                 Some(Sign::Packet | Sign::Refused) => seen = now,
                 Some(Sign::Beat { .. } | Sign::Unsent) | None => {}
             }
@@ -180,7 +227,10 @@ proptest! {
                     match change.reason {
                         Reason::Refused => prop_assert_eq!(sign, Some(Sign::Refused)),
                         Reason::Unconfirmed => prop_assert!(failed >= CONFIRMATIONS && now - seen >= SIGN_OF_LIFE && !frozen),
-                        Reason::Hangs => prop_assert!(failed >= CONFIRMATIONS && now - heard >= HANGS_AFTER && !frozen),
+                        Reason::Hangs => {
+                            let span = if mute < MUTE_PROBES { 2 * HANGS_AFTER } else { HANGS_AFTER };
+                            prop_assert!(failed >= CONFIRMATIONS && now - heard >= span && !frozen);
+                        }
                         other => prop_assert!(false, "dead for {:?}", other),
                     }
                 }

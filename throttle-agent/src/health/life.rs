@@ -21,8 +21,10 @@ pub enum Sign {
     },
     /// The application answered a probe.
     Answered,
-    /// A probe got no answer in time.
+    /// A probe got no answer in time, and may not have reached it.
     Unanswered,
+    /// It took the connection of a probe and gave no answer in time; or a beat stayed away that it was to send by itself.
+    Mute,
     /// The backend refused a connection. That there is no way to it says nothing of it, whoever tells: that is
     /// [`Sign::Unanswered`].
     Refused,

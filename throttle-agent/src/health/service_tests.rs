@@ -106,7 +106,7 @@ impl Scene {
                     None if confirms => Sign::Unanswered,
                     _ => continue,
                 };
-                let nothing = matches!(sign, Sign::Unanswered | Sign::Unsent);
+                let nothing = matches!(sign, Sign::Unanswered | Sign::Mute | Sign::Unsent);
                 let good = (!nothing).then_some(sign == Sign::Answered && !self.errors.contains(&number));
                 let took = if self.late.contains(&number) { 2 * BOUNDS.objective } else { MILLISECOND };
                 let said = self.health.see(self.now, &place, sign, Some(took), good);

@@ -5,7 +5,7 @@
 use super::*;
 use crate::health::{
     SECOND,
-    detector::{CONFIRM_EVERY, CONFIRMATIONS, FAILED_PROBES, HANGS_AFTER, INTERVAL, Incarnation, Reason, SIGN_OF_LIFE},
+    detector::{CONFIRM_EVERY, CONFIRMATIONS, FAILED_PROBES, HANGS_AFTER, INTERVAL, Incarnation, MUTE_PROBES, Reason, SIGN_OF_LIFE},
 };
 use proptest::prelude::*;
 
@@ -212,7 +212,7 @@ fn found(interval: Nanos, beats: u64, phase: Nanos, end: End) -> (Option<Nanos>,
         }
         let failed = answers.extract_if(.., |at| *at <= now).count();
         for _ in 0..failed {
-            changes.extend(watch.sign(now, 0, Sign::Unanswered));
+            changes.extend(watch.sign(now, 0, if end == End::Hangs { Sign::Mute } else { Sign::Unanswered }));
         }
         changes.extend(watch.tick(now, false));
         for Changed { backend, change } in changes {
@@ -244,7 +244,8 @@ proptest! {
         let (suspect, dead) = found(End::Hangs);
         let (suspect, dead) = (suspect.unwrap_or(Nanos::MAX), dead.unwrap_or(Nanos::MAX));
         prop_assert!(suspect <= silent, "suspect after {suspect} of {interval}");
-        prop_assert!(dead <= confirmed.max(HANGS_AFTER + LOOKS) && dead >= HANGS_AFTER, "hangs for {dead} of {interval}");
+        let found_mute = silent + u64::from(MUTE_PROBES) * CONFIRM_EVERY + 2 * LOOKS;
+        prop_assert!(dead <= found_mute.max(HANGS_AFTER + LOOKS) && dead >= HANGS_AFTER, "hangs for {dead} of {interval}");
         let (suspect, dead) = found(End::Refuses);
         prop_assert_eq!(suspect, None);
         prop_assert!(dead.unwrap_or(Nanos::MAX) <= interval + LOOKS, "refuses for {dead:?} of {interval}");

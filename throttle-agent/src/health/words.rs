@@ -63,7 +63,7 @@ const fn why_held(reason: life::Reason) -> &'static str {
         life::Reason::ProbesFailed => "its probes fail",
         life::Reason::Heard => "it is heard of again",
         life::Reason::Unconfirmed => "neither it nor its host answered any of 5 probes in a row",
-        life::Reason::Hangs => "its host answers, but it says nothing for 3 s; look at the process",
+        life::Reason::Hangs => "its host answers, but it says nothing for 3 s and more; look at the process",
         life::Reason::Refused => "it refuses connections; nothing listens there",
         life::Reason::Restarted => "it was restarted",
         life::Reason::Flaps => "it has come and gone too often",

@@ -79,7 +79,8 @@ impl Outcome {
     pub(super) fn sign(&self) -> Sign {
         match self {
             Self::Answered { .. } | Self::Failed { .. } => Sign::Answered,
-            Self::Unanswered(_) => Sign::Unanswered,
+            Self::Unanswered(Silence::Connecting(_) | Silence::NoWay(_)) => Sign::Unanswered,
+            Self::Unanswered(Silence::Answering(_) | Silence::Closed | Silence::NoBeat(_)) => Sign::Mute,
             Self::Refused => Sign::Refused,
             Self::Unsent(_) => Sign::Unsent,
             Self::Packet => Sign::Packet,
@@ -154,6 +155,8 @@ mod tests {
         assert_eq!((unsent.sign(), unsent.counts(), unsent.is_good()), (Sign::Unsent, None, false));
         let no_way = Outcome::Unanswered(Silence::NoWay(ErrorKind::HostUnreachable));
         assert_eq!((no_way.sign(), no_way.counts()), (Sign::Unanswered, Some(false)));
+        let mute = Outcome::Unanswered(Silence::Answering(Duration::from_secs(1)));
+        assert_eq!((mute.sign(), mute.counts()), (Sign::Mute, Some(false)));
         assert_eq!((Outcome::Refused.sign(), Outcome::Refused.counts()), (Sign::Refused, Some(false)));
     }
 }

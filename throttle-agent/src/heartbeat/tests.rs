@@ -103,7 +103,7 @@ async fn one_that_hangs_is_confirmed_by_its_kernel_while_its_answer_is_still_wai
     for _ in 0..2 {
         heartbeats.confirm(&instance);
         wait_for(&mut seen, "a sign of its kernel", |seen| seen.sign == Sign::Packet).await;
-        let silence = wait_for(&mut seen, "silence", |seen| seen.sign == Sign::Unanswered).await;
+        let silence = wait_for(&mut seen, "silence", |seen| seen.sign == Sign::Mute).await;
         assert_eq!(silence.good, None, "it may take longer than a confirmation waits");
     }
     // The probe of the beginning is not over: an answer that is late is one.
@@ -172,7 +172,7 @@ async fn a_pushed_heartbeat_is_a_sign_of_its_backend() {
     for _ in 0..KNOCKS {
         assert_eq!(seen.recv().await.unwrap().sign, Sign::Packet);
     }
-    assert_eq!(seen.recv().await.unwrap().sign, Sign::Unanswered);
+    assert_eq!(seen.recv().await.unwrap().sign, Sign::Mute);
     let views = heartbeats.views(now());
     let view = views.heartbeats[0].pushed.as_ref().unwrap();
     assert_eq!((view.sequence, &*view.node), (7, "node-1"));
