@@ -111,7 +111,16 @@ fn who_lives_behind_a_link_that_loses_three_packets_of_ten_dies_once_in_ten_hour
             if connects {
                 detector.sign(now, Sign::Packet);
             }
-            detector.sign(now, if !connects { Sign::Unanswered } else if answers { Sign::Answered } else { Sign::Mute });
+            detector.sign(
+                now,
+                if !connects {
+                    Sign::Unanswered
+                } else if answers {
+                    Sign::Answered
+                } else {
+                    Sign::Mute
+                },
+            );
         }
         if confirms && [(); KNOCKS].map(|()| there_and_back()).contains(&true) {
             detector.sign(now, Sign::Packet);

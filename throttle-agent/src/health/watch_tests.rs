@@ -5,7 +5,10 @@
 use super::*;
 use crate::health::{
     SECOND,
-    detector::{CONFIRM_EVERY, CONFIRMATIONS, FAILED_PROBES, HANGS_AFTER, INTERVAL, Incarnation, MUTE_PROBES, Reason, SIGN_OF_LIFE},
+    detector::{
+        CONFIRM_EVERY, CONFIRMATIONS, FAILED_PROBES, HANGS_AFTER, INTERVAL, Incarnation, MUTE_PROBES, Reason,
+        SIGN_OF_LIFE,
+    },
 };
 use proptest::prelude::*;
 

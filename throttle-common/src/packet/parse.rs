@@ -16,7 +16,8 @@ pub const MAX_VLANS: usize = 2;
 pub const MAX_EXTENSIONS: usize = 8;
 /// No transport header lies further from the start of its frame; with all bits of a header's length, for a mask.
 const MAX_OFFSET: u16 = (1 << 15) - 1;
-const _: () = assert!(EthHdr::LEN + MAX_VLANS * VlanHdr::LEN + Ipv6Hdr::LEN + MAX_EXTENSIONS * 2048 <= MAX_OFFSET as usize);
+const _: () =
+    assert!(EthHdr::LEN + MAX_VLANS * VlanHdr::LEN + Ipv6Hdr::LEN + MAX_EXTENSIONS * 2048 <= MAX_OFFSET as usize);
 /// ICMPv6 types of neighbour discovery, router solicitation to redirect (RFC 4861).
 const FIRST_DISCOVERY: u8 = 133;
 const LAST_DISCOVERY: u8 = 137;
