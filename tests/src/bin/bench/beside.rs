@@ -4,8 +4,10 @@
 //!
 //! Each of 64 sources holds 20 connections, and in turn they open and reset one more: connect, accept and close on one CPU,
 //! both hosts' network stacks in it. (One source alone would not do: netfilter looks once in a tick which connections have
-//! ended, and refuses meanwhile.) The generator repeats the last acknowledgement of a client's as fast as it is taken; then
-//! that one holds 50, and it sends SYNs in its name.
+//! ended, and refuses meanwhile.) A SYN that is admitted and the acknowledgement that completes its handshake are parts of
+//! that: neither can be said again without the other. Apart, with throttle alone, they are in `handshakes`. The generator
+//! repeats the last acknowledgement of a client's as fast as it is taken; then that one holds 50, and it sends SYNs in its
+//! name.
 //! The far end is as the generator needs it, under a bare XDP_PASS where throttle is not; nobody at all is that, and a bare
 //! XDP_DROP for the SYNs.
 
@@ -82,7 +84,9 @@ pub(super) fn measure(effort: Effort) -> Result<Section> {
     }
     let mut text = format!(
         "A limit of {CONCURRENT} open connections of a source, on a veth, median of {rounds} interleaved rounds. A \
-         connection: connect, accept and reset of one, where {SOURCES} sources hold {HELD} each, all of it on one CPU. A \
+         connection: connect, accept and reset of one, where {SOURCES} sources hold {HELD} each, all of it on one CPU: the SYN that is \
+         admitted and the acknowledgement that completes the handshake are in it (with throttle alone they are in \
+         [handshakes](handshakes.md)). A \
          packet: of one of them, through the network stack to its server, and a SYN: refused to a source that holds \
          {CONCURRENT}, both with the generator that sends them on the same CPU.\n\n\
          | who limits | a connection, us | a packet of it, ns | SYNs a second | a SYN, ns |\n|---|---:|---:|---:|---:|\n"
