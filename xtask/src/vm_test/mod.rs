@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SERIES", value_delimiter = ',', default_value = "5.10,6.1,6.12,6.18,7")]
     kernel: Vec<Series>,
     /// How long one machine may take, from its start to its end
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5400)]
     timeout: u64,
     /// Run only suites whose name contains this
     #[arg(value_name = "SUITE")]
