@@ -259,9 +259,9 @@ fn what_finds_the_accept_queue_full_is_counted_as_the_kernel_counts_it() -> Resu
         host.reconcile()?;
         Ok(sockets(&host.wire.far, port, None)? == host.open(0))
     };
-    // Who believes that it is connected says so, and later its end, and takes a place for as long as a socket may come of that.
+    // Who only believes that it is connected says its end too, and takes a place for as long as a socket may come of that.
     throughout_within(&host, port, 2 * Duration::from_nanos(ENTERS_WITHIN), |look| {
-        // Nobody accepts: two find room, and the others believe that they are connected.
+        // Nobody accepts: two find room, and others can at most believe that they are connected.
         let clients = thread::scope(|scope| {
             let connecting = scope.spawn(connect);
             while !connecting.is_finished() {
@@ -270,7 +270,6 @@ fn what_finds_the_accept_queue_full_is_counted_as_the_kernel_counts_it() -> Resu
             }
             connecting.join().expect("no client panics")
         })?;
-        ensure!(clients.len() > 2, "{} believe that they are connected", clients.len());
         eventually(&true, agreed)?;
         ensure!(host.open(0) == 2, "{} are open", host.open(0));
         drop(clients);

@@ -7,6 +7,7 @@ use throttle_agent::api::wire::TransitionView;
 use throttle_tests::{
     agent::Site,
     needs_root, say,
+    slow::open_at_once,
     standing::{breaker, changes, level, until},
 };
 
@@ -79,5 +80,30 @@ fn who_refuses_is_dead_at_once_who_is_cut_off_after_a_suspicion_and_who_hangs_at
     ensure!(killed.seen < hanging.seen && cut_off.seen < hanging.seen, "who can be asked is given more time");
     ensure!(story(&site, &name(3), 0)?.iter().all(|it| it.to != "dead"), "one that never failed died");
     until(&site, "all may have connections", |view| (0..4).all(|number| breaker(view, &name(number)) == "closed"))?;
+    Ok(())
+}
+
+#[test]
+fn what_is_forwarded_to_one_that_hangs_is_refused_by_its_breaker() -> Result<()> {
+    needs_root!();
+    let fleet = Fleet::new(2)?;
+    fleet.forward()?;
+    let site = Site::on(&fleet.wire.far)?;
+    let backends = fleet.backends()?;
+    let _agent = fleet.agent(&site, &[])?;
+    fleet.follow(&site)?;
+    let opened = |backend: usize| -> Result<usize> {
+        Ok(open_at_once(&fleet.wire.near, 3, fleet.upstreams[backend].address())?.len())
+    };
+    ensure!((opened(0)?, opened(1)?) == (3, 3), "clients reach them through the host");
+    backends[1].pause()?;
+    until(&site, "it is kept from new connections", |view| breaker(view, &name(1)) == "open")?;
+    // Its kernel would take them.
+    ensure!((opened(0)?, opened(1)?) == (3, 0));
+    let refused = site.judged(|reason, _| reason == "breaker-open")?;
+    ensure!(refused >= 3, "{refused} were refused by a breaker");
+    backends[1].go_on()?;
+    until(&site, "it may have connections", |view| breaker(view, &name(1)) == "closed")?;
+    ensure!(opened(1)? == 3);
     Ok(())
 }

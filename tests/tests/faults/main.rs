@@ -10,7 +10,7 @@ mod restarts;
 mod trials;
 
 use anyhow::Result;
-use std::{net::SocketAddr, path::Path};
+use std::{fs, net::SocketAddr, path::Path};
 use throttle_agent::api::wire::TransitionView;
 use throttle_tests::{
     agent::{Agent, Site},
@@ -82,6 +82,12 @@ impl Fleet {
         let interfaces: Vec<String> = self.upstreams.iter().map(Upstream::interface).collect();
         let each = interfaces.iter().flat_map(|it| ["--interface", it]).collect();
         site.start(&[RUN.to_vec(), each, arguments.to_vec()].concat())
+    }
+
+    /// Has the host pass packets on to them that clients send.
+    fn forward(&self) -> Result<()> {
+        self.wire.far.enter(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))??;
+        self.wire.near.ip(&["route", "add", "10.99.0.0/16", "via", FAR_V4]).map(drop)
     }
 
     /// Puts them all behind the service, and returns once they are known to be well.

@@ -81,6 +81,17 @@ fn a_dead_backend_is_kept_from_new_connections_and_tried_again_with_the_agent_de
     ensure!(refused >= 3, "{refused} were refused by a breaker");
     let status = site.status()?;
     ensure!(status.problems.iter().any(|it| it.contains("web-2 (10.98.0.1:81)")), "{:?}", status.problems);
+    let (_, metrics) = site.request("GET", "/metrics", "")?;
+    for figure in [
+        r#"backends{service="web",backend="web-1",level="healthy"} 1"#,
+        r#"backends{service="web",backend="web-2",level="dead"} 1"#,
+        r#"breakers{service="web",backend="web-1",state="closed"} 1"#,
+        r#"breakers{service="web",backend="web-2",state="open"} 1"#,
+        r#"breakers{service="web",backend="web-2",state="closed"} 0"#,
+        r#"backend_suspicion{service="web",backend="web-1"} "#,
+    ] {
+        ensure!(metrics.contains(&format!("throttle_{figure}")), "no {figure} in {metrics}");
+    }
 
     let told: Vec<TransitionView> =
         heard.try_iter().map(|body| serde_json::from_str(&body)).collect::<Result<_, _>>().context("JSON was told")?;

@@ -1,10 +1,10 @@
 //! The window of a service that slows down.
 
-use super::{RUN, policy};
+use super::{RUN, breaking::listen, policy};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
-use throttle_agent::datapath::LEASE;
+use throttle_agent::{api::wire::TransitionView, datapath::LEASE};
 use throttle_tests::{
     agent::{Agent, Site},
     machine, needs_root, say,
@@ -24,7 +24,12 @@ const LATE: Duration = Duration::from_millis(80);
 
 /// A server that is quick, an agent that follows it by a policy, and clients that ask until what is usual is known.
 fn asked(wire: &Wire, site: &Site<'_>, policy: &str) -> Result<(SlowServer, Agent, Askers)> {
-    let (server, agent) = (SlowServer::on(&wire.far, 80)?, site.start(&RUN)?);
+    asked_beside(wire, site, policy, &[])
+}
+
+/// The same, of an agent that is told something more.
+fn asked_beside(wire: &Wire, site: &Site<'_>, policy: &str, run: &[&str]) -> Result<(SlowServer, Agent, Askers)> {
+    let (server, agent) = (SlowServer::on(&wire.far, 80)?, site.start(&[&RUN[..], run].concat())?);
     server.take(QUICK);
     site.apply(policy)?;
     let askers = Askers::on(&wire.near, CLIENTS, at(FAR_V4, 80))?;
@@ -143,4 +148,37 @@ fn what_is_only_observed_writes_nothing() -> Result<()> {
     ensure!(refused == 0, "{refused} were refused");
     ensure!(view.summary.contains("only shown"), "{}", view.summary);
     Ok(())
+}
+
+#[test]
+fn more_workers_are_asked_for_while_clients_are_refused_and_no_more_when_nobody_is() -> Result<()> {
+    needs_root!();
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let (port, heard) = listen(&wire.far)?;
+    let hook = format!("http://127.0.0.1:{port}/hook");
+    let (server, _agent, askers) = asked_beside(&wire, &site, &policy(ENFORCE, ""), &["--webhook", &hook])?;
+    server.take(SLOW);
+    let wants = |wants: &str| -> Result<()> {
+        loop {
+            let body = heard.recv_timeout(Duration::from_mins(1)).with_context(|| format!("scale-out: {wants}"))?;
+            let told: TransitionView = serde_json::from_str(&body)?;
+            if told.kind == "scale-out" {
+                ensure!(told.to == wants && told.service == "web" && told.backend.is_none(), "{told:?}");
+                return Ok(());
+            }
+        }
+    };
+    let figure = |count: u8| -> Result<()> {
+        let (_, metrics) = site.request("GET", "/metrics", "")?;
+        let figure = format!("throttle_health_needs_workers{{service=\"web\"}} {count}\n");
+        ensure!(metrics.contains(&figure), "no {figure} in {metrics}");
+        Ok(())
+    };
+    wants("yes")?;
+    ensure!(health(&site, "web")?.needs_workers);
+    figure(1)?;
+    drop(askers);
+    wants("no")?;
+    figure(0)
 }

@@ -110,11 +110,9 @@ pub(super) fn count(document: &Document, found: &mut Vec<Diagnostic>) {
     let records: usize = document.limits.iter().map(|limit| 1 + usize::from(limit.guarantees())).sum();
     let most = MAX_OVERRIDES as usize;
     if kinds > u16::MAX.into() || kinds * records > most && overridings(document) > most {
-        let reason = format!("overrides make {kinds} kinds of sources, with too many terms of their own");
-        let remedy = format!(
-            "name fewer: there may be {} kinds, which have {most} terms of limits and guarantees in the place of all others'",
-            u16::MAX
-        );
+        let terms = overridings(document);
+        let reason = format!("overrides make {kinds} kinds of sources, which have {terms} terms of their own");
+        let remedy = format!("name fewer: there may be {} kinds, with {most} terms of limits and guarantees", u16::MAX);
         found.push(Fault::new(reason, remedy).at("limit"));
     }
 }
