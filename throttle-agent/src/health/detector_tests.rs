@@ -97,7 +97,9 @@ fn who_may_not_have_been_reached_hangs_only_after_twice_the_time() {
 fn who_lives_behind_a_link_that_loses_three_packets_of_ten_dies_once_in_ten_hours_at_most() {
     let (mut detector, mut now, mut state) = (Detector::new(START, INTERVAL), START, 0x9e37_79b9_7f4a_7c15_u64);
     let mut there_and_back = || {
-        (state ^= state << 13, state ^= state >> 7, state ^= state << 17);
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
         state % 100 < 49
     };
     let (mut suspicions, mut deaths) = (0, 0);
