@@ -56,8 +56,7 @@ fn what_was_told_before_an_agent_was_killed_is_told_once_and_taken_back_once() -
     for mode in ["enforce", "observe"] {
         let wire = Wire::new()?;
         let site = Site::on(&wire.far)?;
-        let (port, heard) = listen(&wire.far)?;
-        let hook = format!("http://127.0.0.1:{port}/hook");
+        let (hook, heard) = listen(&wire.far)?;
         let run = [&RUN[..], &["--webhook", &hook]].concat();
         let (_first, second) = (SlowServer::on(&wire.far, 80)?, SlowServer::on(&wire.far, 81)?);
         let mut agent = site.start(&run)?;
@@ -106,8 +105,7 @@ fn what_nobody_listened_to_is_told_by_the_next_agent_that_has_a_webhook() -> Res
     until(&site, "it is dead", |view| level(view, "web-2") == "dead" && breaker(view, "web-2") == "open")?;
     until_kept(&site)?;
     agent.kill()?;
-    let (port, heard) = listen(&wire.far)?;
-    let hook = format!("http://127.0.0.1:{port}/hook");
+    let (hook, heard) = listen(&wire.far)?;
     let agent = site.start(&[&RUN[..], &["--webhook", &hook]].concat())?;
     hear(&heard, &mut Told::new(), "backend", "dead")?;
     ensure!(agent.stop()?.success());

@@ -25,10 +25,10 @@ pub(super) const BACKENDS: &str = "\
 [[backend]]\nname = \"web-1\"\nservice = \"web\"\naddress = \"10.98.0.1:80\"\nprobe = \"http:/\"\n\
 [[backend]]\nname = \"web-2\"\nservice = \"web\"\naddress = \"10.98.0.1:81\"\nprobe = \"http:/\"\n";
 
-/// Where changes are told: what comes by POST, a body each.
-pub(super) fn listen(host: &Namespace) -> Result<(u16, mpsc::Receiver<String>)> {
+/// Where changes are told, as a URL, and what comes there by POST, a body each.
+pub(super) fn listen(host: &Namespace) -> Result<(String, mpsc::Receiver<String>)> {
     let listener = host.enter(|| TcpListener::bind(("127.0.0.1", 0)))??;
-    let port = listener.local_addr()?.port();
+    let hook = format!("http://{}/hook", listener.local_addr()?);
     let (told, heard) = mpsc::channel();
     thread::spawn(move || {
         while let Ok((mut client, _)) = listener.accept() {
@@ -46,7 +46,7 @@ pub(super) fn listen(host: &Namespace) -> Result<(u16, mpsc::Receiver<String>)> 
             }
         }
     });
-    Ok((port, heard))
+    Ok((hook, heard))
 }
 
 /// Whether a request has come with all of its body.
@@ -61,9 +61,8 @@ fn a_dead_backend_is_kept_from_new_connections_and_tried_again_with_the_agent_de
     needs_root!();
     let wire = Wire::new()?;
     let site = Site::on(&wire.far)?;
-    let (port, heard) = listen(&wire.far)?;
+    let (hook, heard) = listen(&wire.far)?;
     let (_first, second) = (SlowServer::on(&wire.far, 80)?, SlowServer::on(&wire.far, 81)?);
-    let hook = format!("http://127.0.0.1:{port}/hook");
     let agent = site.start(&[&RUN[..], &["--webhook", &hook]].concat())?;
     site.apply(&policy("mode = \"enforce\"", BACKENDS))?;
     until(&site, "both are well", |view| {

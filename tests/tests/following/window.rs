@@ -155,8 +155,7 @@ fn more_workers_are_asked_for_while_clients_are_refused_and_no_more_when_nobody_
     needs_root!();
     let wire = Wire::new()?;
     let site = Site::on(&wire.far)?;
-    let (port, heard) = listen(&wire.far)?;
-    let hook = format!("http://127.0.0.1:{port}/hook");
+    let (hook, heard) = listen(&wire.far)?;
     let (server, _agent, askers) = asked_beside(&wire, &site, &policy(ENFORCE, ""), &["--webhook", &hook])?;
     server.take(SLOW);
     let wants = |wants: &str| -> Result<()> {
