@@ -7,6 +7,8 @@ pub(crate) const ETHERNET: usize = 14;
 /// Bytes of the header before the source.
 pub(crate) const SOURCE_V4: usize = 12;
 pub(crate) const SOURCE_V6: usize = 8;
+/// Bytes of the TCP header before its checksum.
+const CHECKSUM: usize = 16;
 
 /// Writes `source` into the frame: the IPv4 address, or the first eight bytes of the IPv6 address, its /64.
 ///
@@ -49,6 +51,26 @@ pub(crate) fn set_port(ctx: &XdpContext, port: u16) -> Option<()> {
     }
     // SAFETY: the two ports were just checked; each is aligned to two bytes.
     unsafe { set_half(ports, 2, port) };
+    Some(())
+}
+
+/// Flips bits of the source port behind an IPv4 header without options, and keeps the TCP checksum right (RFC 1624).
+#[inline(always)]
+pub(crate) fn change_source_port(ctx: &XdpContext, flipped: u16) -> Option<()> {
+    let tcp = ctx.data() + ETHERNET + 20;
+    if tcp + 20 > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the 20 bytes of the TCP header were just checked; both fields are aligned to two bytes.
+    unsafe {
+        let old = half(tcp, 0);
+        let new = old ^ flipped;
+        let sum = u32::from(!half(tcp, CHECKSUM)) + u32::from(!old) + u32::from(new);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        set_half(tcp, 0, new);
+        set_half(tcp, CHECKSUM, !(sum as u16));
+    }
     Some(())
 }
 

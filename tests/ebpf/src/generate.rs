@@ -66,6 +66,9 @@ fn draw(ctx: &XdpContext) -> Option<u32> {
         sent.state = xorshift(sent.state);
         frame::set_source(ctx, order.flood_of(sent.state))?;
         set_port(ctx, order.flood_port)?;
+        if order.from_ports != 0 {
+            frame::change_source_port(ctx, (sent.state & order.from_ports) as u16)?;
+        }
         sent.flood += 1;
         sent.last = sent.now;
         return Some(xdp_action::XDP_TX);

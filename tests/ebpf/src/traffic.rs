@@ -22,6 +22,9 @@ pub struct Order {
     pub flood_port: u32,
     /// See above.
     pub honest_port: u32,
+    /// The bits of the source port that are drawn for each frame of the flood, in TCP over IPv4 without options; 0 where all
+    /// come from the one that the frame names.
+    pub from_ports: u64,
     /// The clock is read once in so many frames: a power of two.
     pub clock_every: u64,
     /// How late a stream may catch up, in nanoseconds: its rate holds over that long a preemption, its spacing does not.
@@ -44,6 +47,7 @@ impl Order {
         honest_interval: NEVER,
         flood_port: 0,
         honest_port: 0,
+        from_ports: 0,
         clock_every: 1,
         catch_up: 1_000_000,
         begin: 0,

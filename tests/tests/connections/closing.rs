@@ -2,7 +2,7 @@
 
 use super::{
     address, eventually,
-    host::{Host, sockets},
+    host::{Host, in_states, sockets},
 };
 use anyhow::{Context as _, Result, ensure};
 use std::{
@@ -60,6 +60,8 @@ fn counts_nothing(host: &Host, port: u16) -> Result<()> {
 
 /// How much longer than a look at the sockets a count may be too high.
 const LOOKS: u32 = 4;
+/// How often the count is held against the sockets before something is done, while it is, and after, at the least.
+const SAMPLES: u64 = 20;
 
 /// How long what is watched took at most: to look at the sockets, and to count what is in no list no more.
 #[derive(Debug, Default)]
@@ -109,14 +111,16 @@ fn throughout_within(
             }
             Ok(longest)
         });
-        let look = || {
-            // One that began before has ended, then one more.
+        let looks = |wanted| {
             let seen = samples.load(SeqCst);
-            while samples.load(SeqCst) < seen + 2 && !watch.is_finished() {
+            while samples.load(SeqCst) < seen + wanted && !watch.is_finished() {
                 thread::yield_now();
             }
         };
-        let acted = act(&look);
+        looks(SAMPLES);
+        // One that began before has ended, then one more.
+        let acted = act(&|| looks(2));
+        looks(SAMPLES);
         done.store(true, SeqCst);
         let longest = watch.join().expect("the watch does not panic")?;
         acted?;
@@ -173,11 +177,22 @@ fn a_place_is_given_back_however_a_connection_is_closed() -> Result<()> {
 #[test]
 fn a_place_is_given_back_when_the_kernel_is_told_to_kill_the_socket() -> Result<()> {
     needs_root!();
-    let (host, listener, _clients, _servers) = connected(3)?;
+    let (host, listener, mut clients, servers) = connected(3)?;
     let port = listener.local_addr()?.port();
-    let filter = format!("( sport = :{port} )");
-    throughout(&host, port, |_| {
-        machine::run(host.wire.far.command("ss").args(["-K", "-t", "state", "established", &filter]))?;
+    // Open, left by its client, and left by its server.
+    clients[1].shutdown(Shutdown::Write)?;
+    servers[2].shutdown(Shutdown::Write)?;
+    let all = ["established", "close-wait", "fin-wait-2"];
+    for state in all {
+        eventually(&1, || in_states(&host.wire.far, port, &[state]))?;
+    }
+    throughout(&host, port, |look| {
+        for state in all {
+            let filter = format!("( sport = :{port} )");
+            machine::run(host.wire.far.command("ss").args(["-K", "-t", "state", state, &filter]))?;
+            look();
+        }
+        clients.clear();
         counts_nothing(&host, port)
     })
     .map(drop)
@@ -203,21 +218,35 @@ fn a_place_is_given_back_when_the_server_is_killed() -> Result<()> {
     .map(drop)
 }
 
-#[test]
-fn a_place_is_given_back_when_the_client_has_vanished() -> Result<()> {
-    needs_root!();
+/// Has a client vanish without a word, and waits until the kernel has given it up.
+fn vanishes(timeout: (&str, &str), mut server: impl FnMut(&mut TcpStream) -> Result<()>) -> Result<()> {
     let (host, listener, _clients, mut servers) = connected(3)?;
-    host.wire.far.enter(|| std::fs::write("/proc/sys/net/ipv4/tcp_retries2", "1"))??;
+    let (name, value) = timeout;
+    host.wire.far.enter(|| std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value))??;
     let port = listener.local_addr()?.port();
-    throughout(&host, port, |_| {
+    throughout(&host, port, |look| {
         host.wire.near.ip(&["link", "set", NEAR, "down"])?;
-        for server in &mut servers {
-            // Whether it is told so is the kernel's business; that it gives up is what counts.
-            let _ = server.write_all(b"is anybody there?");
-        }
+        servers.iter_mut().try_for_each(&mut server)?;
+        look();
         counts_nothing(&host, port)
     })
     .map(drop)
+}
+
+#[test]
+fn a_place_is_given_back_when_the_client_has_vanished() -> Result<()> {
+    needs_root!();
+    // While there is something to tell it; whether it is told so is the kernel's business, and that it gives up counts.
+    vanishes(("tcp_retries2", "1"), |server| Ok(drop(server.write_all(b"is anybody there?"))))?;
+    // While the server only asks whether it is there.
+    vanishes(("tcp_retries2", "1"), |server| {
+        rustix::net::sockopt::set_socket_keepalive(&*server, true)?;
+        rustix::net::sockopt::set_tcp_keepidle(&*server, Duration::from_secs(1))?;
+        rustix::net::sockopt::set_tcp_keepintvl(&*server, Duration::from_secs(1))?;
+        Ok(rustix::net::sockopt::set_tcp_keepcnt(&*server, 1)?)
+    })?;
+    // While the server has said its end.
+    vanishes(("tcp_retries2", "1"), |server| Ok(server.shutdown(Shutdown::Write)?))
 }
 
 #[test]

@@ -23,7 +23,8 @@ use throttle_common::{
 use throttle_tests::{
     clients::connect_from,
     denied::{Denied, denied},
-    generator::Sender,
+    generator::{Flood, Sender},
+    kernel::Order,
     machine,
     netns::Namespace,
     pins::Pins,
@@ -231,6 +232,12 @@ impl Host {
         Ok(listener)
     }
 
+    /// Frames from the near host, as fast as one CPU sends them.
+    pub(crate) fn flood(&self, frame: &[u8], order: Order) -> Result<Flood> {
+        let near = self.near.as_ref().context("the near end sends nothing by itself")?;
+        near.start(&self.wire.near, machine::cpus() - 1, frame, order)
+    }
+
     /// A client on the near host.
     pub(crate) fn connect(&self, from: Option<&str>, to: SocketAddr) -> Result<io::Result<TcpStream>> {
         self.wire.near.enter(|| match from {
@@ -258,13 +265,24 @@ fn open(far: &Namespace, pins: &Pins, mode: Mode, test_clock: bool) -> Result<Da
     })?
 }
 
+/// Whatever is a socket: what is left of one in TIME-WAIT is none, and a request is none yet.
+const OPEN: [&str; 6] = ["established", "fin-wait-1", "fin-wait-2", "close-wait", "last-ack", "closing"];
+
 /// How many connections to a port the kernel says are open on a host; of one source, or of all.
 pub(crate) fn sockets(host: &Namespace, port: u16, source: Option<&str>) -> Result<u64> {
-    let filter =
-        source.map_or_else(|| format!("( sport = :{port} )"), |source| format!("( sport = :{port} and dst {source} )"));
+    let source = source.map(|source| format!("and dst {source}")).unwrap_or_default();
+    list(host, &format!("( sport = :{port} {source} )"), &OPEN)
+}
+
+/// How many to a port are in one of these states.
+pub(crate) fn in_states(host: &Namespace, port: u16, states: &[&str]) -> Result<u64> {
+    list(host, &format!("( sport = :{port} )"), states)
+}
+
+fn list(host: &Namespace, filter: &str, states: &[&str]) -> Result<u64> {
     let mut list = host.command("ss");
-    // Whatever is a socket: what is left of one in TIME-WAIT is none, and a request is none yet.
-    list.args(["-H", "-t", "-n", "state", "established", "state", "fin-wait-1", "state", "close-wait"]);
-    list.args(["state", "last-ack", "state", "closing", &filter]);
-    Ok(machine::run(&mut list)?.lines().count() as u64)
+    list.args(["-H", "-t", "-n", "-o"]);
+    list.args(states.iter().flat_map(|state| ["state", state])).arg(filter);
+    // What is left of a socket is listed in the state that it was in.
+    Ok(machine::run(&mut list)?.lines().filter(|line| !line.contains("timer:(timewait")).count() as u64)
 }

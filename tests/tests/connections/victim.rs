@@ -1,16 +1,18 @@
 //! A source in whose name others ask for connections.
 
-use super::{address, host::Host};
+use super::{address, eventually, host::Host};
 use anyhow::{Result, ensure};
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     ops::Range,
+    str::FromStr as _,
     time::{Duration, Instant},
 };
 use throttle_common::{handshakes, packet::tcp};
 use throttle_tests::{
-    clients::{connect_from, send_raw},
+    clients::connect_from,
     frames::Frame,
+    kernel::Order,
     machine, needs_root, say,
     wire::{FAR_V4, NEAR},
 };
@@ -19,11 +21,12 @@ use throttle_tests::{
 /// refused.
 const LENGTH: Duration = Duration::from_secs(8);
 const BEFORE: Duration = Duration::from_nanos(2 << handshakes::MOMENT_BITS);
-/// How often others ask for each time that the victim does, at least; an emulated machine manages 80.
+/// How often others ask for each time that the victim does, at least; an emulated machine manages few.
 const FLOOD: u64 = 50;
 
-/// The ports that others ask from. Below those that a host takes by itself.
-const SPOOFED: Range<u16> = 1024..9_000;
+/// The ports that others ask from, below those that a host takes by itself, and the bits by which they differ.
+const SPOOFED: Range<u16> = 0x2000..0x4000;
+const DIFFERING: u64 = 0x1fff;
 
 #[test]
 fn syns_in_a_victims_name_do_not_keep_the_victim_out() -> Result<()> {
@@ -52,13 +55,18 @@ fn victim_is_served(silent: bool) -> Result<()> {
             return Ok(());
         }
     }
-    let syns: Vec<Vec<u8>> =
-        SPOOFED.map(|from| Frame::from(victim).to(FAR_V4).tcp(from, port, tcp::SYN).bytes()).collect();
-    let (spoofed, start) = (std::sync::atomic::AtomicU64::new(0), Instant::now());
-    let (mut tries, mut out) = (0, 0);
-    let near = host.wire.near.entry()?;
     listener.set_nonblocking(true)?;
-    std::thread::scope(|scope| -> Result<()> {
+    let syn = Frame::from(victim).to(FAR_V4).tcp(SPOOFED.start, port, tcp::SYN).bytes();
+    let order = Order {
+        flood: u32::from(Ipv4Addr::from_str(victim)?).into(),
+        flood_interval: 0,
+        from_ports: DIFFERING,
+        ..Order::SILENT
+    };
+    let flood = host.flood(&syn, order)?;
+    eventually(&true, || Ok(host.tally(0)?.admitted.packets + host.tally(0)?.refused.packets > 0))?;
+    let start = Instant::now();
+    let (tries, out) = std::thread::scope(|scope| -> Result<(u64, u64)> {
         // Who is served is closed at once.
         scope.spawn(|| {
             while start.elapsed() < LENGTH {
@@ -67,18 +75,11 @@ fn victim_is_served(silent: bool) -> Result<()> {
                 }
             }
         });
-        let flood = scope.spawn(|| {
-            near.enter()?;
-            while start.elapsed() < LENGTH {
-                send_raw(NEAR, syns.iter().map(Vec::as_slice))?;
-                spoofed.fetch_add(syns.len() as u64, std::sync::atomic::Ordering::Relaxed);
-            }
-            anyhow::Ok(())
-        });
         let victims = host.wire.near.entry()?;
         let caller = scope.spawn(move || -> Result<(u64, u64)> {
             victims.enter()?;
             std::thread::sleep(BEFORE.saturating_sub(start.elapsed()));
+            let (mut tries, mut out) = (0, 0);
             while start.elapsed() < LENGTH {
                 tries += 1;
                 out += u64::from(connect_from(address(victim), to).is_err());
@@ -86,10 +87,9 @@ fn victim_is_served(silent: bool) -> Result<()> {
             }
             Ok((tries, out))
         });
-        (tries, out) = caller.join().expect("the victim does not panic")?;
-        flood.join().expect("the flood does not panic")
+        caller.join().expect("the victim does not panic")
     })?;
-    let spoofed = spoofed.into_inner();
+    let spoofed = flood.stop()?.flood;
     say!(
         "{spoofed} SYNs in the name of a victim{}: {out} of its own {tries} connections were refused",
         if silent { " that is silent" } else { "" }
