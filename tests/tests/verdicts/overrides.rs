@@ -1,7 +1,8 @@
 //! Overrides: what a bucket owes when its terms change, and by which terms sources share one.
 
 use anyhow::{Result, ensure};
-use throttle_common::words::Outcome;
+use throttle_agent::datapath::explain::{Bucket, packet};
+use throttle_common::{packet::protocol, words::Outcome};
 use throttle_tests::{
     frames::Frame,
     needs_root,
@@ -48,6 +49,13 @@ fn who_shares_the_bucket_of_an_aggregate_does_so_by_the_terms_that_all_have() ->
     send(&program, &others.each_ref(), 100)?;
     let [overridden, beside] = [[10, 1, 0, 1], [10, 1, 0, 2]].map(Frame::v4);
     ensure!(pass(&program, &overridden)? == 100, "it has what its aggregate has");
+    let asked = packet([10, 1, 0, 1].into(), None, protocol::UDP, 9, false);
+    let told = program.datapath.explain(&asked, 60, program.now())?;
+    let (weighed, (_, limit)) = (&told.limits[0], program.limit_record("all")?);
+    let shown = (weighed.bucket, weighed.overridden, weighed.record.depth);
+    ensure!(shown == (Bucket::Shared, false, limit.depth), "explain shows {weighed:?}");
+    let wait = told.passes_at.map(|at| at - program.now());
+    ensure!(wait.is_some_and(|wait| wait <= SECOND / 999), "explain has it wait for {wait:?}");
     program.wait(SECOND / 20)?;
     ensure!(pass(&program, &beside)? == 50, "and costs those who share that what each of them does");
     Ok(())

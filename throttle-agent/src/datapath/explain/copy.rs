@@ -177,7 +177,8 @@ impl Copy {
                 None => (Bucket::New, [0; 2]),
             };
             let (debt, window) = self.owed(limit, words, now);
-            let (record, overridden) = self.there(limit);
+            // An aggregate has the limit's own terms, whosever source shares it.
+            let (record, overridden) = if bucket == Bucket::Shared { (*limit, false) } else { self.there(limit) };
             Weighed {
                 number: *number,
                 record,
@@ -254,7 +255,7 @@ impl Copy {
         if limit.is_sliding() {
             return self.turns_of_windows(index, now);
         }
-        let ((_, charge), depth) = (self.weigh(index, now), self.there(limit).0.depth);
+        let (_, charge) = self.weigh(index, now);
         let clock = self.clock(limit);
         let reads = limit.reading(clock.at(now));
         // What a window does not pay back its next ones do, as they begin.
@@ -263,8 +264,9 @@ impl Copy {
         let buckets = self.question.home(limit).and_then(|home| self.set(home.set)).into_iter().flat_map(|set| set.0);
         let tats =
             buckets.map(|slot| slot.tat).chain(self.question.shared(limit).and_then(|place| self.aggregate(place)));
-        // With a guarantee there may be room sooner.
-        let depths = [depth, depth + limit.overdraft()];
+        // The source's own and its aggregate's; with a guarantee there may be room sooner.
+        let [own, shared] = [self.there(limit).0.depth, limit.depth];
+        let depths = [own, own + limit.overdraft(), shared, shared + limit.overdraft()];
         let waits = |tat: Ticks| depths.map(|depth| gcra::wait(tat, reads, charge.cost, depth));
         tats.flat_map(|tat| waits(tat).into_iter().chain([gcra::debt(tat, reads)])).map(after).collect()
     }
