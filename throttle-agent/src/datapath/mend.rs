@@ -53,14 +53,16 @@ impl Datapath {
         if !self.due(ends, &seen.holds).is_amiss() && state.is_none_or(|state| seen.state == state) {
             return Ok(false);
         }
-        let mended = self.hold_what_is_due(ends, state)?;
+        let mended = self.hold_what_is_due(ends, state, seen)?;
         // What it held behind a guarantee of which it has got a place is for others.
-        Ok(self.has_guarantee(ends) && self.hold_what_is_due(ends, state)? || mended)
+        Ok(self.has_guarantee(ends) && self.hold_what_is_due(ends, None, seen)? || mended)
     }
 
-    /// The same as it is written down now. What is so no more has closed since it was read.
-    fn hold_what_is_due(&self, ends: &Ends, state: Option<u32>) -> Result<bool> {
+    /// The same as it is written down now. What is so no more has closed since it was read, and of what is another connection
+    /// by now nobody has seen the state.
+    fn hold_what_is_due(&self, ends: &Ends, state: Option<u32>, seen: &Connection) -> Result<bool> {
         let Some(found) = self.connection(ends)? else { return Ok(false) };
+        let state = state.filter(|_| found.since == seen.since);
         let due = self.due(ends, &found.holds);
         if !due.is_amiss() && state.is_none_or(|state| found.state == state) {
             return Ok(false);
