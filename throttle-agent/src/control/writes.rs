@@ -88,10 +88,10 @@ impl Control {
         let window = window(write)?;
         // Before anything is written: a policy that is wrong or does not fit changes nothing.
         let compiled = self.compile(&document, self.revision + 1)?;
-        let mut warnings = policy::new_warnings(self.in_force(), &document);
+        let before = self.in_force().clone();
         let sharing = Sharing::of(&compiled.tenants).warning(compiled.limits.iter().map(|(_, limit)| limit));
-        warnings.extend(sharing.filter(|it| self.sharing_warning(&self.sharing()).as_ref() != Some(it)));
-        let changes = policy::diff(self.in_force(), &document);
+        let sharing = sharing.filter(|it| self.sharing_warning(&self.sharing()).as_ref() != Some(it));
+        let changes = policy::diff(&before, &document);
         let dangers = self.dangers(&document, write);
         let severed = self.severed(&document, write)?;
         if changes.is_empty() && self.revision > 0 && self.is_in_force() && window.is_none() {
@@ -104,6 +104,8 @@ impl Control {
             self.store_and_enforce(&enforcing, window, message)?
         };
         let Enforcing { document, dangers, .. } = enforcing;
+        // Who waits for the policy does not wait for these.
+        let warnings = policy::new_warnings(&before, &document).into_iter().chain(sharing);
         (self.document, self.revision) = (document, revision);
         self.waiting = pending.map(Waiting::new);
         self.faults.note("store", Ok(()));
@@ -112,7 +114,7 @@ impl Control {
             revision,
             changes: changes.iter().map(ToString::to_string).collect(),
             mode: self.mode(),
-            warnings: warnings.into_iter().chain(dangers).chain(severed).collect(),
+            warnings: warnings.chain(dangers).chain(severed).collect(),
             pending: self.pending(),
             session_allow,
         })

@@ -10,12 +10,15 @@ use throttle_common::records::{Limit, Region, name_str};
 /// Those who share, in the order of their names.
 type Names<'t> = Rc<[&'t str]>;
 
+/// Of how many.
+type Shared<'t> = (Names<'t>, usize);
+
 /// Who shares with whom. Most limits are divided alike: for all of these it is looked for once.
 #[derive(Debug)]
 pub struct Sharing<'t> {
     tenants: &'t Tenants,
     /// By the number of the tenant of all the rest, and how many compartments there are.
-    found: RefCell<HashMap<(u16, u32), Names<'t>>>,
+    found: RefCell<HashMap<(u16, u32), Shared<'t>>>,
 }
 
 impl<'t> Sharing<'t> {
@@ -26,15 +29,20 @@ impl<'t> Sharing<'t> {
 
     /// The tenants that have no compartment of a limit's region to themselves, in the order of their names.
     pub fn tenants(&self, limit: &Limit, region: &Region) -> Names<'t> {
-        let key = (limit.rest, region.tenants_compartments());
-        Rc::clone(self.found.borrow_mut().entry(key).or_insert_with(|| self.look(limit, region)))
+        self.shared(limit, region).0
     }
 
-    fn look(&self, limit: &Limit, region: &Region) -> Names<'t> {
+    fn shared(&self, limit: &Limit, region: &Region) -> Shared<'t> {
+        let key = (limit.rest, region.tenants_compartments());
+        self.found.borrow_mut().entry(key).or_insert_with(|| self.look(limit, region)).clone()
+    }
+
+    fn look(&self, limit: &Limit, region: &Region) -> Shared<'t> {
         let mut having = vec![0; region.tenants_compartments().max(1) as usize];
         let place = |number: u16| region.place_of(number).unwrap_or(0) as usize;
         self.others(limit).for_each(|(_, number)| having[place(number)] += 1);
-        self.others(limit).filter(|&(_, number)| having[place(number)] > 1).map(|(name, _)| name).collect()
+        let names = self.others(limit).filter(|&(_, number)| having[place(number)] > 1).map(|(name, _)| name).collect();
+        (names, having.iter().sum())
     }
 
     /// All but the tenant of all the rest, which has the part of those of none.
@@ -46,9 +54,11 @@ impl<'t> Sharing<'t> {
     /// may be a thousand.
     pub fn warning<'l>(&self, limits: impl Iterator<Item = &'l Limit>) -> Option<String> {
         let sharing = |limit: &'l Limit| {
-            let has_room = |region: &Region| region.tenants_compartments() as usize >= self.others(limit).count();
-            let names = limit.regions().map(|(_, region)| (region, self.tenants(limit, &region)));
-            names.into_iter().find(|(region, names)| !names.is_empty() && has_room(region)).map(|it| (limit, it.1))
+            let of_region = |(_, region): (_, Region)| {
+                let (names, all) = self.shared(limit, &region);
+                (!names.is_empty() && region.tenants_compartments() as usize >= all).then_some((limit, names))
+            };
+            limit.regions().find_map(of_region)
         };
         let mut found = limits.filter(|limit| !limit.is_shared()).filter_map(sharing);
         let (limit, names) = found.next()?;

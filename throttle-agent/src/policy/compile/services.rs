@@ -14,9 +14,10 @@ use throttle_common::{
 };
 
 pub(super) fn services(document: &Document, scopes: &Scopes<'_>, clocks: &Clocks) -> Vec<records::Service> {
+    let windows = document.windows();
     let record = |service: &Service| {
         let name = service.name.as_str();
-        let connections = document.window_of(name).map_or(0, |(_, allows)| allows);
+        let connections = windows.get(name).map_or(0, |(_, allows)| *allows);
         record(service, scopes.of(Some(name)), clocks[name], connections)
     };
     document.services.iter().map(record).collect()

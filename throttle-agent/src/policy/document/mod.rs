@@ -22,7 +22,7 @@ pub use limit::{Lengths, Limit};
 use serde::Serialize;
 pub use service::{Protocol, Service};
 pub use sources::{Sources, Tenant};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use throttle_common::words::{Action, Algorithm, Fate, Overflow, Per, Reason};
 use utoipa::ToSchema;
 
@@ -84,9 +84,21 @@ impl Document {
 
     /// The tightest limit on the connections that all together have open at a service, and how many it allows: what the
     /// window of its health moves below.
-    pub fn window_of<'d>(&'d self, service: &'d str) -> Option<(&'d Limit, u32)> {
-        let shared = self.limits_of(service).filter(|limit| limit.per == Per::Service);
-        shared.filter_map(|limit| Some((limit, limit.concurrent?))).min_by_key(|(_, allows)| *allows)
+    pub fn window_of<'d>(&'d self, service: &str) -> Option<(&'d Limit, u32)> {
+        self.windows().get(service).copied()
+    }
+
+    /// The same of every service that has one.
+    pub fn windows(&self) -> HashMap<&str, (&Limit, u32)> {
+        let mut windows: HashMap<&str, (&Limit, u32)> = HashMap::new();
+        for limit in self.limits.iter().filter(|limit| limit.per == Per::Service) {
+            let (Some(service), Some(allows)) = (&limit.service, limit.concurrent) else { continue };
+            let tightest = windows.entry(service).or_insert((limit, allows));
+            if allows < tightest.1 {
+                *tightest = (limit, allows);
+            }
+        }
+        windows
     }
 }
 
