@@ -162,12 +162,14 @@ impl Server {
     }
 }
 
-/// Listens, with room for the requests of all sources.
+/// Listens, with room for the requests of all sources for as long as the benchmark lasts: with the usual five retries the kernel
+/// forgets a request after a minute.
 fn listen(host: &Namespace) -> Result<TcpListener> {
     let settings = [
         ("net/core/somaxconn", "1048576"),
         ("net/ipv4/tcp_max_syn_backlog", "1048576"),
         ("net/ipv4/tcp_syncookies", "0"),
+        ("net/ipv4/tcp_synack_retries", "15"),
     ];
     for (name, value) in settings {
         let path = format!("/proc/sys/{name}");
