@@ -4,7 +4,7 @@
 //! Each takes a minute or more once, and is kept in `target/previous`; what both are made of is built once.
 
 use crate::{machine, say};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
@@ -18,25 +18,36 @@ pub const LAYOUT: u64 = 4;
 
 /// What makes a kernel program another one.
 const SOURCES: [&str; 3] = ["throttle-common/src", "throttle-ebpf/src", ":(exclude)*tests.rs"];
+/// How many commits that touch it are looked at, each a build.
+const LOOKS: &str = "8";
 
 /// The binary of the last commit with another layout. `None`, said aloud, where the history does not reach back to it.
 pub fn previous() -> Result<Option<PathBuf>> {
     build(COMMIT)
 }
 
-/// The binary of the last commit whose kernel programs have other sources than this one's, with that commit: between two
-/// builds with the same programs none is replaced. `None`, said aloud, likewise.
-pub fn other_programs() -> Result<Option<(String, PathBuf)>> {
-    let last = git()?.args(["rev-list", "-1", "HEAD", "--"]).args(SOURCES).stderr(Stdio::null()).output();
-    let last = last.ok().filter(|listed| listed.status.success()).map(|listed| listed.stdout).unwrap_or_default();
-    let named = format!("{}^", String::from_utf8_lossy(&last).trim());
-    let before = git()?.args(["rev-parse", "--verify", "--quiet", &named]).stderr(Stdio::null()).output();
-    let Some(before) = before.ok().filter(|found| found.status.success()) else {
-        skipped(&named);
-        return Ok(None);
-    };
-    let commit = String::from_utf8_lossy(&before.stdout).trim().to_owned();
-    Ok(build(&commit)?.map(|binary| (commit, binary)))
+/// The binary of the last commit whose kernel programs are others, as `is_other` finds, with that commit: between two builds
+/// with the same programs none is replaced. `None`, said aloud, where the history does not reach back to one.
+///
+/// What touches the sources of programs often leaves the programs as they were: builds are looked at back to the first other.
+pub fn other_programs(is_other: impl Fn(&Path) -> Result<bool>) -> Result<Option<(String, PathBuf)>> {
+    let listed = git()?.args(["rev-list", "--max-count", LOOKS, "HEAD", "--"]).args(SOURCES).output()?;
+    ensure!(listed.status.success(), "git lists no commits: {}", String::from_utf8_lossy(&listed.stderr));
+    for commit in String::from_utf8_lossy(&listed.stdout).lines() {
+        let named = format!("{commit}^");
+        let before = git()?.args(["rev-parse", "--verify", "--quiet", &named]).output()?;
+        if !before.status.success() {
+            skipped(&named);
+            return Ok(None);
+        }
+        let before = String::from_utf8_lossy(&before.stdout).trim().to_owned();
+        match build(&before)? {
+            Some(binary) if is_other(&binary)? => return Ok(Some((before, binary))),
+            Some(_) => say!("{before} has the same programs as this build"),
+            None => return Ok(None),
+        }
+    }
+    bail!("none of the last {LOOKS} commits that touch {SOURCES:?} has other programs than this build")
 }
 
 fn skipped(commit: &str) {

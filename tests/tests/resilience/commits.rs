@@ -61,6 +61,14 @@ const HELD: u64 = 5;
 /// More ends than there are of hundreds of thousands that no program is told of, where the kernel does not tell of all.
 const UNTOLD: u64 = 20;
 
+/// By what the kernel tells a build's main program from others.
+fn tag_of(build: &Path) -> Result<u64> {
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start_build(build, &RUN)?;
+    site.program_tag()
+}
+
 /// The server of the other service, with as many connections as a source may have.
 fn lasting(wire: &Wire) -> Result<(TcpListener, Vec<TcpStream>)> {
     let server = wire.far.enter(|| TcpListener::bind(SocketAddr::new(far(), 81)))??;
@@ -112,7 +120,8 @@ fn change_builds(wire: &Wire, site: &Site<'_>, before: &Path, mut agent: Agent) 
 #[test]
 fn no_request_fails_and_no_connection_is_forgotten_while_the_build_before_gives_way_and_comes_back() -> Result<()> {
     needs_root!();
-    let Some((commit, before)) = other_programs()? else { return Ok(()) };
+    let tag = tag_of(binary()?)?;
+    let Some((commit, before)) = other_programs(|build| Ok(tag_of(build)? != tag))? else { return Ok(()) };
     let _machine = machine::alone()?;
     let wire = Wire::new()?;
     let _near = Sender::on(&wire).with_context(|| format!("answers reach {NEAR}"))?;
@@ -126,7 +135,7 @@ fn no_request_fails_and_no_connection_is_forgotten_while_the_build_before_gives_
         say!("skipped {test}: {commit} has layout {layout}, from which the change of layouts has a test of its own");
         return Ok(());
     }
-    let tag = site.program_tag()?;
+    ensure!(site.program_tag()? != tag, "its programs are this build's");
     let lasting = lasting(&wire)?;
     are_counted(&wire, &site)?;
     let done = AtomicBool::new(false);
@@ -140,9 +149,9 @@ fn no_request_fails_and_no_connection_is_forgotten_while_the_build_before_gives_
     })?;
     let _agent = site.start(&RUN)?;
     let counted = until_open(&site, "open", 0)?.connections.context("it counts connections")?;
-    let same = if tag == site.program_tag()? { "the same" } else { "another" };
+    ensure!(site.program_tag()? == tag, "this build's programs are not in force");
     say!(
-        "wrk from {commit} to this build, back and here again ({same} program): {} requests, {} failed; bare XDP_PASS: {}, \
+        "wrk from {commit}, whose programs are others, to this build, back and here again: {} requests, {} failed; bare XDP_PASS: {}, \
          {} failed; {HELD} connections counted throughout, {} ends mended",
         requests.served,
         requests.failed,
