@@ -10,15 +10,15 @@ use throttle_common::records::{Limit, Region, name_str};
 /// Those who share, in the order of their names.
 type Names<'t> = Rc<[&'t str]>;
 
-/// Of how many.
-type Shared<'t> = (Names<'t>, usize);
+/// Those who share, and how many tenants there are, that of all the rest left out.
+type Found<'t> = (Names<'t>, usize);
 
 /// Who shares with whom. Most limits are divided alike: for all of these it is looked for once.
 #[derive(Debug)]
 pub struct Sharing<'t> {
     tenants: &'t Tenants,
     /// By the number of the tenant of all the rest, and how many compartments there are.
-    found: RefCell<HashMap<(u16, u32), Shared<'t>>>,
+    found: RefCell<HashMap<(u16, u32), Found<'t>>>,
 }
 
 impl<'t> Sharing<'t> {
@@ -29,15 +29,15 @@ impl<'t> Sharing<'t> {
 
     /// The tenants that have no compartment of a limit's region to themselves, in the order of their names.
     pub fn tenants(&self, limit: &Limit, region: &Region) -> Names<'t> {
-        self.shared(limit, region).0
+        self.find(limit, region).0
     }
 
-    fn shared(&self, limit: &Limit, region: &Region) -> Shared<'t> {
+    fn find(&self, limit: &Limit, region: &Region) -> Found<'t> {
         let key = (limit.rest, region.tenants_compartments());
         self.found.borrow_mut().entry(key).or_insert_with(|| self.look(limit, region)).clone()
     }
 
-    fn look(&self, limit: &Limit, region: &Region) -> Shared<'t> {
+    fn look(&self, limit: &Limit, region: &Region) -> Found<'t> {
         let mut having = vec![0; region.tenants_compartments().max(1) as usize];
         let place = |number: u16| region.place_of(number).unwrap_or(0) as usize;
         self.others(limit).for_each(|(_, number)| having[place(number)] += 1);
@@ -55,7 +55,7 @@ impl<'t> Sharing<'t> {
     pub fn warning<'l>(&self, limits: impl Iterator<Item = &'l Limit>) -> Option<String> {
         let sharing = |limit: &'l Limit| {
             let of_region = |(_, region): (_, Region)| {
-                let (names, all) = self.shared(limit, &region);
+                let (names, all) = self.find(limit, &region);
                 (!names.is_empty() && region.tenants_compartments() as usize >= all).then_some((limit, names))
             };
             limit.regions().find_map(of_region)
