@@ -31,16 +31,16 @@ pub fn previous() -> Result<Option<PathBuf>> {
 ///
 /// What touches the sources of programs often leaves the programs as they were: builds are looked at back to the first other.
 pub fn other_programs(is_other: impl Fn(&Path) -> Result<bool>) -> Result<Option<(String, PathBuf)>> {
-    let listed = git()?.args(["rev-list", "--max-count", LOOKS, "HEAD", "--"]).args(SOURCES).output()?;
-    ensure!(listed.status.success(), "git lists no commits: {}", String::from_utf8_lossy(&listed.stderr));
-    for commit in String::from_utf8_lossy(&listed.stdout).lines() {
+    let Some(commits) = said(git()?.args(["rev-list", "--max-count", LOOKS, "HEAD", "--"]).args(SOURCES)) else {
+        skipped("a commit");
+        return Ok(None);
+    };
+    for commit in commits.lines() {
         let named = format!("{commit}^");
-        let before = git()?.args(["rev-parse", "--verify", "--quiet", &named]).output()?;
-        if !before.status.success() {
+        let Some(before) = said(git()?.args(["rev-parse", "--verify", "--quiet", &named])) else {
             skipped(&named);
             return Ok(None);
-        }
-        let before = String::from_utf8_lossy(&before.stdout).trim().to_owned();
+        };
         match build(&before)? {
             Some(binary) if is_other(&binary)? => return Ok(Some((before, binary))),
             Some(_) => say!("{before} has the same programs as this build"),
@@ -48,6 +48,12 @@ pub fn other_programs(is_other: impl Fn(&Path) -> Result<bool>) -> Result<Option
         }
     }
     bail!("none of the last {LOOKS} commits that touch {SOURCES:?} has other programs than this build")
+}
+
+/// What git says, where it can say it.
+fn said(git: &mut Command) -> Option<String> {
+    let output = git.stderr(Stdio::null()).output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn skipped(commit: &str) {

@@ -7,12 +7,13 @@ pub(crate) const ETHERNET: usize = 14;
 /// Bytes of the header before the source.
 pub(crate) const SOURCE_V4: usize = 12;
 pub(crate) const SOURCE_V6: usize = 8;
-/// Bytes of the TCP header before its checksum.
-const CHECKSUM: usize = 16;
+/// Bytes of the IPv4 and of the TCP header before their checksums.
+const CHECKSUM_V4: usize = 10;
+const CHECKSUM_TCP: usize = 16;
 
 /// Writes `source` into the frame: the IPv4 address, or the first eight bytes of the IPv6 address, its /64.
 ///
-/// The IPv4 header checksum is kept right, by the difference (RFC 1624); transport checksums are not.
+/// The IPv4 header checksum is kept right; transport checksums are not.
 #[inline(always)]
 pub(crate) fn set_source(ctx: &XdpContext, source: u64) -> Option<()> {
     let ip = ctx.data() + ETHERNET;
@@ -25,11 +26,7 @@ pub(crate) fn set_source(ctx: &XdpContext, source: u64) -> Option<()> {
         if *(ip as *const u8) >> 4 == 4 {
             let old = [half(ip, SOURCE_V4), half(ip, SOURCE_V4 + 2)];
             let new = [half_of(16), half_of(0)];
-            let mut sum = u32::from(!half(ip, 10));
-            sum += u32::from(!old[0]) + u32::from(!old[1]) + u32::from(new[0]) + u32::from(new[1]);
-            sum = (sum & 0xffff) + (sum >> 16);
-            sum = (sum & 0xffff) + (sum >> 16);
-            set_half(ip, 10, !(sum as u16));
+            set_half(ip, CHECKSUM_V4, changed(half(ip, CHECKSUM_V4), old, new));
             set_half(ip, SOURCE_V4, new[0]);
             set_half(ip, SOURCE_V4 + 2, new[1]);
         } else {
@@ -54,7 +51,7 @@ pub(crate) fn set_port(ctx: &XdpContext, port: u16) -> Option<()> {
     Some(())
 }
 
-/// Flips bits of the source port behind an IPv4 header without options, and keeps the TCP checksum right (RFC 1624).
+/// Flips bits of the source port behind an IPv4 header without options, and keeps the TCP checksum right.
 #[inline(always)]
 pub(crate) fn change_source_port(ctx: &XdpContext, flipped: u16) -> Option<()> {
     let tcp = ctx.data() + ETHERNET + 20;
@@ -65,13 +62,24 @@ pub(crate) fn change_source_port(ctx: &XdpContext, flipped: u16) -> Option<()> {
     unsafe {
         let old = half(tcp, 0);
         let new = old ^ flipped;
-        let sum = u32::from(!half(tcp, CHECKSUM)) + u32::from(!old) + u32::from(new);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
         set_half(tcp, 0, new);
-        set_half(tcp, CHECKSUM, !(sum as u16));
+        set_half(tcp, CHECKSUM_TCP, changed(half(tcp, CHECKSUM_TCP), [old], [new]));
     }
     Some(())
+}
+
+/// A checksum where some halves of what it is of are others now (RFC 1624).
+#[inline(always)]
+fn changed<const HALVES: usize>(checksum: u16, old: [u16; HALVES], new: [u16; HALVES]) -> u16 {
+    let mut sum = u32::from(!checksum);
+    let mut half = 0;
+    while half < HALVES {
+        sum += u32::from(!old[half]) + u32::from(new[half]);
+        half += 1;
+    }
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
 }
 
 #[inline(always)]

@@ -162,8 +162,8 @@ impl Server {
     }
 }
 
-/// Listens, with room for the requests of all sources for as long as the benchmark lasts: with the usual five retries the kernel
-/// forgets a request after a minute.
+/// Listens, with room for the requests of all sources for as long as the benchmark lasts: with the usual five retries the
+/// kernel forgets a request after a minute.
 fn listen(host: &Namespace) -> Result<TcpListener> {
     let settings = [
         ("net/core/somaxconn", "1048576"),
