@@ -4,6 +4,8 @@
 //! The program is what the name [`SERVE`] makes of whichever binary calls [`serve`]; what it is told while it runs is the
 //! status that it answers from then on and after how many milliseconds, a line each.
 
+mod pushers;
+
 use crate::{machine, netns::Namespace};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -22,6 +24,8 @@ use std::{
     thread,
     time::Duration,
 };
+
+pub use pushers::Pushers;
 
 /// What the program is called.
 pub const SERVE: &str = "serve";
@@ -176,17 +180,23 @@ fn answer(mut client: &TcpStream, (status, after): &(AtomicU16, AtomicU64)) -> i
     Ok(())
 }
 
-/// Beats as long as the process lives. What an agent does not take is lost, as it would be by a real backend.
+/// Beats as long as the process lives.
 fn beat(beats: &Beats<'_>) {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     for sequence in 1.. {
-        let body = serde_json::json!({
-            "backend": beats.name, "node": "here", "boot_id": boot, "generation": beats.generation,
-            "sequence": sequence, "time": "2026-01-02T03:04:05Z",
-        });
-        let _ = post(beats.socket, "/v1/heartbeats", &body.to_string());
+        beat_once(beats.socket, beats.name, beats.generation, sequence, None);
         thread::sleep(beats.every);
     }
+}
+
+/// One heartbeat, with the load of the backend where that is told. What an agent does not take is lost, as it would be by a
+/// real backend.
+pub fn beat_once(socket: &Path, name: &str, generation: u64, sequence: u64, load: Option<f64>) {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let body = serde_json::json!({
+        "backend": name, "node": "here", "boot_id": boot, "generation": generation, "sequence": sequence,
+        "time": "2026-01-02T03:04:05Z", "load": load,
+    });
+    let _ = post(socket, "/v1/heartbeats", &body.to_string());
 }
 
 fn post(socket: &Path, path: &str, body: &str) -> io::Result<usize> {

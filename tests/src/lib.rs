@@ -11,7 +11,7 @@
 //! [`stack`] and [`simulator`] need no kernel: the one reads the programs' code, the other runs the agent's pure code on health.
 //! [`workers`] is a real server of the same capacity, [`demand`] are its clients, [`overload`] has them meet behind a throttle
 //! or none, and an [`outcome`] is what came of a phase, real or simulated. [`upstreams`] are hosts behind a host, whose cables
-//! fail; [`backends`] are processes on them that are killed and stopped; [`standing`] is what an agent holds of them, and
+//! fail; [`recorder`] is somebody on the way; [`backends`] are processes on them that are killed and stopped; [`standing`] is what an agent holds of them, and
 //! [`groups`] have a control group of processes.
 
 pub mod agent;
@@ -43,6 +43,7 @@ pub mod policies;
 pub mod previous;
 pub mod program;
 pub mod rebuild;
+pub mod recorder;
 pub mod set;
 pub mod simulator;
 pub mod slow;

@@ -50,6 +50,18 @@ impl Server {
         Self::start(host, first(host), BESIDE, |_| Ok(silent(BESIDE, PAGE)))
     }
 
+    /// One that serves a request a minute, and answers all others with 429.
+    pub fn limiting_on(host: &Namespace) -> Result<Self> {
+        Self::start(host, host.command("nginx"), HTTP, |root| {
+            // What is returned outright is never limited: a file is.
+            fs::write(root.join("index.html"), "hello\n")?;
+            let zone =
+                "limit_req_zone $server_port zone=all:1m rate=1r/m; limit_req_status 429; limit_req_log_level info;";
+            let page = format!("root {}; location / {{ limit_req zone=all; }}", root.display());
+            Ok(format!("{zone} {}", silent(HTTP, &page)))
+        })
+    }
+
     /// Starts one that passes requests on, ahead of ordinary processes, over connections that clients may keep.
     pub fn passing_on(host: &Namespace) -> Result<Self> {
         let [http, tls] = PASSED_ON;

@@ -88,6 +88,22 @@ pub struct Losses(Ebpf);
 impl Losses {
     /// Of all packets that come in by an interface of a host.
     pub fn at(host: &Namespace, interface: &str, percent: u32, counted: IpAddr, seed: u64) -> Result<Self> {
+        Self::on(host, interface, TcAttachType::Ingress, percent, counted, seed)
+    }
+
+    /// Of all packets that leave by one.
+    pub fn leaving(host: &Namespace, interface: &str, percent: u32, counted: IpAddr, seed: u64) -> Result<Self> {
+        Self::on(host, interface, TcAttachType::Egress, percent, counted, seed)
+    }
+
+    fn on(
+        host: &Namespace,
+        interface: &str,
+        direction: TcAttachType,
+        percent: u32,
+        counted: IpAddr,
+        seed: u64,
+    ) -> Result<Self> {
         let mut object = kernel::load(64)?;
         let counted = if let IpAddr::V4(counted) = counted { u32::from(counted).into() } else { 0 };
         let loss = Loss { odds: (u64::from(percent) << 32) / 100, counted };
@@ -99,7 +115,7 @@ impl Losses {
         counts.set(0, PerCpuValues::try_from(seeds.collect::<Vec<_>>())?, 0)?;
         let program: &mut SchedClassifier = object.program_mut("lose").context("no program lose")?.try_into()?;
         program.load().context("load lose")?;
-        host.enter(|| attach(program, interface, TcAttachType::Ingress))?.context("attach lose")?;
+        host.enter(|| attach(program, interface, direction))?.context("attach lose")?;
         Ok(Self(object))
     }
 

@@ -6,7 +6,8 @@ use throttle_tests::{
     outcome::Outcome,
     simulator::{
         detection::{self, Day},
-        limits::{FixedRate, Limit, Ours, Sees, Unlimited},
+        fleet::{self, BACKENDS, Fault, Health, Only, Script},
+        limits::{Aimd, EnvoyGradient, FixedConcurrency, FixedRate, Gradient2, Limit, Ours, Sees, Unlimited, Vegas},
         overload,
         scenario::{CAPACITY, LONG, PHASES, Phase, Work},
     },
@@ -59,4 +60,52 @@ fn finds_the_dead_in_time_and_hardly_ever_the_living() {
         assert!(outcome.soft.percentile(99) <= 700.0 && outcome.hard.percentile(99) <= 1_200.0);
         assert!(outcome.most_ejected <= day.nodes / 2);
     }
+}
+
+/// Ways to fail, of which a limit of the whole service can tell none from another.
+const FAULTS: [Fault; 5] = [Fault::Silent, Fault::Hangs, Fault::Slow(20), Fault::Slow(60), Fault::Errors];
+
+#[test]
+fn of_a_fleet_one_that_fails_costs_little_and_less_than_by_any_limit_of_the_whole() {
+    for fault in FAULTS {
+        let script = Script { failing: 1, fault, seconds: [10, 60, 30] };
+        let ours = fleet::run(script, &mut Health::default(), SEED);
+        let [before, during, after] = ours.goodput;
+        assert!(before >= 0.99 && during >= 0.94 && after >= 0.99, "{fault:?}: {ours:?}");
+        assert_eq!((ours.most, ours.mistakes), (1, 0), "{fault:?}: {ours:?}");
+        let soon = |time: Option<u64>, most| time.is_some_and(|time| time <= most * SECOND);
+        assert!(soon(ours.kept_away, 6) && soon(ours.let_in, 10), "{fault:?}: {ours:?}");
+        for (name, mut limit) in named() {
+            let other = fleet::run(script, &mut Only(&mut *limit), SEED).goodput[1];
+            assert!(during > other, "{fault:?}: {during}, and {other} with {name}");
+        }
+    }
+}
+
+#[test]
+fn of_a_fleet_never_more_than_half_is_kept_away_however_many_fail() {
+    for fault in FAULTS {
+        for failing in 2..=BACKENDS {
+            let script = Script { failing, fault, seconds: [10, 30, 30] };
+            let ours = fleet::run(script, &mut Health::default(), SEED);
+            assert!(ours.most <= BACKENDS / 2, "{failing} fail so: {fault:?}: {ours:?}");
+            if failing == 2 {
+                assert!(ours.kept_away.is_some() && ours.mistakes == 0, "{fault:?}: {ours:?}");
+                assert!(ours.goodput[2] >= 0.9, "{fault:?}: {ours:?}");
+            }
+        }
+    }
+}
+
+/// The agent's own window is among them, which sees no backend either.
+fn named() -> Vec<(&'static str, Box<dyn Limit>)> {
+    vec![
+        ("no limit", Box::new(Unlimited)),
+        ("a window", Box::new(FixedConcurrency(32))),
+        ("AIMD", Box::new(Aimd::default())),
+        ("Vegas", Box::new(Vegas::new(SEED))),
+        ("Gradient2", Box::new(Gradient2::default())),
+        ("Envoy's gradient", Box::new(EnvoyGradient::new(SEED))),
+        ("its own window alone", Box::new(Ours::new(Sees::Latency, 0))),
+    ]
 }

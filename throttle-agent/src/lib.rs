@@ -8,8 +8,11 @@ pub mod events;
 pub mod health;
 pub mod heartbeat;
 mod own_probes;
+pub mod penalties;
 pub mod policy;
+pub mod replica;
 pub mod run;
+pub mod stamp;
 pub mod store;
 pub mod tls;
 

@@ -64,7 +64,7 @@ impl Watcher {
     fn wait_for(&mut self, sign: Sign) -> Seen {
         loop {
             let seen = self.next();
-            if seen.sign == sign {
+            if seen.said.sign == sign {
                 return seen;
             }
         }
@@ -126,13 +126,13 @@ fn heartbeats_tell_a_server_that_hangs_from_one_that_is_killed() {
     let host = Host::new();
     let Some(nginx) = Server::nginx(&host) else { return };
     let mut watcher = Watcher::new(&host, "127.0.0.1:8080", http(), Duration::from_millis(300));
-    assert_eq!(watcher.wait_for(Sign::Answered).good, Some(true));
-    assert!(watcher.wait_for(Sign::Answered).latency.is_some());
+    assert_eq!(watcher.wait_for(Sign::Answered).said.good, Some(true));
+    assert!(watcher.wait_for(Sign::Answered).said.latency.is_some());
     // Before it listened it may have been asked.
     let refused = watcher.view().refused;
 
     nginx.signal(Signal::STOP);
-    assert_eq!(watcher.wait_for(Sign::Mute).good, Some(false));
+    assert_eq!(watcher.wait_for(Sign::Mute).said.good, Some(false));
     watcher.heartbeats.confirm(&watcher.instance);
     watcher.wait_for(Sign::Packet);
     watcher.wait_for(Sign::Mute);
@@ -162,7 +162,10 @@ fn heartbeats_of_a_host_that_takes_no_packet_stay_away_without_a_sign_of_life() 
     for _ in 0..3 {
         watcher.heartbeats.confirm(&watcher.instance);
         let seen = watcher.next();
-        assert!(seen.sign == Sign::Unanswered && seen.good != Some(true) && seen.latency.is_none(), "{seen:?}");
+        assert!(
+            seen.said.sign == Sign::Unanswered && seen.said.good != Some(true) && seen.said.latency.is_none(),
+            "{seen:?}"
+        );
     }
     assert_eq!(watcher.view().last.as_deref(), Some("took no connection within 100ms"));
 

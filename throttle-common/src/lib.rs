@@ -32,6 +32,9 @@
 //! - **aggregate**: the /24 or /48 whose bucket serves the sources that found no place in a region.
 //! - **block**: a source or prefix that is refused until a time; **allow**: one that no limit and no block touches.
 //! - **shape**: the form of a frame that cannot be judged by its addresses and ports; policy sets its *fate*.
+//! - **page**: what a refused client of a plain HTTP service is told, without a socket: `429 Too Many Requests` ([`pages`]).
+//! - **penalty**: what a limit has in store for a source that it refuses again and again ([`penalties`]): a **sentence**, which
+//!   is a block with an end, and longer each time.
 //! - **verdict**: what becomes of a packet ([`words::Outcome`]) and why ([`words::Reason`]).
 //! - **observe**: count what would have been refused, and let it pass.
 //! - **generation**: one complete compiled policy in the kernel; a packet reads exactly one.
@@ -56,6 +59,8 @@ pub mod health_window;
 pub mod lease;
 pub mod limits;
 pub mod packet;
+pub mod pages;
+pub mod penalties;
 pub mod proven;
 pub mod records;
 pub mod services;

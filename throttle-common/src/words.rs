@@ -90,6 +90,9 @@ words! {
         /// The breaker of its service, or of the backend that it is for, keeps new connections away. Reads 0 while
         /// everything behind this host is well.
         BreakerOpen = "breaker-open",
+        /// It belongs to a connection that was refused with a page: the request that is answered with 429, and what goes
+        /// before and after it. No limit is asked. Reads 0 while nobody who speaks plain HTTP is refused.
+        TooManyRequests = "too-many-requests",
     }
 }
 
@@ -147,7 +150,7 @@ words! {
         Pass = "pass",
         /// Dropped without a word.
         Drop = "drop",
-        /// Dropped, and its sender told so (TCP RST or ICMP administratively prohibited).
+        /// Dropped, and its sender told so (TCP RST, ICMP administratively prohibited, or a page of HTTP).
         Reject = "reject",
         /// Would have been refused, and passed because of `observe`.
         Observe = "observe",
@@ -220,7 +223,8 @@ words! {
     Action {
         /// Without a word.
         Drop = "drop",
-        /// With a TCP RST to a SYN, with ICMP administratively prohibited to the rest, where an answer is due.
+        /// With a TCP RST to a SYN, or a page where its service has one, with ICMP administratively prohibited to the rest;
+        /// where an answer is due.
         Reject = "reject",
     }
 }
@@ -253,11 +257,12 @@ mod tests {
     fn what_is_no_shape_is_a_decision() {
         use Reason::{
             Admitted, Allowed, Blocked, BreakerOpen, ConnectionLimit, HostLimit, ServiceLimit, SourceLimit,
-            SourceOverflow, TenantLimit,
+            SourceOverflow, TenantLimit, TooManyRequests,
         };
         let decisions = Reason::ALL.iter().filter(|reason| !reason.is_shape());
         let of_sources = [Admitted, Allowed, Blocked, SourceLimit, SourceOverflow, ConnectionLimit];
-        assert!(decisions.eq(of_sources.iter().chain(&[TenantLimit, ServiceLimit, HostLimit, BreakerOpen])));
+        let of_others = [TenantLimit, ServiceLimit, HostLimit, BreakerOpen, TooManyRequests];
+        assert!(decisions.eq(of_sources.iter().chain(&of_others)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use throttle_common::{
 
 use crate::{
     clock::Clock,
+    penalties,
     tables::{EVENT_BUCKETS, EVENTS, InForce, LOSSES, REASON_TALLIES},
     verdict::Verdict,
 };
@@ -46,7 +47,8 @@ pub fn account(in_force: &InForce, packet: &Packet, verdict: &Verdict, frame: &F
     if DEBUG.load() == 1 {
         log(frame, u32::from(verdict.reason), verdict.outcome as u32);
     }
-    if !matches!(verdict.outcome, Outcome::Pass) {
+    // What belongs to a connection that was refused with a page was reported when its SYN was.
+    if !matches!(verdict.outcome, Outcome::Pass) && verdict.reason != Reason::TooManyRequests as u8 {
         report(in_force, packet, verdict, frame, clock);
     }
     match verdict.outcome {
@@ -70,9 +72,11 @@ fn log(frame: &Frame, reason: u32, outcome: u32) {
     debug!(&ctx, "interface {} length {} reason {} outcome {}", frame.interface, frame.length, reason, outcome);
 }
 
-/// Reports a refusal, within this CPU's budget. A function of its own so that its record has a stack frame of its own.
+/// Counts a refusal for the penalty of its limit, and reports it, within this CPU's budget. A function of its own so that its
+/// record has a stack frame of its own.
 #[inline(never)]
 fn report(in_force: &InForce, packet: &Packet, verdict: &Verdict, frame: &Frame, clock: &mut Clock) {
+    penalties::note(in_force, verdict, clock);
     let (Some(bucket), Some(losses)) = (EVENT_BUCKETS.get_ptr_mut(0), LOSSES.get_ptr_mut(0)) else { return };
     // SAFETY: this CPU's own elements, and nothing interrupts this program.
     let (bucket, losses) = unsafe { (&mut *bucket, &mut *losses) };

@@ -1,4 +1,4 @@
-//! The answers of `reject`: a TCP reset to a SYN and to what would complete a handshake, ICMP "administratively
+//! The answers of `reject`, but for those of [`crate::pages`]: a TCP reset to a SYN and to what would complete a handshake, ICMP "administratively
 //! prohibited" to the rest.
 //!
 //! The refused frame itself is turned round and sent back, at most as often as the policy's budget for answers allows,
@@ -23,12 +23,14 @@ use throttle_common::{
         checksum::{fold, halves, pseudo_header},
         protocol, tcp,
     },
+    table::TRIES,
     words::Outcome,
 };
 
 use crate::{
     atomic,
     frame::{LINK_MAX, at},
+    pages,
     tables::{ANSWER_BUCKET, LOSSES, POLICIES, scratch},
 };
 
@@ -40,13 +42,28 @@ const ICMP_HEADER: usize = 8;
 const HOP_LIMIT: u8 = 64;
 const DONT_FRAGMENT: u16 = 0x4000;
 
-/// Answers the packet in the scratch space, `length` bytes long; gives the number of the outcome. `crowded` is 1 where a
-/// limit on open connections refused it.
+/// Why a packet for a service is refused, as a number. `crowded` is 1 where a limit on open connections does.
+#[inline(always)]
+pub fn refusal(reason: u8, service: u16, crowded: u32) -> u32 {
+    u32::from(service) << 16 | u32::from(reason) << 8 | crowded
+}
+
+/// Answers the packet in the scratch space, `length` bytes long; gives the number of the outcome.
 ///
-/// A global function, which the verifier checks once and by itself.
+/// A global function, which the verifier checks once and by itself; so are those that it calls.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn answer(ctx: *mut xdp_md, length: u32, generation: u32, now: u64, crowded: u32) -> u32 {
+pub extern "C" fn answer(ctx: *mut xdp_md, length: u32, epoch: u32, now: u64, refusal: u32) -> u32 {
+    let (service, reason) = (refusal >> 16, refusal >> 8 & 0xff);
+    if scratch().is_some_and(|scratch| pages::answers(&scratch.packet, epoch & 1, reason, service)) {
+        return pages::answer(ctx, length, epoch, now, service);
+    }
+    answer_plainly(ctx, length, epoch & 1, now, refusal & 1)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn answer_plainly(ctx: *mut xdp_md, length: u32, generation: u32, now: u64, crowded: u32) -> u32 {
     let (Some(scratch), Some(losses)) = (scratch(), LOSSES.get_ptr_mut(0)) else { return Outcome::Drop as u32 };
     // SAFETY: this CPU's own element, and nothing interrupts this program.
     let losses = unsafe { &mut *losses };
@@ -77,7 +94,7 @@ pub extern "C" fn answer(ctx: *mut xdp_md, length: u32, generation: u32, now: u6
 
 /// Whether the frame was sent to this station alone.
 #[inline(always)]
-fn sent_to_us(ctx: &XdpContext) -> bool {
+pub fn sent_to_us(ctx: &XdpContext) -> bool {
     at::<EthHdr>(ctx, 0).is_some_and(|ethernet| {
         // SAFETY: `at` checked the range.
         let ethernet = unsafe { &*ethernet };
@@ -85,17 +102,24 @@ fn sent_to_us(ctx: &XdpContext) -> bool {
     })
 }
 
-/// Charges the host's budget for answers. One try: a lost race withholds one answer.
+/// Charges the host's budget for answers. After [`TRIES`] lost races an answer is withheld.
 #[inline(always)]
-fn within_budget(generation: u32, now: u64) -> bool {
+pub fn within_budget(generation: u32, now: u64) -> bool {
     let (Some(policy), Some(bucket)) = (POLICIES.get(generation), ANSWER_BUCKET.get_ptr_mut(0)) else { return false };
     // SAFETY: an element of the map.
-    let tat = unsafe { atomic::load(bucket) };
-    match gcra::admit(tat, gcra::ticks(now), policy.answers.cost, policy.answers.depth) {
+    let mut tat = unsafe { atomic::load(bucket) };
+    for _ in 0..TRIES {
+        let Some(next) = gcra::admit(tat, gcra::ticks(now), policy.answers.cost, policy.answers.depth) else {
+            return false;
+        };
         // SAFETY: an element of the map.
-        Some(next) => unsafe { atomic::swap(bucket, tat, next) }.0,
-        None => false,
+        let (is_swapped, seen) = unsafe { atomic::swap(bucket, tat, next) };
+        if is_swapped {
+            return true;
+        }
+        tat = seen;
     }
+    false
 }
 
 /// Turns a segment into the reset that refuses it (RFC 9293, section 3.5.2): it acknowledges a SYN, and goes on where any
@@ -113,7 +137,9 @@ fn reset<const IP: usize>(ctx: &XdpContext, packet: &Packet, link: usize, quote:
     resize(ctx, link + IP + TcpHdr::LEN, length)?;
     turn_round(ctx)?;
     let segment = TcpHdr::LEN as u16;
-    write_ip::<IP>(ctx, packet, link, protocol::TCP, segment)?;
+    let header = at::<[u8; IP]>(ctx, link)?;
+    // SAFETY: `at` checked the range.
+    unsafe { write_ip::<IP>(header.cast(), packet, protocol::TCP, segment) };
     let offset_and_flags = u16::from(TcpHdr::LEN as u8 / 4) << 12 | u16::from(flags);
     let sum = pseudo_header(packet, protocol::TCP, segment)
         + u64::from(packet.source_port)
@@ -153,7 +179,9 @@ fn prohibit<const IP: usize>(ctx: &XdpContext, packet: &Packet, link: usize, quo
     turn_round(ctx)?;
     let (number, kind, code) = if IP == Ipv4Hdr::LEN { (protocol::ICMP, 3, 13) } else { (protocol::ICMPV6, 1, 1) };
     let message = (ICMP_HEADER + quoted) as u16;
-    write_ip::<IP>(ctx, packet, link, number, message)?;
+    let header = at::<[u8; IP]>(ctx, link)?;
+    // SAFETY: `at` checked the range.
+    unsafe { write_ip::<IP>(header.cast(), packet, number, message) };
     let mut sum = u64::from(u16::from_be_bytes([kind, code]));
     if IP == Ipv6Hdr::LEN {
         sum += pseudo_header(packet, number, message);
@@ -190,8 +218,12 @@ fn turn_round(ctx: &XdpContext) -> Option<()> {
 }
 
 /// Writes a plain IP header from the packet's receiver to its sender, for `payload` bytes of `number`.
+///
+/// # Safety
+///
+/// `to` points to `IP` bytes, the length of the header of the packet's family.
 #[inline(always)]
-fn write_ip<const IP: usize>(ctx: &XdpContext, packet: &Packet, link: usize, number: u8, payload: u16) -> Option<()> {
+pub unsafe fn write_ip<const IP: usize>(to: *mut u8, packet: &Packet, number: u8, payload: u16) {
     if IP == Ipv4Hdr::LEN {
         let total = Ipv4Hdr::LEN as u16 + payload;
         let lifetime = u16::from_be_bytes([HOP_LIMIT, number]);
@@ -213,8 +245,8 @@ fn write_ip<const IP: usize>(ctx: &XdpContext, packet: &Packet, link: usize, num
             src_addr: Ipv4Addr::from_bits(packet.destination.low as u32).octets(),
             dst_addr: Ipv4Addr::from_bits(packet.source.low as u32).octets(),
         };
-        // SAFETY: `at` checked the range.
-        unsafe { *at::<Ipv4Hdr>(ctx, link)? = header };
+        // SAFETY: the caller's.
+        unsafe { to.cast::<Ipv4Hdr>().write(header) };
     } else {
         let address = |address: throttle_common::records::Address| {
             Ipv6Addr::from_bits(u128::from(address.high) << 64 | u128::from(address.low)).octets()
@@ -227,8 +259,7 @@ fn write_ip<const IP: usize>(ctx: &XdpContext, packet: &Packet, link: usize, num
             src_addr: address(packet.destination),
             dst_addr: address(packet.source),
         };
-        // SAFETY: `at` checked the range.
-        unsafe { *at::<Ipv6Hdr>(ctx, link)? = header };
+        // SAFETY: the caller's.
+        unsafe { to.cast::<Ipv6Hdr>().write(header) };
     }
-    Some(())
 }

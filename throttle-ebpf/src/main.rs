@@ -20,6 +20,8 @@ mod frame;
 mod leaving;
 mod limits;
 mod mending;
+mod pages;
+mod penalties;
 mod services;
 mod sockets;
 mod sources;
@@ -78,7 +80,8 @@ fn judge(ctx: &XdpContext, length: u32) -> u32 {
     }
     if matches!(verdict.outcome, Outcome::Reject) {
         let crowded = u32::from(is_crowded(&in_force, &verdict));
-        let answered = answer::answer(ctx.ctx, length, in_force.generation, clock.nanos(), crowded);
+        let refusal = answer::refusal(verdict.reason, verdict.service, crowded);
+        let answered = answer::answer(ctx.ctx, length, in_force.epoch, clock.nanos(), refusal);
         if answered != Outcome::Reject as u32 {
             verdict.outcome = Outcome::Drop;
         }
@@ -134,6 +137,11 @@ fn decide(ctx: &XdpContext, in_force: &InForce, packet: &Packet, length: u32, cl
         return refusal;
     }
     let service = services::classify(in_force, packet);
+    if service.1.pages != 0
+        && let Some(verdict) = pages::verdict(ctx.ctx, in_force, service.0, packet, clock)
+    {
+        return verdict;
+    }
     limits::judge(ctx, in_force, service, (packet, length), entry, clock)
 }
 

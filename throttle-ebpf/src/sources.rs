@@ -37,6 +37,18 @@ pub fn recall(in_force: &InForce, packet: &Packet) -> Option<&'static SourceEntr
     Some(&scratch()?.said)
 }
 
+/// What [`recall`] has found of the source of the packet in the scratch space.
+#[inline(always)]
+pub fn recalled(in_force: &InForce, packet: &Packet) -> Option<&'static SourceEntry> {
+    if said(in_force.control) & SourceMaps::ALL == 0 {
+        return None;
+    }
+    match known(in_force, packet) {
+        Some(seen) => Some(&seen.entry),
+        None => Some(&scratch()?.said),
+    }
+}
+
 /// What this CPU knows of the packet's source, where it knows it.
 #[inline(always)]
 pub fn known(in_force: &InForce, packet: &Packet) -> Option<&'static mut Seen> {

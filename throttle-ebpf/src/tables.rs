@@ -15,14 +15,16 @@ use throttle_common::{
     exchanges,
     gcra::Ticks,
     handshakes, lease,
+    limits::Owed,
     packet::Packet,
+    penalties,
     proven::Line,
     records::{
         Backend, Breaker, CANDIDATES, Connection, Control, Ends, Event, Exchanges, GENERATIONS, HealthClock, Lease,
         Limit, LimitTally, Losses, MAX_BACKENDS, MAX_BREAKERS, MAX_CANDIDATES, MAX_CLOCKS, MAX_CONNECTIONS, MAX_LIMITS,
-        MAX_OVERRIDES, MAX_SERVICES, MAX_TENANTS, NAME, PORT_WORDS, PROVEN_LINES, Policy,
-        REASON_TALLIES as REASON_TALLY_COUNT, SEEN_SOURCES as SEEN_SOURCES_, Seen, Service, Slot, SourceEntry, Tally,
-        Terms,
+        MAX_OVERRIDES, MAX_SERVICES, MAX_TENANTS, NAME, Offence, PORT_WORDS, PROVEN_LINES, Page, PageTally, Penalty,
+        PenaltyTally, Policy, REASON_TALLIES as REASON_TALLY_COUNT, SEEN_SOURCES as SEEN_SOURCES_, Seen, Service, Slot,
+        SourceEntry, Tally, Terms,
     },
     table::WAYS,
 };
@@ -32,6 +34,7 @@ use crate::{
     connections::{self, Entering},
     leaving::Leaving,
     limits::Pending,
+    pages::Answer,
     sockets::Opening,
 };
 
@@ -55,9 +58,15 @@ pub static POLICIES: Array<Policy, GENERATIONS_, MMAPABLE> = Array::new();
 /// Limits by generation and number. Written by the agent while the generation is the spare one.
 #[btf_map]
 pub static LIMITS: Array<Limit, { GENERATIONS_ * MAX_LIMITS as usize }, MMAPABLE> = Array::new();
+/// The penalties of limits by generation and number. Written likewise.
+#[btf_map]
+pub static PENALTIES: Array<Penalty, { GENERATIONS_ * MAX_LIMITS as usize }, MMAPABLE> = Array::new();
 /// Services by generation and number, 0 unused. Written likewise.
 #[btf_map]
 pub static SERVICES: Array<Service, { GENERATIONS_ * MAX_SERVICES as usize }, MMAPABLE> = Array::new();
+/// The pages of services by generation and number, 0 the one that every frame has room for. Written likewise.
+#[btf_map]
+pub static PAGES: Array<Page, { GENERATIONS_ * MAX_SERVICES as usize }, MMAPABLE> = Array::new();
 /// The names of tenants by generation and number, 0 unused. Written likewise, read by the agent alone.
 #[btf_map]
 pub static TENANTS: Array<[u8; NAME], { GENERATIONS_ * MAX_TENANTS as usize }, MMAPABLE> = Array::new();
@@ -108,6 +117,19 @@ pub static LEASES: Array<Lease, { lease::SLOTS as usize }, MMAPABLE> = Array::ne
 /// Who completed a handshake lately. Written where one completes, read where a region has no room for a source.
 #[btf_map]
 pub static PROVEN: Array<Line, { PROVEN_LINES as usize }, MMAPABLE> = Array::new();
+
+/// How often sources were refused by limits that have penalties. Written where they are, read by the agent.
+#[btf_map]
+pub static REFUSALS: Array<[Slot; WAYS], { penalties::SETS as usize }, MMAPABLE> = Array::new();
+/// Who was refused too often, for the agent to read.
+#[btf_map]
+pub static OFFENCES: RingBuf<Offence, { 1 << 17 }> = RingBuf::new();
+/// The bucket of what each CPU tells of them.
+#[btf_map]
+pub static OFFENCE_BUCKETS: PerCpuArray<Ticks, 1> = PerCpuArray::new();
+/// What became of such refusals. Counted by packets, read by the agent; never reset.
+#[btf_map]
+pub static PENALTY_TALLIES: PerCpuArray<PenaltyTally, 1> = PerCpuArray::new();
 
 /// The connections that hold places, by their ends. Written where a handshake completes, removed where a socket closes or,
 /// of one that is counted by its packets, with the last of them; what either missed is mended by a program that the agent runs.
@@ -166,6 +188,9 @@ pub static LIMIT_TALLIES: PerCpuArray<LimitTally, { MAX_LIMITS as usize }> = Per
 /// What could not be reported or answered. Counted likewise.
 #[btf_map]
 pub static LOSSES: PerCpuArray<Losses, 1> = PerCpuArray::new();
+/// What was sent in place of services that have pages. Counted likewise.
+#[btf_map]
+pub static PAGE_TALLIES: PerCpuArray<PageTally, 1> = PerCpuArray::new();
 
 /// Sampled refusals for the agent to read.
 #[btf_map]
@@ -257,6 +282,14 @@ pub struct Scratch {
     pub trials: [u16; 2],
     /// The backend that it is for.
     pub backend: Backend,
+    /// Where it belongs to a connection that was refused with a page, what is to be done with it.
+    pub step: u32,
+    /// How many seconds its source is told to wait.
+    pub wait: u64,
+    /// What that source owes a limit.
+    pub owed: Owed,
+    /// What it is answered with there.
+    pub answer: Answer,
 }
 
 /// This CPU's scratch space.

@@ -1,15 +1,13 @@
 //! A server of known capacity, clients that give up and try again, and a limit before it.
 
 use super::{
+    agenda::Agenda,
     dice::Dice,
     limits::{Limit, View},
-    scenario::{BACKOFF, CAPACITY, OBJECTIVE, Phase, RETRIES, TIMEOUT, WORKERS, Work},
+    scenario::{BACKOFF, CAPACITY, Job, OBJECTIVE, Phase, RETRIES, TIMEOUT, WORKERS, Work},
 };
 use crate::outcome::Outcome;
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
-};
+use std::collections::VecDeque;
 use throttle_agent::health::{MILLISECOND, Nanos, SECOND, controller::PERIOD, whole};
 
 /// How finely good answers are counted.
@@ -30,21 +28,12 @@ enum Event {
     Look,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Job {
-    client: u32,
-    attempt: u8,
-    admitted: Nanos,
-}
-
 /// Which attempt a client waits for; [`NONE`] when it has its answer or has given up.
 type Waits = u8;
 const NONE: Waits = u8::MAX;
 
 struct Run<'l> {
-    now: Nanos,
-    events: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
-    count: u64,
+    agenda: Agenda<Event>,
     dice: Dice,
     work: Work,
     limit: &'l mut dyn Limit,
@@ -62,9 +51,7 @@ struct Run<'l> {
 /// Runs the phases with a limit, by a seed.
 pub fn run(phases: &[Phase], work: Work, limit: &mut dyn Limit, seed: u64) -> Vec<Outcome> {
     let mut run = Run {
-        now: 0,
-        events: BinaryHeap::new(),
-        count: 0,
+        agenda: Agenda::new(),
         dice: Dice::new(seed),
         work,
         limit,
@@ -78,27 +65,20 @@ pub fn run(phases: &[Phase], work: Work, limit: &mut dyn Limit, seed: u64) -> Ve
         good_at: Vec::new(),
         waits: Vec::new(),
     };
-    run.at(0, Event::Arrive);
-    run.at(PERIOD, Event::Look);
+    run.agenda.note(0, Event::Arrive);
+    run.agenda.note(PERIOD, Event::Look);
     phases.iter().map(|phase| run.phase(*phase)).collect()
 }
 
 impl Run<'_> {
-    fn at(&mut self, at: Nanos, event: Event) {
-        self.count += 1;
-        self.events.push(Reverse((at, self.count, event)));
-    }
-
     fn phase(&mut self, phase: Phase) -> Outcome {
         self.phase = phase;
-        let begin = self.now;
+        let begin = self.agenda.now;
         let end = begin + phase.seconds * SECOND;
-        while let Some(Reverse((at, _, event))) = self.events.peek().copied().filter(|event| event.0.0 < end) {
-            self.events.pop();
-            self.now = at;
+        while let Some(event) = self.agenda.next_before(end) {
             self.happen(event);
         }
-        self.now = end;
+        self.agenda.now = end;
         let mut good = vec![0; (phase.seconds * SECOND / TENTH) as usize];
         for at in self.good_at.drain(..) {
             good[((at - begin) / TENTH) as usize] += 1;
@@ -111,8 +91,8 @@ impl Run<'_> {
         match event {
             Event::Arrive => {
                 let gap = SECOND as f64 / (self.phase.load * CAPACITY);
-                let next = self.now + self.dice.exponential(whole(gap));
-                self.at(next, Event::Arrive);
+                let next = self.agenda.now + self.dice.exponential(whole(gap));
+                self.agenda.note(next, Event::Arrive);
                 self.clients.push(NONE);
                 self.asked += 1;
                 self.try_again(self.clients.len() as u32 - 1, 0);
@@ -131,10 +111,10 @@ impl Run<'_> {
                     in_flight: self.in_flight(),
                     most_in_flight: self.most_in_flight,
                 };
-                self.limit.look(self.now, &view);
+                self.limit.look(self.agenda.now, &view);
                 self.completed.clear();
                 self.most_in_flight = self.in_flight();
-                self.at(self.now + PERIOD, Event::Look);
+                self.agenda.after(PERIOD, Event::Look);
             }
         }
     }
@@ -144,12 +124,12 @@ impl Run<'_> {
     }
 
     fn try_again(&mut self, client: u32, attempt: u8) {
-        if !self.limit.admit(self.now, self.in_flight()) {
+        if !self.limit.admit(self.agenda.now, self.in_flight()) {
             return self.fail(client, attempt);
         }
         self.clients[client as usize] = attempt;
-        self.at(self.now + TIMEOUT, Event::GiveUp(client, attempt));
-        self.queue.push_back(Job { client, attempt, admitted: self.now });
+        self.agenda.after(TIMEOUT, Event::GiveUp(client, attempt));
+        self.queue.push_back(Job { client, attempt, admitted: self.agenda.now });
         self.most_in_flight = self.most_in_flight.max(self.in_flight());
         self.work();
     }
@@ -157,7 +137,7 @@ impl Run<'_> {
     /// An attempt was refused or took too long: there may be another.
     fn fail(&mut self, client: u32, attempt: u8) {
         if attempt < RETRIES {
-            self.at(self.now + (BACKOFF << attempt), Event::Try(client, attempt + 1));
+            self.agenda.after(BACKOFF << attempt, Event::Try(client, attempt + 1));
         }
     }
 
@@ -167,19 +147,19 @@ impl Run<'_> {
         {
             self.busy += 1;
             let time = self.work.draw(&mut self.dice) as f64 / self.phase.capacity;
-            self.at(self.now + whole(time), Event::Done(job));
+            self.agenda.after(whole(time), Event::Done(job));
         }
     }
 
     fn done(&mut self, job: Job) {
         self.busy -= 1;
-        let wait = self.now - job.admitted;
+        let wait = self.agenda.now - job.admitted;
         self.completed.push(wait);
         if self.clients[job.client as usize] == job.attempt {
             self.clients[job.client as usize] = NONE;
             self.waits.push(wait);
             if wait <= OBJECTIVE {
-                self.good_at.push(self.now);
+                self.good_at.push(self.agenda.now);
             }
         }
         self.work();

@@ -90,3 +90,11 @@ impl Work {
         }
     }
 }
+
+/// What is under way: an attempt of a client, by its number, and when it was admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Job {
+    pub(super) client: u32,
+    pub(super) attempt: u8,
+    pub(super) admitted: Nanos,
+}

@@ -22,6 +22,8 @@ const OTHER: &str = "10.98.0.7";
 const ALLOWED: u64 = 50;
 const WANTED: u64 = 500;
 const PROCESSES: u64 = 5;
+/// How often the sockets are counted at least, from before they call until after all have been answered.
+const SAMPLES: u64 = 100;
 /// Tells a process whom to call.
 const CALL: &str = "THROTTLE_TESTS_CALL";
 
@@ -44,7 +46,7 @@ fn never_are_more_open_than_the_limit_however_many_are_wanted_at_once() -> Resul
         let answers = thread::scope(|scope| -> Result<[u64; 2]> {
             scope.spawn(|| serve(&listener, &done));
             let watch = scope.spawn(|| watch(&sockets, port, [&most, &samples], &done));
-            let looked = ask_all(&host, &mut callers, to, &most);
+            let looked = ask_all(&host, &mut callers, to, [&most, &samples]);
             done.store(true, Ordering::SeqCst);
             watch.join().expect("the watch does not panic")?;
             looked
@@ -67,7 +69,7 @@ fn never_are_more_open_than_the_limit_however_many_are_wanted_at_once() -> Resul
 }
 
 /// Has all processes call at once, and another source while they hold what they got. How many were served and refused.
-fn ask_all(host: &Host, callers: &mut [Caller], to: SocketAddr, most: &AtomicU64) -> Result<[u64; 2]> {
+fn ask_all(host: &Host, callers: &mut [Caller], to: SocketAddr, [most, samples]: [&AtomicU64; 2]) -> Result<[u64; 2]> {
     callers.iter_mut().try_for_each(Caller::call)?;
     let mut sum = [0; 2];
     for caller in callers {
@@ -77,6 +79,7 @@ fn ask_all(host: &Host, callers: &mut [Caller], to: SocketAddr, most: &AtomicU64
     let mut other = host.connect(Some(OTHER), to)?.context("another source")?;
     other.read_exact(&mut [0]).context("another source is served")?;
     eventually(&ALLOWED, || Ok(most.load(Ordering::SeqCst)))?;
+    eventually(&true, || Ok(samples.load(Ordering::SeqCst) >= SAMPLES))?;
     ensure!(host.open(0) >= ALLOWED, "{} places were taken when all had been answered", host.open(0));
     Ok(sum)
 }

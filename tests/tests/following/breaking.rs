@@ -116,6 +116,46 @@ fn a_dead_backend_is_kept_from_new_connections_and_tried_again_with_the_agent_de
 }
 
 #[test]
+fn since_when_and_why_outlive_the_agent_as_long_as_it_is_so() -> Result<()> {
+    needs_root!();
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let (_first, second) = (SlowServer::on(&wire.far, 80)?, SlowServer::on(&wire.far, 81)?);
+    let agent = site.start(&RUN)?;
+    site.apply(&policy("mode = \"enforce\"", BACKENDS))?;
+    until(&site, "both are well", |view| view.backends.iter().filter(|it| it.latency_seconds.is_some()).count() == 2)?;
+    drop(second);
+    until(&site, "the breaker opens", |view| breaker(view, "web-2") == "open")?;
+    let open = Instant::now();
+    thread::sleep(Duration::from_secs(1));
+    agent.stop()?;
+    let agent = site.start(&RUN)?;
+    let view = until(&site, "it is dead still", |view| level(view, "web-2") == "dead")?;
+    let passed = open.elapsed().as_secs_f64();
+    let it = held(&view, "web-2").context("it is known")?;
+    ensure!(it.since_seconds + 0.5 >= passed, "{passed} s have passed: {it:#?}");
+    ensure!(it.why.as_deref().is_some_and(|why| why.contains("refuses") && !why.contains("watched")), "{it:#?}");
+    let kept = it.breaker.as_ref().context("it has a breaker")?;
+    ensure!(kept.state == "open" && kept.since_seconds + 0.5 >= passed, "{passed} s have passed: {kept:#?}");
+    ensure!(kept.why.as_deref() == Some("the backend is dead"), "{kept:#?}");
+    let shown = site.ask(&["health", "web"])?;
+    ensure!(shown.contains("web-2 (10.98.0.1:81) is dead: it refuses connections"), "{shown}");
+
+    // It comes back while nobody watches.
+    agent.stop()?;
+    let _second = SlowServer::on(&wire.far, 81)?;
+    let away = Instant::now();
+    let _agent = site.start(&RUN)?;
+    let view = until(&site, "it is known to have changed", |view| {
+        held(view, "web-2").is_some_and(|it| it.level == "healthy" && it.why.is_some())
+    })?;
+    let it = held(&view, "web-2").context("it is known")?;
+    ensure!(it.why.as_deref().is_some_and(|why| why.contains("while no agent watched; it was dead")), "{it:#?}");
+    ensure!(it.since_seconds <= away.elapsed().as_secs_f64(), "{it:#?}");
+    Ok(())
+}
+
+#[test]
 fn one_that_is_back_is_let_in_again_by_the_agent() -> Result<()> {
     needs_root!();
     let wire = Wire::new()?;

@@ -4,6 +4,7 @@
 mod alerts;
 mod breaking;
 mod kept;
+mod pacing;
 mod telling;
 mod window;
 

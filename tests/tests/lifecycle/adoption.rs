@@ -54,6 +54,76 @@ fn a_new_agent_takes_over_buckets_counters_and_blocks() -> Result<()> {
 }
 
 #[test]
+fn maps_of_a_build_before_pages_are_taken_over_and_pages_begin_with_the_next_policy() -> Result<()> {
+    const PAGE: &str = "[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [80]\n[service.http]\n\
+                        [[limit]]\nname = \"few\"\nservice = \"web\"\nunit = \"connections\"\nrate = \"1/day\"\nsources = 300\n\
+                        action = \"reject\"\n";
+    needs_root!();
+    let pins = Pins::new()?;
+    let syn = Frame::v4(SOURCE).tcp(40_000, 80, tcp::SYN).bytes();
+    // The flags of the answer to a SYN that is refused.
+    let answer = |datapath: &Datapath| -> Result<u8> { Ok(datapath.test_run(&syn, 1)?.frame[47]) };
+    let mut datapath = open(&pins)?;
+    apply(&mut datapath, 1, PAGE)?;
+    assert_eq!(datapath.test_run(&syn, 1)?.action, action::PASS);
+    assert_eq!(answer(&datapath)?, tcp::SYN | tcp::ACK);
+    drop(datapath);
+
+    let datapath = open(&pins)?;
+    assert_eq!(answer(&datapath)?, tcp::SYN | tcp::ACK, "the next agent goes on with the pages that there are");
+    assert_eq!(datapath.page_tally()?.greeted, 2, "and with their count");
+    drop(datapath);
+
+    let directory = pins.pin_dir().join("maps");
+    for map in [maps::PAGES, maps::PAGE_TALLIES] {
+        std::fs::remove_file(directory.join(map))?;
+    }
+    let mut datapath = open(&pins)?;
+    assert!([maps::PAGES, maps::PAGE_TALLIES].iter().all(|map| directory.join(map).exists()), "they are made");
+    apply(&mut datapath, 2, PAGE)?;
+    assert_eq!(answer(&datapath)?, tcp::SYN | tcp::ACK, "the bucket is as empty as before, and the page there");
+    assert_eq!(datapath.page_tally()?.greeted, 1);
+    Ok(())
+}
+
+#[test]
+fn maps_of_a_build_before_penalties_are_taken_over_and_penalties_begin_with_the_next_policy() -> Result<()> {
+    const LATER: [&str; 5] =
+        [maps::PENALTIES, maps::REFUSALS, maps::OFFENCES, maps::OFFENCE_BUCKETS, maps::PENALTY_TALLIES];
+    const PENALTY: &str = "[[limit]]\nname = \"few\"\nunit = \"packets\"\nrate = \"1/day\"\nsources = 300\n\
+                           [limit.penalty]\nafter = 3\nwithin = \"1h\"\nblock = \"1h\"\nunproven = true\n";
+    needs_root!();
+    let pins = Pins::new()?;
+    let source = std::net::IpAddr::from(SOURCE.to_be_bytes());
+    let counted = |datapath: &Datapath| {
+        let limit = datapath.limits()[0].record;
+        datapath.refused(&limit, source, datapath.now()).times
+    };
+    let mut datapath = open(&pins)?;
+    apply(&mut datapath, 1, PENALTY)?;
+    assert_eq!(passing(&datapath, SOURCE, 3)?, 1);
+    assert_eq!(counted(&datapath), 2);
+    drop(datapath);
+
+    let datapath = open(&pins)?;
+    assert_eq!(passing(&datapath, SOURCE, 1)?, 0);
+    assert_eq!((counted(&datapath), datapath.penalty_tally()?.told), (3, 1), "the next agent goes on counting");
+    drop(datapath);
+
+    let directory = pins.pin_dir().join("maps");
+    for map in LATER {
+        std::fs::remove_file(directory.join(map))?;
+    }
+    let mut datapath = open(&pins)?;
+    assert!(LATER.iter().all(|map| directory.join(map).exists()), "they are made");
+    assert_eq!((passing(&datapath, SOURCE, 9)?, counted(&datapath)), (0, 0), "there are no penalties yet");
+    apply(&mut datapath, 2, PENALTY)?;
+    assert_eq!((passing(&datapath, SOURCE, 3)?, counted(&datapath)), (0, 3));
+    assert_eq!(datapath.penalty_tally()?.told, 1);
+    Ok(())
+}
+
+#[test]
 fn places_that_an_agent_was_taking_when_it_died_are_free_again() -> Result<()> {
     type Words = [u64; size_of::<Slot>() / 8 * WAYS];
     needs_root!();

@@ -1,6 +1,8 @@
 //! A real nginx behind a limit on new connections, and real clients of it: curl, and wrk without keep-alive.
 
 mod answers;
+mod pages;
+mod penalties;
 mod sizes;
 
 use anyhow::{Result, ensure};
@@ -169,8 +171,19 @@ fn metrics_do_not_grow_with_sources() -> Result<()> {
     ensure!(!after.iter().any(|series| series.contains("10.0.")), "a label holds an address");
     let names = after.iter().filter_map(|series| series.split_once('{')).flat_map(|(_, labels)| labels.split("\","));
     let names: BTreeSet<_> = names.filter_map(|label| label.split('=').next()).collect();
-    let bounded =
-        ["family", "interface", "layout", "limit", "mode", "object", "outcome", "reason", "result", "version"];
+    let bounded = [
+        "answer",
+        "family",
+        "interface",
+        "layout",
+        "limit",
+        "mode",
+        "object",
+        "outcome",
+        "reason",
+        "result",
+        "version",
+    ];
     ensure!(names.iter().copied().eq(bounded), "other labels than these: {names:?}");
     say!(
         "{} sources: {} series in the metrics before and after",

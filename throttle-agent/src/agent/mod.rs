@@ -47,6 +47,7 @@ use crate::{
         private::private_directory,
         privileges,
     },
+    stamp::{self, Gossip, Joining},
     store::Store,
 };
 
@@ -65,6 +66,7 @@ pub struct Agent {
     metrics: Option<std::net::TcpListener>,
     beats: Option<Beats>,
     webhooks: Webhooks,
+    stamp: Option<Joining>,
     debug: bool,
     _state: Lock,
 }
@@ -79,6 +81,7 @@ impl Agent {
         let metrics = options.metrics.map(bind_metrics).transpose()?;
         let beats = options.heartbeats.as_ref().map(Beats::bind).transpose()?;
         let webhooks = Webhooks::new(options.webhooks.clone(), options.webhook_authority.as_deref())?;
+        let stamp = options.stamp.as_ref().map(Joining::bind).transpose()?;
         private_directory(&options.state_dir, 0o700)?;
         let state = Lock::directory(&options.state_dir)?;
         let socket = Socket::bind(&options.socket, group)?;
@@ -100,6 +103,10 @@ impl Agent {
         }
         let mut control = Control::open(datapath, store, &options.state_dir, build(), seed)?;
         control.note_store(&notes);
+        if let Some(joining) = &stamp {
+            let stamp::Options { stamp, host, .. } = joining.options();
+            control.share(stamp, host, stamp::random()?).context("take part in the policy of the stamp")?;
+        }
         control.attach(&options.interfaces, options.mode)?;
         if !control.datapath().outlives_agent() {
             tracing::warn!("throttling will end with the agent: {}", datapath::PRIVATE_PINS);
@@ -110,7 +117,7 @@ impl Agent {
         let uid = rustix::process::geteuid().as_raw();
         let admission = Admission { uid, group };
         control.datapath().keep();
-        Ok(Self { control, socket, admission, metrics, beats, webhooks, debug: options.debug, _state: state })
+        Ok(Self { control, socket, admission, metrics, beats, webhooks, stamp, debug: options.debug, _state: state })
     }
 
     /// Serves until `end` is cancelled or, with `signals`, SIGTERM or SIGINT comes.
@@ -127,7 +134,7 @@ impl Agent {
     }
 
     async fn work(self, end: &CancellationToken, signals: bool) -> anyhow::Result<JoinHandle<()>> {
-        let Self { mut control, socket, admission, metrics, beats, webhooks, debug, _state } = self;
+        let Self { mut control, socket, admission, metrics, beats, webhooks, stamp, debug, _state } = self;
         if signals {
             end_by_signal(end.clone())?;
         }
@@ -149,11 +156,37 @@ impl Agent {
         // Before the control thread says its first word, which is the one that the service manager waits for.
         let summary = published.summary.subscribe();
         let (control, thread) = Handle::spawn(control)?;
-        let api = Api { control: control.clone(), events: hub.clone(), heartbeats, faults: Arc::default() };
+        let shares = published.shares.subscribe();
+        let gossip = stamp.map(|it| it.start(control.clone(), shares, faults.clone(), end.clone())).transpose()?;
+        let board = gossip.as_ref().map(Gossip::board);
+        let api = Api {
+            control: control.clone(),
+            events: hub.clone(),
+            heartbeats,
+            faults: Arc::default(),
+            stamp: board.clone(),
+        };
+        if let Some((gossip, board)) = gossip.clone().zip(board) {
+            let watching = control.ask(|control| {
+                control.watch_stamp(board);
+                Ok(())
+            });
+            watching.await?;
+            let (fetching, serving) = (gossip.clone(), gossip.clone());
+            tasks.spawn(keep_running("gossip", faults.clone(), move || gossip.clone().take_part()));
+            let fetch = move || fetching.clone().fetch_changes();
+            tasks.spawn(keep_running("changes of the stamp", faults.clone(), fetch));
+            let serve = move || serving.clone().serve_changes();
+            tasks.spawn(keep_running("changes for the stamp", faults.clone(), serve));
+        }
 
         tasks.spawn(keep_running("events", faults.clone(), {
             let control = control.clone();
             move || tasks::report_events(control.clone(), hub.clone())
+        }));
+        tasks.spawn(keep_running("penalties", faults.clone(), {
+            let control = control.clone();
+            move || tasks::sentence_offenders(control.clone())
         }));
         tasks.spawn(keep_running("interface watch", faults.clone(), {
             let control = control.clone();
@@ -188,6 +221,9 @@ impl Agent {
 
         let farewell = control.ask(|control| Ok(control.farewell())).await.unwrap_or_else(|_| "ended".to_owned());
         notify::stopping(&farewell);
+        if let Some(gossip) = gossip {
+            gossip.leave().await;
+        }
         if let Some(telling) = telling {
             telling.finish().await;
         }

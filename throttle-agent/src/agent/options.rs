@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::Webhook;
-use crate::{datapath::Mode, tls::Identity};
+use crate::{datapath::Mode, stamp, tls::Identity};
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Options {
     pub webhooks: Vec<Webhook>,
     /// Who vouches for those of `https`, instead of whom the system trusts.
     pub webhook_authority: Option<PathBuf>,
+    /// The stamp to take part in.
+    pub stamp: Option<stamp::Options>,
     /// Whether the programs write debugging output.
     pub debug: bool,
     /// Whether to drop every capability that is not needed after the start.

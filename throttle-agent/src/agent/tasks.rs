@@ -18,6 +18,8 @@ use crate::{
 
 /// How often interfaces are looked at although the kernel reported no change.
 const LOOK: Duration = Duration::from_secs(10);
+/// How long those are gathered who are refused again and again.
+const GATHERING: Duration = Duration::from_millis(100);
 /// How often the files of certificates are read, to see whether they have changed.
 const RENEWAL: Duration = Duration::from_secs(5);
 
@@ -31,6 +33,26 @@ pub(super) async fn report_events(control: Handle, hub: Hub) -> anyhow::Result<I
     let mut events = opened.await?.context("open the kernel's events")?;
     loop {
         hub.publish(&events.next().await.context("read the kernel's events")?);
+    }
+}
+
+/// Has those sentenced who are refused again and again.
+///
+/// Some are gathered before the next are read, because a sentence costs the disk and the kernel's maps as much as many do.
+pub(super) async fn sentence_offenders(control: Handle) -> anyhow::Result<Infallible> {
+    let runtime = runtime::Handle::current();
+    let opened = control.ask(move |control| {
+        let _inside = runtime.enter();
+        Ok(control.datapath().offences())
+    });
+    let mut offences = opened.await?.context("open the kernel's offences")?;
+    loop {
+        let found = offences.next().await.context("read the kernel's offences")?;
+        // Where that fails, the status says so; whoever goes on is told of again.
+        if let Err(problem) = control.ask(move |control| control.sentence(&found)).await {
+            tracing::warn!("nobody is sentenced for now: {problem}");
+        }
+        sleep(GATHERING).await;
     }
 }
 

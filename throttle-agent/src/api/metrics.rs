@@ -1,10 +1,11 @@
 //! The figures for Prometheus: a page made from one [`Status`] at each scrape.
 //!
 //! Labels are bounded by policy and by closed lists of words: limit, result, reason, outcome, family, interface, mode,
-//! service, backend, level, signal, state.
+//! service, backend, level, signal, state, subject.
 //! Counters that never counted stand at 0, so that the first refusal is a change and not an appearance.
 
 mod health;
+mod stamp;
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +21,9 @@ use prometheus_client::{
 };
 use throttle_common::words::{Outcome, Reason};
 
-use super::wire::{Connections, HeartbeatView, Heartbeats, LimitView, RegionLoad, Status, Tally};
+use super::wire::{
+    Connections, HeartbeatView, Heartbeats, LimitView, PageCounts, PenaltyCounts, RegionLoad, StampView, Status, Tally,
+};
 use crate::policy::Mode;
 
 /// What [`encode`] writes.
@@ -39,9 +42,9 @@ pub struct Faults {
 }
 
 /// The page.
-pub(super) fn encode(status: Status, heartbeats: Heartbeats, faults: &Faults) -> String {
+pub(super) fn encode(status: Status, heartbeats: Heartbeats, stamp: Option<StampView>, faults: &Faults) -> String {
     let refused = [&faults.requests, &faults.peers, &faults.handshakes].map(|count| count.load(Relaxed));
-    let page = Page { status, heartbeats, refused };
+    let page = Page { status, heartbeats, stamp, refused };
     let mut registry = Registry::with_prefix("throttle");
     registry.register_collector(Box::new(page));
     let mut text = String::new();
@@ -53,6 +56,7 @@ pub(super) fn encode(status: Status, heartbeats: Heartbeats, faults: &Faults) ->
 struct Page {
     status: Status,
     heartbeats: Heartbeats,
+    stamp: Option<StampView>,
     /// Requests, peers and handshakes.
     refused: [u64; 3],
 }
@@ -130,8 +134,10 @@ impl Collector for Page {
         self.limits(&mut to)?;
         self.table(&mut to)?;
         self.losses(&mut to)?;
+        self.penalties(&mut to)?;
         self.heartbeats(&mut to)?;
         health::write(&mut to, &self.status)?;
+        stamp::write(&mut to, self.stamp.as_ref())?;
         self.host(&mut to)
     }
 }
@@ -202,6 +208,11 @@ impl Page {
         to.counter("events_lost", "Events that found the ring buffer full", losses.events_lost)?;
         to.counter("answers_withheld", "Answers of reject beyond their budget", losses.answers_withheld)?;
         to.counter("answers_undue", "Refusals that must not be answered", losses.answers_undue)?;
+        let PageCounts { greeted, told, cut, acknowledged } = self.status.pages;
+        let pages = [("syn-ack", greeted), ("429", told), ("ack", acknowledged)];
+        let pages = pages.map(|(answer, count)| (vec![("answer", answer.to_owned())], count));
+        to.counters("page_answers", "Answers in place of services that have pages, by what they were", pages)?;
+        to.counter("pages_cut", "Answers with 429 that had no room for what policy adds to them", cut)?;
         let connections = self.status.connections.clone().unwrap_or_default();
         let Connections { mended_closed, mended_open, forgotten_idle, uncounted, .. } = connections;
         let mended = [("closed", mended_closed), ("open", mended_open)];
@@ -213,6 +224,25 @@ impl Page {
         to.counter("api_refused_requests", "Requests that were a mistake of the peer's", requests)?;
         to.counter("api_refused_peers", "Peers that may not use the socket", peers)?;
         to.counter("api_refused_handshakes", "Handshakes of heartbeats over TLS that failed", handshakes)
+    }
+
+    fn penalties(&self, to: &mut Writer) -> Result<(), fmt::Error> {
+        let counts = self.status.limits.iter().filter_map(|view| Some((view, view.sentences?)));
+        let sentences = counts.flat_map(|(view, counts)| {
+            [("sentenced", counts.sentenced), ("observed", counts.observed)]
+                .map(|(result, count)| ([of(view), vec![("result", result.to_owned())]].concat(), count))
+        });
+        let help = "Sources that a limit's penalty has blocked, or would have where it only observes";
+        to.counters("sentences", help, sentences)?;
+        let PenaltyCounts { serving, remembered, room, full, untold, unproven, uncounted } = self.status.penalties;
+        to.gauge("sentences_served", "Sentences that are being served now", serving)?;
+        to.gauge("sentences_remembered", "Sentences that are remembered, served or not", remembered)?;
+        to.gauge("sentences_room", "Sentences that can be remembered", room)?;
+        to.counter("sentences_full", "Offences without a sentence, because there was no room for more", full)?;
+        to.counter("offences_untold", "Offences that the agent was not told of at once", untold)?;
+        let help = "Refusals that no penalty counts, because nothing proves who they are of";
+        to.counter("refusals_unproven", help, unproven)?;
+        to.counter("refusals_uncounted", "Refusals that found no room to be counted for a penalty", uncounted)
     }
 
     fn heartbeats(&self, to: &mut Writer) -> Result<(), fmt::Error> {

@@ -9,7 +9,7 @@ mod extract;
 mod metrics;
 mod openapi;
 pub mod peer;
-mod places;
+pub(crate) mod places;
 mod routes;
 mod sender;
 pub mod serve;
@@ -36,6 +36,7 @@ use crate::{
     events::Hub,
     heartbeat::Heartbeats,
     policy::{Document, edit::EditError},
+    stamp::Board,
 };
 
 /// Bytes of a body that brings a policy or blocks: room for 100 000 of them.
@@ -56,6 +57,8 @@ pub struct Api {
     pub heartbeats: Heartbeats,
     /// Mistakes of peers.
     pub faults: Arc<Faults>,
+    /// The stamp that this host is in.
+    pub stamp: Option<Board>,
 }
 
 impl Api {
@@ -119,7 +122,22 @@ impl Api {
             .route(paths::READYZ, get(health::readyz))
             .route(paths::METRICS, get(health::metrics))
             .layer(DefaultBodyLimit::max(BODY));
-        self.finish(large.merge(small))
+        self.finish(large.merge(small).merge(Self::stamp_routes()))
+    }
+
+    /// The stamp, and the policy that its hosts share.
+    fn stamp_routes() -> Router<Self> {
+        use routes::{conflicts, stamp};
+
+        Router::new()
+            .route(paths::STAMP, get(stamp::stamp))
+            .route(paths::POLICY_CONFLICTS, get(conflicts::conflicts))
+            .route(paths::POLICY_RESOLVE, post(conflicts::resolve))
+            .route(paths::POLICY_REMOVE, post(conflicts::remove))
+            .route(paths::DEAD_LETTERS, get(conflicts::dead_letters))
+            .route(paths::DEAD_LETTERS_REPLAY, post(conflicts::replay))
+            .route(paths::DEAD_LETTERS_DROP, post(conflicts::drop_letters))
+            .layer(DefaultBodyLimit::max(BODY))
     }
 
     /// The figures alone, for a loopback TCP port.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The places.
 #[derive(Debug)]
-pub(super) struct Places<K> {
+pub(crate) struct Places<K> {
     most: usize,
     taken: Mutex<Taken<K>>,
 }
@@ -26,12 +26,12 @@ struct Taken<K> {
 }
 
 impl<K: Eq + Hash> Places<K> {
-    pub(super) fn new(most: usize) -> Arc<Self> {
+    pub(crate) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, taken: Mutex::new(Taken { by: BTreeMap::new(), next: 0 }) })
     }
 
     /// Takes a place for one who is known by `key`.
-    pub(super) fn take(self: &Arc<Self>, key: K) -> Place<K> {
+    pub(crate) fn take(self: &Arc<Self>, key: K) -> Place<K> {
         let mut taken = self.lock();
         while taken.by.len() >= self.most
             && let Some(number) = taken.first_of_most()
@@ -66,7 +66,7 @@ impl<K: Eq + Hash> Taken<K> {
 
 /// A place, until it is dropped or lost to another.
 #[derive(Debug)]
-pub(super) struct Place<K> {
+pub(crate) struct Place<K> {
     places: Arc<Places<K>>,
     number: u64,
     lost: CancellationToken,
@@ -74,7 +74,7 @@ pub(super) struct Place<K> {
 
 impl<K> Place<K> {
     /// Waits until another has the place.
-    pub(super) async fn lost(&self) {
+    pub(crate) async fn lost(&self) {
         self.lost.cancelled().await;
     }
 }

@@ -136,7 +136,7 @@ fn certified(stream: TlsStream<TcpStream>) -> io::Result<(TlsStream<TcpStream>, 
 }
 
 /// What strangers are counted by: an IPv4 address, or the /64 of IPv6, of which one who has it has every address.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         v4 @ IpAddr::V4(_) => v4,

@@ -42,13 +42,14 @@ pub(crate) enum BlockCommand {
         #[arg(long, value_name = "IP", value_parser = address)]
         contains: Option<IpAddr>,
     },
-    /// End blocks that were added by command, all or none
+    /// End blocks that were added by command or by the penalty of a limit, all or none; what led to a penalty is forgotten, also
+    /// of a source that has served its time
     #[command(after_help = "Examples:\n  throttle block delete 192.0.2.7\n  throttle block delete --all")]
     Delete {
         /// Whom, as they are listed
         #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "PREFIX")]
         prefixes: Vec<Prefix>,
-        /// Every block that was added by command
+        /// Every block that was added by command or by a penalty
         #[arg(long)]
         all: bool,
     },
@@ -223,13 +224,21 @@ mod tests {
     fn a_list_says_when_each_block_ends() {
         let now: Timestamp = "2026-11-23T19:00:00Z".parse().unwrap();
         let blocks = [
-            Block { prefix: "203.0.113.0/24".parse().unwrap(), until: None, reason: None, author: None, added: None },
+            Block {
+                prefix: "203.0.113.0/24".parse().unwrap(),
+                until: None,
+                reason: None,
+                author: None,
+                added: None,
+                sentence: None,
+            },
             Block {
                 prefix: "192.0.2.7/32".parse().unwrap(),
                 until: Some("2026-11-23T19:09:58Z".parse().unwrap()),
                 reason: Some("scans ports".to_owned()),
                 author: Some("root".to_owned()),
                 added: Some("2026-11-23T18:59:58Z".parse().unwrap()),
+                sentence: None,
             },
         ];
         let expected = "\

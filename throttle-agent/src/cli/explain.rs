@@ -3,10 +3,13 @@
 use std::{fmt::Write as _, net::IpAddr};
 
 use clap::Args;
+use jiff::Timestamp;
 use throttle_agent::{
     api::wire::{
-        BlockedBy, BreakerWalk, Envelope, ExplainQuery, Explanation, LimitWalk, PastRefusal, TenantOf, Walk, paths,
+        BlockedBy, BreakerWalk, Envelope, ExplainQuery, Explanation, LimitWalk, PastRefusal, SentenceView, TenantOf,
+        Walk, paths,
     },
+    penalties::ordinal,
     policy::{Mode, Protocol},
 };
 use throttle_common::words::{Outcome, Reason};
@@ -114,7 +117,11 @@ fn headline(explanation: &Explanation, walk: &Walk, paint: Paint) -> String {
             format!("{source}: {packet} {}, though {cause} would refuse it", paint.warning("passes, and is observed"))
         }
         (outcome, _) => {
-            let told = if outcome == Some(Outcome::Reject) { ", and its sender told so" } else { "" };
+            let told = match outcome {
+                _ if walk.page => ", and its sender told so with 429",
+                Some(Outcome::Reject) => ", and its sender told so",
+                _ => "",
+            };
             let refused = paint.fault("is refused");
             format!("{source}: {packet} {refused} by {}{told}, {}", cause(explanation, walk), end(walk))
         }
@@ -253,6 +260,7 @@ fn standing(explanation: &Explanation) -> String {
     if standing.proven {
         said.push("it completed a TCP handshake within the hour: it keeps a place in a flood".to_owned());
     }
+    said.extend(standing.sentences.iter().map(|it| sentenced(it, explanation.at)));
     if said.is_empty() {
         said.push("not allowed, not blocked, not known, no handshake within the hour".to_owned());
     }
@@ -260,6 +268,20 @@ fn standing(explanation: &Explanation) -> String {
         line(if index == 0 { "source" } else { "" }, said);
     }
     text
+}
+
+/// A sentence in words: served, or not any more.
+fn sentenced(sentence: &SentenceView, at: Timestamp) -> String {
+    let SentenceView { limit, prefix, times, until, forgotten, observed, .. } = sentence;
+    let (moment, did) = (super::quantity::moment, if *observed { "would be sentenced" } else { "sentenced" });
+    let ends = if *until > at { "until" } else { "which ended at" };
+    format!(
+        "{did} as {} by limit {limit}, for the {} time, {ends} {}; forgotten at {}",
+        plain(*prefix),
+        ordinal(*times),
+        moment(*until),
+        moment(*forgotten)
+    )
 }
 
 fn blocked(block: &BlockedBy) -> String {

@@ -1,7 +1,7 @@
 //! How an explanation reads.
 
 use throttle_agent::api::wire::{
-    AskedPacket, ConnectionsWalk, Event, GuaranteeWalk, HealthLine, OpenConnection, Standing, WindowWalk,
+    AskedPacket, ConnectionsWalk, Event, GuaranteeWalk, HealthLine, OpenConnection, PenaltyWalk, Standing, WindowWalk,
 };
 
 use super::{
@@ -30,6 +30,7 @@ fn limit(name: &str, room: u64, refusal: bool) -> LimitWalk {
         source: "203.0.113.7/32".parse().unwrap(),
         narrowed_from: None,
         guarantee: None,
+        penalty: None,
         overridden_for: None,
         leased: None,
         shared_by: None,
@@ -50,6 +51,7 @@ fn explanation() -> Explanation {
         service: Some("web".to_owned()),
         health: None,
         outcome: "reject".to_owned(),
+        page: false,
         reason: "source-limit".to_owned(),
         limit: Some("new-connections".to_owned()),
         passes_at: refusing.passes_at,
@@ -150,6 +152,34 @@ fn a_block_says_who_set_it_why_and_how_to_end_it() {
         "source    blocked by 203.0.113.0/24 for ever, added by alice: scans ports (`throttle block delete 203.0.113.0/24` ends it)\n"
     ));
     assert_eq!(page.matches("(not asked: it is decided before)").count(), 3, "{page}");
+}
+
+#[test]
+fn a_source_hears_how_near_it_is_to_a_penalty_and_what_it_was_sentenced_to() {
+    let mut explanation = explanation();
+    let penalty =
+        PenaltyWalk { after: 100, within_seconds: 10.0, refused: 37, forgotten_in_seconds: 4.0, unproven: false };
+    explanation.walks[0].limits = vec![LimitWalk { penalty: Some(penalty), ..limit("opens", 0, true) }];
+    let at = explanation.at;
+    let sentence = SentenceView {
+        limit: "opens".to_owned(),
+        prefix: "203.0.113.7/32".parse().unwrap(),
+        times: 3,
+        since: at,
+        until: at + jiff::SignedDuration::from_secs(240),
+        forgotten: at + jiff::SignedDuration::from_secs(3_840),
+        observed: false,
+    };
+    let over = SentenceView { times: 1, until: at, observed: true, ..sentence.clone() };
+    explanation.standing.sentences = vec![sentence, over];
+    let page = render(&explanation, Paint::PLAIN);
+    for line in [
+        "source    sentenced as 203.0.113.7 by limit opens, for the 3rd time, until 2026-11-24 14:07:21Z; forgotten at",
+        "          would be sentenced as 203.0.113.7 by limit opens, for the 1st time, which ended at",
+        "penalty: 37 of 100 refusals in 10 s, forgotten in 4 s; only those of a proven or known source count\n",
+    ] {
+        assert!(page.contains(line), "{line}: {page}");
+    }
 }
 
 #[test]

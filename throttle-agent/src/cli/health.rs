@@ -102,7 +102,9 @@ fn service(view: &ServiceHealthView, paint: Paint) -> String {
     }
     if let Some(breaker) = &view.breaker {
         let (words, tone) = breaker_words(breaker);
-        _ = writeln!(text, "  breaker {}", tint(&words, tone, paint));
+        let why = breaker.why.as_ref().filter(|_| breaker.state != "closed");
+        let why = why.map_or_else(String::new, |why| format!(" for {}: {why}", seconds(breaker.since_seconds)));
+        _ = writeln!(text, "  breaker {}{why}", tint(&words, tone, paint));
     }
     if view.needs_workers {
         _ = writeln!(text, "  {} it needs more workers: it is asked for more than it may bear", paint.fault("!"));
@@ -121,6 +123,27 @@ fn service(view: &ServiceHealthView, paint: Paint) -> String {
     }
     if !view.backends.is_empty() {
         text += &indented(&backends(&view.backends, paint));
+        for backend in &view.backends {
+            text += &reasons(backend, paint);
+        }
+    }
+    text
+}
+
+/// Why a backend is not well, or kept away, a line each.
+fn reasons(view: &BackendHealthView, paint: Paint) -> String {
+    let mut text = String::new();
+    let mut line = |what: String, state: &str, why: &Option<String>| {
+        if let Some(why) = why {
+            _ = writeln!(text, "  {} {what} is {}: {why}", paint.warning("*"), state.replace('-', " "));
+        }
+    };
+    let name = format!("{} ({})", view.backend, view.address);
+    if view.level != "healthy" {
+        line(name.clone(), &view.level, &view.why);
+    }
+    if let Some(breaker) = view.breaker.as_ref().filter(|it| it.state != "closed") {
+        line(format!("the breaker of {name}"), &breaker.state, &breaker.why);
     }
     text
 }

@@ -8,6 +8,7 @@ fn breaker(state: &str) -> BreakerView {
     BreakerView {
         state: state.to_owned(),
         since_seconds: 3.0,
+        why: None,
         tries_in_seconds: None,
         trials_left: None,
         held_by: None,
@@ -22,6 +23,7 @@ fn backend(name: &str, level: &str) -> BackendHealthView {
         address: "10.0.0.5:80".parse().unwrap(),
         level: level.to_owned(),
         since_seconds: 61.0,
+        why: None,
         suspicion: 0.43,
         share: if level == "dead" { 0.0 } else { 1.0 },
         latency_seconds: Some(0.0012),
@@ -98,6 +100,21 @@ last changes, the newest first
   03:04:05.6Z backend web-2 of web (10.0.0.5:80) is dead: it refuses connections; nothing listens there
 ";
     assert_eq!(render(&report, LAST, Paint::PLAIN), expected);
+}
+
+#[test]
+fn who_is_not_well_has_a_line_with_the_reason() {
+    let away = BreakerView { why: Some("the backend is dead".to_owned()), ..breaker("open") };
+    let dead = BackendHealthView {
+        why: Some("it refuses connections".to_owned()),
+        breaker: Some(away),
+        ..backend("web-2", "dead")
+    };
+    let expected = "  * web-2 (10.0.0.5:80) is dead: it refuses connections\n  \
+                    * the breaker of web-2 (10.0.0.5:80) is open: the backend is dead\n";
+    assert_eq!(reasons(&dead, Paint::PLAIN), expected);
+    let well = BackendHealthView { why: Some("it is heard of again".to_owned()), ..backend("web-1", "healthy") };
+    assert_eq!(reasons(&well, Paint::PLAIN), "");
 }
 
 #[test]

@@ -21,6 +21,7 @@ use super::{
     limit_views::{describe, render},
     overriding,
     overriding::Overriding,
+    penalising::Penalising,
     words::{whole, word},
     writing,
     writing::Writing,
@@ -60,6 +61,7 @@ Examples:
   throttle limit set packets --unit packets --rate 1000/s --action reject --prefix-v4 24
   throttle limit set logins --unit connections --rate 100/hour --algorithm sliding-window --service web
   throttle limit set open --service web --concurrent 50 --action reject
+  throttle limit set new-connections --penalty 100/10s --penalty-at-most 2h
   throttle limit set tenants --unit connections --rate 500/s --per tenant --guarantee 100/s
   throttle limit set packets --observe";
 
@@ -123,6 +125,8 @@ pub(crate) struct Set {
     #[arg(long, value_name = "COUNT", value_parser = whole(1, u32::MAX), allow_hyphen_values = true)]
     sources: Option<u32>,
     #[command(flatten)]
+    penalising: Penalising,
+    #[command(flatten)]
     writing: Writing,
 }
 
@@ -168,6 +172,8 @@ impl Set {
             prefix_v4: self.prefix_v4,
             prefix_v6: self.prefix_v6,
             sources: self.sources,
+            penalty: self.penalising.change(),
+            no_penalty: self.penalising.ends(),
         }
     }
 

@@ -3,8 +3,8 @@ use super::{
     *,
 };
 use throttle_agent::{
-    api::wire::{GuaranteeView, LimitView, RegionLoad, Tallies, Tally},
-    policy::{Limit, Override},
+    api::wire::{GuaranteeView, LimitView, RegionLoad, SentenceCounts, Tallies, Tally},
+    policy::{Limit, Override, Penalty, units::Span},
 };
 
 fn rate(text: &str) -> Rate {
@@ -30,6 +30,7 @@ fn a_list_shows_what_each_limit_did() {
             open: None,
             reserved: None,
             guarantee: None,
+            sentences: None,
             burst: 50,
             number: 0,
             tallies: Tallies { admitted: packets(1234), refused: packets(1_000_000), ..Tallies::default() },
@@ -42,6 +43,7 @@ fn a_list_shows_what_each_limit_did() {
             open: None,
             reserved: None,
             guarantee: None,
+            sentences: None,
             burst: 65_536,
             number: 1,
             tallies: Tallies { observed: packets(5), ..Tallies::default() },
@@ -65,6 +67,7 @@ fn a_limit_does_not_seem_to_refuse_where_the_whole_host_observes() {
         open: None,
         reserved: None,
         guarantee: None,
+        sentences: None,
         burst: 50,
         number: 0,
         tallies: Tallies::default(),
@@ -94,6 +97,7 @@ fn a_limit_is_shown_with_what_the_policy_leaves_out() {
         open: None,
         reserved: None,
         guarantee: None,
+        sentences: None,
         burst: 50,
         number: 0,
         tallies: Tallies { refused: Tally { packets: 3, bytes: 222 }, ..Tallies::default() },
@@ -133,6 +137,7 @@ fn a_guarantee_is_told_beside_its_limit_and_not_as_another() {
         open: None,
         reserved: None,
         guarantee: Some(GuaranteeView { burst: 10, open: None, tallies }),
+        sentences: None,
         burst: 50,
         number: 0,
         tallies,
@@ -144,4 +149,29 @@ fn a_guarantee_is_told_beside_its_limit_and_not_as_another() {
     assert!(told.contains(guarantee) && told.contains("guaranteed  3 packets, 222 B\n"), "{told}");
     let list = render(&[view], Paint::PLAIN);
     assert!(list.starts_with("LIMIT    UNIT       RATE  BURST  GUARANTEE"), "{list}");
+}
+
+#[test]
+fn a_penalty_is_told_with_what_came_of_it() {
+    let penalty = Penalty { at_most: Span::of_seconds(7_200), ..Penalty::new(100, Span::of_seconds(10)) };
+    let limit = Limit { penalty: Some(penalty), ..Limit::new("opens", Unit::Connections, rate("50/min")) };
+    let view = LimitView {
+        speed: 1.0,
+        limit,
+        host_observes: false,
+        open: None,
+        reserved: None,
+        guarantee: None,
+        sentences: Some(SentenceCounts { sentenced: 7, observed: 2 }),
+        burst: 50,
+        number: 0,
+        tallies: Tallies::default(),
+        regions: Vec::new(),
+    };
+    let told = describe(&view);
+    let penalty = "penalty     a proven source that is refused 100 times in 10s is blocked for 1m, twice as long each time up to 2h\n\
+                   \x20           7 blocked by it, 2 that would have been\n";
+    assert!(told.contains(penalty), "{told}");
+    let list = render(&[view], Paint::PLAIN);
+    assert!(list.contains("SENTENCED") && list.contains('9'), "{list}");
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use throttle_agent::{
-    api::wire::{LimitView, RegionLoad, Tally},
+    api::wire::{LimitView, RegionLoad, SentenceCounts, Tally},
     policy::{Limit, Mode, Word as _},
 };
 use throttle_common::words::{Algorithm, Overflow, Per, Unit};
@@ -30,6 +30,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
         ">REFUSED",
         ">OBSERVED",
         ">OVERFLOWED",
+        ">SENTENCED",
         ">BUSY V4",
         ">BUSY V6",
         ">OPEN",
@@ -56,6 +57,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
             count(tallies.refused.packets).into(),
             some(tallies.observed.packets, Tone::Warning),
             some(tallies.overflowed.packets, Tone::Warning),
+            view.sentences.map(|it| count(it.sentenced + it.observed)).unwrap_or_default().into(),
             busy(view, "ipv4"),
             busy(view, "ipv6"),
             open(view).map(count).unwrap_or_default().into(),
@@ -123,6 +125,11 @@ pub(crate) fn describe(view: &LimitView) -> String {
     let idle = view.host_observes && limit.mode == Mode::Enforce;
     let but = if idle { "; but the whole host observes, and refuses nothing" } else { "" };
     line("refuses by", format!("{}, mode {}{but}", limit.action.name(), limit.mode.name()));
+    if let Some(penalty) = &limit.penalty {
+        let SentenceCounts { sentenced, observed } = view.sentences.unwrap_or_default();
+        line("penalty", penalty.sentence());
+        line("", format!("{} blocked by it, {} that would have been", count(sentenced), count(observed)));
+    }
     for region in &view.regions {
         let RegionLoad { family, prefix, aggregate, slots, busy, fullest, forecast, .. } = region;
         let filled = forecast.map_or_else(String::new, |forecast| {

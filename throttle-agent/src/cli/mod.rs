@@ -14,6 +14,7 @@ mod blocks;
 mod breaker;
 mod check;
 mod client;
+mod conflicts;
 mod detach;
 mod doctor;
 mod entries;
@@ -30,6 +31,8 @@ mod limit_views;
 mod mode;
 mod output;
 mod overriding;
+mod paging;
+mod penalising;
 mod policy;
 mod prefixes;
 mod problem;
@@ -39,6 +42,7 @@ mod service;
 mod service_views;
 mod session;
 mod speed;
+mod stamp;
 mod status;
 mod table;
 mod tenant;
@@ -93,7 +97,7 @@ pub(crate) struct Pins {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent: attach to interfaces, hold the policy, answer the other commands
-    Run(run::Run),
+    Run(Box<run::Run>),
     /// Show what is enforced where, and what is wrong
     Status(status::StatusArgs),
     /// Enforce on this host, or only observe
@@ -117,6 +121,9 @@ enum Command {
     /// Hold the breaker of a service or backend open or closed, or leave it to itself
     #[command(subcommand)]
     Breaker(breaker::BreakerCommand),
+    /// Show the stamp that this host is in, and make the keys of one
+    #[command(subcommand)]
+    Stamp(stamp::StampCommand),
     /// Refuse sources, for a time or for ever
     #[command(subcommand)]
     Block(blocks::BlockCommand),
@@ -205,6 +212,7 @@ fn obey(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Speed(speed) => speed.obey(context),
         Command::Health(health) => health.obey(context),
         Command::Breaker(command) => command.obey(context),
+        Command::Stamp(command) => command.obey(context),
         Command::Block(command) => command.obey(context),
         Command::Allow(command) => command.obey(context, &prefixes::ALLOWED),
         Command::Known(command) => command.obey(context, &prefixes::KNOWN),

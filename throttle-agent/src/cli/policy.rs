@@ -14,6 +14,7 @@ use super::{
     Context,
     check::Check,
     client::query,
+    conflicts::{self, ConflictsCommand, LettersCommand},
     failure::Failure,
     output::{self, Paint},
     quantity::moment,
@@ -60,6 +61,20 @@ pub(crate) enum PolicyCommand {
         revision: Option<u64>,
         #[command(flatten)]
         writing: Writing,
+    },
+    /// Show what hosts of the stamp said differently at the same time, and settle it for all
+    #[command(
+        after_help = "Examples:\n  throttle policy conflicts\n  throttle policy conflicts resolve 'limit web: rate' --host b"
+    )]
+    Conflicts {
+        #[command(subcommand)]
+        command: Option<ConflictsCommand>,
+    },
+    /// Show what hosts of the stamp sent as changes and that are none, and take it in or forget it
+    #[command(after_help = "Examples:\n  throttle policy dead-letters\n  throttle policy dead-letters drop --all")]
+    DeadLetters {
+        #[command(subcommand)]
+        command: Option<LettersCommand>,
     },
 }
 
@@ -115,6 +130,8 @@ impl PolicyCommand {
                 let request = RollbackRequest { revision, write: writing.wire() };
                 writing::tell(context, &context.client()?.post(paths::POLICY_ROLLBACK, &request)?)
             }
+            Self::Conflicts { command } => conflicts::conflicts(command, context),
+            Self::DeadLetters { command } => conflicts::letters(command, context),
         }
     }
 }

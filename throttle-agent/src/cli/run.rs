@@ -7,6 +7,7 @@ use throttle_agent::{
     agent::{self, Webhook},
     datapath,
     policy::Diagnostics,
+    stamp::{self, Seeds},
     tls::{FileFault, Identity},
 };
 
@@ -24,7 +25,9 @@ Examples:
   throttle run --interface eth0 --metrics 127.0.0.1:9851
   throttle run --interface eth0 --webhook https://oncall.internal:8443/throttle
   throttle run --interface eth0 --heartbeats 10.0.0.1:9852 --heartbeats-certificate throttle.crt \\
-    --heartbeats-key throttle.key --heartbeats-authority authority.crt")]
+    --heartbeats-key throttle.key --heartbeats-authority authority.crt
+  throttle run --interface eth0 --stamp blue --stamp-listen 10.0.0.1:7946 --stamp-key /etc/throttle/blue.key \
+    --stamp-seed 10.0.0.2:7946")]
 pub(crate) struct Run {
     /// An interface to throttle; may be given several times. One that is absent is waited for
     #[arg(long = "interface", short, value_name = "IF")]
@@ -63,6 +66,8 @@ pub(crate) struct Run {
     /// Who must have signed for webhooks of https, as PEM: one of these, instead of those that the system trusts
     #[arg(long, value_name = "FILE", requires = "webhooks")]
     webhook_authority: Option<PathBuf>,
+    #[command(flatten)]
+    stamp: Stamp,
     /// Let the kernel programs write debugging output to the agent's log; it costs time for every packet
     #[arg(long)]
     debug: bool,
@@ -93,6 +98,62 @@ struct Heartbeats {
     /// Who must have signed the certificates of clients of --heartbeats, as PEM: one of these
     #[arg(long = "heartbeats-authority", id = "heartbeats-authority", value_name = "FILE", requires = "heartbeats")]
     authority: Option<PathBuf>,
+}
+
+/// The part in a stamp: the first three of these, or none.
+#[derive(Debug, Args)]
+struct Stamp {
+    /// Take part in this stamp: tell its other hosts how this one stands, and hear how they do. `throttle stamp status` shows
+    /// it
+    #[arg(long = "stamp", id = "stamp", value_name = "NAME", value_parser = stamp_name)]
+    #[arg(requires_all = ["stamp-listen", "stamp-key"])]
+    name: Option<String>,
+    /// Where to hear other hosts of the stamp, by UDP; e.g. 10.0.0.1:7946
+    #[arg(long = "stamp-listen", id = "stamp-listen", value_name = "ADDRESS:PORT", requires = "stamp")]
+    listen: Option<SocketAddr>,
+    /// Where they reach it, if that is another address than the one of --stamp-listen
+    #[arg(long = "stamp-advertise", id = "stamp-advertise", value_name = "ADDRESS:PORT", requires = "stamp")]
+    advertise: Option<SocketAddr>,
+    /// A host to ask for the others; may be given several times. At least one host must name another
+    #[arg(long = "stamp-seed", id = "stamp-seed", value_name = "HOST:PORT", requires = "stamp")]
+    #[arg(value_parser = stamp::seed)]
+    seeds: Vec<String>,
+    /// A file with such hosts, one on each line. It is read anew every second
+    #[arg(long = "stamp-seeds", id = "stamp-seeds", value_name = "FILE", requires = "stamp")]
+    seeds_file: Option<PathBuf>,
+    /// The keys that the hosts of the stamp share, as `throttle stamp key new` makes them. The file is read anew when it
+    /// changes
+    #[arg(long = "stamp-key", id = "stamp-key", value_name = "FILE", requires = "stamp")]
+    key: Option<PathBuf>,
+    /// What this host is called in the stamp, unlike any other; by default its host name
+    #[arg(long = "stamp-host", id = "stamp-host", value_name = "NAME", requires = "stamp", value_parser = stamp_name)]
+    host: Option<String>,
+}
+
+impl Stamp {
+    fn options(self) -> Result<Option<stamp::Options>, Failure> {
+        let (Some(stamp), Some(listen), Some(keys)) = (self.name, self.listen, self.key) else { return Ok(None) };
+        let advertise = self.advertise.unwrap_or(listen);
+        if advertise.ip().is_unspecified() || advertise.port() == 0 {
+            return Err(Failure::Usage(format!(
+                "others cannot reach this host at {advertise}; name an address of it and a port with --stamp-advertise"
+            )));
+        }
+        let named = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let host = self.host.unwrap_or_else(named);
+        if !stamp::is_name(&host) {
+            return Err(Failure::Usage(format!(
+                "the host name {host:?} is no name in a stamp; give one with --stamp-host"
+            )));
+        }
+        let seeds = Seeds { named: self.seeds, file: self.seeds_file };
+        Ok(Some(stamp::Options { stamp, host, listen, advertise, seeds, keys }))
+    }
+}
+
+fn stamp_name(text: &str) -> Result<String, String> {
+    let refusal = "write 1 to 64 letters, digits, dots, dashes and underscores";
+    stamp::is_name(text).then(|| text.to_owned()).ok_or_else(|| refusal.to_owned())
 }
 
 impl Heartbeats {
@@ -145,6 +206,7 @@ impl Run {
             heartbeats: self.heartbeats.options(),
             webhooks: self.webhooks,
             webhook_authority: self.webhook_authority,
+            stamp: self.stamp.options()?,
             debug: self.debug,
             drop_privileges: !self.keep_privileges,
         };

@@ -12,6 +12,7 @@ use super::{
     entries,
     failure::Failure,
     following::Following,
+    paging::Paging,
     service_views::{describe, render},
     words::word,
     writing,
@@ -50,7 +51,8 @@ Examples:
   throttle service set app --protocol tcp --port 443 --forwarded --idle-after 1h
   throttle service set web --health observe --objective 200ms
   throttle service set dns --health enforce --control rate
-  throttle service set web --no-health";
+  throttle service set web --no-health
+  throttle service set web --http --http-body 'Come back later.'";
 
 /// A service as its flags say it. What no flag names stays as it is, or is the default in a new service.
 #[derive(Debug, Default, Args)]
@@ -79,6 +81,8 @@ pub(crate) struct Set {
     /// After how long a forwarded connection that nothing is heard of is forgotten; 15m without this
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     idle_after: Option<Span>,
+    #[command(flatten)]
+    paging: Paging,
     #[command(flatten)]
     following: Following,
     #[command(flatten)]
@@ -123,6 +127,8 @@ impl Set {
                 _ => None,
             },
             idle_after: self.idle_after,
+            http: self.paging.change(),
+            no_http: self.paging.ends(),
             health: Some(self.following.change()).filter(|change| *change != HealthChange::default()),
             no_health: self.following.ends(),
         })

@@ -59,6 +59,13 @@ pub(crate) fn describe(view: &ServiceView) -> String {
     } else if service.protocol == Protocol::Tcp {
         line("connections", "counted by this host's sockets".to_owned());
     }
+    if let Some(http) = &service.http {
+        let body =
+            if http.body.is_empty() { "no body".to_owned() } else { format!("a body of {} bytes", http.body.len()) };
+        let headers = http.headers.iter().map(|(name, value)| format!("{name}: {value}"));
+        let carries = std::iter::once(body).chain(headers).collect::<Vec<_>>().join(", ");
+        line("http", format!("`reject` answers new connections with 429 and Retry-After: {carries}"));
+    }
     let none = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     line("limits", none(limits));
     line("backends", none(backends));

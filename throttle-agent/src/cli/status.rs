@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use jiff::Timestamp;
 use throttle_agent::{
-    api::wire::{Envelope, Forecast, Status, paths},
+    api::wire::{Envelope, Forecast, PageCounts, PenaltyCounts, Status, paths},
     datapath::PRIVATE_PINS,
     policy::{Mode, units::Span},
 };
@@ -151,6 +151,15 @@ fn notes(status: &Status, now: Timestamp) -> Vec<String> {
              how many connections are open is known only once a second: {why}"
         ));
     }
+    let PenaltyCounts { full, room, .. } = status.penalties;
+    if full > 0 {
+        notes.push(format!(
+            "{} sources were not sentenced by a penalty, because {} serve their time: as many as there is room for; make \
+             sentences shorter (`at-most`), or block whole prefixes",
+            count(full),
+            count(room)
+        ));
+    }
     if status.ends_with_agent {
         notes.push(format!("throttling ends with the agent: {PRIVATE_PINS}"));
     }
@@ -213,6 +222,9 @@ fn table(status: &Status) -> String {
         bytes(table.bytes),
         count(status.blocks),
     );
+    if status.penalties.serving > 0 {
+        _ = write!(text, ", {} of them sentences", count(status.penalties.serving));
+    }
     if status.losses.events_lost > 0 {
         _ = write!(text, "; events lost: {}", count(status.losses.events_lost));
     }
@@ -276,18 +288,53 @@ fn forecasts(status: &Status, paint: Paint) -> String {
     if table.is_empty() { String::new() } else { table.render(paint) }
 }
 
+/// What was sent in place of services, where anything was.
+fn pages(pages: &PageCounts) -> String {
+    let PageCounts { greeted, told, cut, acknowledged } = *pages;
+    if *pages == PageCounts::default() {
+        return String::new();
+    }
+    format!(
+        "pages: {} SYN-ACKs, {} answers with 429 ({} cut short), {} acknowledgements\n",
+        count(greeted),
+        count(told),
+        count(cut),
+        count(acknowledged)
+    )
+}
+
+/// What penalties came to, where a limit has one.
+fn penalties(status: &Status) -> String {
+    if status.limits.iter().all(|view| view.limit.penalty.is_none()) {
+        return String::new();
+    }
+    let PenaltyCounts { serving, remembered, room, untold, unproven, uncounted, .. } = status.penalties;
+    format!(
+        "penalties: {} sentences served now, {} of {} remembered; {} offences told later, {} refusals of nobody proven, {} \
+         without room to be counted\n",
+        count(serving),
+        count(remembered),
+        count(room),
+        count(untold),
+        count(unproven),
+        count(uncounted)
+    )
+}
+
 fn details(status: &Status) -> String {
     let losses = &status.losses;
     let capabilities =
         if status.capabilities.is_empty() { "all that it was given".to_owned() } else { status.capabilities.join(" ") };
     format!(
-        "events: {} withheld, {} lost; answers: {} withheld, {} undue\n\
+        "events: {} withheld, {} lost; answers: {} withheld, {} undue\n{}{}\
          capabilities: {capabilities}\n\
          map layout {}, kernel object {}\n",
         count(losses.events_withheld),
         count(losses.events_lost),
         count(losses.answers_withheld),
         count(losses.answers_undue),
+        pages(&status.pages),
+        penalties(status),
         status.build.layout,
         status.build.object_digest,
     )

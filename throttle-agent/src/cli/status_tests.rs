@@ -1,8 +1,8 @@
 use super::{super::fixtures, *};
 use throttle_agent::{
     api::wire::{
-        Attachment, Build, Connections, LimitView, LossCounts, Pending, ReasonCount, RegionLoad, SessionAllow,
-        SpeedView, Table as Room, Tallies, Tally,
+        Attachment, Build, Connections, LimitView, LossCounts, PageCounts, PenaltyCounts, Pending, ReasonCount,
+        RegionLoad, SessionAllow, SpeedView, Table as Room, Tallies, Tally,
     },
     policy::Limit,
 };
@@ -51,6 +51,7 @@ fn status() -> Status {
             open: None,
             reserved: None,
             guarantee: None,
+            sentences: None,
             burst: 50,
             number: 0,
             tallies: Tallies {
@@ -62,6 +63,8 @@ fn status() -> Status {
         }],
         reasons: vec![reason("admitted", "pass", 5_120_000), reason("source-limit", "drop", 1_020_000)],
         losses: LossCounts::default(),
+        pages: PageCounts::default(),
+        penalties: PenaltyCounts::default(),
         blocks: 3,
         started: "2026-11-23T15:48:00Z".parse().unwrap(),
         build: Build { version: "0.1.0".to_owned(), layout: 1, object_digest: "c0ffee".to_owned() },

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use throttle_agent::{
-    api::wire::{BreakerWalk, ConnectionsWalk, LimitWalk, OpenConnection, Walk, WindowWalk},
+    api::wire::{BreakerWalk, ConnectionsWalk, LimitWalk, OpenConnection, PenaltyWalk, Walk, WindowWalk},
     policy::Mode,
 };
 use throttle_common::words::{Reason, Unit};
@@ -49,6 +49,9 @@ pub(crate) fn steps(walk: &Walk, host: Mode, paint: Paint) -> String {
         if let Some(besides) = besides(limit) {
             _ = writeln!(text, "  {:<20}{besides}", "");
         }
+        if let Some(penalty) = &limit.penalty {
+            _ = writeln!(text, "  {:<20}{}", "", nearness(penalty));
+        }
         let enforces = limit.mode == Mode::Enforce && host == Mode::Enforce;
         let verdict = match &limit.refusal {
             _ if limit.unenforced.is_some() => {
@@ -78,6 +81,17 @@ pub(crate) fn steps(walk: &Walk, host: Mode, paint: Paint) -> String {
         decided |= limit.refusal.is_some() && limit.mode == Mode::Enforce && (enforces || limit.open.is_none());
     }
     text
+}
+
+/// How near a source is to a penalty, in words.
+fn nearness(penalty: &PenaltyWalk) -> String {
+    let PenaltyWalk { after, within_seconds, refused, forgotten_in_seconds, unproven } = *penalty;
+    let within = seconds(within_seconds);
+    let mut text = format!("penalty: {refused} of {after} refusals in {within}");
+    if refused > 0 {
+        _ = write!(text, ", forgotten in {}", seconds(forgotten_in_seconds));
+    }
+    if unproven { text } else { text + "; only those of a proven or known source count" }
 }
 
 /// Whose a breaker is: `web`, or of a backend `web/web-1`.

@@ -17,7 +17,7 @@ use crate::{
     api::wire::{self, Problem, ProblemKind, Write, Written},
     policy::{self, Document},
     run::retry::Retry,
-    store::{Moment, Pending},
+    store::{Changes, Moment, Pending},
 };
 
 /// A revision in force that waits for its confirmation.
@@ -41,8 +41,15 @@ impl Control {
             let detail = "the policy before it is in force again already; apply the newer one once more";
             return Err(Problem::new(ProblemKind::Conflict, detail));
         }
-        self.store.confirm(self.revision).map_err(|error| stored(&error))?;
+        let back_to = self.waiting.as_ref().map(|waiting| waiting.pending.back_to);
+        let change = back_to.map_or(Ok(None), |back_to| self.confirmed(back_to, author))?;
+        let changes: Vec<_> = change.clone().into_iter().collect();
+        let kept = Changes { stamp: self.stamp_name(), changes: &changes, own: false };
+        let confirmed = self.store.confirm(self.revision, kept).map_err(|error| stored(&error));
+        confirmed.inspect_err(|_| self.unshare(change.as_deref()))?;
         self.waiting = None;
+        self.tell_shared(change.is_some().into(), 0);
+        self.catch_up();
         self.faults.note("confirmation", Ok(()));
         tracing::info!(author = %author.name, revision = self.revision, "confirmed");
         let changes = vec![format!("revision {} stays", self.revision)];
@@ -123,6 +130,7 @@ impl Control {
         (self.document, self.revision) = (document, revision);
         self.store.go_back(&author.name, Timestamp::now()).map_err(|error| stored(&error))?;
         self.waiting = None;
+        self.catch_up();
         self.faults.note("confirmation", Ok(()));
         tracing::warn!(author = %author.name, from, revision, "went back to the policy before the one that waited");
         Ok(Written {

@@ -24,6 +24,7 @@ impl Control {
         }
         self.end_sessions(now);
         self.end_blocks(now);
+        self.forget_sentences(now);
         self.renew_speeds();
         self.go_back_when_due(instant);
         self.reattach_when_due(instant);

@@ -59,7 +59,7 @@ impl Control {
         (self.in_step, self.stale) = (true, false);
         // Before another policy can give away the places of limits that have gone.
         self.count_connections();
-        self.kept = None;
+        (self.kept, self.digest) = (None, None);
         self.end_speeds();
         self.follow_health(document);
         self.faults.note("policy", Ok(()));

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use throttle_common::{
     packet::Packet,
     records::{self, Address},
-    words::Outcome,
+    words::{Outcome, Reason},
 };
 
 use super::{Control, kernel, packets::address};
@@ -15,7 +15,7 @@ use crate::{
         AskedPacket, BlockedBy, Event, ExplainQuery, Explanation, PastRefusal, Problem, ProblemKind, Standing,
         TenantOf, Walk,
     },
-    datapath::Held,
+    datapath::{Held, explain::Foretold},
     policy::{Mode, Protocol, sources::FOR_EVER},
 };
 
@@ -92,6 +92,9 @@ impl Control {
         };
         let to = query.to.or_else(|| (packet.destination != Address::default()).then(|| address(packet)));
         let port = packet.destination_port;
+        let Foretold { outcome, reason, .. } = explained.verdict;
+        let has_page = explained.service.is_some_and(|(_, service)| service.scope.pages != 0);
+        let page = has_page && outcome == Outcome::Reject && reason != Reason::BreakerOpen && packet.opens_connection();
         Ok(Walk {
             packet: AskedPacket {
                 protocol: *protocol,
@@ -103,6 +106,7 @@ impl Control {
             service: explained.service.map(|(_, service)| records::name_str(&service.name).to_owned()),
             health: None,
             outcome: explained.verdict.outcome.name().to_owned(),
+            page,
             reason: explained.verdict.reason.name().to_owned(),
             limit: explained.verdict.limit.and_then(named),
             passes_at: moment(explained.passes_at),
@@ -134,7 +138,8 @@ impl Control {
             }
         });
         let tenant = said.tenant.map(|(prefix, name)| TenantOf { name, prefix });
-        Ok(Standing { allowed: said.allowed, blocked, tenant, known: said.known, proven })
+        let sentences = self.sentences(source, self.clock.wall(now));
+        Ok(Standing { allowed: said.allowed, blocked, tenant, known: said.known, proven, sentences })
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod back;
 mod clock;
+mod conflicts;
 mod connections;
 mod due;
 mod enforce;
@@ -20,13 +21,17 @@ mod handle;
 mod health;
 mod held;
 mod interfaces;
+mod letters;
 mod met;
 mod occupancy;
 mod packets;
+mod penalties;
+mod replica;
 mod session;
 mod sessions;
 mod sources;
 mod speeds;
+mod stamp;
 mod top;
 mod trends;
 mod unmet;
@@ -46,7 +51,10 @@ use health::Health;
 pub use health::{Notice, Notices};
 use ipnet::IpNet;
 use jiff::Timestamp;
+use penalties::Penalties;
+pub use replica::{Figures, Shares};
 use sessions::Sessions;
+pub use stamp::InForce;
 use tokio::sync::watch;
 use trends::Trends;
 pub use writes::{Author, read_document, read_said};
@@ -57,7 +65,8 @@ use crate::{
     events::Names,
     heartbeat::Target,
     policy::{self, Diagnostics, Document},
-    store::{Block, Note, SetSpeed, Store, StoreError},
+    stamp::Board,
+    store::{Block, DeadLetter, Note, SetSpeed, Store, StoreError},
 };
 
 /// The author of what the agent writes by itself.
@@ -84,6 +93,8 @@ pub struct Control {
     waiting: Option<Waiting>,
     /// Blocks beside the document.
     blocks: Blocks,
+    /// Who was sentenced to some of them, and how often.
+    penalties: Penalties,
     /// The speeds of health clocks that were set by hand.
     speeds: Vec<SetSpeed>,
     /// The health of services, and what follows from it.
@@ -109,6 +120,14 @@ pub struct Control {
     boot: String,
     build: Build,
     capabilities: Vec<String>,
+    /// The digest of the policy in force, with its revision; none where it has not been asked for since that changed.
+    digest: Option<(u64, String)>,
+    /// The stamp that this host is in.
+    stamp: Option<Board>,
+    /// The policy of that stamp.
+    shared: Option<replica::Shared>,
+    /// What its hosts sent that is no change.
+    dead_letters: Vec<DeadLetter>,
     published: Published,
 }
 
@@ -123,6 +142,8 @@ pub struct Published {
     pub summary: watch::Sender<String>,
     /// The backends that the policy in force has.
     pub targets: watch::Sender<Arc<[Target]>>,
+    /// How this host's policy stands in the stamp.
+    pub shares: watch::Sender<Arc<Shares>>,
 }
 
 impl Default for Published {
@@ -132,6 +153,7 @@ impl Default for Published {
             losses: watch::Sender::new(LossCounts::default()),
             summary: watch::Sender::new(String::new()),
             targets: watch::Sender::new(Arc::from([])),
+            shares: watch::Sender::default(),
         }
     }
 }
@@ -157,6 +179,7 @@ impl Control {
             kept: None,
             waiting: None,
             blocks: BTreeMap::new(),
+            penalties: Penalties::default(),
             speeds: Vec::new(),
             in_step: false,
             stale: false,
@@ -170,6 +193,10 @@ impl Control {
             boot,
             build,
             capabilities: Vec::new(),
+            digest: None,
+            stamp: None,
+            shared: None,
+            dead_letters: Vec::new(),
             published: Published::default(),
             datapath,
             store: Arc::new(store),
@@ -177,9 +204,11 @@ impl Control {
         control.resume(seed)?;
         control.take_over()?;
         // Buckets are carried over from an earlier layout while all clocks run as fast as real time.
+        control.resume_sentences();
         control.resume_speeds();
         control.resume_breakers();
         control.resume_alerts();
+        control.resume_standings();
         Ok(control)
     }
 

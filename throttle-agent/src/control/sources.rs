@@ -30,6 +30,7 @@ impl Control {
             reason: None,
             author: None,
             added: None,
+            sentence: None,
         });
         let added = self.blocks.values().map(|block| wire::Block {
             prefix: block.prefix,
@@ -37,6 +38,7 @@ impl Control {
             reason: (!block.reason.is_empty()).then(|| block.reason.clone()),
             author: Some(block.author.clone()),
             added: Some(block.added),
+            sentence: self.sentence_of(block),
         });
         Ok(permanent.chain(added).collect())
     }
@@ -71,10 +73,12 @@ impl Control {
         })
     }
 
-    /// Ends blocks of commands, all or none.
+    /// Ends blocks of commands and of penalties, all or none; whom these were of is one that was never sentenced. So is, without
+    /// a block, whoever was sentenced and has served its time.
     pub fn delete_blocks(&mut self, prefixes: &[IpNet], author: &Author) -> Result<Written, Problem> {
         let prefixes: BTreeSet<IpNet> = prefixes.iter().map(IpNet::trunc).collect();
-        if let Some(missing) = prefixes.iter().find(|prefix| !self.blocks.contains_key(prefix)) {
+        let is_there = |prefix: &IpNet| self.blocks.contains_key(prefix) || self.is_held_against(*prefix);
+        if let Some(missing) = prefixes.iter().find(|prefix| !is_there(prefix)) {
             let permanent = self.in_force().sources.block.iter().any(|block| block.net() == *missing);
             let remedy =
                 if permanent { "it stands in the policy: take it out there" } else { "see `throttle block list`" };
@@ -84,13 +88,14 @@ impl Control {
         blocks.retain(|prefix, _| !prefixes.contains(prefix));
         let list: Vec<IpNet> = prefixes.iter().copied().collect();
         self.replace_blocks(blocks, |control| control.store.remove_blocks(&list).map(|_| ()))?;
+        self.forgive(&list)?;
         tracing::info!(author = %author.name, blocks = list.len(), "unblocked");
         let changes = summary("- block", list.into_iter());
         Ok(Written { revision: self.head().revision, mode: self.mode(), changes, ..Written::default() })
     }
 
     /// Writes other blocks to the kernel, then to the store; on an error nothing has changed.
-    fn replace_blocks(
+    pub(super) fn replace_blocks(
         &mut self,
         blocks: super::Blocks,
         keep: impl FnOnce(&Self) -> Result<(), StoreError>,

@@ -12,7 +12,7 @@ use super::{Control, kernel, occupancy::crowded, speeds::ratio, stored, weighed:
 use crate::{
     api::wire::{
         Attachment, CheckReport, Connections, DiffReport, GuaranteeView, History, LimitForecast, LimitView, LossCounts,
-        PolicyView, Problem, ProblemKind, ReasonCount, RevisionView, Status, Table, Tallies, Tally,
+        PageCounts, PolicyView, Problem, ProblemKind, ReasonCount, RevisionView, Status, Table, Tallies, Tally,
     },
     datapath::{self, Standing, Use, XdpMode},
     policy::{self, Diagnostic, Document, HeldLimit, Mode, sharing::Sharing, word::one_of},
@@ -45,6 +45,7 @@ impl Control {
                 self.held_breakers(),
                 self.unmet_breakers(&self.document),
                 self.sharing_warning(&sharing).into_iter().collect(),
+                self.stamp_warnings(),
             ]
             .concat(),
             health: health.services,
@@ -63,6 +64,8 @@ impl Control {
             limits,
             reasons: self.reasons()?,
             losses: self::losses(&losses),
+            pages: self.datapath.page_tally().map(pages).map_err(|error| kernel(&error))?,
+            penalties: self.penalty_counts()?,
             blocks: self.blocks.len() as u64,
             started: self.started,
             build: self.build.clone(),
@@ -120,6 +123,7 @@ impl Control {
         Ok(LimitView {
             reserved: reserved(limit, &held.record),
             guarantee: self.guarantee(limit)?,
+            sentences: self.sentence_counts(limit),
             limit: limit.clone(),
             host_observes: self.mode() == Mode::Observe,
             open: held.record.is_concurrency().then(|| self.datapath.open_connections(&held.record)),
@@ -331,6 +335,11 @@ pub(super) fn losses(losses: &records::Losses) -> LossCounts {
         answers_withheld: losses.answers_withheld,
         answers_undue: losses.answers_undue,
     }
+}
+
+fn pages(tally: records::PageTally) -> PageCounts {
+    let records::PageTally { greeted, told, cut, acknowledged } = tally;
+    PageCounts { greeted, told, cut, acknowledged }
 }
 
 fn revision_view(info: RevisionInfo) -> RevisionView {

@@ -33,6 +33,7 @@ impl Control {
         LimitWalk {
             unenforced: (explained.unseen && it.record.is_concurrency()).then(|| self.unseen(explained)),
             guarantee: guarantee(it, explained),
+            penalty: self.penalty_walk(&it.record, source, now),
             overridden_for: it.overridden.then(|| self.overridden_for(it, source, explained)),
             window: it.window.map(|window| WindowWalk {
                 seconds: seconds(it.record.window),
@@ -143,6 +144,7 @@ fn plain(it: &Weighed, source: IpAddr, family: Family) -> LimitWalk {
         source: prefix(region.prefix),
         shared_by: None,
         guarantee: None,
+        penalty: None,
         overridden_for: None,
         aggregate: prefix(region.aggregate),
         bucket: match bucket {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Control, Waiting, refused, session::Session, stored};
+use super::{Control, Waiting, refused, replica::Shareable, session::Session, stored};
 use crate::{
     api::wire::{LONGEST_WAIT, Problem, ProblemKind, SessionAllow, Write, Written},
     policy::{self, Compiled, Diagnostics, Document, edit::EditError, sharing::Sharing, sources::state_the_same},
@@ -21,6 +21,11 @@ pub struct Author {
 }
 
 impl Author {
+    /// Their name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The user `name`, who does `act`.
     pub fn new(name: &str, act: &str) -> Self {
         Self { name: name.to_owned(), act: act.to_owned() }
@@ -89,35 +94,48 @@ impl Control {
         // Before anything is written: a policy that is wrong or does not fit changes nothing.
         let compiled = self.compile(&document, self.revision + 1)?;
         let before = self.in_force().clone();
-        let sharing = Sharing::of(&compiled.tenants).warning(compiled.limits.iter().map(|(_, limit)| limit));
-        let sharing = sharing.filter(|it| self.sharing_warning(&self.sharing()).as_ref() != Some(it));
         let changes = policy::diff(&before, &document);
         let dangers = self.dangers(&document, write);
         let severed = self.severed(&document, write)?;
         if changes.is_empty() && self.revision > 0 && self.is_in_force() && window.is_none() {
             return self.unchanged(dangers, write, author);
         }
-        let enforcing = Enforcing { document, back_to, compiled, dangers, write, author };
-        let (revision, pending, session_allow) = if window.is_none() && self.may_go_first(&enforcing) {
-            self.enforce_and_store(&enforcing, message)?
-        } else {
-            self.store_and_enforce(&enforcing, window, message)?
+        let Shareable { document, compiled, change } = match window {
+            None => self.shareable(document, compiled, author, message)?,
+            Some(_) => Shareable { document, compiled, change: None },
         };
+        let shared = change.clone().into_iter().collect();
+        let enforcing = Enforcing { document, back_to, compiled, changes: shared, dangers, write, author };
+        let (sharing, done) = if window.is_none() && self.may_go_first(&enforcing) {
+            // Whatever limits allow, tenants share what they did.
+            (None, self.enforce_and_store(&enforcing, message))
+        } else {
+            (self.new_sharing(&enforcing.compiled), self.store_and_enforce(&enforcing, window, message))
+        };
+        let (revision, pending, session_allow) = done.inspect_err(|_| self.unshare(change.as_deref()))?;
         let Enforcing { document, dangers, .. } = enforcing;
         // Who waits for the policy does not wait for these.
         let warnings = policy::new_warnings(&before, &document).into_iter().chain(sharing);
         (self.document, self.revision) = (document, revision);
         self.waiting = pending.map(Waiting::new);
+        self.tell_shared(change.is_some().into(), 0);
+        let alone = self.unheard_of(write);
         self.faults.note("store", Ok(()));
         tracing::info!(author = %author.name, revision, changes = changes.len(), note = message, "policy in force");
         Ok(Written {
             revision,
             changes: changes.iter().map(ToString::to_string).collect(),
             mode: self.mode(),
-            warnings: warnings.chain(dangers).chain(severed).collect(),
+            warnings: warnings.chain(dangers).chain(severed).chain(alone).collect(),
             pending: self.pending(),
             session_allow,
         })
+    }
+
+    /// A warning of tenants that will share compartments, where it is not that of the policy in force.
+    fn new_sharing(&self, next: &Compiled) -> Option<String> {
+        let warning = Sharing::of(&next.tenants).warning(next.limits.iter().map(|(_, limit)| limit));
+        warning.filter(|it| self.sharing_warning(&self.sharing()).as_ref() != Some(it))
     }
 
     /// Whether a policy may be in force before it is stored: nobody waits for the disk then, and nothing is lost where it is
@@ -163,12 +181,13 @@ impl Control {
     /// Appends a revision, for good or until it is confirmed within a window.
     fn store_revision(
         &self,
-        Enforcing { document, back_to, author, .. }: &Enforcing<'_>,
+        Enforcing { document, back_to, changes, author, .. }: &Enforcing<'_>,
         window: Option<Duration>,
         message: &str,
     ) -> Result<(u64, Option<Pending>), Problem> {
         let (name, now) = (&author.name, Timestamp::now());
-        let policy = store::Policy::back_to(document, *back_to);
+        let changes = store::Changes { stamp: self.stamp_name(), changes, own: true };
+        let policy = store::Policy::back_to(document, *back_to).with(changes);
         let appended = match window {
             None => self.store.append(policy, name, message, now).map(|revision| (revision, None)),
             Some(window) => {
@@ -228,7 +247,7 @@ impl Control {
     }
 
     /// Takes a revision back that could not be put in force, and says why it could not.
-    fn withdraw(&mut self, revision: u64, mut problem: Problem) -> Problem {
+    pub(super) fn withdraw(&mut self, revision: u64, mut problem: Problem) -> Problem {
         if let Err(error) = self.store.withdraw(revision) {
             let fault = format!("revision {revision} is stored but not in force, and cannot be taken back: {error}");
             problem.detail = format!("{}; {fault}", problem.detail);
@@ -244,6 +263,8 @@ struct Enforcing<'w> {
     /// Where that is a step back, to which revision.
     back_to: Option<u64>,
     compiled: Compiled,
+    /// What makes it the stamp's policy, where this host has one.
+    changes: Vec<Vec<u8>>,
     /// What it would do to the session that it is written from.
     dangers: Vec<String>,
     write: &'w Write,

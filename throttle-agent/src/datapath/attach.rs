@@ -237,17 +237,20 @@ impl Datapath {
     }
 
     fn attach_anew(&mut self, device: &Interface, mode: Mode) -> Result<XdpMode> {
-        if mode != Mode::Generic {
+        let refused = if mode == Mode::Generic {
+            None
+        } else {
             match self.attach_in(device, XdpMode::Native) {
                 Ok(()) => return Ok(XdpMode::Native),
                 Err(error) if mode == Mode::Native => return Err(error),
-                Err(error) => tracing::warn!(
-                    "{} is throttled in generic mode, which costs far more per packet: {error:#}",
-                    device.name
-                ),
+                Err(error) => Some(error),
             }
-        }
+        };
         self.attach_in(device, XdpMode::Generic)?;
+        if let Some(error) = refused {
+            let name = &device.name;
+            tracing::warn!("{name} is throttled in generic mode, which costs far more per packet: {error:#}");
+        }
         Ok(XdpMode::Generic)
     }
 

@@ -27,7 +27,7 @@ use super::{
     mend,
     migrate::{Earlier, Handover, layout_of},
     overrides::Overrides,
-    pins::{PINNED, Pins},
+    pins::{LATER, PINNED, Pins},
     signals::uninterrupted,
     sockets::Told,
     sources::Sources,
@@ -208,7 +208,7 @@ impl Datapath {
             .override_global("DEBUG", &debug, true)
             .override_global("TEST_CLOCK_ON", &test_clock, true);
         told.tell(&mut loader);
-        for map in PINNED {
+        for map in PINNED.into_iter().chain(LATER) {
             loader.map_pin_path(map, directory.join(map));
         }
         // By programs that it loads here aya finds out, once, what the kernel can: one that a signal ends finds nothing.
@@ -249,6 +249,7 @@ impl Datapath {
             refused: BTreeMap::default(),
             renamed: BTreeMap::default(),
             reader: Weak::new(),
+            judge: Weak::new(),
             debug: options.debug,
             test_clock,
             ebpf,
@@ -308,7 +309,8 @@ fn check_pinned(pins: &Pins, directory: &Path, options: &Options) -> Result<Opti
         return Ok(Some(earlier));
     }
     let open = |name: &str| MapData::from_pin(directory.join(name)).with_context(|| lost(name));
-    for map in PINNED {
+    let later = LATER.into_iter().filter(|map| directory.join(map).exists());
+    for map in PINNED.into_iter().chain(later) {
         open(map)?;
     }
     let found = open(maps::BUCKETS)?.info().context("cannot ask for the table's size")?.max_entries();

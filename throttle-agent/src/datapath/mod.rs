@@ -38,6 +38,7 @@ mod moving;
 mod netlink;
 mod occupancy;
 mod overrides;
+mod penalties;
 mod pins;
 mod reconcile;
 mod regions;
@@ -83,6 +84,7 @@ pub use self::{
     load::{OpenError, Options, bearable_sets},
     migrate::{Step as TakeOverStep, TakenOver, forecast},
     occupancy::{Bucket, Compartment, Occupancy, Use},
+    penalties::{Offences, Refused as RefusedSource},
     pins::{Detached, detach_all, detach_interface},
     reconcile::{Change, Step, reconcile},
     sockdiag::{Handshake, Listener, handshakes, listeners},
@@ -144,6 +146,8 @@ pub struct Datapath {
     events: MapData,
     /// Whoever reads the events.
     reader: Weak<()>,
+    /// Whoever reads the offences.
+    judge: Weak<()>,
     /// Whether the programs write debugging output.
     debug: bool,
     /// Only where a test sets the clock.

@@ -41,7 +41,7 @@ pub(super) const MOUNT_POINT: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of include/uapi/linux/magic.h.
 const MAGIC: i64 = 0xcafe_4a11;
 
-/// The maps that outlive the agent.
+/// The maps that outlive the agent, but for [`LATER`].
 pub(super) const PINNED: [&str; 32] = [
     maps::CONTROL,
     maps::POLICIES,
@@ -75,6 +75,17 @@ pub(super) const PINNED: [&str; 32] = [
     maps::ANSWER_BUCKET,
     maps::EVENTS,
     maps::TEST_CLOCK,
+];
+
+/// Those that an earlier build of this layout has not pinned: they are made then, and read as if they had always been there.
+pub(super) const LATER: [&str; 7] = [
+    maps::PAGES,
+    maps::PAGE_TALLIES,
+    maps::PENALTIES,
+    maps::REFUSALS,
+    maps::OFFENCES,
+    maps::OFFENCE_BUCKETS,
+    maps::PENALTY_TALLIES,
 ];
 
 /// A pin directory that is ours until this is dropped.

@@ -15,14 +15,14 @@ use throttle_common::{
     lease,
     records::{
         Breaker, CANDIDATES, Control, HealthClock, Lease, Limit, MAX_CANDIDATES, MAX_LIMITS, MAX_SERVICES, MAX_TENANTS,
-        NAME, PORT_WORDS, Policy, Service, Slot, SourceMaps, maps, name_bytes, name_str, port_place,
+        NAME, PORT_WORDS, Page, Penalty, Policy, Service, Slot, SourceMaps, maps, name_bytes, name_str, port_place,
     },
     services::Directory,
     table::WAYS,
 };
 
 use super::mapped::MappedArray;
-use crate::policy::{Clocks, Compiled, HeldLimit, Tenants};
+use crate::policy::{Clocks, Compiled, HeldLimit, Http, Tenants};
 
 /// Everything that policy is written to, and the table.
 pub(super) struct Tables {
@@ -30,6 +30,9 @@ pub(super) struct Tables {
     policies: MappedArray<Policy>,
     limits: MappedArray<Limit>,
     services: MappedArray<Service>,
+    pages: MappedArray<Page>,
+    penalties: MappedArray<Penalty>,
+    pub(super) refusals: MappedArray<[Slot; WAYS]>,
     tenants: MappedArray<[u8; NAME]>,
     candidates: MappedArray<[u16; CANDIDATES]>,
     ports: MappedArray<u64>,
@@ -64,6 +67,9 @@ impl Tables {
             policies: MappedArray::new(&map(ebpf, maps::POLICIES)?)?,
             limits: MappedArray::new(&map(ebpf, maps::LIMITS)?)?,
             services: MappedArray::new(&map(ebpf, maps::SERVICES)?)?,
+            pages: MappedArray::new(&map(ebpf, maps::PAGES)?)?,
+            penalties: MappedArray::new(&map(ebpf, maps::PENALTIES)?)?,
+            refusals: MappedArray::new(&map(ebpf, maps::REFUSALS)?)?,
             tenants: MappedArray::new(&map(ebpf, maps::TENANTS)?)?,
             candidates: MappedArray::new(&map(ebpf, maps::CANDIDATE_LISTS)?)?,
             ports: MappedArray::new(&map(ebpf, maps::PORTS)?)?,
@@ -119,6 +125,11 @@ impl Tables {
         self.limits.get(self.in_force() * MAX_LIMITS + u32::from(number) % MAX_LIMITS)
     }
 
+    /// The penalty of a limit in force.
+    pub(super) fn penalty(&self, number: u16) -> Penalty {
+        self.penalties.get(self.in_force() * MAX_LIMITS + u32::from(number) % MAX_LIMITS)
+    }
+
     /// Where the services in force stand.
     pub(super) fn directory(&self) -> InForce<'_> {
         InForce { tables: self, generation: self.in_force() }
@@ -159,7 +170,13 @@ impl Tables {
         let spare = 1 - self.in_force();
         self.policies.set(spare, &policy.policy);
         fill(&self.limits, spare * MAX_LIMITS, MAX_LIMITS, policy.limits.iter().map(|(n, r)| (u32::from(*n), *r)));
+        let penalties = policy.penalties.iter().map(|(number, penalty)| (u32::from(*number), *penalty));
+        fill(&self.penalties, spare * MAX_LIMITS, MAX_LIMITS, penalties);
         fill(&self.services, spare * MAX_SERVICES, MAX_SERVICES, (1..).zip(policy.services.iter().copied()));
+        let own = (1..).zip(&policy.pages).filter_map(|(number, page)| Some((number, (*page)?)));
+        // Where there is none, so is none that every frame has room for.
+        let any = Http::default().page().filter(|_| policy.pages.iter().any(Option::is_some));
+        fill(&self.pages, spare * MAX_SERVICES, MAX_SERVICES, any.map(|page| (0, page)).into_iter().chain(own));
         if !std::ptr::eq(tenants, &raw const *policy.tenants) {
             let tenants = policy.tenants.iter().map(|(name, &number)| (u32::from(number), name_bytes(name)));
             fill(&self.tenants, spare * MAX_TENANTS, MAX_TENANTS, tenants);

@@ -6,7 +6,7 @@ use aya::{
     maps::{MapData, PerCpuArray, PerCpuValues},
 };
 use throttle_common::{
-    records::{LimitTally, Losses, OUTCOMES, Tally, maps},
+    records::{LimitTally, Losses, OUTCOMES, PageTally, PenaltyTally, Tally, maps},
     words::{Outcome, Reason},
 };
 
@@ -17,6 +17,8 @@ pub(super) struct Tallies {
     reasons: PerCpuArray<MapData, Tally>,
     limits: PerCpuArray<MapData, LimitTally>,
     losses: PerCpuArray<MapData, Losses>,
+    pages: PerCpuArray<MapData, PageTally>,
+    penalties: PerCpuArray<MapData, PenaltyTally>,
 }
 
 impl Tallies {
@@ -25,6 +27,8 @@ impl Tallies {
             reasons: open(ebpf, maps::REASON_TALLIES)?,
             limits: open(ebpf, maps::LIMIT_TALLIES)?,
             losses: open(ebpf, maps::LOSSES)?,
+            pages: open(ebpf, maps::PAGE_TALLIES)?,
+            penalties: open(ebpf, maps::PENALTY_TALLIES)?,
         })
     }
 
@@ -66,6 +70,31 @@ impl Datapath {
             add(&mut sum.observed, &part.observed);
             add(&mut sum.spared, &part.spared);
             add(&mut sum.overflowed, &part.overflowed);
+        }
+        Ok(sum)
+    }
+
+    /// What was sent in place of services that have pages.
+    pub fn page_tally(&self) -> Result<PageTally> {
+        let mut sum = PageTally::default();
+        for part in self.tallies.pages.get(&0, 0)?.iter() {
+            sum.greeted += part.greeted;
+            sum.told += part.told;
+            sum.cut += part.cut;
+            sum.acknowledged += part.acknowledged;
+        }
+        Ok(sum)
+    }
+
+    /// What became of refusals by limits that have penalties.
+    pub fn penalty_tally(&self) -> Result<PenaltyTally> {
+        let mut sum = PenaltyTally::default();
+        for part in self.tallies.penalties.get(&0, 0)?.iter() {
+            sum.told += part.told;
+            sum.withheld += part.withheld;
+            sum.lost += part.lost;
+            sum.unproven += part.unproven;
+            sum.uncounted += part.uncounted;
         }
         Ok(sum)
     }

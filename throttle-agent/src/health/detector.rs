@@ -84,6 +84,8 @@ pub struct Detector {
     slow_since: Option<Nanos>,
     /// Whether it was out and has not been well since.
     cold: bool,
+    /// Whether it was ever heard of.
+    was_heard: bool,
     flapping: Flapping,
 }
 
@@ -107,6 +109,7 @@ impl Detector {
             refused: None,
             slow_since: None,
             cold: false,
+            was_heard: false,
             flapping: Flapping::default(),
         }
     }
@@ -132,6 +135,11 @@ impl Detector {
     /// Since when.
     pub const fn since(&self) -> Nanos {
         self.since
+    }
+
+    /// Whether it has given a sign of life: before that it is only taken to be well.
+    pub const fn was_heard(&self) -> bool {
+        self.was_heard
     }
 
     /// How suspicious its silence is.
@@ -186,6 +194,7 @@ impl Detector {
         if !order.is_fresh() {
             return None;
         }
+        self.was_heard = true;
         if order == Order::Restarted {
             self.rhythm = Rhythm::new(self.interval);
             (self.heard, self.seen, self.steady, self.good) = (now, now, false, 0);
@@ -214,6 +223,7 @@ impl Detector {
     /// The application gave a sign of life.
     fn alive(&mut self, now: Nanos) -> Option<Change> {
         (self.heard, self.seen, self.failed_probes, self.mute_probes) = (now, now, 0, 0);
+        self.was_heard = true;
         match self.level {
             Level::Healthy | Level::Held => None,
             Level::Suspect => {

@@ -1,5 +1,7 @@
 //! The words for whether a backend lives: what is seen of it, what is held of it, and why that changes.
 
+use super::Nanos;
+
 /// A start of a backend: another boot of its host, or another generation within it; see [`super::succession`] for the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incarnation {
@@ -9,7 +11,23 @@ pub struct Incarnation {
     pub generation: u64,
 }
 
-/// What was seen of a backend.
+/// What a probe or a heartbeat says of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Of its life.
+    pub sign: Sign,
+    /// How long its answer took: of HTTP and gRPC from the request to the head of its answer, of TCP from SYN to SYN-ACK; what
+    /// a beat says of itself.
+    pub latency: Option<Nanos>,
+    /// Whether it did as a good one does: what a breaker counts. An error that it answers is a sign of life, and not good. A
+    /// [`Sign::Packet`] is neither good nor bad, nor is what this host could not send; nor is silence to a confirmation, which
+    /// waits for less than the backend may take.
+    pub good: Option<bool>,
+    /// Whether it beats that it has more to do than it can. It is to be asked for less; kept away it would do nothing.
+    pub overloaded: bool,
+}
+
+/// What was seen of a backend's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
     /// A heartbeat, pushed or fetched.

@@ -9,6 +9,7 @@ use crate::health::{
     MILLISECOND, SECOND,
     controller::{PERIOD, Rung},
     detector::{Detector, Incarnation, Level, Sign},
+    life::Said,
     signals::{Backlog, Flow, Latency},
 };
 
@@ -64,9 +65,10 @@ struct Scene {
     now: Nanos,
     /// What its backends answer, each at every look; silent where there is nothing.
     answers: Vec<Option<Sign>>,
-    /// Those whose answers are errors, and those whose are late.
+    /// Those whose answers are errors, those whose are late, and those that say that they have too much to do.
     errors: Vec<usize>,
     late: Vec<usize>,
+    overloaded: Vec<usize>,
     starved: bool,
     observed: Box<dyn Fn(Nanos) -> Observed>,
     said: Vec<What>,
@@ -84,6 +86,7 @@ impl Scene {
             answers,
             errors: Vec::new(),
             late: Vec::new(),
+            overloaded: Vec::new(),
             starved: false,
             observed: Box::new(|_| Observed::default()),
             said: Vec::new(),
@@ -109,8 +112,9 @@ impl Scene {
                 let nothing = matches!(sign, Sign::Unanswered | Sign::Mute | Sign::Unsent);
                 let good = (!nothing).then_some(sign == Sign::Answered && !self.errors.contains(&number));
                 let took = if self.late.contains(&number) { 2 * BOUNDS.objective } else { MILLISECOND };
-                let said = self.health.see(self.now, &place, sign, Some(took), good);
-                self.said.extend(said.map(|it| it.what));
+                let overloaded = self.overloaded.contains(&number);
+                let said = Said { sign, latency: Some(took), good, overloaded };
+                self.said.extend(self.health.see(self.now, &place, said).map(|it| it.what));
             }
             self.said.extend(self.health.look(self.now, self.starved).into_iter().map(|it| it.what));
             if look.is_multiple_of(2) {

@@ -57,7 +57,8 @@ const fn held(level: Level) -> &'static str {
     }
 }
 
-const fn why_held(reason: life::Reason) -> &'static str {
+/// Why a backend is held to be so.
+pub const fn why_held(reason: life::Reason) -> &'static str {
     match reason {
         life::Reason::Silence => "its heartbeats stay away",
         life::Reason::ProbesFailed => "its probes fail",
@@ -85,12 +86,13 @@ fn turns(circuit::Change { from, to, .. }: circuit::Change, at: Nanos) -> String
     }
 }
 
-const fn why_broken(reason: circuit::Reason) -> &'static str {
+/// Why a breaker is as it is.
+pub const fn why_broken(reason: circuit::Reason) -> &'static str {
     match reason {
         circuit::Reason::Failures => "half or more of what ended in 10 s failed",
         circuit::Reason::Slowness => "four of five answers in 10 s were slow or failed",
         circuit::Reason::Death => "the backend is dead",
-        circuit::Reason::TimeIsOver => "its time is over",
+        circuit::Reason::TimeIsOver => "it was open for long enough",
         circuit::Reason::Recovery => "the backend answers again",
         circuit::Reason::TrialsGood => "8 trials were good",
         circuit::Reason::TrialsBad => "3 of 10 trials were slow, failed or did not end",

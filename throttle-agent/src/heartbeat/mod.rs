@@ -98,11 +98,12 @@ impl Heartbeats {
     pub fn pushed(&self, request: HeartbeatRequest, now: Nanos) -> Result<HeartbeatTaken, Problem> {
         let watched = self.whose(&request.backend, request.address)?;
         let beat = Beat::read(request, now).map_err(|fault| Problem::new(ProblemKind::Malformed, fault))?;
-        let (of, sequence, latency) = (beat.of, beat.sequence, beat.latency);
+        let (of, sequence) = (beat.of, beat.sequence);
+        let outcome = Outcome::Beat { of, sequence, latency: beat.latency, overloaded: beat.is_overloaded() };
         let order = watched.take(beat);
         match order {
             Order::Fresh | Order::Restarted => {
-                watched.report(&self.sink, now, &Outcome::Beat { of, sequence, latency });
+                watched.report(&self.sink, now, &outcome);
             }
             Order::Repeated => {}
             Order::Late => {

@@ -67,6 +67,11 @@ impl Beat {
         let latency = request.latency_seconds.map(|latency| whole(latency * SECOND as f64));
         Ok(Self { of: Incarnation { boot, generation }, sequence, latency, at, node, time, load, build, metadata })
     }
+
+    /// Whether it says that the backend is asked for more than it can do.
+    pub(super) fn is_overloaded(&self) -> bool {
+        self.load.is_some_and(|load| load > 1.0)
+    }
 }
 
 fn line(field: &str, text: &str) -> Result<(), String> {

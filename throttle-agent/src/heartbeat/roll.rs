@@ -95,13 +95,7 @@ impl Watched {
 
     fn tell(&self, sink: &Sink, at: Nanos, outcome: &Outcome, good: Option<bool>) {
         self.note(at, outcome);
-        sink.tell(Seen {
-            instance: Arc::clone(&self.member.instance),
-            at,
-            sign: outcome.sign(),
-            latency: outcome.latency(),
-            good,
-        });
+        sink.tell(Seen { instance: Arc::clone(&self.member.instance), at, said: outcome.said(good) });
     }
 
     fn note(&self, at: Nanos, outcome: &Outcome) {

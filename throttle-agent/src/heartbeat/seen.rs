@@ -5,7 +5,7 @@ use std::{fmt, io::ErrorKind, sync::Arc, time::Duration};
 use super::Instance;
 use crate::health::{
     Nanos,
-    life::{Incarnation, Sign},
+    life::{Incarnation, Said, Sign},
 };
 
 /// Something that was seen of an instance.
@@ -15,15 +15,8 @@ pub struct Seen {
     pub instance: Arc<Instance>,
     /// When, on CLOCK_MONOTONIC.
     pub at: Nanos,
-    /// What it says of its life.
-    pub sign: Sign,
-    /// How long the answer took: of HTTP and gRPC from the request to the head of its answer, of TCP from SYN to SYN-ACK;
-    /// what a beat says of itself.
-    pub latency: Option<Nanos>,
-    /// Whether the backend did as a good one does: what a breaker counts. An error that it answers is a sign of life, and
-    /// not good. A [`Sign::Packet`] is neither good nor bad, nor is what this host could not send; nor is silence to a
-    /// confirmation, which waits for less than the backend may take.
-    pub good: Option<bool>,
+    /// What that says.
+    pub said: Said,
 }
 
 /// What became of a probe, or a beat.
@@ -42,7 +35,7 @@ pub(super) enum Outcome {
     /// The kernel of its host answered.
     Packet,
     /// It beat by itself.
-    Beat { of: Incarnation, sequence: u64, latency: Option<Nanos> },
+    Beat { of: Incarnation, sequence: u64, latency: Option<Nanos>, overloaded: bool },
 }
 
 /// An error that a backend answers.
@@ -97,6 +90,12 @@ impl Outcome {
         }
     }
 
+    /// All that it says, where a breaker counts this of it.
+    pub(super) fn said(&self, good: Option<bool>) -> Said {
+        let overloaded = matches!(self, Self::Beat { overloaded: true, .. });
+        Said { sign: self.sign(), latency: self.latency(), good, overloaded }
+    }
+
     /// What a breaker counts of it, where it is that of a probe at its pace.
     pub(super) fn counts(&self) -> Option<bool> {
         (!matches!(self, Self::Packet | Self::Unsent(_))).then(|| self.is_good())
@@ -132,7 +131,8 @@ impl fmt::Display for Outcome {
             Self::Refused => f.write_str("refused: connection refused"),
             Self::Unsent(kind) => write!(f, "could not be asked, for a fault of this host: {kind}"),
             Self::Packet => f.write_str("its kernel answered"),
-            Self::Beat { .. } => f.write_str("beat"),
+            Self::Beat { overloaded: false, .. } => f.write_str("beat"),
+            Self::Beat { overloaded: true, .. } => f.write_str("beat that it is overloaded"),
         }
     }
 }

@@ -76,13 +76,13 @@ async fn who_answers_is_heard_until_it_refuses() {
     let (heartbeats, mut seen) = start();
     let address = listener.local_addr().unwrap();
     heartbeats.set_targets(vec![target("a", address, Probe::Tcp)]);
-    let first = wait_for(&mut seen, "an answer", |seen| seen.sign == Sign::Answered).await;
-    assert!(first.good == Some(true) && first.latency.is_some() && first.at <= now());
-    let second = wait_for(&mut seen, "another", |seen| seen.sign == Sign::Answered).await;
+    let first = wait_for(&mut seen, "an answer", |seen| seen.said.sign == Sign::Answered).await;
+    assert!(first.said.good == Some(true) && first.said.latency.is_some() && first.at <= now());
+    let second = wait_for(&mut seen, "another", |seen| seen.said.sign == Sign::Answered).await;
     assert!(second.at > first.at);
     drop(listener);
-    let refused = wait_for(&mut seen, "a refusal", |seen| seen.sign == Sign::Refused).await;
-    assert!(refused.good == Some(false) && refused.latency.is_none());
+    let refused = wait_for(&mut seen, "a refusal", |seen| seen.said.sign == Sign::Refused).await;
+    assert!(refused.said.good == Some(false) && refused.said.latency.is_none());
     let view = &heartbeats.views(now()).heartbeats[0];
     assert!(view.answered >= 2 && view.refused >= 1, "{view:?}");
     assert_eq!(view.last.as_deref(), Some("refused: connection refused"));
@@ -98,19 +98,21 @@ async fn one_that_hangs_is_confirmed_by_its_kernel_while_its_answer_is_still_wai
     let mut target = target("a", listener.local_addr().unwrap(), http());
     (target.interval, target.timeout) = (Duration::from_millis(50), Duration::from_hours(1));
     heartbeats.set_targets(vec![target]);
-    let instance = wait_for(&mut seen, "a sign of its kernel", |seen| seen.sign == Sign::Packet).await.instance;
+    let instance = wait_for(&mut seen, "a sign of its kernel", |seen| seen.said.sign == Sign::Packet).await.instance;
     let (mut asked, _) = listener.accept().await.unwrap();
     for _ in 0..2 {
         heartbeats.confirm(&instance);
-        wait_for(&mut seen, "a sign of its kernel", |seen| seen.sign == Sign::Packet).await;
-        let silence = wait_for(&mut seen, "silence", |seen| seen.sign == Sign::Mute).await;
-        assert_eq!(silence.good, None, "it may take longer than a confirmation waits");
+        wait_for(&mut seen, "a sign of its kernel", |seen| seen.said.sign == Sign::Packet).await;
+        let silence = wait_for(&mut seen, "silence", |seen| seen.said.sign == Sign::Mute).await;
+        assert_eq!(silence.said.good, None, "it may take longer than a confirmation waits");
     }
     // The probe of the beginning is not over: an answer that is late is one.
     let mut request = [0; 512];
     assert!(asked.read(&mut request).await.unwrap() > 0);
     asked.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
-    assert!(wait_for(&mut seen, "the late answer", |seen| seen.sign == Sign::Answered).await.good == Some(true));
+    assert!(
+        wait_for(&mut seen, "the late answer", |seen| seen.said.sign == Sign::Answered).await.said.good == Some(true)
+    );
 }
 
 #[tokio::test]
@@ -126,8 +128,8 @@ async fn who_cannot_wait_has_it_probed_at_once_with_all_the_time_that_it_has() {
         assert!(timeout(PATIENCE, stream.read(&mut request)).await.expect("it is asked").unwrap() > 0);
         tokio::time::sleep(2 * Duration::from_nanos(CONFIRM_EVERY)).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
-        let answered = wait_for(&mut seen, "an answer", |seen| seen.sign == Sign::Answered).await;
-        assert_eq!(answered.good, Some(true), "turn {turn}");
+        let answered = wait_for(&mut seen, "an answer", |seen| seen.said.sign == Sign::Answered).await;
+        assert_eq!(answered.said.good, Some(true), "turn {turn}");
         heartbeats.hurry(&answered.instance);
     }
 }
@@ -141,11 +143,11 @@ async fn a_kept_connection_that_breaks_is_a_reason_to_ask_at_once() {
     heartbeats.set_targets(vec![target]);
     let (mut stream, _) = timeout(PATIENCE, listener.accept()).await.expect("it is asked").unwrap();
     stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
-    wait_for(&mut seen, "an answer", |seen| seen.sign == Sign::Answered).await;
+    wait_for(&mut seen, "an answer", |seen| seen.said.sign == Sign::Answered).await;
     // As when the process is killed: nobody listens any more, and what it had open ends.
     drop(listener);
     drop(stream);
-    wait_for(&mut seen, "a refusal, long before the interval is over", |seen| seen.sign == Sign::Refused).await;
+    wait_for(&mut seen, "a refusal, long before the interval is over", |seen| seen.said.sign == Sign::Refused).await;
 }
 
 #[tokio::test]
@@ -157,8 +159,8 @@ async fn a_pushed_heartbeat_is_a_sign_of_its_backend() {
     let taken = heartbeats.pushed(beat("a", 7), now()).unwrap();
     assert_eq!((&*taken.service, taken.fresh, taken.interval_seconds), ("web", true, 0.05));
     let told = seen.recv().await.unwrap();
-    assert!(matches!(told.sign, Sign::Beat { of, sequence: 7 } if of.generation == 1), "{told:?}");
-    assert_eq!((told.good, told.latency), (Some(true), Some(crate::health::SECOND / 4)));
+    assert!(matches!(told.said.sign, Sign::Beat { of, sequence: 7 } if of.generation == 1), "{told:?}");
+    assert_eq!((told.said.good, told.said.latency), (Some(true), Some(crate::health::SECOND / 4)));
     assert!(!heartbeats.pushed(beat("a", 7), now()).unwrap().fresh);
     assert_eq!(heartbeats.pushed(beat("a", 6), now()).unwrap_err().kind, ProblemKind::Conflict);
     let unknown = heartbeats.pushed(beat("b", 1), now()).unwrap_err();
@@ -170,9 +172,9 @@ async fn a_pushed_heartbeat_is_a_sign_of_its_backend() {
     // It is not probed, but its kernel is asked when it is suspect.
     heartbeats.confirm(&instance);
     for _ in 0..KNOCKS {
-        assert_eq!(seen.recv().await.unwrap().sign, Sign::Packet);
+        assert_eq!(seen.recv().await.unwrap().said.sign, Sign::Packet);
     }
-    assert_eq!(seen.recv().await.unwrap().sign, Sign::Mute);
+    assert_eq!(seen.recv().await.unwrap().said.sign, Sign::Mute);
     let views = heartbeats.views(now());
     let view = views.heartbeats[0].pushed.as_ref().unwrap();
     assert_eq!((view.sequence, &*view.node), (7, "node-1"));

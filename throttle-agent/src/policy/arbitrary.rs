@@ -1,9 +1,9 @@
 //! Documents of a few entries, so that two of them have much in common and some contradict themselves.
 
 use super::{
-    Backend, ControlKind, Document, Endpoint, Health, Limit, Mode, Override, PortRange, Prefix, Protocol, Service,
-    Sources, Tenant,
-    units::{Period, Quantity, Rate, Scale},
+    Backend, ControlKind, Document, Endpoint, Health, Limit, Mode, Override, Penalty, PortRange, Prefix, Protocol,
+    Service, Sources, Tenant,
+    units::{Period, Quantity, Rate, Scale, Span},
 };
 use ipnet::IpNet;
 use proptest::{prelude::*, sample::subsequence};
@@ -11,13 +11,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use throttle_common::words::{Per, Unit};
 
 /// A network around sixteen addresses, or the first of these.
-pub(super) fn prefix(number: u8) -> Prefix {
+pub(crate) fn prefix(number: u8) -> Prefix {
     let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, number / 2 * 16));
     Prefix::from(IpNet::new(address, if number.is_multiple_of(2) { 28 } else { 32 }).expect("a length of a prefix"))
 }
 
-/// The limit of a name: of kind 2 with overrides, of kind 3 of a service.
-pub(super) fn limit(name: u8, kind: u8) -> Limit {
+/// The limit of a name: of kind 2 with overrides, of kind 3 of a service, with a penalty.
+pub(crate) fn limit(name: u8, kind: u8) -> Limit {
     let rate = |amount| Rate { quantity: Quantity::new(amount, Scale::One), per: Period::Second };
     let of_tenant = Override { tenant: Some("tenant-1".to_owned()), rate: Some(rate(70)), ..Override::default() };
     let of_source = Override { sources: vec![prefix(name)], rate: Some(rate(80)), ..Override::default() };
@@ -29,6 +29,7 @@ pub(super) fn limit(name: u8, kind: u8) -> Limit {
             (2, _) => vec![of_tenant, of_source],
             _ => Vec::new(),
         },
+        penalty: (kind == 3 && name > 0).then(|| Penalty::new(u32::from(name), Span::of_seconds(7))),
         service: (kind == 3).then(|| format!("service-{name}")),
         // Only where each source has its own bucket is there room for some.
         sources: if name == 0 { plain.sources } else { 30 },
@@ -37,7 +38,7 @@ pub(super) fn limit(name: u8, kind: u8) -> Limit {
 }
 
 /// The service of a name, at a port by its kind; of kinds 2 and 3 with some health.
-pub(super) fn service(name: u8, kind: u8) -> Service {
+pub(crate) fn service(name: u8, kind: u8) -> Service {
     let port = u64::from(name) * 3 + u64::from(kind);
     let ports = vec![PortRange::new(port, port).expect("a port")];
     let health = Health { control: ControlKind::Fixed, breaker: kind == 3, ..Health::default() };
@@ -45,13 +46,13 @@ pub(super) fn service(name: u8, kind: u8) -> Service {
 }
 
 /// The backend of a name, of the service of that name, at a port by its kind.
-pub(super) fn backend(name: u8, kind: u8) -> Backend {
+pub(crate) fn backend(name: u8, kind: u8) -> Backend {
     let address = (Ipv4Addr::LOCALHOST, u16::from(name / 2 * 3 + kind)).into();
     Backend::new(format!("backend-{name}"), format!("service-{name}"), Endpoint::Static(address))
 }
 
 /// The tenant of a name, with sources by its kind.
-pub(super) fn tenant(name: u8, kind: u8) -> Tenant {
+pub(crate) fn tenant(name: u8, kind: u8) -> Tenant {
     Tenant { name: format!("tenant-{name}"), sources: vec![prefix(name + kind / 2)] }
 }
 
@@ -63,7 +64,7 @@ fn lists<T: Clone + std::fmt::Debug + 'static>(of: fn(u8, u8) -> T) -> impl Stra
         .prop_map(move |(names, kinds)| names.into_iter().map(|name| of(name, kinds[usize::from(name)])).collect())
 }
 
-pub(super) fn documents() -> impl Strategy<Value = Document> {
+pub(crate) fn documents() -> impl Strategy<Value = Document> {
     let known = [(); 2].map(|()| lists(|number, _| prefix(number)));
     let blocked = lists(|number, _| prefix(number + 6));
     let services =

@@ -70,7 +70,7 @@ pub fn diff(old: &Document, new: &Document) -> Vec<Change> {
 }
 
 /// A document without those entries of its lists that another has just so: they may be very many, and do not differ.
-fn without_what_is_alike(document: &Document, other: &Document) -> Document {
+pub(super) fn without_what_is_alike(document: &Document, other: &Document) -> Document {
     fn unlike<T: Keyed>(list: &Shared<Vec<T>>, other: &Shared<Vec<T>>) -> Shared<Vec<T>> {
         if list == other { Shared::default() } else { differing(list, other).into() }
     }

@@ -45,12 +45,16 @@ pub struct Compiled {
     pub policy: records::Policy,
     /// Limits by number.
     pub limits: Vec<(u16, records::Limit)>,
+    /// What becomes of whom they refuse again and again, by number.
+    pub penalties: Vec<(u16, records::Penalty)>,
     /// What some have of them instead.
     pub overridden: Overridden,
     /// Tenants by number.
     pub tenants: Arc<Tenants>,
     /// Services; the number of each is its index + 1.
     pub services: Vec<records::Service>,
+    /// The pages of services, in the same order; none of those that have none.
+    pub pages: Vec<Option<records::Page>>,
     /// Lists of service numbers, padded with [`records::NONE`]; the number of each is its index + 1.
     pub candidates: Vec<[u16; records::CANDIDATES]>,
     /// [`records::port_slot`]s with the number of their list.

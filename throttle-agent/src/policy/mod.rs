@@ -9,6 +9,7 @@
 //! - [`diff()`] and [`mod@forecast`]: what a change changes, and which flood a limit withstands.
 //! - [`Patch`]: what makes one document of the one before.
 //! - [`edit`]: the changes that single commands make.
+//! - [`entries`] and [`salvage()`]: what hosts tell each other of a document, and the policy that comes of it.
 
 mod change;
 mod check;
@@ -19,6 +20,7 @@ mod compile;
 mod diff;
 mod document;
 pub mod edit;
+pub mod entries;
 mod fault;
 mod file;
 pub mod forecast;
@@ -30,6 +32,7 @@ mod patch;
 mod ports;
 mod prefix;
 mod read;
+mod salvage;
 mod shared;
 pub mod sharing;
 pub mod sources;
@@ -37,13 +40,13 @@ mod text;
 pub mod units;
 pub mod word;
 
-pub use change::{BackendChange, HealthChange, LimitChange, ServiceChange};
+pub use change::{BackendChange, HealthChange, HttpChange, LimitChange, PenaltyChange, ServiceChange};
 pub use check::{check, new_warnings};
 pub use compile::{compile, compile_after};
 pub use diff::{Change, diff};
 pub use document::{
-    Answers, Backend, ControlKind, Document, Endpoint, Events, Health, HealthMode, Lengths, Limit, Mode, Probe,
-    Protocol, Service, Sources, Tenant,
+    Answers, Backend, ControlKind, Document, Endpoint, Events, Health, HealthMode, Http, Lengths, Limit, Mode, Penalty,
+    Probe, Protocol, Service, Sources, Tenant,
 };
 pub use fault::{Diagnostic, Diagnostics, Fault, Warning};
 pub use file::{parse, parse_with_warnings, require_words, text, to_toml};
@@ -53,6 +56,7 @@ pub use overrides::Override;
 pub use patch::Patch;
 pub use ports::PortRange;
 pub use prefix::Prefix;
+pub use salvage::{SetAside, salvage};
 pub use shared::Shared;
 pub use throttle_common::words::Speaks;
 pub use word::Word;
@@ -60,7 +64,7 @@ pub use word::Word;
 #[cfg(test)]
 mod after_tests;
 #[cfg(test)]
-mod arbitrary;
+pub(crate) mod arbitrary;
 #[cfg(test)]
 mod overrides_tests;
 #[cfg(test)]

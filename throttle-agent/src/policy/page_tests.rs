@@ -1,7 +1,8 @@
 //! The page on policy has every field, no other, each with its default; and the examples of the documentation are right.
 
 use super::{
-    Answers, Backend, Document, Events, Health, Limit, Service, Sources, Tenant, Word as _, parse, units::Rate,
+    Answers, Backend, Document, Events, Health, Http, Limit, Penalty, Service, Sources, Tenant, Word as _, parse,
+    units::{Rate, Span},
 };
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, fs, path::Path};
@@ -61,14 +62,17 @@ fn expected<T: PartialSchema>(default: &Value) -> BTreeMap<String, String> {
 fn the_page_on_policy_has_every_field_with_its_default_and_no_other() {
     let limit = Limit { rate: None, ..Limit::new("", Unit::Packets, Rate::per_second(1)) };
     let backend = Backend::new("", "", "10.0.0.5:80".parse().unwrap());
+    let penalty = Penalty::new(1, Span::of_seconds(1));
     let shapes = Reason::all().into_iter();
-    let code: [(&str, BTreeMap<String, String>); 10] = [
+    let code: [(&str, BTreeMap<String, String>); 12] = [
         ("The document", expected::<Document>(&serde_json::to_value(Document::default()).unwrap())),
         ("[[service]]", expected::<Service>(&Value::Null)),
+        ("[service.http]", expected::<Http>(&serde_json::to_value(Http::default()).unwrap())),
         ("[service.health]", expected::<Health>(&serde_json::to_value(Health::default()).unwrap())),
         ("[[backend]]", expected::<Backend>(&serde_json::to_value(backend).unwrap())),
         ("[[tenant]]", expected::<Tenant>(&Value::Null)),
         ("[[limit]]", expected::<Limit>(&serde_json::to_value(limit).unwrap())),
+        ("[limit.penalty]", expected::<Penalty>(&serde_json::to_value(penalty).unwrap())),
         ("[sources]", expected::<Sources>(&Value::Null)),
         ("[shapes]", shapes.map(|it| (it.name().to_owned(), format!("`{}`", it.default_fate().name()))).collect()),
         ("[answers]", expected::<Answers>(&serde_json::to_value(Answers::default()).unwrap())),

@@ -15,7 +15,9 @@ pub fn private_directory(path: &Path, mode: u32) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(mode).create(path).with_context(|| format!("create the directory {}", path.display()))
+    builder.recursive(true).mode(mode).create(path).with_context(|| {
+        format!("cannot create the directory {}; name another one, on a file system that is writable", path.display())
+    })
 }
 
 /// Opens a file for reading and writing, making it where it is absent, and keeps everybody else out of it: its mode is

@@ -69,36 +69,7 @@ impl Store {
 
     /// Adds all of `blocks` or none; a prefix that is blocked already takes the new end and reason.
     pub fn add_blocks(&self, blocks: &[Block]) -> Result<(), StoreError> {
-        let mut common: BTreeMap<Note, Vec<IpNet>> = BTreeMap::new();
-        for Block { prefix, until, reason, author, added } in blocks {
-            let note = Note { until: *until, reason: reason.clone(), author: author.clone(), added: *added };
-            common.entry(note).or_default().push(*prefix);
-        }
-        self.write(|transaction| {
-            let mut table = transaction.open_table(BLOCKS)?;
-            let mut notes = transaction.open_table(NOTES)?;
-            let mut left = BTreeMap::new();
-            for (note, prefixes) in common {
-                let new = notes.last()?.map_or(0, |(number, _)| number.value()) + 1;
-                let mut blocks = 0;
-                for key in prefixes.into_iter().map(key) {
-                    let value = record::seal_small(NAME, &key, &new.to_be_bytes());
-                    match table.insert(key.as_slice(), value.as_slice())? {
-                        Some(old) => match number(&key, old.value())? {
-                            // Named twice in one command.
-                            old if old == new => {}
-                            old => {
-                                *left.entry(old).or_default() += 1;
-                                blocks += 1;
-                            }
-                        },
-                        None => blocks += 1,
-                    }
-                }
-                keep(&mut notes, new, &Held { note, blocks })?;
-            }
-            forget(&mut notes, left)
-        })
+        self.write(|transaction| insert(transaction, blocks))
     }
 
     /// Removes the blocks of exactly these prefixes, and tells how many there were.
@@ -126,6 +97,38 @@ impl Store {
         }
         Ok(gone)
     }
+}
+
+/// Adds all of `blocks`.
+pub(super) fn insert(transaction: &WriteTransaction, blocks: &[Block]) -> Result<(), StoreError> {
+    let mut common: BTreeMap<Note, Vec<IpNet>> = BTreeMap::new();
+    for Block { prefix, until, reason, author, added } in blocks {
+        let note = Note { until: *until, reason: reason.clone(), author: author.clone(), added: *added };
+        common.entry(note).or_default().push(*prefix);
+    }
+    let mut table = transaction.open_table(BLOCKS)?;
+    let mut notes = transaction.open_table(NOTES)?;
+    let mut left = BTreeMap::new();
+    for (note, prefixes) in common {
+        let new = notes.last()?.map_or(0, |(number, _)| number.value()) + 1;
+        let mut blocks = 0;
+        for key in prefixes.into_iter().map(key) {
+            let value = record::seal_small(NAME, &key, &new.to_be_bytes());
+            match table.insert(key.as_slice(), value.as_slice())? {
+                Some(old) => match number(&key, old.value())? {
+                    // Named twice in one command.
+                    old if old == new => {}
+                    old => {
+                        *left.entry(old).or_default() += 1;
+                        blocks += 1;
+                    }
+                },
+                None => blocks += 1,
+            }
+        }
+        keep(&mut notes, new, &Held { note, blocks })?;
+    }
+    forget(&mut notes, left)
 }
 
 pub(super) fn prepare(transaction: &WriteTransaction) -> Result<(), StoreError> {
@@ -185,7 +188,7 @@ fn number(key: &[u8], sealed: &[u8]) -> Result<u32, StoreError> {
     body.try_into().map(u32::from_be_bytes).map_err(|_| record::damaged(NAME, key))
 }
 
-fn key(prefix: IpNet) -> Vec<u8> {
+pub(super) fn key(prefix: IpNet) -> Vec<u8> {
     let (family, address) = match prefix.trunc() {
         IpNet::V4(net) => (4, net.network().octets().to_vec()),
         IpNet::V6(net) => (6, net.network().octets().to_vec()),
@@ -193,7 +196,7 @@ fn key(prefix: IpNet) -> Vec<u8> {
     [&[family], address.as_slice(), &[prefix.prefix_len()]].concat()
 }
 
-fn prefix(key: &[u8]) -> Option<IpNet> {
+pub(super) fn prefix(key: &[u8]) -> Option<IpNet> {
     match key {
         [4, address @ .., length] => {
             Some(Ipv4Net::new(<[u8; 4]>::try_from(address).ok()?.into(), *length).ok()?.into())

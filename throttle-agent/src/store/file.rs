@@ -1,6 +1,6 @@
 //! Opening the file: nothing in it is believed before it was checked.
 
-use super::{blocks, breakers, error::StoreError, record, revisions, speeds};
+use super::{blocks, breakers, changes, error::StoreError, record, revisions, speeds};
 use crate::run::private::private_file;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction,
@@ -126,7 +126,7 @@ fn unreachable(path: &Path, cause: &str) -> StoreError {
     StoreError::Unreachable { path: path.to_owned(), cause: cause.to_owned() }
 }
 
-/// Reads every record once, but for what others were told of health: whether that is damaged, policy and blocks are not.
+/// Reads every record once, but for what is only told or shown of health: whether that is damaged, policy and blocks are not.
 fn records(database: &Database) -> Result<(), StoreError> {
     let transaction = database.begin_read()?;
     match transaction.open_table(STATE) {
@@ -145,6 +145,7 @@ fn records(database: &Database) -> Result<(), StoreError> {
     revisions::verify(&transaction)?;
     blocks::verify(&transaction)?;
     breakers::verify(&transaction)?;
+    changes::verify(&transaction)?;
     speeds::verify(&transaction)
 }
 

@@ -1,5 +1,7 @@
 //! What must survive: the revisions of the policy, the one that awaits its confirmation, the timed
-//! blocks, speeds and breakers that were set by hand, and what others were told of health and is not over.
+//! blocks, who was sentenced how often, speeds and breakers that were set by hand, what others were told of health and is
+//! not over, since when backends and breakers are as they are, and the changes that the hosts of the stamp have made to the
+//! policy.
 //!
 //! One [`Store`] may be open for a file at a time. Each change is one transaction: after a crash at any instant it is
 //! there whole or not at all, and what was acknowledged is there. Every record carries a digest of where it belongs and
@@ -11,6 +13,7 @@
 mod alerts;
 mod blocks;
 mod breakers;
+mod changes;
 mod documents;
 mod error;
 mod file;
@@ -18,16 +21,20 @@ mod listed;
 mod pending;
 mod record;
 mod revisions;
+mod sentences;
 mod speeds;
+mod standings;
 
 pub use alerts::Alert;
 pub use blocks::Block;
 pub use breakers::HeldBreaker;
+pub use changes::{Changes, DeadLetter};
 pub use error::StoreError;
 pub use file::Note;
 pub use pending::{Moment, Pending};
 pub use revisions::{KEPT, KEPT_BYTES, Policy, Revision, RevisionInfo};
 pub use speeds::SetSpeed;
+pub use standings::Standing;
 
 use documents::Last;
 use redb::{Database, ReadTransaction, WriteTransaction};

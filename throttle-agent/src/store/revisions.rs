@@ -2,6 +2,7 @@
 
 use super::{
     Moment, Pending, Store,
+    changes::{self, Changes},
     documents::{self, Last},
     error::StoreError,
     file::STATE,
@@ -55,12 +56,20 @@ pub struct Policy<'d> {
     document: &'d Document,
     /// Where it is a step back, to which revision.
     back_to: Option<u64>,
+    /// The changes to the stamp's policy that make it, which are kept with it.
+    changes: Changes<'d>,
 }
 
 impl<'d> Policy<'d> {
     /// A step back to an earlier revision, whose document it is; one forward where there is none.
     pub const fn back_to(document: &'d Document, revision: Option<u64>) -> Self {
-        Self { document, back_to: revision }
+        Self { document, back_to: revision, changes: Changes { stamp: "", changes: &[], own: false } }
+    }
+
+    /// The same with the changes to the stamp's policy that make it, to be kept with it.
+    #[must_use]
+    pub const fn with(self, changes: Changes<'d>) -> Self {
+        Self { changes, ..self }
     }
 }
 
@@ -152,15 +161,16 @@ impl Store {
         self.read(|transaction| pending(&transaction.open_table(STATE)?))
     }
 
-    /// Keeps the revision that waits.
-    pub fn confirm(&self, revision: u64) -> Result<(), StoreError> {
+    /// Keeps the revision that waits, and with it what it changes in the stamp's policy.
+    pub fn confirm(&self, revision: u64, changes: Changes<'_>) -> Result<(), StoreError> {
         self.write(|transaction| {
             let mut state = transaction.open_table(STATE)?;
             if pending(&state)?.is_none_or(|pending| pending.revision != revision) {
                 return Err(StoreError::NothingPending(revision));
             }
             state.remove(PENDING_KEY)?;
-            Ok(())
+            drop(state);
+            changes::append(transaction, 0, changes)
         })
     }
 
@@ -174,6 +184,7 @@ impl Store {
             }
             infos.remove(revision)?;
             documents::withdraw(transaction, revision)?;
+            changes::withdraw(transaction, revision)?;
             let mut state = transaction.open_table(STATE)?;
             if pending(&state)?.is_some_and(|pending| pending.revision == revision) {
                 state.remove(PENDING_KEY)?;
@@ -229,7 +240,7 @@ pub(super) fn verify(transaction: &ReadTransaction) -> Result<(), StoreError> {
 fn append(
     transaction: &WriteTransaction,
     held: &mut Option<Last>,
-    Policy { document, back_to }: Policy<'_>,
+    Policy { document, back_to, changes }: Policy<'_>,
     author: &str,
     message: &str,
     at: Timestamp,
@@ -244,6 +255,7 @@ fn append(
     let (revision, bytes) = (last.revision, last.bytes);
     let info = RevisionInfo { revision, author: author.to_owned(), message: message.to_owned(), at, bytes, back_to };
     infos.insert(revision, record::seal(INFO_NAME, &revision.to_be_bytes(), &info).as_slice())?;
+    changes::append(transaction, revision, changes)?;
     while let Some(oldest) = surplus(&infos, last.kept)? {
         infos.remove(oldest.revision)?;
         last.kept -= oldest.bytes;

@@ -246,8 +246,8 @@ fn rates_of_bytes_without_a_unit_are_read_as_bytes() {
 fn what_is_confirmed_stays() {
     let (_directory, _path, store) = fresh();
     store.append_pending(&document(1), "root", "", at(1), since(), MINUTE).unwrap();
-    assert!(matches!(store.confirm(2), Err(StoreError::NothingPending(2))));
-    store.confirm(1).unwrap();
+    assert!(matches!(store.confirm(2, Changes::default()), Err(StoreError::NothingPending(2))));
+    store.confirm(1, Changes::default()).unwrap();
     assert_eq!(store.pending().unwrap(), None);
     assert_eq!(store.append(&document(2), "root", "", at(2)).unwrap(), 2);
 }

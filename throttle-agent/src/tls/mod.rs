@@ -20,6 +20,6 @@ pub use server::{Identity, server};
 /// What is spoken within: HTTP/1.1 alone.
 const PROTOCOL: &[u8] = b"http/1.1";
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

@@ -91,6 +91,7 @@ impl Host {
             heartbeats: None,
             webhooks: Vec::new(),
             webhook_authority: None,
+            stamp: None,
             debug: false,
             drop_privileges: false,
         }

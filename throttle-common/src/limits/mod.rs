@@ -7,11 +7,13 @@
 mod charge;
 mod glance;
 mod question;
+mod wait;
 
 pub use self::{
     charge::Charge,
     glance::{Glance, glance},
     question::Question,
+    wait::Owed,
 };
 use crate::{
     gcra::{self, Ticks},

@@ -52,6 +52,13 @@ impl Question {
         }
     }
 
+    /// What a packet of `length` bytes asks that opens a connection, from the same source.
+    #[inline(always)]
+    #[must_use]
+    pub const fn opening(self, length: u32) -> Self {
+        Self { length, opens_connection: true, ..self }
+    }
+
     /// The part of the table in which a limit keeps sources of its family.
     pub fn region<'l>(&self, limit: &'l Limit) -> &'l Region {
         limit.region(self.whose.family)

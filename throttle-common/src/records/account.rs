@@ -50,6 +50,21 @@ pub struct Losses {
     pub connections_uncounted: u64,
 }
 
+/// What was sent in place of services that have pages. All read 0 while nobody who speaks plain HTTP is refused.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageTally {
+    /// SYN-ACKs.
+    pub greeted: u64,
+    /// Pages: answers with 429, those that were sent again included.
+    pub told: u64,
+    /// Those of them that were sent without what policy adds to a page, because their frames had no room for it. Reads 0
+    /// unless requests are shorter than any client's.
+    pub cut: u64,
+    /// Acknowledgements of what clients sent after the page.
+    pub acknowledged: u64,
+}
+
 /// Counts of an earlier build that a counter is to be raised by: the frame that the program `carry` is run on.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,11 +8,12 @@ mod account;
 mod backends;
 mod connections;
 mod limit;
+mod penalties;
 mod policy;
 mod region;
 mod sources;
 
-pub use self::{account::*, backends::*, connections::*, limit::*, policy::*, region::*, sources::*};
+pub use self::{account::*, backends::*, connections::*, limit::*, penalties::*, policy::*, region::*, sources::*};
 pub use crate::{breakers::Breaker, exchanges::Exchanges, health_clock::HealthClock, lease::Lease};
 
 /// The version of everything in this module and of the set of maps. Pinned maps of an earlier version change over, where
@@ -74,6 +75,21 @@ pub mod maps {
     pub const LIMITS: &str = "LIMITS";
     /// `Array<Service, GENERATIONS * MAX_SERVICES>`; element 0 of each generation is unused.
     pub const SERVICES: &str = "SERVICES";
+    /// `Array<Page, GENERATIONS * MAX_SERVICES>`: the pages of services, by their numbers; element 0 of each generation is the
+    /// one that every frame has room for. A build before pages has no such map: it is made where it is not there.
+    pub const PAGES: &str = "PAGES";
+    /// `PerCpuArray<PageTally, 1>`; likewise.
+    pub const PAGE_TALLIES: &str = "PAGE_TALLIES";
+    /// `Array<Penalty, GENERATIONS * MAX_LIMITS>`: the penalties of limits, by their numbers; likewise, as the next four.
+    pub const PENALTIES: &str = "PENALTIES";
+    /// `Array<Bucket Set, penalties::SETS>`, mmapable: the refusals of sources by limits that have penalties.
+    pub const REFUSALS: &str = "REFUSALS";
+    /// `RingBuf`: [`super::Offence`]s.
+    pub const OFFENCES: &str = "OFFENCES";
+    /// `PerCpuArray<Ticks, 1>`: the bucket that bounds offences.
+    pub const OFFENCE_BUCKETS: &str = "OFFENCE_BUCKETS";
+    /// `PerCpuArray<PenaltyTally, 1>`.
+    pub const PENALTY_TALLIES: &str = "PENALTY_TALLIES";
     /// `Array<[u8; NAME], GENERATIONS * MAX_TENANTS>`: the names of tenants; element 0 of each generation is unused.
     pub const TENANTS: &str = "TENANTS";
     /// `Array<[u16; CANDIDATES], GENERATIONS * MAX_CANDIDATES>`; element 0 of each generation is unused.
@@ -187,6 +203,7 @@ sized! {
     Control: 40,
     Policy: 152,
     Service: 136,
+    Page: 208,
     Terms: 24,
     Limit: 128,
     Lease: 32,
@@ -197,6 +214,10 @@ sized! {
     Tally: 16,
     LimitTally: 80,
     Losses: 40,
+    PageTally: 32,
+    Penalty: 24,
+    Offence: 40,
+    PenaltyTally: 40,
     Event: 64,
     Carried: 88,
     Breaker: 16,

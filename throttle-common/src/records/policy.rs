@@ -1,7 +1,7 @@
 //! A compiled policy: what the agent writes into the spare generation and every packet reads.
 
 use super::{Address, NAME, PORTS_IN_WORD, SCOPE_LIMITS};
-use crate::{gcra::Ticks, hash::Secret, words::Reason};
+use crate::{gcra::Ticks, hash::Secret, pages::REST_MAX, words::Reason};
 
 /// What every packet reads first. One element.
 #[repr(C)]
@@ -79,7 +79,9 @@ pub struct Scope {
     /// How many behind them are on open connections: at most [`super::CONNECTION_LIMITS`].
     pub concurrent: u16,
     /// 1 where one of those on rates counts in windows.
-    pub windows: u16,
+    pub windows: u8,
+    /// 1 where the service has a [`Page`]. Builds before pages wrote 0.
+    pub pages: u8,
     /// 1 where none of those on rates counts in windows, is a guarantee, or has other terms for some.
     pub plain: u16,
 }
@@ -113,6 +115,20 @@ pub struct Service {
     pub connections: u32,
     /// Its name.
     pub name: [u8; NAME],
+}
+
+/// What stands in the page of a service behind its head: see [`crate::pages`]. All zero, there is none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The sum of the 16-bit words of the text.
+    pub sum: u32,
+    /// Bytes of the text.
+    pub length: u16,
+    /// Zero.
+    pub padding: u16,
+    /// The text: the rest of the head of the answer, and its body.
+    pub rest: [u8; REST_MAX],
 }
 
 /// Where a port's candidate list number lies: the element of [`super::maps::PORTS`] within a generation, and the bit.

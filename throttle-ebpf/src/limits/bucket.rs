@@ -167,6 +167,12 @@ impl Table for Maps {
 pub struct MapSet(*mut [Slot; WAYS]);
 
 impl MapSet {
+    /// The set that an element of a map of sets is.
+    #[inline(always)]
+    pub fn of(set: *mut [Slot; WAYS]) -> Self {
+        Self(set)
+    }
+
     #[inline(always)]
     fn slot(&self, way: usize) -> *mut Slot {
         // SAFETY: within the set, whatever the way.

@@ -10,6 +10,7 @@ mod glance;
 mod lease;
 mod refusal;
 mod several;
+mod wait;
 
 use aya_ebpf::programs::XdpContext;
 use throttle_common::{
@@ -20,7 +21,10 @@ use throttle_common::{
 };
 
 use self::bucket::settle;
-pub use self::bucket::{MapSet, Maps};
+pub use self::{
+    bucket::{MapSet, Maps},
+    wait::weigh_wait,
+};
 use crate::{
     account::count,
     clock::Clock,

@@ -22,7 +22,7 @@ pub(crate) struct Package {
 }
 
 /// Every package that some command uses on this machine's own kernel.
-pub(crate) const PACKAGES: [Package; 9] = [
+pub(crate) const PACKAGES: [Package; 11] = [
     Package { program: "curl", name: "curl", service: None },
     Package { program: "ethtool", name: "ethtool", service: None },
     Package { program: "ip", name: "iproute2", service: None },
@@ -30,7 +30,9 @@ pub(crate) const PACKAGES: [Package; 9] = [
     Package { program: "nft", name: "nftables", service: Some("nftables.service") },
     Package { program: "nginx", name: "nginx", service: Some("nginx.service") },
     Package { program: "openssl", name: "openssl", service: None },
+    Package { program: "python3", name: "python3", service: None },
     Package { program: "setpriv", name: "util-linux", service: None },
+    Package { program: "tshark", name: "tshark", service: None },
     Package { program: "wrk", name: "wrk", service: None },
 ];
 

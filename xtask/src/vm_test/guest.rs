@@ -17,7 +17,7 @@ use crate::{process, setup};
 pub(super) const SIGN: &str = "vm-test: ";
 
 /// Programs of this machine that the tests call; busybox has too little of them.
-const PROGRAMS: [&str; 6] = ["ip", "mount", "nft", "ss", "tc", "umount"];
+const PROGRAMS: [&str; 7] = ["bash", "ip", "mount", "nft", "ss", "tc", "umount"];
 /// Modules that the tests need, where they are not built in: interfaces and classifiers, the list of sockets, and the
 /// translation of addresses, whose checksum is a module that no other one names.
 const MODULES: [&str; 9] = [

@@ -36,7 +36,8 @@ use crate::{process, setup};
 /// The oldest kernel that the throttle is for; older ones must be refused by the agent itself, in these words.
 const FLOOR: ([u32; 2], &str) = ([6, 1], "Linux 6.1 or newer");
 /// The suites that need no more than a kernel: no web server, no clients, no measured speed.
-const SUITES: [&str; 7] = ["harness", "verdicts", "calls", "differential", "observe", "lifecycle", "connections"];
+const SUITES: [&str; 9] =
+    ["harness", "verdicts", "calls", "differential", "explain", "observe", "lifecycle", "connects", "connections"];
 
 /// What `vm-test` is told.
 #[derive(clap::Args)]
@@ -68,19 +69,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("no suite is left to run: there are {}", SUITES.join(", "));
     }
     let folder = workspace::target().join("vm");
-    let machines = Machines::prepare(&folder, &suites, args)?;
     let apt = Apt::new(folder.join("apt"))?;
     if let Err(error) = process::step("read the lists of Debian's kernels", || apt.update()) {
         process::ensure_wanted()?;
         eprintln!("    what was read before is used: {error:#}");
     }
     let packages = apt.kernel_packages()?;
-
     let kernels: Vec<_> = args
         .kernel
         .iter()
         .map(|series| (series, kernels::fetch(series, &apt, &packages, &folder.join("kernels"))))
         .collect();
+    if kernels.iter().all(|(_, kernel)| kernel.is_err()) {
+        return summarise(
+            &kernels
+                .into_iter()
+                .filter_map(|(series, kernel)| Some(skipped(series, &kernel.err()?)))
+                .collect::<Vec<_>>(),
+        );
+    }
+    let machines = Machines::prepare(&folder, &suites, args)?;
     summarise(&machines.test_all(&kernels)?)
 }
 
@@ -123,7 +131,7 @@ impl<'a> Machines<'a> {
                 process::ensure_wanted()?;
                 let row = match kernel {
                     Ok(kernel) => self.test(kernel, series)?,
-                    Err(error) => Row::skipped(format!("series {series}"), error),
+                    Err(error) => skipped(series, error),
                 };
                 rows.push((place, row));
             }
@@ -162,6 +170,11 @@ impl<'a> Machines<'a> {
         );
         Ok(row)
     }
+}
+
+/// The row of a series of which no kernel can be had.
+fn skipped(series: &Series, why: &anyhow::Error) -> Row {
+    Row::skipped(format!("series {series}"), why)
 }
 
 /// What a kernel must do.

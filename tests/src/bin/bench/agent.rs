@@ -163,7 +163,7 @@ pub(super) fn share(processes: &[u32], span: Duration) -> Result<f64> {
 }
 
 /// Seconds that a process has been on a CPU, to the kernel's hundredth (proc_pid_stat(5)).
-fn cpu_time(process: u32) -> Result<f64> {
+pub(super) fn cpu_time(process: u32) -> Result<f64> {
     let path = format!("/proc/{process}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     let (_, fields) = stat.rsplit_once(')').with_context(|| format!("read {path}: {stat}"))?;

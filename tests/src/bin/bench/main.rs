@@ -5,7 +5,8 @@
 //! connections and real SYNs on a veth, with throttle, nftables and iptables. [`agent`]: what the agent takes of a CPU
 //! with 10^6 sources, under `throttle top`, and with 100 000 connections to count; [`heartbeats`]: with 1 000 backends.
 //! [`changes`]: from a command to its
-//! effect on the next packet. [`refusals`]: refused packets on a veth, with throttle, nftables and iptables.
+//! effect on the next packet. [`refusals`]: refused packets on a veth, with throttle, nftables and iptables; [`pages`]:
+//! refused requests, answered with 429 by throttle and by nginx.
 //! [`scaling`]: one CPU and two. [`state`]: memory, and 10^7 sources. [`curves`]: what each algorithm admits of the
 //! same bursts. [`web`]: nginx behind all this. [`bulkheads`]: nginx beside a flood that is another's, and how soon a
 //! guarantee is lent and back. [`overload`]: a real server under more than it can bear; [`kept`]: the same, asked over
@@ -26,6 +27,7 @@ mod lanes;
 mod neighbours;
 mod overload;
 mod packets;
+mod pages;
 mod paths;
 mod phases;
 mod refusals;
@@ -53,10 +55,11 @@ const USAGE: &str = "usage: bench [--short] [--into DIR] [PART]...: measures wha
 type Measure = fn(Effort) -> Result<Section>;
 
 /// What is measured, in this order.
-const PARTS: [(&str, Measure); 17] = [
+const PARTS: [(&str, Measure); 18] = [
     ("paths", paths::measure),
     ("packets", packets::measure),
     ("refusals", refusals::measure),
+    ("pages", pages::measure),
     ("scaling", scaling::measure),
     ("web", web::measure),
     ("bulkheads", bulkheads::measure),

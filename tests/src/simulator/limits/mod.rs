@@ -28,7 +28,7 @@ impl View<'_> {
     }
 
     /// The median of what ended.
-    fn median(&self) -> Option<Nanos> {
+    pub(super) fn median(&self) -> Option<Nanos> {
         let mut sorted = self.completed.to_vec();
         sorted.sort_unstable();
         sorted.get(sorted.len() / 2).copied()
@@ -42,6 +42,16 @@ pub trait Limit {
 
     /// Takes what was seen within a period.
     fn look(&mut self, now: Nanos, view: &View<'_>);
+}
+
+impl<L: Limit + ?Sized> Limit for &mut L {
+    fn admit(&mut self, now: Nanos, in_flight: u32) -> bool {
+        (**self).admit(now, in_flight)
+    }
+
+    fn look(&mut self, now: Nanos, view: &View<'_>) {
+        (**self).look(now, view);
+    }
 }
 
 /// A limit that hears late of what ended; what is under way it counts itself, and knows.

@@ -13,6 +13,7 @@ use crate::{
     },
     control::Control,
     heartbeat,
+    stamp::Board,
 };
 
 /// 200 while the control thread answers and the kernel's maps can be read.
@@ -32,7 +33,8 @@ pub(crate) async fn readyz(State(api): State<Api>) -> Result<&'static str, Probl
 #[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String)))]
 pub(crate) async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
     let status = api.control.ask(|control| control.status()).await?;
-    let text = metrics::encode(status, api.heartbeats.views(heartbeat::now()), &api.faults);
+    let stamp = api.stamp.as_ref().map(Board::view);
+    let text = metrics::encode(status, api.heartbeats.views(heartbeat::now()), stamp, &api.faults);
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod blocks;
 pub(super) mod breakers;
+pub(super) mod conflicts;
 pub(super) mod entries;
 pub(super) mod explain;
 pub(super) mod health;
@@ -10,4 +11,5 @@ pub(super) mod policy;
 pub(super) mod prefixes;
 pub(super) mod services;
 pub(super) mod speeds;
+pub(super) mod stamp;
 pub(super) mod top;

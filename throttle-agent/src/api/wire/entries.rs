@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Pending, RegionLoad, SessionAllow};
+use super::{Pending, RegionLoad, SentenceCounts, SentenceView, SessionAllow};
 use crate::policy::{Limit, LimitChange, Mode, Tenant};
 
 /// What every write may say beside its subject.
@@ -86,6 +86,9 @@ pub struct LimitView {
     /// What it guarantees, where it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guarantee: Option<GuaranteeView>,
+    /// What its penalty came to, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentences: Option<SentenceCounts>,
     /// Its place in the kernel's maps, stable by name.
     pub number: u16,
     /// What it did since it exists.
@@ -208,6 +211,9 @@ pub struct Block {
     /// When; absent for the policy's own.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub added: Option<Timestamp>,
+    /// The sentence that it is, where the penalty of a limit added it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentence: Option<SentenceView>,
 }
 
 /// Blocks to add, all or none. A prefix that is blocked already takes the new end and reason.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Event, HealthLine};
+use super::{Event, HealthLine, PenaltyWalk, SentenceView};
 use crate::policy::{Mode, Protocol};
 
 /// Which packet to ask about.
@@ -88,6 +88,9 @@ pub struct Standing {
     pub known: Option<IpNet>,
     /// It keeps a place in a flood, because it completed a TCP handshake within the hour.
     pub proven: bool,
+    /// The sentences of it that are remembered, served or not, by the limits in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sentences: Vec<SentenceView>,
 }
 
 /// The tenant of a source.
@@ -127,6 +130,9 @@ pub struct Walk {
     pub health: Option<HealthLine>,
     /// What becomes of it: `pass`, `drop`, `reject` or `observe`.
     pub outcome: String,
+    /// Whether its sender is told so in HTTP, with 429: its service has a page.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub page: bool,
     /// Why, e.g. `source-limit`.
     pub reason: String,
     /// The limit that refuses it, or would.
@@ -263,6 +269,9 @@ pub struct LimitWalk {
     /// What it guarantees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guarantee: Option<GuaranteeWalk>,
+    /// How near the source is to its penalty, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub penalty: Option<PenaltyWalk>,
     /// Whom the override is for that the rate and the burst are from, where they are an override's: `tenant gold`, or a
     /// prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -145,8 +145,11 @@ pub struct SignalView {
 pub struct BreakerView {
     /// `closed`, `open`, `half-open`, `held-open` or `held-closed`.
     pub state: String,
-    /// How long it has been so, in seconds.
+    /// How long it has been so, in seconds, restarts of the agent included.
     pub since_seconds: f64,
+    /// Why, in words; absent where it has been so since it is watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// After how many seconds an open one lets the first trials pass; absent where it is not open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tries_in_seconds: Option<f64>,
@@ -175,8 +178,11 @@ pub struct BackendHealthView {
     pub address: SocketAddr,
     /// `healthy`, `suspect`, `dead`, `recovering` or `held`.
     pub level: String,
-    /// How long it has been so, in seconds.
+    /// How long it has been so, in seconds, restarts of the agent included.
     pub since_seconds: f64,
+    /// Why, in words; absent where it has been so since it is watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// How suspicious its silence is: phi. From 1 on it is throttled, at 3 as far as suspicion goes.
     pub suspicion: f64,
     /// The share of its load that it may have, 0 to 1.

@@ -30,7 +30,8 @@ pub struct HeartbeatRequest {
     /// The backend's wall clock: shown, never judged by.
     #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,
-    /// How much of what it can do it does, 0 to 1000; 1 is all.
+    /// How much of what it can do it is asked for, 0 to 1000; 1 is all. Above 1 it is overloaded: where most backends of a
+    /// service say so, limits that follow its heartbeats shrink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<f64>,
     /// How long its own answers take, in seconds, 0 to 3600: where nobody else can measure it.

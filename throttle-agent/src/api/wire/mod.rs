@@ -8,19 +8,26 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod conflicts;
 mod entries;
 mod events;
 mod explain;
 mod health;
 mod health_line;
 mod heartbeat;
+mod penalties;
 mod policy;
 mod problem;
 mod services;
 mod speeds;
+mod stamp;
 mod status;
 mod top;
 
+pub use conflicts::{
+    ConflictValue, ConflictView, Conflicts, DeadLetterView, DeadLetters, LettersDone, LettersRequest, RemoveRequest,
+    ResolveRequest, SetAsideView, Settled,
+};
 pub use entries::{
     Block, Blocks, BlocksRequest, GuaranteeView, LimitPatch, LimitRequest, LimitView, Limits, ModeRequest, NewBlock,
     Prefixes, PrefixesDelete, PrefixesRequest, Tallies, Tally, TenantRequest, Tenants, Write, Written,
@@ -36,6 +43,7 @@ pub use health::{
 };
 pub use health_line::{HealthLine, WorstBackend};
 pub use heartbeat::{HeartbeatRequest, HeartbeatTaken, HeartbeatView, Heartbeats, PushedView};
+pub use penalties::{PenaltyCounts, PenaltyWalk, SentenceCounts, SentenceView};
 pub use policy::{
     ApplyRequest, CheckReport, CheckRequest, DiffReport, History, LONGEST_WAIT, LimitForecast, Pending, PolicyQuery,
     PolicyView, RevisionView, RollbackRequest,
@@ -45,9 +53,13 @@ pub use services::{
     BackendPatch, BackendRequest, BackendView, Backends, ServicePatch, ServiceRequest, ServiceView, Services,
 };
 pub use speeds::{LONGEST_SPEED, SpeedRequest, SpeedReset, SpeedView, Speeds};
+pub use stamp::{
+    RefusedChanges, RefusedDatagrams, SkewView, StampChange, StampDatagrams, StampExchanges, StampHostView,
+    StampPolicy, StampView,
+};
 pub use status::{
-    Attachment, Build, CompartmentLoad, Connections, Forecast, LossCounts, ReasonCount, RegionLoad, SessionAllow,
-    Status, Table,
+    Attachment, Build, CompartmentLoad, Connections, Forecast, LossCounts, PageCounts, ReasonCount, RegionLoad,
+    SessionAllow, Status, Table,
 };
 pub use top::{RefusedSource, Talker, Top, TopLimit, TopQuery};
 
@@ -111,6 +123,8 @@ pub mod paths {
     /// `PUT` [`super::BreakerRequest`] and `DELETE`, answered by [`super::HeldBreakerView`]: at `/v1/breakers/{service}` and
     /// `/v1/breakers/{service}/{backend}`.
     pub const BREAKERS: &str = "/v1/breakers";
+    /// `GET` [`super::StampView`].
+    pub const STAMP: &str = "/v1/stamp";
     /// `GET` [`super::PolicyView`] (query [`super::PolicyQuery`]).
     pub const POLICY: &str = "/v1/policy";
     /// `POST` [`super::CheckRequest`], answered by [`super::CheckReport`].
@@ -125,6 +139,18 @@ pub mod paths {
     pub const POLICY_ROLLBACK: &str = "/v1/policy/rollback";
     /// `GET` [`super::History`].
     pub const POLICY_HISTORY: &str = "/v1/policy/history";
+    /// `GET` [`super::Conflicts`].
+    pub const POLICY_CONFLICTS: &str = "/v1/policy/conflicts";
+    /// `POST` [`super::ResolveRequest`], answered by [`super::Settled`].
+    pub const POLICY_RESOLVE: &str = "/v1/policy/conflicts/resolve";
+    /// `POST` [`super::RemoveRequest`], answered by [`super::Settled`].
+    pub const POLICY_REMOVE: &str = "/v1/policy/conflicts/remove";
+    /// `GET` [`super::DeadLetters`].
+    pub const DEAD_LETTERS: &str = "/v1/policy/dead-letters";
+    /// `POST` [`super::LettersRequest`], answered by [`super::LettersDone`].
+    pub const DEAD_LETTERS_REPLAY: &str = "/v1/policy/dead-letters/replay";
+    /// `POST` [`super::LettersRequest`], answered by [`super::LettersDone`].
+    pub const DEAD_LETTERS_DROP: &str = "/v1/policy/dead-letters/drop";
     /// `GET` a stream of [`super::StreamItem`]s in envelopes, one a line (query [`super::EventFilter`]).
     pub const EVENTS: &str = "/v1/events";
     /// `GET` [`super::Explanation`] (query [`super::ExplainQuery`]).

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use throttle_common::table::OPEN_WAYS;
 use utoipa::ToSchema;
 
-use super::{LimitView, Pending, ServiceHealthView, SpeedView};
+use super::{LimitView, PenaltyCounts, Pending, ServiceHealthView, SpeedView};
 use crate::policy::{Mode, forecast};
 
 /// What the agent does now.
@@ -56,6 +56,12 @@ pub struct Status {
     pub reasons: Vec<ReasonCount>,
     /// What could not be done.
     pub losses: LossCounts,
+    /// What was sent in place of services that have pages.
+    #[serde(default)]
+    pub pages: PageCounts,
+    /// What the penalties of limits came to.
+    #[serde(default)]
+    pub penalties: PenaltyCounts,
     /// Timed blocks that have not ended.
     pub blocks: u64,
     /// When the agent started.
@@ -224,6 +230,20 @@ pub struct LossCounts {
     pub answers_withheld: u64,
     /// Refusals that must not be answered: fragments, errors, broadcasts.
     pub answers_undue: u64,
+}
+
+/// What was sent in place of services that have pages (`[service.http]`). All read 0 while nobody is refused there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PageCounts {
+    /// SYN-ACKs to clients whose connections are refused.
+    pub greeted: u64,
+    /// Answers with 429, those that were sent again included.
+    pub told: u64,
+    /// Those of them that had room for the headers alone that every page has. Reads 0 unless requests are shorter than any
+    /// client's.
+    pub cut: u64,
+    /// Acknowledgements of what clients sent after their 429.
+    pub acknowledged: u64,
 }
 
 /// An administrator's session that stays allowed.

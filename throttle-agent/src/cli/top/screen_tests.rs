@@ -177,7 +177,13 @@ fn a_filter_is_typed_kept_and_taken_back() {
     let screen = drawn(&looks, &state);
     assert!(screen[1].ends_with("only what contains: WIDE") && screen[4].starts_with("2001:db8:7::/64"));
     assert_eq!(screen[5], "");
-    press(&mut state, "\x1b");
+    press(&mut state, "\x1b/192.0.2.\n");
+    for view in ["1", "2", "3", "4", "5", "6"] {
+        press(&mut state, view);
+        let row = drawn(&looks, &state)[3].clone();
+        assert!(row.starts_with("nothing here contains what the filter says"), "{view}: {row}");
+    }
+    press(&mut state, "1\x1b");
     assert!(drawn(&looks, &state)[4].starts_with("203.0.113.7"));
 }
 

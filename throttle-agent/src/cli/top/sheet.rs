@@ -167,8 +167,12 @@ impl Sheet {
 
     /// Leaves the rows of which a field contains these letters, in either case.
     pub(super) fn filter(&mut self, letters: &str) {
-        let letters = letters.to_lowercase();
+        let (letters, unfiltered) = (letters.to_lowercase(), self.rows.len());
         self.rows.retain(|row| row.iter().any(|field| field.text.to_lowercase().contains(&letters)));
+        if self.rows.len() < unfiltered {
+            // What stands for an empty table is not so.
+            self.empty = "nothing here contains what the filter says";
+        }
     }
 }
 

@@ -5,20 +5,12 @@
 //! A thread of its own writes it down ([`Keeper`]), once a second at most, because the loop waits for no disk. What others
 //! were told within the last moment of an agent that is killed the next one may tell once more.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        mpsc::{self, SyncSender},
-    },
-    thread::{self, JoinHandle},
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use throttle_common::breakers::{Forced, State};
 
-use super::{Control, Notice};
+use super::{Control, Notice, keeper::Keeper};
 use crate::{
     control::Faults,
     health::{
@@ -68,7 +60,7 @@ pub(super) struct Alerts {
     /// Whether that is not written down yet, and when it may be.
     unkept: bool,
     next: Nanos,
-    keeper: Option<Keeper>,
+    keeper: Option<Keeper<Alert>>,
 }
 
 impl Alerts {
@@ -200,13 +192,16 @@ impl Control {
         let alerts = &mut self.health.alerts;
         if alerts.unkept {
             let all = alerts.all();
-            let keeper = alerts.keeper.get_or_insert_with(|| Keeper::of(Arc::clone(&self.store), self.faults.clone()));
+            let keeper = alerts
+                .keeper
+                .get_or_insert_with(|| Keeper::of("alerts", Arc::clone(&self.store), self.faults.clone(), write));
             alerts.unkept = !keeper.keep(all);
         }
     }
 
-    /// At the end: writes down what others have been told by now.
+    /// At the end: writes down what others have been told by now, and how all is.
     pub fn keep_alerts(&mut self) {
+        self.keep_standings();
         self.note_told();
         let alerts = &mut self.health.alerts;
         alerts.keeper = None;
@@ -219,40 +214,6 @@ impl Control {
         for notice in self.health.notices.take_told() {
             self.health.alerts.note(&notice);
         }
-    }
-}
-
-/// Who writes it down, one word after the other; what it was given is written when this is dropped.
-#[derive(Debug)]
-struct Keeper {
-    queue: Option<SyncSender<Vec<Alert>>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Keeper {
-    fn of(store: Arc<Store>, faults: Faults) -> Self {
-        let (queue, waiting) = mpsc::sync_channel::<Vec<Alert>>(1);
-        let work = move || {
-            while let Ok(all) = waiting.recv() {
-                write(&store, &faults, &all);
-            }
-        };
-        match thread::Builder::new().name("alerts".to_owned()).spawn(work) {
-            Ok(thread) => Self { queue: Some(queue), thread: Some(thread) },
-            Err(_) => Self { queue: None, thread: None },
-        }
-    }
-
-    /// Says whether it takes that; while it still writes what came before, it takes one more.
-    fn keep(&self, all: Vec<Alert>) -> bool {
-        self.queue.as_ref().is_some_and(|queue| queue.try_send(all).is_ok())
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.queue = None;
-        _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

@@ -12,6 +12,7 @@
 //! - [`sharing`]: breakers of several services' backends at one address.
 //! - [`publishing`]: what is decided goes to the kernel, changes to the log and to who wants to know.
 //! - [`alerts`]: what others were told outlives the agent.
+//! - [`standings`]: so does since when all is as it is, and why.
 //! - [`closing`]: kept connections above a window are closed.
 //! - [`lapsing`]: what has lapsed while the agent stood still does not come back.
 //! - [`forcing`]: breakers that an operator holds.
@@ -26,6 +27,7 @@ mod following;
 mod forcing;
 mod groups;
 mod host;
+mod keeper;
 mod lapsing;
 mod listening;
 mod notices;
@@ -33,6 +35,7 @@ mod outstanding;
 mod publishing;
 mod sharing;
 mod signals;
+mod standings;
 mod usual;
 mod views;
 
@@ -48,7 +51,10 @@ pub use notices::{Notice, Notices};
 use throttle_common::speed::Speed;
 use tokio::sync::{mpsc, watch};
 
-use self::{alerts::Alerts, groups::Groups, host::Host, listening::Listening, signals::Earlier, usual::Usual};
+use self::{
+    alerts::Alerts, groups::Groups, host::Host, listening::Listening, signals::Earlier, standings::Standings,
+    usual::Usual,
+};
 use super::Control;
 use crate::{
     health::{
@@ -89,6 +95,7 @@ pub(super) struct Health {
     usual: Usual,
     notices: Notices,
     alerts: Alerts,
+    standings: Standings,
     next: Nanos,
     /// When the control thread last came by here.
     passed: Nanos,
@@ -145,6 +152,7 @@ impl Health {
             usual: Usual::open(state_dir, boot),
             notices: Notices::default(),
             alerts: Alerts::default(),
+            standings: Standings::default(),
             next: 0,
             passed: 0,
             looks: 0,
@@ -169,6 +177,7 @@ impl Control {
     pub(super) fn look_at_health(&mut self) -> Duration {
         self.notice_a_pause();
         self.follow_alerts();
+        self.follow_standings();
         if self.health.services.is_empty() {
             // What is seen of nobody's backends is not kept.
             self.take_what_was_seen();
@@ -217,11 +226,11 @@ impl Control {
     fn take_what_was_seen(&mut self) {
         let Some(watched) = &mut self.health.watched else { return };
         let mut transitions = Vec::new();
-        while let Ok(Seen { instance, at, sign, latency, good }) = watched.seen.try_recv() {
+        while let Ok(Seen { instance, at, said }) = watched.seen.try_recv() {
             let Instance { service, backend, address } = &*instance;
             let place = Place { backend: Arc::clone(backend), address: *address };
             let followed = self.health.services.get_mut(service);
-            let change = followed.and_then(|followed| followed.health.see(at, &place, sign, latency, good));
+            let change = followed.and_then(|followed| followed.health.see(at, &place, said));
             transitions.extend(change.map(|change| (Arc::clone(service), change)));
         }
         self.tell(transitions);

@@ -80,6 +80,7 @@ impl Control {
     pub(super) fn tell(&mut self, transitions: impl IntoIterator<Item = (Arc<str>, Transition)>) {
         for (service, transition) in transitions {
             let said = words::sentence(&service, &transition);
+            self.note_standing(&service, &transition);
             if is_bad(&transition.what) {
                 tracing::warn!(service = &*service, "{said}");
             } else {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use throttle_common::{breakers::State, speed::Speed};
 
-use super::{Control, Followed, Nanos, groups::Stalled, listening::Waiting, notices};
+use super::{Control, Followed, Nanos, groups::Stalled, listening::Waiting, notices, standings::Shown};
 use crate::{
     api::wire::{
         BackendHealthView, BreakerView, HealthLine, HealthReport, PressureView, Problem, ProblemKind,
@@ -18,7 +18,7 @@ use crate::{
         detector::Detector,
         life::Level,
         names::{actuator, control, level, rung, state},
-        service::{Backend, Control as Moves, Transition},
+        service::{Backend, Control as Moves, Place, Transition},
         words::{self as said, span},
     },
     policy::{Mode, word::one_of},
@@ -67,7 +67,6 @@ impl Control {
     fn health_view(&self, name: &str, followed: &Followed, now: Nanos) -> ServiceHealthView {
         let (health, shown) = (&followed.health, &followed.earlier.shown);
         let (terms, adjustment) = (health.terms(), health.adjustment());
-        let seconds = |nanos: Nanos| nanos as f64 / SECOND as f64;
         let moves_window = matches!(terms.control, Moves::Latency | Moves::Aimd);
         let window = moves_window.then(|| WindowView {
             decided: adjustment.map_or(terms.bounds.fixed, |it| it.window),
@@ -77,7 +76,6 @@ impl Control {
             most: terms.bounds.most,
             open: followed.earlier.open,
         });
-        let held = |backend: Option<&str>| self.holder(name, backend).map(str::to_owned);
         let target = adjustment.map_or(0, |it| it.target);
         let view = ServiceHealthView {
             service: name.to_owned(),
@@ -105,33 +103,75 @@ impl Control {
                 sent_again: waiting.sent_again,
             }),
             pressure: shown.stalled.map(|(Stalled { cpu, memory, io }, _)| PressureView { cpu, memory, io }),
-            breaker: followed.breaker.map(|_| breaker(health.breaker(), now, held(None))),
+            breaker: followed.breaker.map(|_| self.breaker_view(name, None, health.breaker(), now)),
             needs_workers: health.wants_more(),
             doubts: health.doubts(),
             backends: health
                 .backends(now)
                 .zip(&followed.breakers)
-                .map(|((it, detector, share), number)| BackendHealthView {
-                    backend: it.place().backend.to_string(),
-                    address: it.place().address,
-                    level: level(detector.level()).to_owned(),
-                    since_seconds: seconds(now.saturating_sub(detector.since())),
-                    suspicion: detector.phi(now),
-                    share,
-                    latency_seconds: it.latency().map(seconds),
-                    breaker: number.map(|number| {
-                        let own = breaker(it.breaker(), now, held(Some(&it.place().backend)));
-                        let in_force = self.joined(number).map(|holds| state(holds).to_owned());
-                        BreakerView {
-                            shared_with: self.sharers(number, name, &it.place().backend),
-                            in_force: in_force.filter(|holds| *holds != own.state),
-                            ..own
-                        }
-                    }),
-                })
+                .map(|((it, detector, share), number)| self.backend_view(name, it, detector, share, *number))
                 .collect(),
         };
         ServiceHealthView { summary: summary(&view, adjustment, followed.is_blind()), ..view }
+    }
+
+    fn backend_view(
+        &self,
+        service: &str,
+        it: &Backend,
+        detector: &Detector,
+        share: f64,
+        breaker: Option<u16>,
+    ) -> BackendHealthView {
+        let (now, place) = (self.datapath.now(), it.place());
+        let Shown { since, why } = self.standing_of(service, place, detector.level());
+        BackendHealthView {
+            backend: place.backend.to_string(),
+            address: place.address,
+            level: level(detector.level()).to_owned(),
+            since_seconds: self.passed_since(since, detector.since(), now),
+            why,
+            suspicion: detector.phi(now),
+            share,
+            latency_seconds: it.latency().map(seconds),
+            breaker: breaker.map(|number| {
+                let own = self.breaker_view(service, Some(place), it.breaker(), now);
+                let in_force = self.joined(number).map(|holds| state(holds).to_owned());
+                BreakerView {
+                    shared_with: self.sharers(number, service, &place.backend),
+                    in_force: in_force.filter(|holds| *holds != own.state),
+                    ..own
+                }
+            }),
+        }
+    }
+
+    fn breaker_view(&self, service: &str, place: Option<&Place>, it: &Breaker, now: Nanos) -> BreakerView {
+        let (tries_in_seconds, trials_left) = match it.state() {
+            State::Open { until } => (Some(seconds(until.saturating_sub(now))), None),
+            State::HalfOpen { left } => (None, Some(left)),
+            State::Closed | State::Forced(_) => (None, None),
+        };
+        let name = state(it.state());
+        let Shown { since, why } = self.standing_of_breaker(service, place, name);
+        BreakerView {
+            state: name.to_owned(),
+            since_seconds: self.passed_since(since, it.since(), now),
+            why,
+            tries_in_seconds,
+            trials_left,
+            held_by: self.holder(service, place.map(|it| &*it.backend)).map(str::to_owned),
+            shared_with: Vec::new(),
+            in_force: None,
+        }
+    }
+
+    /// Seconds since something is so: since a moment before this agent, where it did not see it begin.
+    fn passed_since(&self, before: Option<jiff::Timestamp>, own: Nanos, now: Nanos) -> f64 {
+        before.map_or_else(
+            || seconds(now.saturating_sub(own)),
+            |before| self.clock.wall(now).duration_since(before).as_secs_f64().max(0.0),
+        )
     }
 
     /// What is wrong with services, each with its remedy.
@@ -274,26 +314,12 @@ fn signals(followed: &Followed, now: Nanos) -> Vec<SignalView> {
         add("pressure", at, value);
     }
     if let Some(beat) = followed.health.bad_beat() {
-        let value = if beat.value { "most are bad or late" } else { "they are good" };
+        let value = if beat.value { "most are bad, late or overloaded" } else { "they are good" };
         add("heartbeats", beat.at, value.to_owned());
     }
     all
 }
 
-fn breaker(breaker: &Breaker, now: Nanos, held_by: Option<String>) -> BreakerView {
-    let seconds = |nanos: Nanos| nanos as f64 / SECOND as f64;
-    let (tries_in_seconds, trials_left) = match breaker.state() {
-        State::Open { until } => (Some(seconds(until.saturating_sub(now))), None),
-        State::HalfOpen { left } => (None, Some(left)),
-        State::Closed | State::Forced(_) => (None, None),
-    };
-    BreakerView {
-        state: state(breaker.state()).to_owned(),
-        since_seconds: seconds(now.saturating_sub(breaker.since())),
-        tries_in_seconds,
-        trials_left,
-        held_by,
-        shared_with: Vec::new(),
-        in_force: None,
-    }
+fn seconds(nanos: Nanos) -> f64 {
+    nanos as f64 / SECOND as f64
 }

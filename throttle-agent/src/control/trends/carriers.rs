@@ -49,7 +49,8 @@ impl Trend {
         let asked = admitted.0 + refused;
         let refused_share = refused as f64 / asked.max(1) as f64;
         let concurrency = self.record.is_concurrency();
-        let enough = if concurrency { ENOUGH_CONNECTIONS } else { ENOUGH };
+        let of_connections = self.record.unit == Unit::Connections as u8;
+        let enough = if of_connections { ENOUGH_CONNECTIONS } else { ENOUGH };
         if asked < enough || refused_share < HURTS || self.record.is_shared() {
             return None;
         }

@@ -109,6 +109,16 @@ fn few_sources_that_carry_most_and_are_refused_are_named() {
 }
 
 #[test]
+fn fewer_attempts_at_connections_than_packets_tell_who_carries_most() {
+    let asked = |unit: Unit| {
+        let mut watched = Watched::new(Limit { unit: unit as u8, ..limit(100, 1000) });
+        watched.looks(4, 500, 300, &[(0x0a00_0001, 1.0)])
+    };
+    assert!(asked(Unit::Packets).is_empty());
+    assert!(asked(Unit::Connections)[0].contains("comes from one source, 10.0.0.1"), "{:?}", asked(Unit::Connections));
+}
+
+#[test]
 fn a_host_is_quiet_where_few_are_refused_or_many_carry() {
     let two = [(1, 1.0), (2, 1.0)];
     // Nothing is refused; little is; there is little traffic; many others carry as much; a source came anew each time.

@@ -6,6 +6,7 @@ use crate::health::{
     breaker::{Breaker, State},
     circuit::Outcomes,
     detector::{CONFIRM_EVERY, Detector, Level, Reason, Sign},
+    life::Said,
     signals::Aged,
     trials::Circuit,
     watch::Changed,
@@ -49,6 +50,11 @@ impl Backend {
     /// How long its last answer took.
     pub const fn latency(&self) -> Option<Nanos> {
         self.latency
+    }
+
+    /// Whether anything has come of a probe, or a beat.
+    pub const fn has_said(&self) -> bool {
+        self.said_bad.is_some()
     }
 
     /// Whether it could not be asked last, for a fault of this host.
@@ -98,15 +104,9 @@ impl ServiceHealth {
         }
     }
 
-    /// Takes what was seen of a backend, whether that was good for its breaker, and how long the answer took.
-    pub fn see(
-        &mut self,
-        at: Nanos,
-        place: &Place,
-        sign: Sign,
-        latency: Option<Nanos>,
-        good: Option<bool>,
-    ) -> Option<Transition> {
+    /// Takes what was seen of a backend.
+    pub fn see(&mut self, at: Nanos, place: &Place, said: Said) -> Option<Transition> {
+        let Said { sign, latency, good, overloaded } = said;
         let number = self.number(place)?;
         if sign != Sign::Packet {
             self.backends[number].unasked = sign == Sign::Unsent;
@@ -122,7 +122,7 @@ impl ServiceHealth {
                 (None, _) => Outcomes::default(),
             };
             backend.circuit.count_probe(outcomes);
-            backend.said_bad = Some(good != Some(true) || late);
+            backend.said_bad = Some(good != Some(true) || late || overloaded);
             self.last_beat = self.last_beat.max(at);
         }
         let change = self.watch.sign(at, number, sign)?;

@@ -45,6 +45,20 @@ fn by_heartbeats_alone_bad_ones_shrink_the_window_whatever_the_latency_is() {
 }
 
 #[test]
+fn one_that_says_that_it_is_overloaded_is_asked_for_less_and_kept_away_from_nobody() {
+    let mut scene = Scene::of(Terms { control: Control::Aimd, ..TERMS }, 2);
+    scene.observed = Box::new(|now| busy(now, 8 * MILLISECOND));
+    let before = scene.run(2 * SECOND).window.expect("there are beats");
+    scene.overloaded = vec![0, 1];
+    let after = scene.run(20 * SECOND).window.expect("there are beats");
+    assert!(after < before / 2, "{after} of {before}");
+    assert_eq!(scene.breakers(), [State::Closed; 2]);
+    scene.overloaded = vec![0];
+    let back = scene.run(90 * SECOND).window;
+    assert_eq!(back, Some(BOUNDS.most), "one of two is no more than half");
+}
+
+#[test]
 fn by_heartbeats_alone_one_bad_backend_of_three_shrinks_nothing() {
     let mut scene = Scene::of(Terms { control: Control::Aimd, breaks: false, ..TERMS }, 3);
     scene.observed = Box::new(|now| busy(now, 8 * MILLISECOND));

@@ -38,6 +38,11 @@ fn goes_on_from_a_round_in_which_the_kernel_alone_let_in_more_than_an_agent_woul
     assert_eq!(scene.breakers(), [State::Closed; 3]);
 }
 
+/// What one that is well says by a sign.
+fn well(sign: Sign) -> Said {
+    Said { sign, latency: None, good: Some(true), overloaded: false }
+}
+
 #[test]
 fn who_beats_rarely_is_let_in_though_clients_use_up_every_trial() {
     let (mut now, every) = (START, 2 * SECOND);
@@ -50,9 +55,9 @@ fn who_beats_rarely_is_let_in_though_clients_use_up_every_trial() {
         now += PERIOD;
         if (now - START).is_multiple_of(every) {
             let beat = Sign::Beat { of: Incarnation { boot: 1, generation: 1 }, sequence: now };
-            health.see(now, &place(0), beat, None, Some(true));
+            health.see(now, &place(0), well(beat));
         }
-        health.see(now, &place(1), Sign::Answered, None, Some(true));
+        health.see(now, &place(1), well(Sign::Answered));
         health.look(now, false);
         let seen = Observed { backends_taken: vec![taken, 0], ..Observed::default() };
         let decision = health.step(now, &seen, || 0.5);

@@ -1,6 +1,6 @@
 //! A change of one limit.
 
-use super::replace;
+use super::{PenaltyChange, replace};
 use crate::policy::{
     document::{Lengths, Limit, Mode},
     edit::EditError,
@@ -60,6 +60,12 @@ pub struct LimitChange {
     /// Whether it refuses, or only counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
+    /// What becomes of a source that it refuses again and again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub penalty: Option<PenaltyChange>,
+    /// Whether that is nothing any more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_penalty: bool,
     /// What becomes of a source that finds no place.
     #[serde(with = "word::optional", skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = word::schema::<Overflow>)]
@@ -112,6 +118,10 @@ impl LimitChange {
             limit.burst = None;
         }
         self.replace(&mut limit);
+        if let Some(change) = self.penalty {
+            limit.penalty = Some(change.of(name, limit.penalty).map_err(wrong)?);
+        }
+        limit.penalty = limit.penalty.filter(|_| !self.no_penalty);
         Ok(limit)
     }
 

@@ -2,11 +2,13 @@
 
 mod backend;
 mod limit;
+mod penalty;
 mod service;
 
 pub use backend::BackendChange;
 pub use limit::LimitChange;
-pub use service::{HealthChange, ServiceChange};
+pub use penalty::PenaltyChange;
+pub use service::{HealthChange, HttpChange, ServiceChange};
 
 fn replace<T>(field: &mut T, value: Option<T>) {
     if let Some(value) = value {

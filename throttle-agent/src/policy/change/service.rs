@@ -2,7 +2,7 @@
 
 use super::replace;
 use crate::policy::{
-    document::{ControlKind, Health, HealthMode, Protocol, Service},
+    document::{ControlKind, Health, HealthMode, Http, Protocol, Service},
     edit::EditError,
     fault::Fault,
     ports::PortRange,
@@ -11,6 +11,7 @@ use crate::policy::{
     word,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use throttle_common::words::Speaks;
 use utoipa::ToSchema;
 
@@ -36,12 +37,33 @@ pub struct ServiceChange {
     /// After how long a forwarded connection that nothing is heard of is forgotten.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_after: Option<Span>,
+    /// The page by which new connections to it are refused. It has one from then on, if it had not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpChange>,
+    /// Whether they are reset again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_http: bool,
     /// How its limits follow its health. They do from then on, if they did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthChange>,
     /// Whether they do not follow any more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub no_health: bool,
+}
+
+/// What becomes of a service's page.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct HttpChange {
+    /// Its body; empty for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// What that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// All of its further headers, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<BTreeMap<String, String>>,
 }
 
 /// What becomes of how a service's limits follow its health.
@@ -104,11 +126,25 @@ impl ServiceChange {
         service.destination = self.destination.or(service.destination).filter(|_| !self.any_destination);
         replace(&mut service.forwarded, self.forwarded);
         service.idle_after = self.idle_after.or(service.idle_after.filter(|_| service.forwarded));
+        if let Some(change) = &self.http {
+            service.http = Some(change.of(service.http.unwrap_or_default()));
+        }
+        service.http = service.http.filter(|_| !self.no_http);
         if let Some(change) = self.health {
             service.health = Some(change.of(service.health.unwrap_or_default()));
         }
         service.health = service.health.filter(|_| !self.no_health);
         Ok(service)
+    }
+}
+
+impl HttpChange {
+    fn of(&self, mut http: Http) -> Http {
+        replace(&mut http.body, self.body.clone());
+        replace(&mut http.headers, self.headers.clone());
+        // Nothing is of no type.
+        http.content_type = self.content_type.clone().or(http.content_type).filter(|_| !http.body.is_empty());
+        http
     }
 }
 
@@ -174,6 +210,21 @@ mod tests {
         };
         let health = web().health.map(|health| Health { mode: Mode::Enforce, ..health });
         assert_eq!(change.of("web", Some(&web())).unwrap(), Service { ports: ports("8080"), health, ..web() });
+    }
+
+    #[test]
+    fn a_page_comes_changes_and_goes() {
+        let changed = |change: ServiceChange, held: &Service| change.of("web", Some(held)).unwrap();
+        let http = HttpChange { body: Some("busy".to_owned()), ..HttpChange::default() };
+        let told = changed(ServiceChange { http: Some(http), ..ServiceChange::default() }, &web());
+        assert_eq!(told.http, Some(Http { body: "busy".to_owned(), ..Http::default() }));
+        let headers = BTreeMap::from([("X-Reason".to_owned(), "limit".to_owned())]);
+        let http = HttpChange { headers: Some(headers.clone()), ..HttpChange::default() };
+        let more = changed(ServiceChange { http: Some(http), ..ServiceChange::default() }, &told);
+        assert_eq!(more.http, Some(Http { body: "busy".to_owned(), headers, ..Http::default() }));
+        assert_eq!(changed(ServiceChange { no_http: true, ..ServiceChange::default() }, &more), web());
+        let udp = ServiceChange { protocol: Some(Protocol::Udp), ..ServiceChange::default() };
+        assert_eq!(changed(udp, &more).http, None, "only TCP has pages");
     }
 
     #[test]

@@ -34,11 +34,16 @@ fn small(document: &Document, limits: &[(usize, &Limit)], warn: &mut impl FnMut(
 
 /// A limit whose sources are wider than a tenant's networks, so that one lies in several compartments.
 fn straddling(document: &Document, limits: &[(usize, &Limit)], warn: &mut impl FnMut(String, String, &str)) {
-    let longest = |is_v4: bool| {
+    let longest = |is_v4: bool, prefix: fn(&Limit) -> u8| {
+        // Nothing is longer than whole addresses, and there may be a hundred thousand networks.
+        let whole = if is_v4 { 32 } else { 128 };
+        if limits.iter().all(|(_, limit)| prefix(limit) == whole) {
+            return None;
+        }
         let nets = document.tenants.iter().flat_map(|tenant| &tenant.sources).map(|prefix| prefix.net());
         nets.filter(|net| matches!(net, IpNet::V4(_)) == is_v4).max_by_key(IpNet::prefix_len)
     };
-    let longest = [longest(true), longest(false)];
+    let longest = [longest(true, |limit| limit.prefix.ipv4), longest(false, |limit| limit.prefix.ipv6)];
     let straddled = limits.iter().find_map(|(index, limit)| {
         let wider = |(net, source): (Option<IpNet>, u8)| net.filter(|net| net.prefix_len() > source);
         let net = longest.into_iter().zip([limit.prefix.ipv4, limit.prefix.ipv6]).find_map(wider)?;

@@ -4,9 +4,11 @@ mod backends;
 mod compartments;
 mod guarantees;
 mod health;
+mod http;
 mod limits;
 mod names;
 mod overrides;
+mod penalties;
 mod services;
 mod shadows;
 mod sources;
@@ -93,6 +95,7 @@ pub(super) fn faults(document: &Document, unread: &Unread, parts: Parts) -> Vec<
     names::limits(document, unread, &mut found);
     if parts.services {
         services::check(document, unread, &mut found);
+        http::check(document, unread, &mut found);
     }
     if parts.backends {
         backends::check(document, unread, &mut found);
@@ -104,6 +107,7 @@ pub(super) fn faults(document: &Document, unread: &Unread, parts: Parts) -> Vec<
     limits::check(document, unread, &mut found);
     overrides::check(document, unread, &mut found);
     guarantees::check(document, unread, &mut found);
+    penalties::check(document, unread, &mut found);
     if parts.sources {
         sources::check(document, unread, &mut found);
     }

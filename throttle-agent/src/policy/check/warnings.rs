@@ -1,7 +1,7 @@
 //! What is allowed, and probably not meant.
 
 use super::{
-    Parts, compartments, guarantees, health,
+    Parts, compartments, guarantees, health, penalties,
     shadows::{Scopes, never_binds},
 };
 use crate::policy::{
@@ -41,6 +41,7 @@ pub(super) fn of_parts(document: &Document, parts: Parts) -> Vec<Warning> {
     }
     guarantees::warn(document, &mut warn);
     compartments::warn(document, &mut warn);
+    penalties::warn(document, &mut warn);
     edges(document, &mut warn);
     fragments(document, &mut warn);
     neighbours(document, &mut warn);

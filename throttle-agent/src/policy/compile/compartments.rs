@@ -4,7 +4,6 @@ use crate::policy::{
     document::{Document, Tenant},
     layout::Tenants,
 };
-use std::collections::HashSet;
 use throttle_common::{
     records::{NONE, Region},
     table::OPEN_WAYS,
@@ -28,11 +27,14 @@ impl Division {
     pub(super) fn of(document: &Document, tenants: &Tenants) -> Self {
         let rest = rests(document).next().and_then(|(_, tenant)| tenants.get(&tenant.name)).copied().unwrap_or(NONE);
         let others: Vec<u16> = tenants.values().copied().filter(|&number| number != rest).collect();
+        // In fewer parts than there are of them, some meet.
+        let fewest = others.len().next_power_of_two().trailing_zeros() as u8;
         let differ = |shift: &u8| {
-            let mut seen = HashSet::new();
-            others.iter().all(|number| seen.insert((number - 1) & ((1 << shift) - 1)))
+            let mut seen = vec![false; 1 << shift];
+            let place = |number: u16| usize::from((number - 1) & ((1 << shift) - 1));
+            others.iter().all(|&number| !std::mem::replace(&mut seen[place(number)], true))
         };
-        let shift = (0..u16::BITS as u8).find(differ).unwrap_or_default();
+        let shift = (fewest..u16::BITS as u8).find(differ).unwrap_or_default();
         let needed = if others.is_empty() { 0 } else { Region::compartments_of(shift) };
         Self { needed, rest }
     }
@@ -82,6 +84,7 @@ pub(in crate::policy) const fn sets_for(tenants: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
 
     /// Of tenants with these numbers, the last of them that of all the rest if `rest` says so.
     fn among(numbers: impl IntoIterator<Item = u16>, rest: bool) -> Division {

@@ -2,7 +2,7 @@
 
 use super::{
     compartments::{Division, sets},
-    leases::batch,
+    leases::Leases,
     terms::{guaranteed, overdraft_shift, terms},
 };
 use crate::policy::{
@@ -44,6 +44,7 @@ pub(super) fn limits(
     let by_name: HashMap<&str, &HeldLimit> =
         held.limits.iter().map(|held| (name_str(&held.record.name), held)).collect();
     let claims = Claims::of(document);
+    let leases = Leases::of(document, held.cpus);
     let mut numbers = Numbers::of(held);
     let mut table = Table::of(held, division);
     let services: HashMap<&str, &Service> =
@@ -80,7 +81,7 @@ pub(super) fn limits(
         if table.missing > missing {
             table.largest = table.largest.max(Some((table.missing - missing, index)));
         }
-        let batch = if is_guarantee { 0 } else { batch(document, index, terms, held.cpus) };
+        let batch = if is_guarantee { 0 } else { leases.batch(index, terms) };
         let kind = records::Limit {
             number,
             batch,

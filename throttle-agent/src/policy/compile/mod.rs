@@ -13,7 +13,7 @@ mod terms;
 use super::{
     check::{Parts, refuse},
     classify,
-    document::{Document, Mode, Service},
+    document::{Document, Http, Mode, Service},
     fault::Diagnostics,
     layout::{Compiled, Layout},
     units::Rate,
@@ -72,8 +72,24 @@ pub fn compile_after(
         sample_shift: 0,
     };
     let services = services::services(document, &scopes, &clocks);
+    let pages = document.services.iter().map(|it| it.http.as_ref().and_then(Http::page)).collect();
+    let penalties = limits.iter().filter(|limit| !limit.record.is_guarantee()).filter_map(|numbered| {
+        let limit = &document.limits[numbered.index];
+        Some((numbered.record.number, limit.penalty?.record(&limit.name)))
+    });
+    let penalties = penalties.collect();
     let limits = limits.into_iter().map(|limit| (limit.record.number, limit.record)).collect();
-    Ok(Compiled { policy, limits, overridden, tenants, services, candidates: lists.lists, ports: lists.ports })
+    Ok(Compiled {
+        policy,
+        limits,
+        penalties,
+        overridden,
+        tenants,
+        services,
+        pages,
+        candidates: lists.lists,
+        ports: lists.ports,
+    })
 }
 
 fn meets_every_packet(limit: &super::document::Limit) -> bool {

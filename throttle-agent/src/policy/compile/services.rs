@@ -18,7 +18,8 @@ pub(super) fn services(document: &Document, scopes: &Scopes<'_>, clocks: &Clocks
     let record = |service: &Service| {
         let name = service.name.as_str();
         let connections = windows.get(name).map_or(0, |(_, allows)| *allows);
-        record(service, scopes.of(Some(name)), clocks[name], connections)
+        let scope = Scope { pages: u8::from(service.http.is_some()), ..scopes.of(Some(name)) };
+        record(service, scope, clocks[name], connections)
     };
     document.services.iter().map(record).collect()
 }
@@ -58,7 +59,7 @@ fn scope(document: &Document, mut applying: Vec<&Numbered>) -> Scope {
     let of_rates = || applying.iter().map(|it| &it.record).filter(|record| !record.is_concurrency());
     let windows = of_rates().any(|it| it.window != 0);
     let plain = !windows && !of_rates().any(|it| it.is_guarantee() || it.overridden != 0);
-    let (windows, plain) = (u16::from(windows), u16::from(plain));
+    let (windows, plain) = (u8::from(windows), u16::from(plain));
     let mut scope = Scope { count, concurrent: concurrent as u16, windows, plain, ..Scope::default() };
     for (place, limit) in scope.limits.iter_mut().zip(applying) {
         *place = limit.record.number;

@@ -1,6 +1,6 @@
 //! Limits: bounds on what a source may do, or all that share a bucket.
 
-use super::{Mode, default};
+use super::{Mode, Penalty, default};
 use crate::policy::{
     guarantee::Guarantee,
     overrides::Override,
@@ -62,6 +62,9 @@ pub struct Limit {
     /// `observe` only counts what this limit would refuse. Default `enforce`; the host's `observe` wins.
     #[serde(default = "default::mode")]
     pub mode: Mode,
+    /// What becomes of a source that it refuses again and again: a block that ends. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub penalty: Option<Penalty>,
     /// What becomes of a source that the table has no room for: it shares its `aggregate`'s bucket, is `refuse`d, or
     /// is `admit`ted uncounted. Default `aggregate`.
     #[serde(default = "default::overflow", with = "word")]
@@ -116,6 +119,7 @@ impl Limit {
             burst: None,
             action: default::action(),
             mode: default::mode(),
+            penalty: None,
             overflow: default::overflow(),
             prefix: default::prefix(),
             aggregate: default::aggregate(),

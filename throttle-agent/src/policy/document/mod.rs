@@ -1,12 +1,14 @@
 //! The document that policy is: the same model as TOML on disk, as JSON on the API, and in the store.
 //!
-//! A room for each list of it: [`service`] with what follows a service's [`health`], [`backend`], [`limit`], and the
+//! A room for each list of it: [`service`] with what follows a service's [`health`] and its page ([`http`]), [`backend`], [`limit`], and the
 //! sources with their tenants. Reading is done by [`super::read`], for TOML and JSON alike, so that both name every problem
 //! and neither ignores a field that it does not know.
 
 mod backend;
 mod health;
+mod http;
 mod limit;
+mod penalty;
 mod service;
 mod sources;
 
@@ -17,8 +19,10 @@ use super::{
 };
 pub use backend::{Backend, Endpoint, Probe};
 pub use health::{ControlKind, Health, HealthMode};
+pub use http::Http;
 pub(super) use limit::LARGEST_FRAME;
 pub use limit::{Lengths, Limit};
+pub use penalty::Penalty;
 use serde::Serialize;
 pub use service::{Protocol, Service};
 pub use sources::{Sources, Tenant};
@@ -180,6 +184,12 @@ pub(in crate::policy) mod default {
     }
     pub(crate) const fn sources() -> u32 {
         196_608
+    }
+    pub(crate) const fn sentence() -> Span {
+        Span::of_seconds(60)
+    }
+    pub(crate) const fn longest_sentence() -> Span {
+        Span::of_seconds(3_600)
     }
     pub(crate) const fn answers() -> Rate {
         Rate::per_second(1_000)

@@ -1,6 +1,6 @@
 //! Services: what packets are told apart by, and whose limits follow whose health.
 
-use super::{Health, default};
+use super::{Health, Http, default};
 use crate::policy::{
     ports::PortRange,
     prefix::Prefix,
@@ -32,6 +32,10 @@ pub struct Service {
     /// After how long a forwarded connection that nothing is heard of is forgotten: 10 s to 24 h. Default 15 min.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_after: Option<Span>,
+    /// That it speaks plain HTTP, and how `reject` refuses a new connection to it then: with a page instead of a reset. Only
+    /// `tcp`. Default: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<Http>,
     /// How its limits follow its health. Default: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
@@ -41,7 +45,7 @@ impl Service {
     /// A service that says only what it must.
     pub fn new(name: impl Into<String>, protocol: Protocol, ports: Vec<PortRange>) -> Self {
         let name = name.into();
-        Self { name, protocol, ports, destination: None, forwarded: false, idle_after: None, health: None }
+        Self { name, protocol, ports, destination: None, forwarded: false, idle_after: None, http: None, health: None }
     }
 
     /// After how many seconds of silence a forwarded connection is forgotten.

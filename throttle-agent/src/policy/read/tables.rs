@@ -3,8 +3,8 @@
 use super::{Entry, Fields, Problems, Read, join, name_entries, read, wrong_type};
 use crate::policy::{
     document::{
-        Answers, Backend, Document, Endpoint, Events, Health, Lengths, Limit, Mode, Protocol, Service, Sources, Tenant,
-        default,
+        Answers, Backend, Document, Endpoint, Events, Health, Http, Lengths, Limit, Mode, Penalty, Protocol, Service,
+        Sources, Tenant, default,
     },
     fault::Diagnostics,
     overrides::Override,
@@ -44,11 +44,12 @@ impl Read for Service {
         let destination = fields.optional("destination");
         let forwarded = fields.or("forwarded", false);
         let idle_after = fields.optional("idle-after");
+        let http = fields.optional("http");
         let health = fields.optional("health");
         fields.end();
         let Self { name: no_name, protocol: some, .. } = Self::stand_in();
         let (name, protocol) = (name.unwrap_or(no_name), protocol.unwrap_or(some));
-        Some(Self { name, protocol, ports, destination, forwarded, idle_after, health })
+        Some(Self { name, protocol, ports, destination, forwarded, idle_after, http, health })
     }
 }
 
@@ -74,6 +75,34 @@ impl Read for Health {
         };
         fields.end();
         Some(health)
+    }
+}
+
+impl Read for Http {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(value, path, problems)?;
+        let http = Self {
+            body: fields.or("body", String::new()),
+            content_type: fields.optional("content-type"),
+            headers: fields.or("headers", BTreeMap::new()),
+        };
+        fields.end();
+        Some(http)
+    }
+}
+
+impl Read for BTreeMap<String, String> {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let Value::Object(table) = value else {
+            problems.value(path, wrong_type(value, "a table of names and values in quotes"));
+            return None;
+        };
+        let mut read = Self::new();
+        for (name, value) in table {
+            let value = String::read(value, &join(path, name), problems);
+            read.extend(value.map(|value| (name.clone(), value)));
+        }
+        Some(read)
     }
 }
 
@@ -132,6 +161,7 @@ impl Read for Limit {
         let guarantee_burst = fields.optional("guarantee-burst");
         let action = fields.or("action", default::action());
         let mode = fields.or("mode", default::mode());
+        let penalty = fields.optional("penalty");
         let overflow = fields.or("overflow", default::overflow());
         let prefix = fields.lengths("prefix", default::prefix());
         let aggregate = fields.lengths("aggregate", default::aggregate());
@@ -153,12 +183,25 @@ impl Read for Limit {
             guarantee_burst,
             action,
             mode,
+            penalty,
             overflow,
             prefix,
             aggregate,
             sources,
             overrides,
         })
+    }
+}
+
+impl Read for Penalty {
+    fn read(value: &Value, path: &str, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(value, path, problems)?;
+        let (after, within) = (fields.required("after", "100"), fields.required("within", "\"10s\""));
+        let block = fields.or("block", default::sentence());
+        let at_most = fields.or("at-most", default::longest_sentence());
+        let unproven = fields.or("unproven", false);
+        fields.end();
+        Some(Self { block, at_most, unproven, ..Self::new(after?, within?) })
     }
 }
 
@@ -268,4 +311,6 @@ macro_rules! deserialize_by_reading {
     )+};
 }
 
-deserialize_by_reading!(Document, Service, Health, Backend, Tenant, Limit, Override, Sources, Answers, Events);
+deserialize_by_reading!(
+    Document, Service, Health, Http, Backend, Tenant, Limit, Penalty, Override, Sources, Answers, Events
+);

@@ -2,6 +2,7 @@
 //! others make of the same. Only simulated time passes, by seeds, so that it is the same on every machine.
 
 mod detection;
+mod fleet;
 mod overload;
 
 use super::report::{Effort, Section};
@@ -11,6 +12,7 @@ use anyhow::Result;
 pub(super) fn measure(effort: Effort) -> Result<Section> {
     let mut section = Section::default();
     overload::simulate(&mut section, effort)?;
+    fleet::simulate(&mut section, effort)?;
     detection::simulate(&mut section, effort)?;
     Ok(section)
 }

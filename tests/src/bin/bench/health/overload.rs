@@ -23,7 +23,7 @@ const SEEDS: usize = 5;
 const GOAL: f64 = 0.98;
 
 /// A limit by its name, made anew for each run.
-type Named = (&'static str, fn(u64) -> Box<dyn Limit>);
+pub(super) type Named = (&'static str, fn(u64) -> Box<dyn Limit>);
 
 const OURS: Named = ("**throttle**", |_| Box::new(Ours::new(Sees::Latency, 0)));
 const VEGAS: Named = ("Vegas", |seed| Box::new(Vegas::new(seed)));
@@ -34,7 +34,7 @@ const AT_CAPACITY: Named = ("rate, as much as the capacity", |_| Box::new(FixedR
 const RIGHT_SIZED: Named = ("window of 32: four for each worker", |_| Box::new(FixedConcurrency(32)));
 const TOO_WIDE: Named = ("window of 200", |_| Box::new(FixedConcurrency(200)));
 
-const LIMITS: [Named; 10] = [
+pub(super) const LIMITS: [Named; 10] = [
     UNLIMITED,
     AT_CAPACITY,
     ("rate, 0.9 of the capacity", |_| Box::new(FixedRate::new(0.9 * CAPACITY))),
