@@ -111,6 +111,10 @@ impl LimitChange {
             limit.algorithm = algorithm;
         }
         if self.unit.is_some_and(|unit| unit != limit.unit) {
+            if limit.concurrent.is_some() {
+                let reason = "what is open at once is connections, and has no other unit";
+                return Err(wrong(Fault::new(reason, "leave the unit out; for a rate name the unit and the rate")));
+            }
             if self.rate.is_none() {
                 return Err(wrong(Fault::new("a rate in another unit means nothing", "name the unit and the rate")));
             }
@@ -195,6 +199,16 @@ mod tests {
         assert!(matches!(unit.of("web", Some(&held)), Err(EditError::Wrong(_))));
         let both = LimitChange { rate: Some(rate("1MB/s")), ..unit };
         assert_eq!(both.of("web", Some(&held)).unwrap().burst, None);
+    }
+
+    #[test]
+    fn what_is_open_at_once_has_no_other_unit() {
+        let change = LimitChange { unit: Some(Unit::Packets), concurrent: Some(5), ..LimitChange::default() };
+        let error = change.of("web", None).unwrap_err().to_string();
+        assert!(error.contains("has no other unit") && error.contains("leave the unit out"), "{error}");
+        let unit = LimitChange { concurrent: None, ..change };
+        let error = unit.of("web", Some(&Limit::concurrent("web", 5))).unwrap_err().to_string();
+        assert!(error.contains("has no other unit"), "{error}");
     }
 
     #[test]

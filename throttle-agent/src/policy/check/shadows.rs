@@ -8,7 +8,7 @@ use crate::policy::{
 use std::collections::{BTreeSet, HashMap, HashSet};
 use throttle_common::{
     records::MAX_CONNECTIONS,
-    words::{Algorithm, Overflow, Per},
+    words::{Algorithm, Overflow, Per, Unit},
 };
 
 /// The limits that a packet for a service may meet together: by service, none for those of the host, in the order of the
@@ -77,8 +77,8 @@ pub(super) fn never_binds(
     }
 }
 
-/// A limit that refuses whatever the one at `index` would: same unit, at least its scope and its sources, and no
-/// larger rate or burst. Of two equal ones, the earlier. Where overrides say otherwise for some, none is said to; nor where
+/// A limit that refuses whatever the one at `index` would: same unit, or packets of which each new connection is one, at least
+/// its scope and its sources, and no larger rate or burst. Of two equal ones, the earlier. Where overrides say otherwise for some, none is said to; nor where
 /// it is there for more than to refuse, because it guarantees something, or for the health of its service.
 fn tighter<'d>(document: &'d Document, scopes: &Scopes<'_>, index: usize) -> Option<&'d Limit> {
     let limit = &document.limits[index];
@@ -91,10 +91,12 @@ fn tighter<'d>(document: &'d Document, scopes: &Scopes<'_>, index: usize) -> Opt
     let refuses_all = |&place: &usize| {
         let other = &document.limits[place];
         let overridden = [limit, other].iter().any(|it| !it.overrides.is_empty());
-        let alike = place != index && other.unit == limit.unit && comparable(limit, other) && !overridden;
+        let counts = other.unit == limit.unit || (other.unit, limit.unit) == (Unit::Packets, Unit::Connections);
+        let alike = place != index && counts && comparable(limit, other) && !overridden;
         let covers = alike && reaches(limit, other);
         let same = (bounds(other), other.prefix, &other.service, other.per)
-            == (bounds(limit), limit.prefix, &limit.service, limit.per);
+            == (bounds(limit), limit.prefix, &limit.service, limit.per)
+            && other.unit == limit.unit;
         let refuses = rate(other) <= rate(limit) && other.burst_units() <= limit.burst_units();
         let besides = scopes.follows_health(limit, other) || scopes.guarantees_between(limit, other);
         covers && refuses && !besides && other.mode == Mode::Enforce && (!same || place < index)

@@ -122,7 +122,8 @@ fn a_limit_behind_one_that_more_share_is_said_to_do_nothing() {
 /// A service, a tenant, and limits on packets of this name, rate, and rest.
 fn with_limits(health: &str, mode: &str, limits: &[(&str, &str, &str)]) -> Vec<String> {
     let limit = |&(name, rate, rest): &(&str, &str, &str)| {
-        format!("[[limit]]\nname = \"{name}\"\nunit = \"packets\"\nrate = \"{rate}\"\n{rest}\n")
+        let unit = if rest.starts_with("unit") { "" } else { "unit = \"packets\"\n" };
+        format!("[[limit]]\nname = \"{name}\"\n{unit}rate = \"{rate}\"\n{rest}\n")
     };
     let limits: String = limits.iter().map(limit).collect();
     let rest = "[[tenant]]\nname = \"red\"\nsources = [\"10.0.0.0/8\"]\n";
@@ -156,6 +157,19 @@ fn a_limit_that_is_there_for_more_than_to_refuse_is_not_said_to_do_nothing() {
     assert_eq!(shadowed("", &both).len(), 1);
     assert_eq!(shadowed("[service.health]\ncontrol = \"rate\"", &both), [""; 0]);
     assert_eq!(shadowed("[service.health]\ncontrol = \"fixed\"", &both).len(), 1);
+}
+
+#[test]
+fn a_limit_on_packets_refuses_what_one_on_connections_would() {
+    let shadowed = |limits: &[(&str, &str, &str)]| {
+        let found = with_limits("", "enforce", limits);
+        found.into_iter().filter(|text| text.contains("never refuses")).collect::<Vec<_>>()
+    };
+    let (packets, connections) = (("packets", "100/s", ""), ("it", "100/s", "unit = \"connections\""));
+    let found = shadowed(&[packets, connections]);
+    assert!(found.len() == 1 && found[0].starts_with("limit \"it\"") && found[0].contains("`packets`"), "{found:?}");
+    assert_eq!(shadowed(&[connections, packets]), found, "and not the other way round");
+    assert_eq!(shadowed(&[("packets", "101/s", ""), connections]), [""; 0]);
 }
 
 #[test]
