@@ -11,7 +11,7 @@
 //! for ([`lock`]). So no charge of the owner can fall between the look that found it full and the change of the key, and
 //! no source ever pays for another, but for one charge that is given back at once. Two CPUs that take slots over for one
 //! source at once may each charge one of their own; from then on all find the lower one. That costs at most `ncpu - 1`
-//! charges a take-over.
+//! charges a take-over; where charges last there is [`attempt_once`].
 //!
 //! Races for one source's bucket are its own. Of many who share a bucket whoever loses every race adds its charge to it unseen
 //! ([`commit_among`]), and takes back what was too much: so a shared bucket is charged for all that it admits.
@@ -233,6 +233,27 @@ pub fn attempt<S: Set>(set: &S, request: &Request, seen: Check) -> Option<usize>
         Check::Free { way, seen } => take_over(set, request, way, seen).then_some(way),
         Check::Exceeded | Check::Full => None,
     }
+}
+
+/// The same for whoever keeps what it took, as a connection its place: of CPUs that take slots over for one source at once, one
+/// charges. Each looks at the lower slots again once it has charged, and gives way to who is there; who locks one of them
+/// later finds this slot's key.
+#[inline(always)]
+pub fn attempt_once<S: Set>(set: &S, request: &Request, seen: Check) -> Option<usize> {
+    let way = attempt(set, request, seen)?;
+    if matches!(seen, Check::Held { .. }) {
+        return Some(way);
+    }
+    let mut lower = 0;
+    while lower < WAYS - 1 {
+        let tat = set.tat(lower);
+        if lower < way && (tat == lock(request.key) || (!is_lock(tat) && set.key(lower) == request.key)) {
+            set.refund(way, request.cost);
+            return None;
+        }
+        lower += 1;
+    }
+    Some(way)
 }
 
 /// The same under a clock that stands still, where many share a bucket. One that owes something is charged by addition, which

@@ -155,7 +155,7 @@ pub fn take(entering: &mut Entering, limit: &Limit, number: u32, depth: Ticks, l
     let way = if limit.is_shared() {
         table::attempt_shared(&set, &request, seen)
     } else {
-        table::attempt(&set, &request, seen)
+        table::attempt_once(&set, &request, seen)
     };
     let Some(way) = way else { return kind };
     let Home { key, set: place } = entering.sought;
