@@ -101,7 +101,7 @@ impl Told {
 
 /// Whether programs on interfaces may read the kernel's memory: not where it is locked down for confidentiality
 /// (`kernel_lockdown(7)`).
-fn memory_is_readable() -> bool {
+pub(super) fn memory_is_readable() -> bool {
     static READABLE: OnceLock<bool> = OnceLock::new();
     let ask = || is_helper_supported(ProgramType::Xdp, BpfHelper::BPF_FUNC_probe_read_kernel);
     *READABLE.get_or_init(|| {

@@ -53,7 +53,7 @@ impl Finding {
 pub fn examine(names: &[String], pin_dir: &Path) -> Vec<Finding> {
     let mut findings = kernel::examine();
     let takes_programs = findings.iter().all(|finding| finding.level < Level::Fault);
-    findings.extend(takes_programs.then(program::examine));
+    findings.extend(takes_programs.then(program::examine).into_iter().flatten());
     findings.extend(privilege::examine());
     findings.push(bpffs(pin_dir));
     let all = match interfaces() {
