@@ -77,27 +77,30 @@ pub(super) fn never_binds(
     }
 }
 
-/// A limit that refuses whatever the one at `index` would: same unit, or packets of which each new connection is one, at least
-/// its scope and its sources, and no larger rate or burst. Of two equal ones, the earlier. Where overrides say otherwise for some, none is said to; nor where
-/// it is there for more than to refuse, because it guarantees something, or for the health of its service.
+/// A limit that refuses whatever the one at `index` would, and whatever its overrides would: same unit, or packets of which each
+/// new connection is one, at least its scope and its sources, and no larger rate or burst. Of two equal ones, the earlier. One
+/// that has overrides itself is not said to; nor where the limit is there for more than to refuse, because it guarantees
+/// something, or for the health of its service.
 fn tighter<'d>(document: &'d Document, scopes: &Scopes<'_>, index: usize) -> Option<&'d Limit> {
     let limit = &document.limits[index];
     if limit.guarantees() {
         return None;
     }
     // What is open at once does not come back with time.
-    let rate = |limit: &Limit| limit.rate.map_or(0, Rate::a_day);
-    let bounds = |limit: &Limit| (rate(limit), limit.burst_units());
+    let bounds = |limit: &Limit| (limit.rate.map_or(0, Rate::a_day), limit.burst_units());
+    let own = bounds(limit);
+    let overridden = limit.overrides.iter().map(|terms| bounds(&limit.with(terms)));
+    let least = overridden.fold(own, |(rate, burst), terms| (rate.min(terms.0), burst.min(terms.1)));
     let refuses_all = |&place: &usize| {
         let other = &document.limits[place];
-        let overridden = [limit, other].iter().any(|it| !it.overrides.is_empty());
         let counts = other.unit == limit.unit || (other.unit, limit.unit) == (Unit::Packets, Unit::Connections);
-        let alike = place != index && counts && comparable(limit, other) && !overridden;
+        let alike = place != index && counts && comparable(limit, other) && other.overrides.is_empty();
         let covers = alike && reaches(limit, other);
-        let same = (bounds(other), other.prefix, &other.service, other.per)
-            == (bounds(limit), limit.prefix, &limit.service, limit.per)
-            && other.unit == limit.unit;
-        let refuses = rate(other) <= rate(limit) && other.burst_units() <= limit.burst_units();
+        let same = limit.overrides.is_empty()
+            && (bounds(other), other.unit, other.prefix, &other.service, other.per)
+                == (own, limit.unit, limit.prefix, &limit.service, limit.per);
+        let (rate, burst) = bounds(other);
+        let refuses = rate <= least.0 && burst <= least.1;
         let besides = scopes.follows_health(limit, other) || scopes.guarantees_between(limit, other);
         covers && refuses && !besides && other.mode == Mode::Enforce && (!same || place < index)
     };

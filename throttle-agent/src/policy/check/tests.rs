@@ -160,6 +160,19 @@ fn a_limit_that_is_there_for_more_than_to_refuse_is_not_said_to_do_nothing() {
 }
 
 #[test]
+fn an_override_keeps_a_limit_from_being_idle_only_where_it_is_tighter() {
+    let shadowed = |own: &str| {
+        let it = format!("{TENANT}\n[[limit.override]]\ntenant = \"red\"\nrate = \"{own}\"");
+        with_limits("", "enforce", &[("all", "100/s", HOST), ("it", "200/s", &it)])
+            .into_iter()
+            .filter(|text| text.contains("never refuses"))
+            .count()
+    };
+    assert_eq!(shadowed("300/s"), 1, "nobody may less than the host");
+    assert_eq!(shadowed("50/s"), 0, "one tenant may less");
+}
+
+#[test]
 fn a_limit_on_packets_refuses_what_one_on_connections_would() {
     let shadowed = |limits: &[(&str, &str, &str)]| {
         let found = with_limits("", "enforce", limits);
