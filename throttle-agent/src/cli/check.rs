@@ -9,7 +9,7 @@ use throttle_agent::{
     datapath::bearable_sets,
     policy::{
         self, Compiled, Layout, Mode,
-        forecast::{self, Forecast},
+        forecast::{self, Forecast, Load},
         sharing::Sharing,
     },
 };
@@ -68,10 +68,40 @@ struct Flood {
 struct Flooded {
     limit: String,
     family: &'static str,
+    /// Whose sources the places are for.
+    sources: Sources,
     /// The share of all slots that are busy, 0 to 0.75.
     occupancy: f64,
     /// The share of new sources that find no place, 0 to 1.
     overflow: f64,
+}
+
+/// Whose sources the places of a part of the table are for, in words and in JSON.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Sources {
+    Any,
+    OfNoTenant,
+    OfATenant,
+}
+
+impl Sources {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::OfNoTenant => "of no tenant",
+            Self::OfATenant => "of a tenant",
+        }
+    }
+}
+
+/// What each part of the table withstands: where tenants divide a region, the part of one of them has its own line.
+fn parts(compiled: &Compiled) -> Vec<(Sources, Forecast)> {
+    let of = |whole: Forecast| match whole.of_a_tenant() {
+        None => vec![(Sources::Any, whole)],
+        Some(part) => vec![(Sources::OfNoTenant, whole), (Sources::OfATenant, part)],
+    };
+    forecast::forecasts(compiled).into_iter().flat_map(of).collect()
 }
 
 impl Check {
@@ -153,39 +183,40 @@ fn report(compiled: &Compiled, warnings: Vec<String>, flood: Option<f64>) -> Rep
     });
     let flooded = |packets_per_second| Flood {
         packets_per_second,
-        regions: forecasts
-            .iter()
-            .map(|forecast| {
-                let load = forecast.at(packets_per_second);
-                let (limit, family) = (forecast.limit.clone(), family(forecast));
-                Flooded { limit, family, occupancy: load.occupancy, overflow: load.overflow }
+        regions: parts(compiled)
+            .into_iter()
+            .map(|(sources, forecast)| {
+                let Load { occupancy, overflow } = forecast.at(packets_per_second);
+                Flooded { family: family(&forecast), limit: forecast.limit, sources, occupancy, overflow }
             })
             .collect(),
     };
     Report { check: CheckReport { warnings, limits: limits.collect() }, flood: flood.map(flooded) }
 }
 
-/// One line for each limit and family: its room, and the flood that fills it.
+/// One line for each limit, family and part: its room, and the flood that fills it.
 fn render(compiled: &Compiled, flood: Option<f64>, paint: Paint) -> String {
-    let forecasts = forecast::forecasts(compiled);
-    if forecasts.is_empty() {
+    let parts = parts(compiled);
+    if parts.is_empty() {
         return String::new();
     }
     let mut table = Table::new(&[
         "LIMIT",
         "FAMILY",
+        "SOURCES",
         ">OPEN PLACES",
         ">ONE PACKET KEEPS ONE FOR",
         ">FLOOD THAT FILLS THEM",
         ">BUSY",
         ">WITHOUT A PLACE",
     ]);
-    for forecast in &forecasts {
+    for (sources, forecast) in &parts {
         let load = flood.map(|rate| forecast.at(rate));
         let tone = |overflow| if overflow > forecast::FULL { Tone::Fault } else { Tone::Good };
         table.row([
             forecast.limit.as_str().into(),
             family(forecast).into(),
+            sources.text().into(),
             count(u64::from(forecast.sets) * OPEN_WAYS as u64).into(),
             span(std::time::Duration::from_secs_f64(forecast.busy_seconds)).into(),
             per_second(forecast.full_at).into(),
@@ -206,8 +237,9 @@ fn render(compiled: &Compiled, flood: Option<f64>, paint: Paint) -> String {
 mod tests {
     use super::*;
 
-    fn compiled() -> Compiled {
-        let text = "[[limit]]\nname = \"web\"\nunit = \"connections\"\nrate = \"50/min\"\n";
+    const LIMIT: &str = "[[limit]]\nname = \"web\"\nunit = \"connections\"\nrate = \"50/min\"\n";
+
+    fn compiled(text: &str) -> Compiled {
         let layout = Layout { sets: 1 << 20, ..Layout::default() };
         policy::compile(&policy::parse(text).unwrap(), 1, &layout).unwrap()
     }
@@ -225,23 +257,39 @@ mod tests {
     #[test]
     fn the_forecast_names_the_flood_that_fills_each_region() {
         let expected = "
-LIMIT  FAMILY  OPEN PLACES  ONE PACKET KEEPS ONE FOR  FLOOD THAT FILLS THEM
-web    ipv4           197k                     1.2 s                24.9k/s
-web    ipv6           197k                     1.2 s                24.9k/s
+LIMIT  FAMILY  SOURCES  OPEN PLACES  ONE PACKET KEEPS ONE FOR  FLOOD THAT FILLS THEM
+web    ipv4    any             197k                     1.2 s                24.9k/s
+web    ipv6    any             197k                     1.2 s                24.9k/s
 
 Filled: 1 in 100 packets from ever new sources finds no place and meets the overflow rule. One place more for every three is kept for proven sources.
 ";
-        assert_eq!(render(&compiled(), None, Paint::PLAIN), expected);
-        let flooded = render(&compiled(), Some(3.5e6), Paint::PLAIN);
+        assert_eq!(render(&compiled(LIMIT), None, Paint::PLAIN), expected);
+        let flooded = render(&compiled(LIMIT), Some(3.5e6), Paint::PLAIN);
         assert!(flooded.contains("a flood of 3.5M/s") && flooded.contains("WITHOUT A PLACE"), "{flooded}");
     }
 
     #[test]
+    fn where_tenants_divide_a_table_the_part_of_one_is_foretold_too() {
+        let tenants: String =
+            (1..=5).map(|tenant| format!("[[tenant]]\nname = \"t{tenant}\"\nsources = [\"10.0.0.{tenant}\"]\n")).collect();
+        let compiled = compiled(&(tenants + LIMIT));
+        let text = render(&compiled, Some(3.5e6), Paint::PLAIN);
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("ipv4")).collect();
+        let [whole, part] = lines[..] else { panic!("{text}") };
+        // Half of the table, and an eighth of the other half.
+        assert!(whole.contains("of no tenant  ") && whole.contains("98304"), "{text}");
+        assert!(part.contains("of a tenant  ") && part.contains("12288"), "{text}");
+        let json = serde_json::to_value(report(&compiled, Vec::new(), Some(1000.0))).unwrap();
+        assert_eq!(json["flood"]["regions"][1]["sources"], "of-a-tenant");
+    }
+
+    #[test]
     fn the_report_is_the_apis_with_the_flood_beside_it() {
-        let json = serde_json::to_value(Envelope::new(report(&compiled(), Vec::new(), Some(1000.0)))).unwrap();
+        let json = serde_json::to_value(Envelope::new(report(&compiled(LIMIT), Vec::new(), Some(1000.0)))).unwrap();
         assert_eq!(json["schema_version"], 1);
         assert_eq!(json["limits"][0]["regions"][0]["slots"], 262_144);
         assert_eq!(json["flood"]["regions"][1]["family"], "ipv6");
+        assert_eq!(json["flood"]["regions"][1]["sources"], "any");
         assert!(serde_json::from_value::<Envelope<CheckReport>>(json).is_ok());
     }
 }

@@ -102,9 +102,11 @@ impl Forecast {
         Some(Self { full_at, ..forecast })
     }
 
-    /// The same of sources of one tenant, where they have a part of the region to themselves.
-    pub fn tenant_full_at(&self) -> Option<f64> {
-        self.tenant_sets.map(|sets| self.full_at * f64::from(sets) / f64::from(self.sets))
+    /// The same of the part that the sources of one tenant have to themselves, where the region is divided.
+    pub fn of_a_tenant(&self) -> Option<Self> {
+        let sets = self.tenant_sets?;
+        let full_at = self.full_at * f64::from(sets) / f64::from(self.sets);
+        Some(Self { sets, tenant_sets: None, full_at, ..self.clone() })
     }
 
     /// How the region fares under a flood.

@@ -201,7 +201,7 @@ impl Forecast {
             busy_seconds: forecast.busy_seconds / speed,
             places: u64::from(forecast.sets) * OPEN_WAYS as u64,
             flood_per_second: forecast.full_at * speed,
-            tenant_flood_per_second: forecast.tenant_full_at().map(|flood| flood * speed),
+            tenant_flood_per_second: forecast.of_a_tenant().map(|it| it.full_at * speed),
         }
     }
 }
