@@ -76,8 +76,9 @@ impl Lanes {
 
     /// Gives a program so many packets, whose sources differ by so many bits; nanoseconds a packet.
     pub(super) fn packets(&mut self, program: &ProgramFd, bits: u32, packets: u32) -> Result<u32> {
-        let random = (1u64 << bits) - 1;
-        let order = Order { flood: if bits < 32 { 10 << 24 } else { 0 }, random, ..Order::SILENT };
+        // Over the tenants of the full policy, who are told apart by the upper seven bits.
+        let random = if bits < 7 { 0 } else { (0x7f << 25) | ((1u64 << (bits - 7)) - 1) };
+        let order = Order { flood: if bits == 0 { 10 << 24 } else { 0 }, random, ..Order::SILENT };
         array::<Order>(&mut self.object, "SPREAD")?.set(0, order, 0)?;
         let measured = self.object.map_mut("MEASURED").context("no map MEASURED")?;
         ProgramArray::try_from(measured)?.set(0, program, 0)?;
