@@ -95,8 +95,12 @@ impl Price {
             return None;
         }
         let largest = u64::MAX as u128 / units_max as u128;
-        let mut shift = 0;
-        // The span fits 72 bits, so 55 more leave room in 128.
+        // One that fits for sure, and then the largest; the span fits 72 bits, so 55 more leave room in 128.
+        let mut shift = match (largest / (span / amount as u128 + 2)).checked_ilog2() {
+            Some(fits) if fits < 55 => fits as u64,
+            Some(_) => 55,
+            None => 0,
+        };
         while shift < 55 && ((span << (shift + 1)) + amount as u128 / 2) / amount as u128 <= largest {
             shift += 1;
         }

@@ -107,6 +107,21 @@ fn a_clock_that_wraps_changes_nothing() {
 }
 
 #[test]
+fn no_price_could_be_told_more_exactly() {
+    let alike = |amount: u64, period: u64, units: u32| {
+        let Some(price) = Price::of_rate(amount, period, units) else { return };
+        let span = u128::from(period) * u128::from(TICKS_PER_NANO);
+        let told = |shift: u64| ((span << shift) + u128::from(amount) / 2) / u128::from(amount);
+        let fits = |shift| told(shift) <= u128::from(u64::MAX) / u128::from(units);
+        assert_eq!(u128::from(price.mantissa), told(price.shift), "{amount} in {period} ns");
+        assert!(price.shift == 55 || !fits(price.shift + 1), "{amount} in {period} ns");
+    };
+    proptest!(|(amount in 0..64u32, period in 0..64u32, low in any::<u64>(), units in 1..=u32::MAX)| {
+        alike((low >> amount).max(1), (low.rotate_left(17) >> period).max(1), units);
+    });
+}
+
+#[test]
 fn refuses_rates_that_no_bucket_can_hold() {
     assert_eq!(Price::of_rate(0, SECOND, 1), None);
     assert_eq!(Price::of_rate(1, u64::MAX, 1), None);

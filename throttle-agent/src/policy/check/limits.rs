@@ -53,7 +53,7 @@ pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagno
             wrong("sources", Fault::new("room for no source", remedy));
         }
     }
-    if (0..document.limits.len()).all(|index| unread.spares(&path(index, "service"))) {
+    if unread.is_empty() || (0..document.limits.len()).all(|index| unread.spares(&path(index, "service"))) {
         scopes(document, found);
     }
 }
@@ -67,7 +67,7 @@ fn service(
     wrong: &mut impl FnMut(&str, Fault),
 ) {
     let Some(name) = &limit.service else { return };
-    let part = |index: usize, field: &str| unread.spares(&format!("service[{index}].{field}"));
+    let part = |index: usize, field: &str| unread.is_empty() || unread.spares(&format!("service[{index}].{field}"));
     let unknown = || Fault::new(format!("there is no service `{name}`"), "");
     match places.get(name.as_str()).copied() {
         // One whose name cannot be read may be the one.

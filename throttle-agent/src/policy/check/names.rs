@@ -27,14 +27,14 @@ pub(super) fn limits(document: &Document, unread: &Unread, found: &mut Vec<Diagn
 fn each<'d>(list: &str, names: impl Iterator<Item = &'d str>, unread: &Unread, found: &mut Vec<Diagnostic>) {
     let mut taken = HashSet::new();
     for (index, name) in names.enumerate() {
-        let path = format!("{list}[{index}].name");
-        if !unread.spares(&path) {
+        let path = || format!("{list}[{index}].name");
+        if !unread.is_empty() && !unread.spares(&path()) {
             continue;
         }
-        found.extend(fault_of(name).map(|fault| fault.at(&path)));
+        found.extend(fault_of(name).map(|fault| fault.at(path())));
         if !taken.insert(name) && !name.is_empty() {
             let reason = format!("an earlier {list} has this name already");
-            found.push(Fault::new(reason, format!("give each {list} a name of its own")).at(&path));
+            found.push(Fault::new(reason, format!("give each {list} a name of its own")).at(path()));
         }
     }
 }
