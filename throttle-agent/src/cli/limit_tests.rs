@@ -148,7 +148,7 @@ fn a_guarantee_is_told_beside_its_limit_and_not_as_another() {
                      override    tenant gold: 50/min, 20/min guaranteed\n";
     assert!(told.contains(guarantee) && told.contains("guaranteed  3 packets, 222 B\n"), "{told}");
     let list = render(&[view], Paint::PLAIN);
-    assert!(list.starts_with("LIMIT    UNIT       RATE  BURST  GUARANTEE"), "{list}");
+    assert!(list.starts_with("LIMIT    PER     UNIT       RATE  BURST  GUARANTEE  OVERRIDES"), "{list}");
 }
 
 #[test]

@@ -19,11 +19,13 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
     let mut table = Table::new(&[
         "LIMIT",
         "SERVICE",
+        "PER",
         "UNIT",
         "ALGORITHM",
         ">RATE",
         ">BURST",
         ">GUARANTEE",
+        ">OVERRIDES",
         "ACTION",
         "MODE",
         ">ADMITTED",
@@ -38,6 +40,7 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
     // Where all are as they are by default, their rates and numbers say enough.
     let plain =
         limits.iter().all(|view| matches!(view.limit.algorithm, Algorithm::TokenBucket | Algorithm::Concurrency));
+    let own = limits.iter().all(|view| view.limit.per == Per::Source);
     for view in limits {
         let LimitView { limit, tallies, .. } = view;
         let some = |tally: u64, tone| Cell::new(if tally == 0 { String::new() } else { count(tally) }, tone);
@@ -46,11 +49,13 @@ pub(crate) fn render(limits: &[LimitView], paint: Paint) -> String {
         table.row([
             limit.name.as_str().into(),
             limit.service.as_deref().unwrap_or_default().into(),
+            if own { "" } else { limit.per.name() }.into(),
             limit.unit.name().into(),
             if plain { "" } else { limit.algorithm.name() }.into(),
             limit.allowance().into(),
             burst(view).into(),
             limit.guarantee.map_or_else(String::new, |guarantee| guarantee.to_string()).into(),
+            some(limit.overrides.len() as u64, Tone::Plain),
             limit.action.name().into(),
             Cell::new(mode, tone),
             count(tallies.admitted.packets).into(),
