@@ -40,6 +40,26 @@ fn send(site: &Site<'_>, wire: &Wire, loud: usize, quiet: usize) -> Result<()> {
 }
 
 #[test]
+fn refusals_count_for_the_tenant_and_for_all_who_share_a_bucket() -> Result<()> {
+    needs_root!();
+    let wire = Wire::silent()?;
+    let site = Site::on(&wire.far)?;
+    let _agent = site.start(&["--interface", FAR])?;
+    for per in ["tenant", "host"] {
+        site.apply(&format!(
+            "mode = \"enforce\"\n[[tenant]]\nname = \"acme\"\nsources = [\"{LOUD}\"]\n\
+             [[limit]]\nname = \"of-each-{per}\"\nunit = \"packets\"\nrate = \"1/h\"\nburst = 5\nper = \"{per}\"\n"
+        ))?;
+        send(&site, &wire, 50, 1)?;
+        let top = site.json(&["top", "--iterations", "1"])?;
+        let refused = top["talkers"][0]["refused"].as_u64();
+        ensure!(refused.is_some_and(|refused| refused > 0), "{top}");
+        ensure!(top["limits"][0]["slots"] == 0, "who shares a bucket needs no place: {top}");
+    }
+    Ok(())
+}
+
+#[test]
 fn the_loudest_source_is_on_top() -> Result<()> {
     needs_root!();
     let wire = Wire::silent()?;

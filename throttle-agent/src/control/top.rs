@@ -18,6 +18,7 @@ use super::{
 use crate::{
     api::wire::{Event, Problem, ProblemKind, RefusedSource, Talker, Top, TopLimit, TopQuery},
     datapath::{self, Source},
+    policy,
 };
 
 /// Talkers where the question names no number.
@@ -43,7 +44,7 @@ impl Control {
             for (family, region) in held.record.regions() {
                 let found = self.datapath.talkers(&held.record, family, most);
                 busy += found.busy;
-                let refused = refused_by(&limit.name, region.prefix, &recent);
+                let refused = self.refused_by(limit, region.prefix, &recent);
                 talkers.extend(found.most.iter().map(|it| self.talker(it, &held.record, &refused, now)));
             }
             let tally = self.datapath.limit_tally(held.number).map_err(|error| kernel(&error))?;
@@ -65,7 +66,11 @@ impl Control {
                     0
                 },
                 busy,
-                slots: held.record.regions().map(|(_, region)| u64::from(region.sets) * WAYS as u64).sum(),
+                slots: if held.record.is_shared() {
+                    0
+                } else {
+                    held.record.regions().map(|(_, region)| u64::from(region.sets) * WAYS as u64).sum()
+                },
             });
         }
         talkers.sort_by(|one, other| weight(other).total_cmp(&weight(one)));
@@ -85,7 +90,22 @@ impl Control {
         })
     }
 
-    fn talker(&self, it: &datapath::Talker, limit: &Limit, refused: &HashMap<Source, u64>, now: u64) -> Talker {
+    /// Sampled refusals of a limit by who owes there: the prefix that makes a source, the tenant; `None` is everybody.
+    fn refused_by(&self, limit: &policy::Limit, prefix: u8, recent: &[&Arc<Event>]) -> HashMap<Option<Source>, u64> {
+        let owes = |source: IpAddr| match limit.per {
+            Per::Source => IpNet::new(source, prefix).ok().map(|net| Source::Prefix(net.trunc())),
+            Per::Tenant => self.datapath.tenant_of(source.into()).map(Source::Tenant),
+            Per::Service | Per::Host => None,
+        };
+        let mut counts = HashMap::new();
+        let its = recent.iter().filter(|event| event.limit.as_deref() == Some(limit.name.as_str()));
+        for source in its.filter_map(|event| event.source) {
+            *counts.entry(owes(source)).or_default() += 1;
+        }
+        counts
+    }
+
+    fn talker(&self, it: &datapath::Talker, limit: &Limit, refused: &HashMap<Option<Source>, u64>, now: u64) -> Talker {
         let concurrency = limit.is_concurrency();
         // A window begins anew, and with it what it has admitted.
         let reads = self.datapath.timeline(limit).at(now);
@@ -102,7 +122,7 @@ impl Control {
             open: concurrency.then(|| units(limit, it.debt)),
             debt_seconds: (self.datapath.full_at(limit, it.debt, now) - now) as f64 / 1e9,
             charged: if concurrency { 0.0 } else { since as f64 / unit_price(limit) },
-            refused: refused.get(&it.source).copied().unwrap_or_default(),
+            refused: refused.get(&Some(it.source)).or_else(|| refused.get(&None)).copied().unwrap_or_default(),
         }
     }
 }
@@ -123,17 +143,6 @@ fn keep_of_each_kind<T>(talkers: &mut Vec<T>, most: usize, is_counted: impl Fn(&
 fn weight(talker: &Talker) -> f64 {
     let refused = if talker.room == 0 { 1.0 + talker.refused as f64 } else { 0.0 };
     refused + talker.used.min(1.0)
-}
-
-/// Sampled refusals of a limit, by the prefix that makes a source there.
-fn refused_by(limit: &str, prefix: u8, recent: &[&Arc<Event>]) -> HashMap<Source, u64> {
-    let mut counts = HashMap::new();
-    for source in recent.iter().filter(|event| event.limit.as_deref() == Some(limit)).filter_map(|event| event.source) {
-        if let Ok(net) = IpNet::new(source, prefix) {
-            *counts.entry(Source::Prefix(net.trunc())).or_default() += 1;
-        }
-    }
-    counts
 }
 
 /// Sampled refusals by source, limit and reason, the most frequent first.

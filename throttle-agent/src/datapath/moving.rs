@@ -84,7 +84,7 @@ impl Datapath {
     }
 
     /// The tenant of all of a prefix, or [`NONE`]; nothing where parts of it are different ones'.
-    fn tenant_of(&self, prefix: IpNet) -> Option<u16> {
+    pub fn tenant_of(&self, prefix: IpNet) -> Option<u16> {
         let of = |entry: &SourceEntry| entry.tenant(self.tables.in_force());
         let tenant = self.entry_covering(prefix).map_or(NONE, of);
         if prefix.prefix_len() == prefix.max_prefix_len() {

@@ -96,7 +96,7 @@ pub struct TopLimit {
     pub in_aggregates: u64,
     /// Sources that owe something.
     pub busy: u64,
-    /// Sources that it has room for.
+    /// Sources that it has room for; 0 where sources share its buckets.
     pub slots: u64,
 }
 

@@ -262,7 +262,11 @@ impl Looks {
                 });
                 Field::rate(rate, per_second)
             };
-            let occupied = if it.slots == 0 { 0.0 } else { it.busy as f64 / it.slots as f64 };
+            // Whoever shares a bucket needs no place of its own.
+            let occupied = match it.slots {
+                0 => Field::text(""),
+                slots => Field::number(it.busy as f64 / slots as f64, percent),
+            };
             vec![
                 Field::text(&it.limit),
                 Field::text(it.service.clone().unwrap_or_default()),
@@ -274,7 +278,7 @@ impl Looks {
                 rate(|it| it.tallies.observed),
                 rate(|it| it.tallies.overflowed),
                 Field::counted(it.busy, count),
-                Field::number(occupied, percent),
+                occupied,
             ]
         };
         Sheet {
