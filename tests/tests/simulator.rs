@@ -97,6 +97,16 @@ fn of_a_fleet_never_more_than_half_is_kept_away_however_many_fail() {
     }
 }
 
+#[test]
+fn of_a_fleet_one_that_serves_among_errors_is_asked_for_no_more_than_it_can_do() {
+    for seed in [SEED, SEED + 1] {
+        let script = Script { failing: BACKENDS - 1, fault: Fault::Errors, seconds: [10, 60, 30] };
+        let ours = fleet::run(script, &mut Health::default(), seed);
+        assert!(ours.mistakes == 0 && ours.goodput[1] >= 0.2, "seed {seed}: {ours:?}");
+        assert!(ours.let_in.is_some_and(|time| time <= SECOND), "seed {seed}: {ours:?}");
+    }
+}
+
 /// The agent's own window is among them, which sees no backend either.
 fn named() -> Vec<(&'static str, Box<dyn Limit>)> {
     vec![

@@ -266,7 +266,10 @@ impl ServiceHealth {
     fn visible(&mut self, now: Nanos, observed: &Observed) -> Signals {
         self.hear_beats(now);
         let (bad_beat, silent) = (self.bad_beat, self.are_most_silent(now));
-        let signals = Signals { bad_beat, silent, ..observed.signals };
+        let mut signals = Signals { bad_beat, silent, ..observed.signals };
+        if let Some((latency, beside)) = signals.latency.as_mut().zip(self.beside_errors()) {
+            latency.value.median = latency.value.median.max(beside);
+        }
         match self.terms.control {
             Control::Latency | Control::Rate => signals,
             Control::Aimd => Signals { latency: None, flow: None, backlog: None, ..signals },

@@ -292,7 +292,12 @@ fn signals(followed: &Followed, now: Nanos) -> Vec<SignalView> {
         let p99 = shown.p99.map_or_else(String::new, |p99| format!(", 99 % within {}", span(p99.as_nanos() as Nanos)));
         let value = match latency.value.samples {
             0 => "no answer in the last period".to_owned(),
-            samples => format!("{} in the middle of {samples} answers{p99}", span(latency.value.median)),
+            samples => {
+                let beside = followed.health.beside_errors().map_or_else(String::new, |took| {
+                    format!("; most backends answer with errors, and probes of the others take {}", span(took))
+                });
+                format!("{} in the middle of {samples} answers{p99}{beside}", span(latency.value.median))
+            }
         };
         add("latency", latency.at, value);
     }

@@ -32,6 +32,8 @@ pub struct Backend {
     next_trial: Nanos,
     /// Whether what it said last was bad.
     pub(super) said_bad: Option<bool>,
+    /// Whether it answered what it was last asked, and with an error.
+    errs: bool,
     /// Whether the last probe could not be sent.
     unasked: bool,
 }
@@ -39,7 +41,7 @@ pub struct Backend {
 impl Backend {
     fn new(now: Nanos, place: Place, interval: Nanos) -> Self {
         let circuit = Circuit::of(Breaker::of_backend(now, interval));
-        Self { place, circuit, latency: None, next_trial: now, said_bad: None, unasked: false }
+        Self { place, circuit, latency: None, next_trial: now, said_bad: None, errs: false, unasked: false }
     }
 
     /// Which.
@@ -122,6 +124,7 @@ impl ServiceHealth {
                 (None, _) => Outcomes::default(),
             };
             backend.circuit.count_probe(outcomes);
+            backend.errs = sign == Sign::Answered && good == Some(false);
             backend.said_bad = Some(good != Some(true) || late || overloaded);
             self.last_beat = self.last_beat.max(at);
         }
@@ -159,6 +162,15 @@ impl ServiceHealth {
         let is_silent = |number: usize| matches!(self.watch.backends()[number].level(), Level::Suspect | Level::Dead);
         let silent = self.serving().filter(|(number, _)| is_silent(*number)).count();
         2 * silent > self.serving().count() && !self.watch.is_frozen(now)
+    }
+
+    /// How long probes of the others take, where most of those that serve answer with errors: these are quick, and the median
+    /// of all answers is theirs, however long the others make their clients wait.
+    pub fn beside_errors(&self) -> Option<Nanos> {
+        let (err, serve): (Vec<_>, Vec<_>) = self.serving().map(|(_, it)| it).partition(|it| it.errs);
+        let mut took: Vec<Nanos> = serve.iter().filter_map(|it| it.latency).collect();
+        took.sort_unstable();
+        took.get(took.len() / 2).copied().filter(|_| err.len() > serve.len())
     }
 
     /// Those that are not kept away, each with its number.
