@@ -101,7 +101,7 @@ fn service(view: &ServiceHealthView, paint: Paint) -> String {
         _ = writeln!(text, "  {}", facts.join("; "));
     }
     if let Some(breaker) = &view.breaker {
-        let (words, tone) = breaker_words(breaker);
+        let (words, tone) = breaker_words(breaker, "");
         let why = breaker.why.as_ref().filter(|_| breaker.state != "closed");
         let why = why.map_or_else(String::new, |why| format!(" for {}: {why}", seconds(breaker.since_seconds)));
         _ = writeln!(text, "  breaker {}{why}", tint(&words, tone, paint));
@@ -157,7 +157,8 @@ fn backends(views: &[BackendHealthView], paint: Paint) -> String {
             "dead" => Tone::Fault,
             _ => Tone::Warning,
         };
-        let (breaker, breaker_tone) = view.breaker.as_ref().map_or((String::new(), Tone::Plain), breaker_words);
+        let words = |it| breaker_words(it, &view.level);
+        let (breaker, breaker_tone) = view.breaker.as_ref().map_or((String::new(), Tone::Plain), words);
         table.row([
             view.backend.as_str().into(),
             view.address.to_string().into(),
@@ -172,13 +173,18 @@ fn backends(views: &[BackendHealthView], paint: Paint) -> String {
     table.render(paint)
 }
 
-/// A breaker in words, and how bad that is. Of one that is shared also what holds where it is not this one's word.
-fn breaker_words(view: &BreakerView) -> (String, Tone) {
+/// A breaker in words, and how bad that is, with what is held of its backend where it has one. Of one that is shared also what
+/// holds where it is not this one's word.
+fn breaker_words(view: &BreakerView, level: &str) -> (String, Tone) {
     let (mut words, mut tone) = match view.state.as_str() {
         "closed" => ("closed".to_owned(), Tone::Plain),
         "open" => {
-            let tries = view.tries_in_seconds.map_or_else(String::new, |rest| format!(", tries in {}", seconds(rest)));
-            (format!("open{tries}"), Tone::Fault)
+            let until = match (view.tries_in_seconds, level) {
+                (Some(rest), _) => format!(", a few try in {}", seconds(rest)),
+                (None, "held") => " while it is held out".to_owned(),
+                (None, _) => " until it answers again".to_owned(),
+            };
+            (format!("open{until}"), Tone::Fault)
         }
         "half-open" => {
             let left = view.trials_left.unwrap_or_default();

@@ -27,11 +27,7 @@ fn backend(name: &str, level: &str) -> BackendHealthView {
         suspicion: 0.43,
         share: if level == "dead" { 0.0 } else { 1.0 },
         latency_seconds: Some(0.0012),
-        breaker: Some(if level == "dead" {
-            BreakerView { tries_in_seconds: Some(4.2), ..breaker("open") }
-        } else {
-            breaker("closed")
-        }),
+        breaker: Some(breaker(if level == "dead" { "open" } else { "closed" })),
     }
 }
 
@@ -94,7 +90,7 @@ web: enforced, control latency
   latency (live)  40 ms  91 ms
   BACKEND  ADDRESS      STATE          FOR  SUSPICION  SHARE  ANSWERED IN  BREAKER
   web-1    10.0.0.5:80  healthy  1 min 1 s        0.4  100 %         1 ms  closed
-  web-2    10.0.0.5:80  dead     1 min 1 s        0.4    0 %         1 ms  open, tries in 4.2 s
+  web-2    10.0.0.5:80  dead     1 min 1 s        0.4    0 %         1 ms  open until it answers again
 
 last changes, the newest first
   03:04:05.6Z backend web-2 of web (10.0.0.5:80) is dead: it refuses connections; nothing listens there
@@ -154,6 +150,14 @@ fn the_speed_in_a_line_is_the_one_in_force_and_of_what_is_only_shown_the_slower(
 }
 
 #[test]
+fn of_an_open_breaker_it_is_said_when_a_few_try_or_for_what_it_waits() {
+    let words = |tries_in_seconds, level| breaker_words(&BreakerView { tries_in_seconds, ..breaker("open") }, level).0;
+    assert_eq!(words(Some(4.2), "healthy"), "open, a few try in 4.2 s");
+    assert_eq!(words(None, "dead"), "open until it answers again");
+    assert_eq!(words(None, "held"), "open while it is held out");
+}
+
+#[test]
 fn where_nothing_follows_its_health_it_says_how_to_begin() {
     assert!(render(&HealthReport::default(), LAST, Paint::PLAIN).contains("throttle service set"));
 }
@@ -161,10 +165,10 @@ fn where_nothing_follows_its_health_it_says_how_to_begin() {
 #[test]
 fn of_a_breaker_that_is_shared_it_is_said_with_whom_and_what_holds() {
     let shared = BreakerView { shared_with: vec!["api/api-1".to_owned()], ..breaker("closed") };
-    assert_eq!(breaker_words(&shared), ("closed, shared with api/api-1".to_owned(), Tone::Plain));
+    assert_eq!(breaker_words(&shared, "healthy"), ("closed, shared with api/api-1".to_owned(), Tone::Plain));
     let kept_away = BreakerView { in_force: Some("held-open".to_owned()), ..shared };
     assert_eq!(
-        breaker_words(&kept_away),
+        breaker_words(&kept_away, "healthy"),
         ("closed, shared with api/api-1, and in force held open".to_owned(), Tone::Warning)
     );
 }

@@ -73,9 +73,12 @@ pub const fn why_held(reason: life::Reason) -> &'static str {
     }
 }
 
-fn turns(circuit::Change { from, to, .. }: circuit::Change, at: Nanos) -> String {
+fn turns(circuit::Change { from, to, reason }: circuit::Change, at: Nanos) -> String {
     match (from, to) {
         (_, State::Closed) => "closes, new connections pass".to_owned(),
+        (_, State::Open { .. }) if reason == circuit::Reason::Death => {
+            "opens, new connections are refused until it answers again, then a few try".to_owned()
+        }
         (_, State::Open { until }) => {
             let rest = span(until.saturating_sub(at));
             format!("opens, new connections are refused for {rest}, then a few try")

@@ -27,6 +27,15 @@ fn a_breaker_says_what_becomes_of_new_connections_and_for_how_long() {
 }
 
 #[test]
+fn a_breaker_that_a_death_opens_names_no_time_because_nobody_tries_who_is_dead() {
+    let until = SECOND + 5_200 * MILLISECOND;
+    let change = circuit::Change { from: State::Closed, to: State::Open { until }, reason: circuit::Reason::Death };
+    let text = "the breaker of backend web-1 of web (10.0.0.5:80) opens, new connections are refused until it answers \
+                again, then a few try: the backend is dead";
+    assert_eq!(said(true, What::Breaker(change)), text);
+}
+
+#[test]
 fn a_signal_that_is_lost_or_found_says_which() {
     let lost = said(false, What::Signal { from: Rung::Latency, to: Rung::Heartbeats });
     assert_eq!(lost, "limits of service web follow heartbeats now: the time to first byte is no longer known");

@@ -150,7 +150,8 @@ pub struct BreakerView {
     /// Why, in words; absent where it has been so since it is watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// After how many seconds an open one lets the first trials pass; absent where it is not open.
+    /// After how many seconds an open one lets the first trials pass; absent where it is not open, and where nobody tries
+    /// because the backend is dead or held out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tries_in_seconds: Option<f64>,
     /// How many trials a half-open one may yet admit.

@@ -103,7 +103,11 @@ impl Control {
                 sent_again: waiting.sent_again,
             }),
             pressure: shown.stalled.map(|(Stalled { cpu, memory, io }, _)| PressureView { cpu, memory, io }),
-            breaker: followed.breaker.map(|_| self.breaker_view(name, None, health.breaker(), now)),
+            breaker: followed.breaker.map(|_| {
+                let breaker = health.breaker();
+                let tries_at = if let State::Open { until } = breaker.state() { Some(until) } else { None };
+                self.breaker_view(name, None, breaker, tries_at)
+            }),
             needs_workers: health.wants_more(),
             doubts: health.doubts(),
             backends: health
@@ -135,7 +139,8 @@ impl Control {
             share,
             latency_seconds: it.latency().map(seconds),
             breaker: breaker.map(|number| {
-                let own = self.breaker_view(service, Some(place), it.breaker(), now);
+                let tries_at = self.health.services.get(service).and_then(|it| it.health.tries_at(place));
+                let own = self.breaker_view(service, Some(place), it.breaker(), tries_at);
                 let in_force = self.joined(number).map(|holds| state(holds).to_owned());
                 BreakerView {
                     shared_with: self.sharers(number, service, &place.backend),
@@ -146,20 +151,15 @@ impl Control {
         }
     }
 
-    fn breaker_view(&self, service: &str, place: Option<&Place>, it: &Breaker, now: Nanos) -> BreakerView {
-        let (tries_in_seconds, trials_left) = match it.state() {
-            State::Open { until } => (Some(seconds(until.saturating_sub(now))), None),
-            State::HalfOpen { left } => (None, Some(left)),
-            State::Closed | State::Forced(_) => (None, None),
-        };
-        let name = state(it.state());
+    fn breaker_view(&self, service: &str, place: Option<&Place>, it: &Breaker, tries_at: Option<Nanos>) -> BreakerView {
+        let (now, name) = (self.datapath.now(), state(it.state()));
         let Shown { since, why } = self.standing_of_breaker(service, place, name);
         BreakerView {
             state: name.to_owned(),
             since_seconds: self.passed_since(since, it.since(), now),
             why,
-            tries_in_seconds,
-            trials_left,
+            tries_in_seconds: tries_at.map(|at| seconds(at.saturating_sub(now))),
+            trials_left: if let State::HalfOpen { left } = it.state() { Some(left) } else { None },
             held_by: self.holder(service, place.map(|it| &*it.backend)).map(str::to_owned),
             shared_with: Vec::new(),
             in_force: None,

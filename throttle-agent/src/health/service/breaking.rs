@@ -11,7 +11,7 @@ use super::{Control, Observed, Place, ServiceHealth, Terms, Transition, What};
 use crate::health::{
     Nanos,
     breaker::State,
-    circuit::{Change, Forced, Outcomes, Reason},
+    circuit::{Change, Forced, Life, Outcomes, Reason},
     trials::{Told, Trials},
 };
 use throttle_common::speed::Speed;
@@ -63,6 +63,16 @@ impl ServiceHealth {
     pub fn published(&self, place: &Place) -> Option<State> {
         let acts = self.terms.enforces && self.terms.breaks;
         self.number(place).map(|number| self.backends[number].circuit.published(acts))
+    }
+
+    /// When the open breaker in a place lets the first try; nothing where it is not open, or where its backend is kept away as
+    /// a dead one is: then it waits until that is over.
+    pub fn tries_at(&self, place: &Place) -> Option<Nanos> {
+        let number = self.number(place).filter(|number| self.watch.life(*number) != Life::Dead)?;
+        match self.backends[number].circuit.breaker.state() {
+            State::Open { until } => Some(until),
+            State::Closed | State::HalfOpen { .. } | State::Forced(_) => None,
+        }
     }
 
     pub(super) fn step_breakers(

@@ -173,6 +173,16 @@ fn the_kernel_is_told_of_no_wait_that_only_an_agent_can_end() {
 }
 
 #[test]
+fn it_is_known_when_one_that_fails_is_tried_and_of_a_dead_one_that_nobody_tries_it() {
+    let mut scene = Scene::of(TERMS, 4);
+    (scene.errors, scene.answers[2]) = (vec![1], None);
+    scene.run(10 * SECOND);
+    assert_eq!(scene.away(), [1, 2]);
+    let State::Open { until } = scene.breakers()[1] else { panic!("it is open") };
+    assert_eq!([0, 1, 2].map(|it| scene.health.tries_at(&place(it))), [None, Some(until), None]);
+}
+
+#[test]
 fn who_is_dead_takes_the_place_of_one_that_only_fails() {
     let mut scene = Scene::of(TERMS, 2);
     scene.errors = vec![0];
