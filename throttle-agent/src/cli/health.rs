@@ -101,7 +101,7 @@ fn service(view: &ServiceHealthView, paint: Paint) -> String {
         _ = writeln!(text, "  {}", facts.join("; "));
     }
     if let Some(breaker) = &view.breaker {
-        let (words, tone) = breaker_words(breaker, "");
+        let (words, tone) = breaker_words(breaker, "", view.mode);
         let why = breaker.why.as_ref().filter(|_| breaker.state != "closed");
         let why = why.map_or_else(String::new, |why| format!(" for {}: {why}", seconds(breaker.since_seconds)));
         _ = writeln!(text, "  breaker {}{why}", tint(&words, tone, paint));
@@ -122,33 +122,34 @@ fn service(view: &ServiceHealthView, paint: Paint) -> String {
         text += &indented(&signals.render(paint));
     }
     if !view.backends.is_empty() {
-        text += &indented(&backends(&view.backends, paint));
+        text += &indented(&backends(&view.backends, view.mode, paint));
         for backend in &view.backends {
-            text += &reasons(backend, paint);
+            text += &reasons(backend, view.mode, paint);
         }
     }
     text
 }
 
 /// Why a backend is not well, or kept away, a line each.
-fn reasons(view: &BackendHealthView, paint: Paint) -> String {
+fn reasons(view: &BackendHealthView, mode: Mode, paint: Paint) -> String {
     let mut text = String::new();
-    let mut line = |what: String, state: &str, why: &Option<String>| {
+    let mut line = |what: String, is: String, why: &Option<String>| {
         if let Some(why) = why {
-            _ = writeln!(text, "  {} {what} is {}: {why}", paint.warning("*"), state.replace('-', " "));
+            _ = writeln!(text, "  {} {what} {}: {why}", paint.warning("*"), is.replace('-', " "));
         }
     };
     let name = format!("{} ({})", view.backend, view.address);
     if view.level != "healthy" {
-        line(name.clone(), &view.level, &view.why);
+        line(name.clone(), format!("is {}", view.level), &view.why);
     }
     if let Some(breaker) = view.breaker.as_ref().filter(|it| it.state != "closed") {
-        line(format!("the breaker of {name}"), &breaker.state, &breaker.why);
+        let is = if would_be(breaker, mode) { "would be" } else { "is" };
+        line(format!("the breaker of {name}"), format!("{is} {}", breaker.state), &breaker.why);
     }
     text
 }
 
-fn backends(views: &[BackendHealthView], paint: Paint) -> String {
+fn backends(views: &[BackendHealthView], mode: Mode, paint: Paint) -> String {
     let headings = ["BACKEND", "ADDRESS", "STATE", ">FOR", ">SUSPICION", ">SHARE", ">ANSWERED IN", "BREAKER"];
     let mut table = Table::new(&headings);
     for view in views {
@@ -157,7 +158,7 @@ fn backends(views: &[BackendHealthView], paint: Paint) -> String {
             "dead" => Tone::Fault,
             _ => Tone::Warning,
         };
-        let words = |it| breaker_words(it, &view.level);
+        let words = |it| breaker_words(it, &view.level, mode);
         let (breaker, breaker_tone) = view.breaker.as_ref().map_or((String::new(), Tone::Plain), words);
         table.row([
             view.backend.as_str().into(),
@@ -175,7 +176,7 @@ fn backends(views: &[BackendHealthView], paint: Paint) -> String {
 
 /// A breaker in words, and how bad that is, with what is held of its backend where it has one. Of one that is shared also what
 /// holds where it is not this one's word.
-fn breaker_words(view: &BreakerView, level: &str) -> (String, Tone) {
+fn breaker_words(view: &BreakerView, level: &str, mode: Mode) -> (String, Tone) {
     let (mut words, mut tone) = match view.state.as_str() {
         "closed" => ("closed".to_owned(), Tone::Plain),
         "open" => {
@@ -192,6 +193,9 @@ fn breaker_words(view: &BreakerView, level: &str) -> (String, Tone) {
         }
         state => (state.replace('-', " "), Tone::Warning),
     };
+    if would_be(view, mode) {
+        (words, tone) = (format!("would be {words}"), Tone::Warning);
+    }
     if let Some(author) = &view.held_by {
         _ = write!(words, " by {author}");
     }
@@ -203,6 +207,11 @@ fn breaker_words(view: &BreakerView, level: &str) -> (String, Tone) {
         tone = Tone::Warning;
     }
     (words, tone)
+}
+
+/// Whether a breaker keeps nobody away, though it says so, because health only observes.
+fn would_be(view: &BreakerView, mode: Mode) -> bool {
+    mode == Mode::Observe && matches!(view.state.as_str(), "open" | "half-open")
 }
 
 fn change(transition: &TransitionView, paint: Paint) -> String {

@@ -108,9 +108,11 @@ fn who_is_not_well_has_a_line_with_the_reason() {
     };
     let expected = "  * web-2 (10.0.0.5:80) is dead: it refuses connections\n  \
                     * the breaker of web-2 (10.0.0.5:80) is open: the backend is dead\n";
-    assert_eq!(reasons(&dead, Paint::PLAIN), expected);
+    assert_eq!(reasons(&dead, Mode::Enforce, Paint::PLAIN), expected);
+    let shown = expected.replace("80) is open", "80) would be open");
+    assert_eq!(reasons(&dead, Mode::Observe, Paint::PLAIN), shown);
     let well = BackendHealthView { why: Some("it is heard of again".to_owned()), ..backend("web-1", "healthy") };
-    assert_eq!(reasons(&well, Paint::PLAIN), "");
+    assert_eq!(reasons(&well, Mode::Enforce, Paint::PLAIN), "");
 }
 
 #[test]
@@ -151,10 +153,20 @@ fn the_speed_in_a_line_is_the_one_in_force_and_of_what_is_only_shown_the_slower(
 
 #[test]
 fn of_an_open_breaker_it_is_said_when_a_few_try_or_for_what_it_waits() {
-    let words = |tries_in_seconds, level| breaker_words(&BreakerView { tries_in_seconds, ..breaker("open") }, level).0;
+    let words = |tries_in_seconds, level| {
+        breaker_words(&BreakerView { tries_in_seconds, ..breaker("open") }, level, Mode::Enforce).0
+    };
     assert_eq!(words(Some(4.2), "healthy"), "open, a few try in 4.2 s");
     assert_eq!(words(None, "dead"), "open until it answers again");
     assert_eq!(words(None, "held"), "open while it is held out");
+}
+
+#[test]
+fn a_breaker_that_only_observes_would_be_open_and_one_that_an_operator_holds_is() {
+    let words = |state: &str| breaker_words(&breaker(state), "dead", Mode::Observe);
+    assert_eq!(words("open"), ("would be open until it answers again".to_owned(), Tone::Warning));
+    assert_eq!(words("closed"), ("closed".to_owned(), Tone::Plain));
+    assert_eq!(words("held-open"), ("held open".to_owned(), Tone::Warning));
 }
 
 #[test]
@@ -165,10 +177,13 @@ fn where_nothing_follows_its_health_it_says_how_to_begin() {
 #[test]
 fn of_a_breaker_that_is_shared_it_is_said_with_whom_and_what_holds() {
     let shared = BreakerView { shared_with: vec!["api/api-1".to_owned()], ..breaker("closed") };
-    assert_eq!(breaker_words(&shared, "healthy"), ("closed, shared with api/api-1".to_owned(), Tone::Plain));
+    assert_eq!(
+        breaker_words(&shared, "healthy", Mode::Enforce),
+        ("closed, shared with api/api-1".to_owned(), Tone::Plain)
+    );
     let kept_away = BreakerView { in_force: Some("held-open".to_owned()), ..shared };
     assert_eq!(
-        breaker_words(&kept_away, "healthy"),
+        breaker_words(&kept_away, "healthy", Mode::Enforce),
         ("closed, shared with api/api-1, and in force held open".to_owned(), Tone::Warning)
     );
 }

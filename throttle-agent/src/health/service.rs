@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use throttle_common::speed::Speed;
 
 pub use self::backends::{Backend, Wanted};
-pub use super::transition::{Chronicle, Place, Transition, What};
+pub use super::transition::{Chronicle, Kept, Place, Transition, What};
 use super::{
     Nanos,
     breaker::{Breaker, State},

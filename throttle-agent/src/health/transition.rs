@@ -54,25 +54,38 @@ pub enum What {
     },
 }
 
-/// The last [`KEPT`] changes, each with the service that it is of and a number that counts them all.
+/// A change that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Counts them all.
+    pub number: u64,
+    /// Of which service.
+    pub service: Arc<str>,
+    /// What changed.
+    pub transition: Transition,
+    /// The sentence by which it was told: whether it was in force then is part of it.
+    pub said: String,
+}
+
+/// The last [`KEPT`] changes.
 #[derive(Debug, Default)]
 pub struct Chronicle {
-    kept: VecDeque<(u64, Arc<str>, Transition)>,
+    kept: VecDeque<Kept>,
     count: u64,
 }
 
 impl Chronicle {
     /// Keeps a change.
-    pub fn add(&mut self, service: Arc<str>, transition: Transition) {
+    pub fn add(&mut self, service: Arc<str>, transition: Transition, said: String) {
         self.count += 1;
-        self.kept.push_back((self.count, service, transition));
+        self.kept.push_back(Kept { number: self.count, service, transition, said });
         if self.kept.len() > KEPT {
             self.kept.pop_front();
         }
     }
 
-    /// Those that are kept, the newest first, each with its number and its service.
-    pub fn iter(&self) -> impl Iterator<Item = &(u64, Arc<str>, Transition)> {
+    /// Those that are kept, the newest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Kept> {
         self.kept.iter().rev()
     }
 
@@ -90,9 +103,10 @@ mod tests {
     fn keeps_the_last_changes_and_counts_all() {
         let mut chronicle = Chronicle::default();
         for at in 0..KEPT as u64 + 10 {
-            chronicle.add("web".into(), Transition { at, place: None, what: What::Doubt(true) });
+            let transition = Transition { at, place: None, what: What::Doubt(true) };
+            chronicle.add("web".into(), transition, String::new());
         }
-        let kept: Vec<_> = chronicle.iter().map(|(number, _, transition)| (*number, transition.at)).collect();
+        let kept: Vec<_> = chronicle.iter().map(|it| (it.number, it.transition.at)).collect();
         assert_eq!((kept.len(), kept[0], kept[KEPT - 1]), (KEPT, (522, 521), (11, 10)));
         assert_eq!(chronicle.count(), 522);
     }

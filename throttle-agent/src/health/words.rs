@@ -15,17 +15,19 @@ use super::{
 #[path = "words_tests.rs"]
 mod tests;
 
-/// A change in a sentence.
-pub fn sentence(service: &str, transition: &Transition) -> String {
+/// A change in a sentence; where health only observes, or the kernel has no such breaker, it is not `in_force`.
+pub fn sentence(service: &str, transition: &Transition, in_force: bool) -> String {
     let who = transition.place.as_ref().map_or_else(|| format!("service {service}"), |place| named(service, place));
     match transition.what {
         What::Level(change) => format!("{who} {}: {}", held(change.to), why_held(change.reason)),
         What::Breaker(change) => {
-            format!("the breaker of {who} {}: {}", turns(change, transition.at), why_broken(change.reason))
+            let turns = if in_force { turns(change, transition.at) } else { would_turn(change) };
+            format!("the breaker of {who} {turns}: {}", why_broken(change.reason))
         }
         What::Signal { from, to } => {
             let lost = if to > from { format!(": {} is no longer known", signal(from)) } else { String::new() };
-            format!("limits of {who} follow {} now{lost}", signal(to))
+            let would = if in_force { "" } else { "would " };
+            format!("limits of {who} {would}follow {} now{lost}", signal(to))
         }
         What::Doubt(true) => {
             format!("{who}: so many backends fell silent at once that the fault may be here; no verdict for a moment")
@@ -87,6 +89,18 @@ fn turns(circuit::Change { from, to, reason }: circuit::Change, at: Nanos) -> St
         (_, State::Forced(Forced::Open)) => "is held open, all new connections are refused".to_owned(),
         (_, State::Forced(Forced::Closed)) => "is held closed, new connections pass whatever happens".to_owned(),
     }
+}
+
+/// The same where that is only shown. What an operator wants is in force all the same, and what is switched off was.
+fn would_turn(change: circuit::Change) -> String {
+    let would = match (change.from, change.to) {
+        (State::Forced(_), _) | (_, State::Forced(_)) => return turns(change, 0),
+        _ if change.reason == circuit::Reason::SwitchedOff => return turns(change, 0),
+        (_, State::Closed) => "close",
+        (_, State::Open { .. }) => "open",
+        (_, State::HalfOpen { .. }) => "half-open",
+    };
+    format!("would {would}, but that is only shown and new connections pass")
 }
 
 /// Why a breaker is as it is.

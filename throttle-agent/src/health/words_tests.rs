@@ -7,7 +7,12 @@ use crate::health::{MILLISECOND, SECOND};
 
 fn said(place: bool, what: What) -> String {
     let place = place.then(|| Place { backend: Arc::from("web-1"), address: "10.0.0.5:80".parse().unwrap() });
-    sentence("web", &Transition { at: SECOND, place, what })
+    sentence("web", &Transition { at: SECOND, place, what }, true)
+}
+
+/// The same of what is not in force.
+fn shown(what: What) -> String {
+    sentence("web", &Transition { at: SECOND, place: None, what }, false)
 }
 
 #[test]
@@ -33,6 +38,24 @@ fn a_breaker_that_a_death_opens_names_no_time_because_nobody_tries_who_is_dead()
     let text = "the breaker of backend web-1 of web (10.0.0.5:80) opens, new connections are refused until it answers \
                 again, then a few try: the backend is dead";
     assert_eq!(said(true, What::Breaker(change)), text);
+}
+
+#[test]
+fn what_is_only_shown_is_not_said_to_refuse_or_to_move_anything() {
+    let states = [State::Open { until: 6 * SECOND }, State::HalfOpen { left: 7 }, State::Closed];
+    for (to, would) in states.into_iter().zip(["open", "half-open", "close"]) {
+        let change = circuit::Change { from: State::Closed, to, reason: circuit::Reason::Failures };
+        let text = format!(
+            "the breaker of service web would {would}, but that is only shown and new connections pass: half or more of what \
+             ended in 10 s failed"
+        );
+        assert_eq!(shown(What::Breaker(change)), text);
+    }
+    let to = State::Forced(Forced::Open);
+    let held = What::Breaker(circuit::Change { from: State::Closed, to, reason: circuit::Reason::Forced });
+    assert_eq!(shown(held), said(false, held), "what an operator holds is in force all the same");
+    let follows = What::Signal { from: Rung::Static, to: Rung::Latency };
+    assert_eq!(shown(follows), "limits of service web would follow the time to first byte now");
 }
 
 #[test]

@@ -16,7 +16,7 @@
 //! - [`closing`]: kept connections above a window are closed.
 //! - [`lapsing`]: what has lapsed while the agent stood still does not come back.
 //! - [`forcing`]: breakers that an operator holds.
-//! - [`views`]: how it stands.
+//! - [`views`]: how it stands, and [`problems`]: what of that is wrong.
 //!
 //! Where the agent falls silent, nothing is to be done: windows and speeds lapse with their leases, breakers go on by
 //! themselves.
@@ -32,6 +32,7 @@ mod lapsing;
 mod listening;
 mod notices;
 mod outstanding;
+mod problems;
 mod publishing;
 mod sharing;
 mod signals;

@@ -6,11 +6,14 @@ use anyhow::Result;
 use throttle_common::{breakers::State, speed::Speed};
 
 use super::{Control, notices};
-use crate::health::{
-    circuit,
-    life::Level,
-    service::{Decision, Transition, What},
-    words,
+use crate::{
+    health::{
+        circuit,
+        life::Level,
+        service::{Decision, Place, Transition, What},
+        words,
+    },
+    policy::Mode,
 };
 
 impl Control {
@@ -79,7 +82,7 @@ impl Control {
     /// Tells of changes.
     pub(super) fn tell(&mut self, transitions: impl IntoIterator<Item = (Arc<str>, Transition)>) {
         for (service, transition) in transitions {
-            let said = words::sentence(&service, &transition);
+            let said = words::sentence(&service, &transition, self.acts(&service, transition.place.as_ref()));
             self.note_standing(&service, &transition);
             if is_bad(&transition.what) {
                 tracing::warn!(service = &*service, "{said}");
@@ -87,9 +90,20 @@ impl Control {
                 tracing::info!(service = &*service, "{said}");
             }
             let (at, number) = (self.clock.wall(transition.at), self.health.chronicle.count() + 1);
-            self.health.notices.send_change(&transition, || notices::view(number, &service, &transition, at, said));
-            self.health.chronicle.add(service, transition);
+            let notice = || notices::view(number, &service, &transition, at, said.clone());
+            self.health.notices.send_change(&transition, notice);
+            self.health.chronicle.add(service, transition, said);
         }
+    }
+
+    /// Whether what is decided of a service, or of the breaker in a place, is in force: its health may only observe, the whole
+    /// host may, and of some backends the kernel knows no new connection.
+    pub(super) fn acts(&self, service: &str, place: Option<&Place>) -> bool {
+        let Some(followed) = self.health.services.get(service) else { return true };
+        let breaker = |place: &Place| *followed.breakers.get(followed.health.number(place)?)?;
+        followed.health.terms().enforces
+            && self.mode() == Mode::Enforce
+            && place.is_none_or(|place| breaker(place).is_some())
     }
 }
 

@@ -16,9 +16,8 @@ use crate::{
         breaker::Breaker,
         controller::{Adjustment, Rung},
         detector::Detector,
-        life::Level,
         names::{actuator, control, level, rung, state},
-        service::{Backend, Control as Moves, Place, Transition},
+        service::{Backend, Control as Moves, Kept, Place},
         words::{self as said, span},
     },
     policy::{Mode, word::one_of},
@@ -39,10 +38,10 @@ impl Control {
             let detail = format!("there is no service `{service}` that follows its health; {remedy}");
             return Err(Problem::new(ProblemKind::NotFound, detail));
         }
-        let kept = self.health.chronicle.iter().filter(|(_, name, _)| wanted(name)).take(SHOWN);
+        let kept = self.health.chronicle.iter().filter(|it| wanted(&it.service)).take(SHOWN);
         Ok(HealthReport {
             services: services.into_iter().map(|(name, followed)| self.health_view(name, followed, now)).collect(),
-            transitions: kept.map(|(number, name, it)| self.transition_view(*number, name, it)).collect(),
+            transitions: kept.map(|it| self.transition_view(it)).collect(),
             transitions_in_all: self.health.chronicle.count(),
             notices_lost: self.health.notices.lost(),
             cpu_pressure: self.health.pressure.share,
@@ -60,8 +59,8 @@ impl Control {
         Some(HealthLine::from(&self.health_view(name, followed, self.datapath.now())))
     }
 
-    fn transition_view(&self, number: u64, service: &str, it: &Transition) -> TransitionView {
-        notices::view(number, service, it, self.clock.wall(it.at), said::sentence(service, it))
+    fn transition_view(&self, Kept { number, service, transition, said }: &Kept) -> TransitionView {
+        notices::view(*number, service, transition, self.clock.wall(transition.at), said.clone())
     }
 
     fn health_view(&self, name: &str, followed: &Followed, now: Nanos) -> ServiceHealthView {
@@ -172,79 +171,6 @@ impl Control {
             || seconds(now.saturating_sub(own)),
             |before| self.clock.wall(now).duration_since(before).as_secs_f64().max(0.0),
         )
-    }
-
-    /// What is wrong with services, each with its remedy.
-    pub(in crate::control) fn health_problems(&self) -> Vec<String> {
-        let now = self.datapath.now();
-        let mut problems = Vec::new();
-        for (name, followed) in &self.health.services {
-            let health = &followed.health;
-            for what in [DEAD, FAILING, UNASKED] {
-                let all = || health.backends(now).zip(&followed.breakers);
-                let so = all().filter(|((it, detector, _), number)| complaint(it, detector, **number) == Some(what));
-                let so: Vec<_> =
-                    so.map(|((it, ..), _)| format!("{} ({})", it.place().backend, it.place().address)).collect();
-                if !so.is_empty() {
-                    let (few, many, who) = (so.len(), all().count(), so.join(", "));
-                    problems.push(format!(
-                        "{few} of {many} backends of {name} {what}: {who}; `throttle health {name}` says since when and why"
-                    ));
-                }
-            }
-            if followed.breaker.is_some() && health.breaker().is_away() && health.terms().enforces {
-                problems.push(format!(
-                    "the breaker of {name} is {}: new connections are refused, but for a few that try; look at the service, \
-                     or let all in with `throttle breaker close {name}`",
-                    state(health.breaker().state())
-                ));
-            }
-            let lost = health.adjustment().is_some_and(|it| it.rung == Rung::Static);
-            if lost && followed.is_blind() && health.terms().enforces {
-                problems.push(format!(
-                    "limits of {name} follow nothing, and stay what policy says: no latency is measured of what it speaks; \
-                     write control = \"aimd\" or \"fixed\" in its health, with a [[backend]]"
-                ));
-            }
-            if health.wants_more() {
-                problems.push(format!(
-                    "{name} needs more workers: it is asked for more than it may bear; add some, or raise `most` if it may"
-                ));
-            }
-        }
-        problems
-    }
-
-    /// What an operator holds, and should not forget.
-    pub(in crate::control) fn held_breakers(&self) -> Vec<String> {
-        let note = |it: &crate::store::HeldBreaker| {
-            let whose = it.backend.as_ref().map_or(it.service.clone(), |backend| format!("{}/{backend}", it.service));
-            let state = if it.open { "open: nothing new passes" } else { "closed: all passes, whatever fails" };
-            format!("{} holds the breaker of {whose} {state}; `throttle breaker auto {whose}` ends that", it.author)
-        };
-        self.health.held.iter().map(note).collect()
-    }
-}
-
-const DEAD: &str = "are dead";
-const FAILING: &str = "fail, and their breakers keep new connections away";
-const UNASKED: &str = "cannot be asked, for a fault of this host";
-
-/// What is wrong with a backend whose breaker has such a number, where the kernel has one.
-fn complaint(it: &Backend, detector: &Detector, breaker: Option<u16>) -> Option<&'static str> {
-    if matches!(detector.level(), Level::Dead | Level::Held) {
-        Some(DEAD)
-    } else if breaker.is_some() && it.breaker().is_away() {
-        Some(FAILING)
-    } else {
-        it.is_unasked().then_some(UNASKED)
-    }
-}
-
-impl Followed {
-    /// Whether it is to follow a latency, and none is measured of what it speaks.
-    const fn is_blind(&self) -> bool {
-        !self.measured && matches!(self.health.terms().control, Moves::Latency | Moves::Rate)
     }
 }
 

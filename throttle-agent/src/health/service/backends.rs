@@ -226,7 +226,8 @@ impl ServiceHealth {
         numbered.map(move |(number, (backend, detector))| (backend, detector, self.watch.share(number, now)))
     }
 
-    pub(super) fn number(&self, place: &Place) -> Option<usize> {
+    /// The number of the backend in a place, in their order.
+    pub fn number(&self, place: &Place) -> Option<usize> {
         self.numbers.get(place).copied()
     }
 }
