@@ -66,15 +66,17 @@ impl Control {
 }
 
 const DEAD: &str = "are dead";
+const HELD: &str = "are back, but held out because they have come and gone too often";
 const FAILING: &str = "fail, and their breakers keep new connections away";
 const SHOWN: &str = "fail; their breakers would keep new connections away, but only observe";
 const UNASKED: &str = "cannot be asked, for a fault of this host";
-const ALL: [&str; 4] = [DEAD, FAILING, SHOWN, UNASKED];
+const ALL: [&str; 5] = [DEAD, HELD, FAILING, SHOWN, UNASKED];
 
 /// What is wrong with a backend: what is held of it, whether its breaker acts where that is open, and whether it cannot be asked.
 const fn complaint(level: Level, open: Option<bool>, unasked: bool) -> Option<&'static str> {
     match (level, open) {
-        (Level::Dead | Level::Held, _) => Some(DEAD),
+        (Level::Dead, _) => Some(DEAD),
+        (Level::Held, _) => Some(HELD),
         (_, Some(true)) => Some(FAILING),
         (_, Some(false)) => Some(SHOWN),
         (_, None) if unasked => Some(UNASKED),
@@ -100,5 +102,10 @@ mod tests {
         assert_eq!(complaint(Level::Dead, Some(false), false), Some(DEAD));
         assert_eq!(complaint(Level::Healthy, None, true), Some(UNASKED));
         assert_eq!(complaint(Level::Suspect, None, false), None);
+    }
+
+    #[test]
+    fn who_is_held_out_answers_and_is_not_called_dead() {
+        assert_eq!(complaint(Level::Held, Some(true), false), Some(HELD));
     }
 }
