@@ -60,6 +60,10 @@ pub(super) struct Earlier {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shown {
     pub(super) signals: Signals,
+    /// Whether a listening socket overflowed that may be its own, and whether more was reset than answered: either is an
+    /// overflow to the control.
+    pub(super) full: bool,
+    pub(super) resets: bool,
     /// What waits at its listening sockets, and when that was listed.
     pub(super) waiting: Option<(Waiting, Nanos)>,
     /// How the processes have waited that listen there, and when that was looked at.
@@ -163,13 +167,17 @@ impl Followed {
         }
         let errors = since.answers.resets().saturating_sub(cut);
         let crowded = waiting.as_ref().is_some_and(|it| 2 * it.connections >= it.room);
-        signals.overflow = around.overflows && crowded || errors > answered && errors >= LEAST_SAMPLES.into();
+        let full = around.overflows && crowded;
+        let resets = errors > answered && errors >= LEAST_SAMPLES.into();
+        signals.overflow = full || resets;
         // Who was refused a place found none free, however few hold one at the moment at which that is looked at.
         signals.most_in_flight = if since.lacked { u32::MAX } else { earlier.most_open };
         earlier.most_open = earlier.open.unwrap_or_default();
         let good = since.answers.within(objective).min(answered);
         earlier.shown = Shown {
             signals,
+            full,
+            resets,
             stalled: waiting
                 .as_ref()
                 .and_then(|it| around.groups.stalled(&it.groups))

@@ -18,6 +18,7 @@ use crate::{
         detector::Detector,
         names::{actuator, control, level, rung, state},
         service::{Backend, Control as Moves, Kept, Place},
+        signals::Flow,
         words::{self as said, span},
     },
     policy::{Mode, word::one_of},
@@ -228,12 +229,10 @@ fn signals(followed: &Followed, now: Nanos) -> Vec<SignalView> {
         add("latency", latency.at, value);
     }
     if let Some(flow) = shown.signals.flow {
-        let value = format!("{} under way, {} ended in the last period", flow.value.in_flight, flow.value.completed);
-        add("flow", flow.at, value);
+        add("flow", flow.at, under_way(flow.value, shown.resets));
     }
     if let Some((Waiting { connections, room, handshakes, sent_again, .. }, at)) = &shown.waiting {
-        let overflow = if shown.signals.overflow { ", it overflows" } else { "" };
-        add("backlog", *at, format!("{connections} of {room} wait to be accepted{overflow}"));
+        add("backlog", *at, backlog(*connections, *room, shown.full));
         let again = if *sent_again > 0 { format!(", {sent_again} of them again") } else { String::new() };
         add("handshakes", *at, format!("{handshakes} SYN-ACKs wait to be acknowledged{again}"));
     }
@@ -251,6 +250,31 @@ fn signals(followed: &Followed, now: Nanos) -> Vec<SignalView> {
     all
 }
 
+fn under_way(Flow { completed, in_flight }: Flow, resets: bool) -> String {
+    let resets = if resets { "; more requests were reset than answered" } else { "" };
+    format!("{in_flight} under way, {completed} ended in the last period{resets}")
+}
+
+fn backlog(connections: u32, room: u32, full: bool) -> String {
+    let full = if full { ", it overflows" } else { "" };
+    format!("{connections} of {room} wait to be accepted{full}")
+}
+
 fn seconds(nanos: Nanos) -> f64 {
     nanos as f64 / SECOND as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overflow_is_said_of_the_signal_that_showed_it() {
+        let flow = Flow { completed: 3, in_flight: 40 };
+        assert_eq!(under_way(flow, false), "40 under way, 3 ended in the last period");
+        let reset = "40 under way, 3 ended in the last period; more requests were reset than answered";
+        assert_eq!(under_way(flow, true), reset);
+        assert_eq!(backlog(0, 128, false), "0 of 128 wait to be accepted");
+        assert_eq!(backlog(128, 128, true), "128 of 128 wait to be accepted, it overflows");
+    }
 }
