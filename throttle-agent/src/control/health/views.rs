@@ -179,16 +179,10 @@ impl Control {
 fn summary(view: &ServiceHealthView, adjustment: Option<&Adjustment>, blind: bool) -> String {
     let follows = said::signal(adjustment.map_or(Rung::Static, |it| it.rung));
     let mut text = match &view.window {
-        Some(window) => {
-            let most = window.in_force.map_or_else(
-                || format!("policy's {} connections may be open", window.policy),
-                |in_force| format!("{in_force} of {} connections may be open", window.policy),
-            );
-            let open = window.open.map_or_else(String::new, |open| format!(", {open} are"));
-            format!("{most}{open}; it follows {follows}: {}", view.cause)
-        }
+        Some(window) => format!("{}; it follows {follows}: {}", places(window, view.mode), view.cause),
         None if view.control == "rate" => {
-            format!("its rates are admitted at {:.0} %; it follows {follows}", view.speed * 100.0)
+            let are = if view.mode == Mode::Observe { "would be" } else { "are" };
+            format!("its rates {are} admitted at {:.0} %; it follows {follows}", view.speed * 100.0)
         }
         None => "its limits do not move; only breakers act".to_owned(),
     };
@@ -202,6 +196,18 @@ fn summary(view: &ServiceHealthView, adjustment: Option<&Adjustment>, blind: boo
         text += " (only shown: `mode = \"enforce\"` in its health puts it in force)";
     }
     text
+}
+
+/// How many connections may be open, and are; where that is only shown, also how many might be by health.
+fn places(window: &WindowView, mode: Mode) -> String {
+    let WindowView { in_force, policy, decided, open, .. } = *window;
+    let most = in_force.map_or_else(
+        || format!("policy's {policy} connections may be open"),
+        |in_force| format!("{in_force} of {policy} connections may be open"),
+    );
+    let open = open.map_or_else(String::new, |open| format!(", {open} are"));
+    let shown = if mode == Mode::Observe { format!(", by health {decided} might be") } else { String::new() };
+    format!("{most}{open}{shown}")
 }
 
 /// What was seen of a service, each with its age.
@@ -267,6 +273,16 @@ fn seconds(nanos: Nanos) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_health_only_observes_it_says_which_window_it_would_set() {
+        let window = WindowView { decided: 38, policy: 200, open: Some(90), ..WindowView::default() };
+        assert_eq!(places(&window, Mode::Enforce), "policy's 200 connections may be open, 90 are");
+        let shown = "policy's 200 connections may be open, 90 are, by health 38 might be";
+        assert_eq!(places(&window, Mode::Observe), shown);
+        let held = WindowView { in_force: Some(38), open: None, ..window };
+        assert_eq!(places(&held, Mode::Enforce), "38 of 200 connections may be open");
+    }
 
     #[test]
     fn an_overflow_is_said_of_the_signal_that_showed_it() {
