@@ -188,8 +188,11 @@ fn breaker_words(view: &BreakerView, level: &str, mode: Mode) -> (String, Tone) 
             (format!("open{until}"), Tone::Fault)
         }
         "half-open" => {
-            let left = view.trials_left.unwrap_or_default();
-            (format!("half-open, {left} may yet try"), Tone::Warning)
+            let left = match view.trials_left.unwrap_or_default() {
+                0 => "all that may try do so".to_owned(),
+                left => format!("{left} may yet try"),
+            };
+            (format!("half-open, {left}"), Tone::Warning)
         }
         state => (state.replace('-', " "), Tone::Warning),
     };

@@ -162,6 +162,15 @@ fn of_an_open_breaker_it_is_said_when_a_few_try_or_for_what_it_waits() {
 }
 
 #[test]
+fn of_a_half_open_breaker_it_is_said_how_many_may_yet_try() {
+    let words = |left| {
+        let half_open = BreakerView { trials_left: Some(left), ..breaker("half-open") };
+        breaker_words(&half_open, "healthy", Mode::Enforce).0
+    };
+    assert_eq!([7, 0].map(words), ["half-open, 7 may yet try", "half-open, all that may try do so"]);
+}
+
+#[test]
 fn a_breaker_that_only_observes_would_be_open_and_one_that_an_operator_holds_is() {
     let words = |state: &str| breaker_words(&breaker(state), "dead", Mode::Observe);
     assert_eq!(words("open"), ("would be open until it answers again".to_owned(), Tone::Warning));

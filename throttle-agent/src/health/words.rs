@@ -85,6 +85,7 @@ fn turns(circuit::Change { from, to, reason }: circuit::Change, at: Nanos) -> St
             let rest = span(until.saturating_sub(at));
             format!("opens, new connections are refused for {rest}, then a few try")
         }
+        (_, State::HalfOpen { left: 0 }) => "half-opens, and as many as may try it do so already".to_owned(),
         (_, State::HalfOpen { left }) => format!("half-opens, up to {left} new connections may try"),
         (_, State::Forced(Forced::Open)) => "is held open, all new connections are refused".to_owned(),
         (_, State::Forced(Forced::Closed)) => "is held closed, new connections pass whatever happens".to_owned(),

@@ -41,6 +41,19 @@ fn a_breaker_that_a_death_opens_names_no_time_because_nobody_tries_who_is_dead()
 }
 
 #[test]
+fn a_breaker_that_lets_nobody_more_try_names_no_number() {
+    let half_opens = |left| {
+        let (from, to) = (State::Open { until: SECOND }, State::HalfOpen { left });
+        let change = circuit::Change { from, to, reason: circuit::Reason::TimeIsOver };
+        said(false, What::Breaker(change))
+    };
+    let over = "it was open for long enough";
+    let begins = "the breaker of service web half-opens,";
+    assert_eq!(half_opens(7), format!("{begins} up to 7 new connections may try: {over}"));
+    assert_eq!(half_opens(0), format!("{begins} and as many as may try it do so already: {over}"));
+}
+
+#[test]
 fn what_is_only_shown_is_not_said_to_refuse_or_to_move_anything() {
     let states = [State::Open { until: 6 * SECOND }, State::HalfOpen { left: 7 }, State::Closed];
     for (to, would) in states.into_iter().zip(["open", "half-open", "close"]) {
