@@ -199,6 +199,36 @@ fn an_operator_holds_a_breaker_over_a_restart_until_it_is_left_to_itself() -> Re
     Ok(())
 }
 
+#[test]
+fn what_an_operator_holds_can_be_ended_where_policy_has_the_name_no_more() -> Result<()> {
+    needs_root!();
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let (_first, _second) = (SlowServer::on(&wire.far, 80)?, SlowServer::on(&wire.far, 81)?);
+    let _agent = site.start(&RUN)?;
+    let whole = policy("mode = \"enforce\"", BACKENDS);
+    site.apply(&whole)?;
+    until(&site, "both are known", |view| view.backends.len() == 2)?;
+    for whose in ["web/web-2", "web"] {
+        site.ask(&["breaker", "open", whose])?;
+    }
+    let one = backend("web-1", "10.98.0.1:80");
+    let without = [("web/web-2", policy("mode = \"enforce\"", &one)), ("web", policy("breaker = false", &one))];
+    for (whose, policy) in without {
+        site.apply(&policy)?;
+        let auto = format!("throttle breaker auto {whose}");
+        ensure!(site.ask(&["status"])?.contains(&auto), "{whose} is held still");
+        site.ask(&["breaker", "auto", whose])?;
+        ensure!(!site.ask(&["status"])?.contains(&auto), "{whose} is held no more");
+        ensure!(!site.run(&["breaker", "auto", whose])?.status.success(), "nobody holds {whose}");
+    }
+    site.apply(&whole)?;
+    until(&site, "nothing of it comes back", |view| {
+        breaker(view, "web-2") != "held-open" && view.breaker.as_ref().is_some_and(|it| it.state == "closed")
+    })?;
+    Ok(())
+}
+
 /// A backend of the service that is asked for a page, at an address or wherever it is to be found.
 fn backend(name: &str, address: &str) -> String {
     format!("[[backend]]\nname = \"{name}\"\nservice = \"web\"\naddress = \"{address}\"\nprobe = \"http:/\"\n")

@@ -22,7 +22,8 @@ impl Control {
         self.hold_breakers();
     }
 
-    /// Holds the breaker of a service or of one of its backends, or leaves it to itself again. Stored first, then in force.
+    /// Holds the breaker of a service or of one of its backends, or leaves it to itself again, which it may be also where policy
+    /// has neither any more. Stored first, then in force.
     pub fn hold_breaker(
         &mut self,
         service: &str,
@@ -30,7 +31,9 @@ impl Control {
         request: Option<BreakerRequest>,
         author: &Author,
     ) -> Result<HeldBreakerView, Problem> {
-        self.require_breaker(service, backend)?;
+        if request.is_some() || self.holder(service, backend).is_none() {
+            self.require_breaker(service, backend)?;
+        }
         let mut held = self.health.held.clone();
         held.retain(|it| it.service != service || it.backend.as_deref() != backend);
         if let Some(BreakerRequest { open }) = request {
