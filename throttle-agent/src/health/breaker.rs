@@ -203,7 +203,11 @@ impl Breaker {
         match self.state {
             State::Closed => {
                 self.count(now, evidence.outcomes);
-                let reason = if evidence.life == Life::Dead { Some(Reason::Death) } else { self.verdict(now) };
+                let reason = match evidence.life {
+                    Life::Dead => Some(Reason::Death),
+                    // Who answers well by now has not failed lately, and is kept from nobody for what was.
+                    _ => self.verdict(now).filter(|_| !evidence.well),
+                };
                 reason.filter(|_| !evidence.spared).map(|reason| (self.open(now, dice), reason))
             }
             State::Open { until } => self.while_open(now, until, evidence),

@@ -185,6 +185,17 @@ fn a_service_that_its_clients_alone_can_try_is_tried_every_few_seconds_however_l
 }
 
 #[test]
+fn who_answers_well_by_now_is_kept_from_nobody_for_what_was() {
+    let mut breaker = Breaker::new(START);
+    let failed = Evidence { outcomes: Outcomes { failed: 30, ..Outcomes::default() }, ..Evidence::default() };
+    assert_eq!(breaker.step(START, &Evidence { spared: true, ..failed }, 0.5), None);
+    let good = Evidence { outcomes: Outcomes { good: 1, ..Outcomes::default() }, ..Evidence::default() };
+    assert_eq!(breaker.step(START + PERIOD, &Evidence { well: true, ..good }, 0.5), None);
+    let opens = breaker.step(START + 2 * PERIOD, &good, 0.5).expect("who may fail again is kept away");
+    assert_eq!(opens.reason, Reason::Failures);
+}
+
+#[test]
 fn who_is_spared_is_kept_from_nobody_and_opens_again_by_what_it_shows_then() {
     let spared = |evidence: Evidence| Evidence { spared: true, ..evidence };
     for life in [Life::Dead, Life::Unremarkable] {
