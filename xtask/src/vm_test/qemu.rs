@@ -19,7 +19,7 @@ use super::transcript::{End, Transcript, is_panic};
 use crate::process;
 
 /// Memory: the root file system, and the tables of buckets that tests make.
-const MEBIBYTES: &str = "1024";
+const MEBIBYTES: &str = "2048";
 /// How often the wait for a line looks for a signal or the deadline.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a kernel that has panicked may go on saying why.
