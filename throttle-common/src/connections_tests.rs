@@ -260,3 +260,27 @@ fn a_count_that_three_cpus_change_keeps_to_its_limit_and_returns_to_nothing() {
         shuttle::check_pct(law, 5_000, 3);
     }
 }
+
+#[test]
+fn a_lower_way_that_another_source_frees_admits_no_connection_too_many() {
+    let law = || {
+        let limit = limit(Per::Source, Overflow::Refuse, 2);
+        let (places, open) = (Arc::new(Places::default()), Arc::new(AtomicU64::new(0)));
+        let other = open_one(&places, &limit, 9).expect("there is room for one");
+        let others = Arc::clone(&places);
+        let closer = shuttle::thread::spawn(move || close(&others, other));
+        let cpus = [1, 1, 2].map(|times| {
+            let (places, open) = (Arc::clone(&places), Arc::clone(&open));
+            shuttle::thread::spawn(move || {
+                let taken = (0..times).filter(|_| open_one(&places, &limit, 7).is_ok()).count();
+                open.fetch_add(taken as u64, SeqCst);
+            })
+        });
+        closer.join().expect("closing does not panic");
+        cpus.into_iter().for_each(|cpu| cpu.join().expect("no CPU panics"));
+        let open = open.load(SeqCst);
+        assert!(open <= 2, "{open} are open of 2");
+    };
+    shuttle::check_pct(law, 30_000, 5);
+    shuttle::check_random(law, 5_000);
+}

@@ -236,14 +236,11 @@ pub fn attempt<S: Set>(set: &S, request: &Request, seen: Check) -> Option<usize>
 }
 
 /// The same for whoever keeps what it took, as a connection its place: of CPUs that take slots over for one source at once, one
-/// charges. Each looks at the lower slots again once it has charged, and gives way to who is there; who locks one of them
-/// later finds this slot's key.
+/// charges. Each looks at the lower slots again once it has charged, also a slot that the source had, and gives way to who is
+/// there; who locks one of them later finds this slot's key.
 #[inline(always)]
 pub fn attempt_once<S: Set>(set: &S, request: &Request, seen: Check) -> Option<usize> {
     let way = attempt(set, request, seen)?;
-    if matches!(seen, Check::Held { .. }) {
-        return Some(way);
-    }
     let mut lower = 0;
     while lower < WAYS - 1 {
         let tat = set.tat(lower);
