@@ -320,6 +320,14 @@ fn a_breaker_that_was_told_to_be_open_goes_on_so_or_is_told_to_have_closed() {
     assert_eq!(scene.breakers(), [State::Closed; 3]);
     let (said, scene) = resume(TERMS, Some(State::HalfOpen { left: 7 }));
     assert_eq!((said, scene.breakers()[1]), (None, State::HalfOpen { left: 7 }));
+    // That of a dead backend, which the kernel tries because no agent said that it is dead: it is, and all know that already.
+    let mut scene = Scene::of(TERMS, 3);
+    scene.health.resume_level(&place(1), Level::Dead);
+    scene.answers[1] = None;
+    let half = Some(State::HalfOpen { left: 7 });
+    assert_eq!(scene.health.resume_breaker(START, Some(&place(1)), half, told), None);
+    scene.run(10 * SECOND);
+    assert!(matches!(scene.breakers()[1], State::Open { .. }) && scene.said.is_empty(), "{:?}", scene.said);
     // What only observes has nothing in force.
     let (said, mut scene) = resume(Terms { enforces: false, ..TERMS }, Some(State::Closed));
     assert_eq!((said, Some(scene.breakers()[1])), (None, told));

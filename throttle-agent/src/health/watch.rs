@@ -114,9 +114,14 @@ impl Watch {
         self.ejected[backend]
     }
 
+    /// How a backend is.
+    pub fn level(&self, backend: usize) -> Level {
+        self.backends[backend].level()
+    }
+
     /// What a backend's breaker is to know of it: its death where it is ejected, and its life where nobody doubts that.
     pub fn life(&self, backend: usize) -> Life {
-        match self.backends[backend].level() {
+        match self.level(backend) {
             _ if self.ejected[backend] => Life::Dead,
             Level::Healthy | Level::Recovering => Life::Alive,
             Level::Suspect | Level::Dead | Level::Held => Life::Unremarkable,

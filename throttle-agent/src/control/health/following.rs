@@ -155,13 +155,13 @@ impl Control {
                 published.backends.clear();
             }
             for (place, number) in places.iter().zip(&followed.breakers).filter(|(place, _)| unknown.contains(place)) {
+                if let Some(level) = alerts.level(name, place) {
+                    followed.health.resume_level(place, level);
+                }
                 let (in_force, told) =
                     (number.map(|it| self.datapath.breaker_state(it)), alerts.breaker(now, name, Some(place)));
                 let transition = followed.health.resume_breaker(now, Some(place), in_force, told);
                 ended.extend(transition.map(|it| (Arc::clone(name), it)));
-                if let Some(level) = alerts.level(name, place) {
-                    followed.health.resume_level(place, level);
-                }
             }
         }
         self.health.numbers = numbers;

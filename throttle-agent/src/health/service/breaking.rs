@@ -12,13 +12,16 @@ use crate::health::{
     Nanos,
     breaker::State,
     circuit::{Change, Forced, Life, Outcomes, Reason},
+    detector::Level,
     trials::{Told, Trials},
 };
 use throttle_common::speed::Speed;
 
 impl ServiceHealth {
     /// Its breaker, or that in a place, goes on from what an agent before this one left in force, and told of it last where it
-    /// was not closed. What nobody is kept away by goes on as it was told; what has ended meanwhile is taken back.
+    /// was not closed. What nobody is kept away by goes on as it was told, and so does the open one of a backend that is still
+    /// dead ([`ServiceHealth::resume_level`] comes first), which the kernel tries by itself while no agent says so; what has
+    /// ended meanwhile is taken back.
     pub fn resume_breaker(
         &mut self,
         now: Nanos,
@@ -27,7 +30,9 @@ impl ServiceHealth {
         told: Option<State>,
     ) -> Option<Transition> {
         let acts = self.terms.enforces && self.terms.breaks;
+        let is_dead = place.and_then(|place| self.number(place)).is_some_and(|it| self.watch.level(it) == Level::Dead);
         let (state, ended) = match (in_force.unwrap_or(State::Closed), told) {
+            (State::HalfOpen { .. }, Some(told @ State::Open { .. })) if is_dead => (told, None),
             (State::Closed, Some(told @ State::Forced(_))) => (told, None),
             (State::Closed, Some(told)) if acts && in_force.is_some() => (State::Closed, Some(told)),
             (State::Closed, Some(told)) => (told, None),
