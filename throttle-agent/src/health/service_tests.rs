@@ -327,7 +327,8 @@ fn a_breaker_that_was_told_to_be_open_goes_on_so_or_is_told_to_have_closed() {
     let half = Some(State::HalfOpen { left: 7 });
     assert_eq!(scene.health.resume_breaker(START, Some(&place(1)), half, told), None);
     scene.run(10 * SECOND);
-    assert!(matches!(scene.breakers()[1], State::Open { .. }) && scene.said.is_empty(), "{:?}", scene.said);
+    let is_told = scene.said.iter().any(|it| matches!(it, What::Breaker(_)));
+    assert!(matches!(scene.breakers()[1], State::Open { .. }) && !is_told, "{:?}", scene.said);
     // What only observes has nothing in force.
     let (said, mut scene) = resume(Terms { enforces: false, ..TERMS }, Some(State::Closed));
     assert_eq!((said, Some(scene.breakers()[1])), (None, told));

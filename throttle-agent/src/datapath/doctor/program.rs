@@ -48,7 +48,8 @@ pub(super) fn examine() -> Vec<Finding> {
     findings.extend(DISPENSABLE.iter().filter_map(|(which, take, remedy)| {
         take(&mut trial).err().map(|error| Finding::new(SUBJECT, Level::Warning, refused(which, &error), *remedy))
     }));
-    if !memory_is_readable() {
+    // Where programs are refused for want of a capability nothing can be told of the memory.
+    if findings.iter().all(|finding| finding.level < Level::Warning) && !memory_is_readable() {
         let text = "cannot read the kernel's memory, which is locked down for confidentiality";
         let remedy = "boot without lockdown=confidentiality; else fast-open cookies are not checked, and neither listeners of \
                       MPTCP nor servers that wait for data are told";

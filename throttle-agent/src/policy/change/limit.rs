@@ -85,6 +85,10 @@ impl LimitChange {
     /// The limit of that name, changed, or made where there is none.
     pub fn of(&self, name: &str, held: Option<&Limit>) -> Result<Limit, EditError> {
         let wrong = |fault: Fault| EditError::Wrong(fault.at(format!("limit `{name}`")));
+        if self.rate.is_some() && self.concurrent.is_some() {
+            let reason = "a limit has a rate or a number of open connections, not both";
+            return Err(wrong(Fault::new(reason, "make two limits of it")));
+        }
         let mut limit = match (held, self.unit, self.rate, self.concurrent) {
             (Some(held), ..) => held.clone(),
             (None, Some(unit), Some(rate), _) => Limit::new(name, unit, rate),
@@ -206,6 +210,8 @@ mod tests {
         let change = LimitChange { unit: Some(Unit::Packets), concurrent: Some(5), ..LimitChange::default() };
         let error = change.of("web", None).unwrap_err().to_string();
         assert!(error.contains("has no other unit") && error.contains("leave the unit out"), "{error}");
+        let both = LimitChange { rate: Some(rate("10/s")), ..change.clone() };
+        assert!(both.of("web", None).unwrap_err().to_string().contains("not both"));
         let unit = LimitChange { concurrent: None, ..change };
         let error = unit.of("web", Some(&Limit::concurrent("web", 5))).unwrap_err().to_string();
         assert!(error.contains("has no other unit"), "{error}");
