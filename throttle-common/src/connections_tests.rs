@@ -277,7 +277,9 @@ fn a_lower_way_that_another_source_frees_admits_no_connection_too_many() {
             })
         });
         closer.join().expect("closing does not panic");
-        cpus.into_iter().for_each(|cpu| cpu.join().expect("no CPU panics"));
+        for cpu in cpus {
+            cpu.join().expect("no CPU panics");
+        }
         let open = open.load(SeqCst);
         assert!(open <= 2, "{open} are open of 2");
     };

@@ -55,8 +55,9 @@ fn report(rows: &[lanes::Row], calls: &[Result<Vec<(String, u32)>>], rounds: usi
     let mut text = format!(
         "Nanoseconds a packet under 1 000 blocks, 100 tenants, 10 services, and limits per source, per tenant, of the \
          service and of the host. `BPF_PROG_TEST_RUN`, median of {rounds} interleaved rounds of {PACKETS} packets; the draw \
-         of the source and a tail call are in every row. The ratio is for one source. The others are spread over all tenants, whose compartments have 3 072 open places \
-         each: from 2^20 on most sources find none, and are refused by that already where a limit per source is asked.\n\n\
+         of the source and a tail call are in every row. The ratio is for one source. The others are spread over all \
+         tenants, whose compartments have 3 072 open places each: from 2^20 on most sources find none, and are refused by \
+         that already where a limit per source is asked.\n\n\
          {table}\n"
     );
     for path in &PATHS {
