@@ -270,10 +270,11 @@ Filled: 1 in 100 packets from ever new sources finds no place and meets the over
 
     #[test]
     fn where_tenants_divide_a_table_the_part_of_one_is_foretold_too() {
-        let tenants: String = (1..=5)
-            .map(|tenant| format!("[[tenant]]\nname = \"t{tenant}\"\nsources = [\"10.0.0.{tenant}\"]\n"))
-            .collect();
-        let compiled = compiled(&(tenants + LIMIT));
+        let mut text = String::new();
+        for tenant in 1..=5 {
+            _ = writeln!(text, "[[tenant]]\nname = \"t{tenant}\"\nsources = [\"10.0.0.{tenant}\"]");
+        }
+        let compiled = compiled(&(text + LIMIT));
         let text = render(&compiled, Some(3.5e6), Paint::PLAIN);
         let lines: Vec<_> = text.lines().filter(|line| line.contains("ipv4")).collect();
         let [whole, part] = lines[..] else { panic!("{text}") };
