@@ -1,5 +1,5 @@
-//! The answers of `reject`, but for those of [`crate::pages`]: a TCP reset to a SYN and to what would complete a handshake, ICMP "administratively
-//! prohibited" to the rest.
+//! The answers of `reject`, but for those of [`crate::pages`]: a TCP reset to a SYN and to what would complete a handshake,
+//! ICMP "administratively prohibited" to the rest.
 //!
 //! The refused frame itself is turned round and sent back, at most as often as the policy's budget for answers allows,
 //! and never in answer to what must not be answered. Where no answer goes out the packet is dropped, and counted.

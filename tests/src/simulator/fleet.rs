@@ -2,7 +2,8 @@
 //! loop with the kernel's arithmetic of breakers, beside limits of the service as a whole.
 //!
 //! A balancer gives each request to the next backend, as one that looks at nothing does; where the kernel refuses the
-//! connection it goes on to the one after. When a client gives up its connection is closed; the backend works on. A good answer comes within [`OBJECTIVE`] of the first time that its client asked.
+//! connection it goes on to the one after. When a client gives up its connection is closed; the backend works on. A good
+//! answer comes within [`OBJECTIVE`] of the first time that its client asked.
 
 mod backend;
 mod guard;

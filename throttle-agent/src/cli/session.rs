@@ -1,7 +1,8 @@
 //! Who is at the keyboard: where the operator's SSH session comes from, and which port of this host it goes to.
 //!
-//! A policy that would refuse that session locks its author out, so every change carries it and the agent keeps it
-//! allowed, unless told not to, where a rule would hit it. `sudo` drops `SSH_CONNECTION`, therefore the parents' environments are asked too.
+//! A policy that would refuse that session locks its author out, so every change carries it and the agent keeps it allowed,
+//! unless told not to, where a rule would hit it. `sudo` drops `SSH_CONNECTION`, therefore the parents' environments are
+//! asked too.
 
 use std::{fs, net::IpAddr, os::unix::ffi::OsStrExt as _};
 

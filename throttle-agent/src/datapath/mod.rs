@@ -3,8 +3,8 @@
 //! [`Datapath::open`] loads the programs, or takes over the maps that an earlier agent pinned; [`Datapath::attach`] puts
 //! them on interfaces; [`Datapath::switch`] makes a compiled policy and its sources those in force,
 //! [`Datapath::set_sources`] says anew who is allowed, known and blocked. The rest only reads: counters, occupancy, one
-//! bucket, what policy is in force, and the stream of [`Events`]. [`detach_all`] undoes everything, with or without an agent, and [`doctor`] says what
-//! stands in the way.
+//! bucket, what policy is in force, and the stream of [`Events`]. [`detach_all`] undoes everything, with or without an
+//! agent, and [`doctor`] says what stands in the way.
 //!
 //! Everything here acts in the network namespace of the calling thread. What is done stays done when the agent dies.
 

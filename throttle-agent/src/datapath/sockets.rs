@@ -1,7 +1,8 @@
 //! Watching the host's own sockets: two programs at the tracepoint of their states, beside those on the interfaces.
 //!
-//! They do the same; what the kernel cannot show the one, because it interrupted it, it shows the other. They see who completes a handshake. Where the kernel does not describe its types, or refuses the programs, nothing else
-//! is lost: only policy says then who is proven.
+//! They do the same; what the kernel cannot show the one, because it interrupted it, it shows the other. They see who
+//! completes a handshake. Where the kernel does not describe its types, or refuses the programs, nothing else is lost: only
+//! policy says then who is proven.
 
 use std::{
     fs, io,

@@ -12,7 +12,8 @@ use std::{collections::BTreeSet, fmt};
 use throttle_common::words::{Algorithm, Unit};
 use utoipa::ToSchema;
 
-/// One difference. Services, backends, tenants and limits are told by their names, sources by their prefixes; their order is nothing.
+/// One difference. Services, backends, tenants and limits are told by their names, sources by their prefixes; their order is
+/// nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
     /// The part of the document: `mode`, `service`, `backend`, `tenant`, `limit`, `sources`, `shapes`, `answers` or

@@ -1,9 +1,9 @@
 //! The documents of the revisions: whole, or as what makes them of the one before.
 //!
 //! A document of many blocks takes tens of milliseconds to write, and a command changes one line of it. So where it is
-//! large, a revision holds what changed ([`Patch`]), until these changes come to as much as the whole that they follow:
-//! or are [`MOST`]: then the next is whole again. Of each revision there is one of the two, and before those that are kept as many as the
-//! first of them needs. A file in which all are whole is one that earlier versions read.
+//! large, a revision holds what changed ([`Patch`]), until these changes come to as much as the whole that they follow: or
+//! are [`MOST`]: then the next is whole again. Of each revision there is one of the two, and before those that are kept as
+//! many as the first of them needs. A file in which all are whole is one that earlier versions read.
 
 use super::{error::StoreError, file, record};
 use crate::policy::{Document, Patch};

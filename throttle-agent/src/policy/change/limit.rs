@@ -2,6 +2,7 @@
 
 use super::{PenaltyChange, replace};
 use crate::policy::{
+    check::rate_and_concurrent,
     document::{Lengths, Limit, Mode},
     edit::EditError,
     fault::Fault,
@@ -86,8 +87,7 @@ impl LimitChange {
     pub fn of(&self, name: &str, held: Option<&Limit>) -> Result<Limit, EditError> {
         let wrong = |fault: Fault| EditError::Wrong(fault.at(format!("limit `{name}`")));
         if self.rate.is_some() && self.concurrent.is_some() {
-            let reason = "a limit has a rate or a number of open connections, not both";
-            return Err(wrong(Fault::new(reason, "make two limits of it")));
+            return Err(wrong(rate_and_concurrent()));
         }
         let mut limit = match (held, self.unit, self.rate, self.concurrent) {
             (Some(held), ..) => held.clone(),

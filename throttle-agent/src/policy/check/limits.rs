@@ -100,11 +100,15 @@ pub(super) fn bounds(limit: &Limit, burst_read: bool, wrong: &mut impl FnMut(&st
     }
 }
 
+/// What is wrong with a limit that is told both.
+pub(in crate::policy) fn rate_and_concurrent() -> Fault {
+    Fault::new("a limit has a rate or a number of open connections, not both", "make two limits of it")
+}
+
 /// A limit on connections that are open at once.
 fn concurrent(limit: &Limit, connections: u32, wrong: &mut impl FnMut(&str, Fault)) {
     if limit.rate.is_some() {
-        let reason = "a limit has a rate or a number of open connections, not both";
-        wrong("concurrent", Fault::new(reason, "make two limits of it"));
+        wrong("concurrent", rate_and_concurrent());
     }
     if limit.algorithm != Algorithm::Concurrency {
         let reason = format!("a {} has a rate, not a number of open connections", limit.algorithm.name());

@@ -23,6 +23,7 @@ use super::{
 };
 use std::collections::HashSet;
 
+pub(super) use limits::rate_and_concurrent;
 pub(super) use warnings::warnings;
 
 /// Checks the meaning of a document that came as JSON or was edited.

@@ -1,8 +1,8 @@
 //! The document that policy is: the same model as TOML on disk, as JSON on the API, and in the store.
 //!
-//! A room for each list of it: [`service`] with what follows a service's [`health`] and its page ([`http`]), [`backend`], [`limit`], and the
-//! sources with their tenants. Reading is done by [`super::read`], for TOML and JSON alike, so that both name every problem
-//! and neither ignores a field that it does not know.
+//! A room for each list of it: [`service`] with what follows a service's [`health`] and its page ([`http`]), [`backend`],
+//! [`limit`], and the sources with their tenants. Reading is done by [`super::read`], for TOML and JSON alike, so that both
+//! name every problem and neither ignores a field that it does not know.
 
 mod backend;
 mod health;
