@@ -1,12 +1,14 @@
 //! Breakers that an operator holds open or closed, whatever is seen, until they are left to themselves again.
 
+use std::net::SocketAddr;
+
 use throttle_common::breakers::{Forced, State};
 
 use super::Control;
 use crate::{
     api::wire::{BreakerRequest, HeldBreakerView, Problem, ProblemKind},
     control::{Author, kernel, stored},
-    policy::word::one_of,
+    policy::{Backend, Endpoint, word::one_of},
     store::HeldBreaker,
 };
 
@@ -52,10 +54,7 @@ impl Control {
     }
 
     fn held_view(&self, service: &str, backend: Option<&str>, state: &str) -> HeldBreakerView {
-        let health = self.health.services.get(service).map(|followed| &followed.health).filter(|_| backend.is_some());
-        let own = health.into_iter().flat_map(|health| health.backends(0).map(|(it, ..)| it.place()));
-        let addresses: Vec<_> =
-            own.filter(|place| backend == Some(&*place.backend)).map(|place| place.address).collect();
+        let addresses = backend.map(|backend| self.addresses(service, backend)).unwrap_or_default();
         let met = addresses.iter().map(|&address| (service, backend.unwrap_or_default(), address));
         HeldBreakerView {
             service: service.to_owned(),
@@ -65,6 +64,17 @@ impl Control {
             warnings: self.unmet(met),
             addresses,
         }
+    }
+
+    /// Where a backend is: as policy says it, or as far as it was found.
+    fn addresses(&self, service: &str, backend: &str) -> Vec<SocketAddr> {
+        let is_it = |it: &&Backend| it.service == service && it.name == backend;
+        if let Some(&Backend { address: Endpoint::Static(address), .. }) = self.in_force().backends.iter().find(is_it) {
+            return vec![address];
+        }
+        let Some(followed) = self.health.services.get(service) else { return Vec::new() };
+        let found = followed.health.backends(0).map(|(it, ..)| it.place());
+        found.filter(|place| *place.backend == *backend).map(|place| place.address).collect()
     }
 
     /// Who holds a breaker.
@@ -110,9 +120,9 @@ impl Control {
             return Err(Problem::new(ProblemKind::Conflict, detail));
         }
         let Some(backend) = backend else { return Ok(()) };
-        let mut names: Vec<_> = followed.health.backends(0).map(|(it, ..)| it.place().backend.to_string()).collect();
-        names.dedup();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        // Those of policy: of one that is not found yet it holds as soon as it is.
+        let own = self.in_force().backends.iter().filter(|it| it.service == service);
+        let names: Vec<&str> = own.map(|it| it.name.as_str()).collect();
         if names.contains(&backend) { Ok(()) } else { Err(missing(&format!("backend of {service}"), backend, &names)) }
     }
 }
