@@ -119,6 +119,9 @@ impl Control {
 
     /// After a change of policy, and when their time is over: speeds that hold no longer are forgotten.
     pub(super) fn end_speeds(&mut self) {
+        if self.speeds.is_empty() {
+            return;
+        }
         let (now, clocks) = (self.moment(), self.datapath.clocks());
         let before = self.speeds.len();
         self.speeds.retain(|held| {

@@ -10,7 +10,6 @@
 //! than one burst.
 
 use std::{
-    collections::HashMap,
     io,
     sync::{Arc, atomic::Ordering},
 };
@@ -62,8 +61,9 @@ impl Datapath {
         self.tables.limits()
     }
 
-    fn by_number(&self) -> HashMap<u16, Limit> {
-        self.limits().into_iter().map(|held| (held.number, held.record)).collect()
+    /// The limit in force of that number.
+    fn held(&self, number: u16) -> Option<Limit> {
+        Some(self.tables.limit(number)).filter(|held| held.name[0] != 0)
     }
 
     /// The services in force, by number, as the kernel has them.
@@ -74,17 +74,16 @@ impl Datapath {
     /// Whether a policy differs from the one in force in nothing but how much its limits allow. Then going back to that one
     /// is a change of the same kind, by which no bucket is lost.
     pub fn only_reprices(&self, policy: &Compiled) -> bool {
-        let held = self.by_number();
         let only_repriced = |(number, next): &(u16, Limit)| {
             let Limit { price, depth, batch, overdraft_shift, .. } = *next;
             let repriced = |held: &Limit| Limit { price, depth, batch, overdraft_shift, ..*held };
-            held.get(number).is_some_and(|held| repriced(held) == *next)
+            self.held(*number).is_some_and(|held| repriced(&held) == *next)
         };
         // What a service's limit allows all together says how much of it a health window leaves.
         let unpriced = |service: &Service| Service { connections: 0, ..*service };
         let in_force = self.policy();
         in_force == Policy { revision: in_force.revision, ..policy.policy }
-            && held.len() == policy.limits.len()
+            && self.limits().len() == policy.limits.len()
             && policy.limits.iter().all(only_repriced)
             && policy.overridden.is_empty()
             && policy.tenants == self.tenants[self.tables.in_force() as usize]
@@ -170,11 +169,10 @@ impl Datapath {
     /// The limits per source that keep their buckets, and look for some of them elsewhere under the next policy.
     fn moved_by(&self, next: &Compiled) -> Vec<Moved> {
         let others = !Arc::ptr_eq(&next.tenants, &self.tenants[self.tables.in_force() as usize]);
-        let held = self.by_number();
         let moved = next.limits.iter().filter_map(|(number, limit)| {
-            let before = held.get(number).filter(|held| held.name == limit.name)?;
+            let before = self.held(*number).filter(|held| held.name == limit.name)?;
             let is_divided = limit.regions().any(|(_, region)| region.compartments != 0);
-            Moved::between(before, limit).filter(|moved| moved.is_redivided || others && is_divided)
+            Moved::between(&before, limit).filter(|moved| moved.is_redivided || others && is_divided)
         });
         moved.collect()
     }

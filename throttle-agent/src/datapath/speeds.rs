@@ -12,7 +12,7 @@
 //! forward where it is quickened, as if that time had run at the new speed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::atomic::{Ordering, fence},
     time::Duration,
 };
@@ -119,7 +119,7 @@ impl Datapath {
     /// Before a policy is put in force: the clocks of services that it adds begin anew, at real time. No packet reads them,
     /// and no bucket that is kept is theirs.
     pub(super) fn begin_clocks(&mut self, next: impl Iterator<Item = u16>) {
-        let held: BTreeSet<u16> = self.tables.clocks_of_services().into_values().collect();
+        let held = self.tables.clocks_held();
         for clock in next.filter(|clock| *clock != HOST_CLOCK && !held.contains(clock)) {
             self.speeds.0.remove(&clock);
             // The sequence number comes first: without one the rest means nothing.
@@ -132,7 +132,7 @@ impl Datapath {
         if self.speeds.0.is_empty() {
             return;
         }
-        let held: BTreeSet<u16> = self.tables.clocks_of_services().into_values().collect();
+        let held = self.tables.clocks_held();
         self.speeds.0.retain(|clock, _| *clock == HOST_CLOCK || held.contains(clock));
     }
 

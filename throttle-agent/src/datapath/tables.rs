@@ -1,6 +1,7 @@
 //! The mapped arrays: the two generations of policy, the switch between them, and the table of buckets.
 
 use std::{
+    collections::BTreeSet,
     os::fd::AsFd,
     sync::atomic::{AtomicU32, Ordering, fence},
 };
@@ -147,6 +148,13 @@ impl Tables {
     /// The health clocks of the services in force, by name.
     pub(super) fn clocks_of_services(&self) -> Clocks {
         self.services().iter().map(|(_, service)| (name_str(&service.name).to_owned(), service.clock)).collect()
+    }
+
+    /// The clocks of the services in force.
+    pub(super) fn clocks_held(&self) -> BTreeSet<u16> {
+        let base = self.in_force() * MAX_SERVICES;
+        let services = (1..MAX_SERVICES).map(|number| self.services.get(base + number));
+        services.filter(|service| service.name[0] != 0).map(|service| service.clock).collect()
     }
 
     /// The tenants of a generation, by name.

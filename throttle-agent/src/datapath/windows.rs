@@ -4,7 +4,7 @@
 //! again. It lies in the kernel's map, by the number of its service's health clock: so an agent that starts anew finds
 //! what is in force.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Result, ensure};
 use throttle_common::{
@@ -66,7 +66,7 @@ impl Datapath {
 
     /// After a policy is put in force: the windows of clocks that are nobody's any more are gone.
     pub(super) fn forget_windows(&self) {
-        let held: BTreeSet<u16> = self.tables.clocks_of_services().into_values().collect();
+        let held = self.tables.clocks_held();
         for (clock, word) in (0..).zip(self.tables.windows.run(0, self.tables.windows.len())) {
             if word.load(Ordering::Relaxed) != 0 && !held.contains(&clock) {
                 word.store(0, Ordering::Relaxed);

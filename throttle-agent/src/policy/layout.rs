@@ -1,6 +1,11 @@
 //! What policy compiles from and to: what the kernel holds, and what it shall hold.
 
-use std::{collections::BTreeMap, sync::Arc};
+use super::{compile::compartments::Division, document::Document};
+use std::{
+    collections::BTreeMap,
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
 use throttle_common::records;
 
 /// What the kernel holds now.
@@ -21,7 +26,41 @@ pub struct Layout {
 }
 
 /// The numbers of tenants, by their names.
-pub type Tenants = BTreeMap<String, u16>;
+#[derive(Clone, Debug, Default)]
+pub struct Tenants {
+    numbers: BTreeMap<String, u16>,
+    /// How they divide tables, once that was asked for: of many it takes long to say.
+    division: OnceLock<Division>,
+}
+
+impl Tenants {
+    /// How these, which are those of a document, divide tables.
+    pub(super) fn division(&self, document: &Document) -> &Division {
+        self.division.get_or_init(|| Division::of(document, self))
+    }
+}
+
+impl Deref for Tenants {
+    type Target = BTreeMap<String, u16>;
+
+    fn deref(&self) -> &BTreeMap<String, u16> {
+        &self.numbers
+    }
+}
+
+impl FromIterator<(String, u16)> for Tenants {
+    fn from_iter<I: IntoIterator<Item = (String, u16)>>(numbers: I) -> Self {
+        Self { numbers: numbers.into_iter().collect(), division: OnceLock::new() }
+    }
+}
+
+impl PartialEq for Tenants {
+    fn eq(&self, other: &Self) -> bool {
+        self.numbers == other.numbers
+    }
+}
+
+impl Eq for Tenants {}
 
 /// The numbers of services' health clocks, by the services' names.
 pub type Clocks = BTreeMap<String, u16>;

@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn all_share_a_table_that_is_not_divided_and_nobody_one_of_his_own() {
         let numbers: Tenants =
-            [("a", 1), ("b", 2), ("c", 3), ("rest", 4)].map(|(name, it)| (name.to_owned(), it)).into();
+            [("a", 1), ("b", 2), ("c", 3), ("rest", 4)].map(|(name, it)| (name.to_owned(), it)).into_iter().collect();
         let sharing = |compartments, rest| {
             let limit = Limit { rest, ..Limit::NONE };
             let region = Region { sets: 256, compartments, ..Region::NONE };

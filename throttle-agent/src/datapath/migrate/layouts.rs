@@ -207,7 +207,7 @@ impl Past {
     /// The tenants in force, by name.
     pub(super) fn tenants(&self, directory: &Path, generation: u32) -> Result<Tenants> {
         if self.service.is_none() {
-            return Ok(Tenants::new());
+            return Ok(Tenants::default());
         }
         let all = in_force(&self.open(directory, maps::TENANTS)?, generation)?;
         let named = |(number, bytes): (u16, Vec<u8>)| {

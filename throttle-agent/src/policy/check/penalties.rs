@@ -13,10 +13,9 @@ const WIDE: [u8; 2] = [23, 47];
 
 pub(super) fn check(document: &Document, unread: &Unread, found: &mut Vec<Diagnostic>) {
     for (index, limit) in document.limits.iter().enumerate() {
+        let Some(penalty) = &limit.penalty else { continue };
         let path = format!("limit[{index}].penalty");
-        if let Some(penalty) = &limit.penalty
-            && unread.spares(&path)
-        {
+        if unread.spares(&path) {
             let mut wrong = |field: &str, fault: Fault| found.push(fault.at(format!("{path}{field}")));
             if unread.spares(&format!("limit[{index}].per")) {
                 shared(limit, &mut wrong);

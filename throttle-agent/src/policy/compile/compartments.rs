@@ -16,7 +16,8 @@ const FEWEST_SETS: u32 = 64;
 const FINER: u8 = 2;
 
 /// How tables are divided.
-pub(super) struct Division {
+#[derive(Clone, Debug)]
+pub(in crate::policy) struct Division {
     /// `compartments` of a region that is large enough.
     needed: u8,
     /// The tenant of all the rest, or [`NONE`].
@@ -24,7 +25,7 @@ pub(super) struct Division {
 }
 
 impl Division {
-    pub(super) fn of(document: &Document, tenants: &Tenants) -> Self {
+    pub(in crate::policy) fn of(document: &Document, tenants: &Tenants) -> Self {
         let rest = rests(document).next().and_then(|(_, tenant)| tenants.get(&tenant.name)).copied().unwrap_or(NONE);
         let others: Vec<u16> = tenants.values().copied().filter(|&number| number != rest).collect();
         // In fewer parts than there are of them, some meet.

@@ -18,7 +18,6 @@ use super::{
     layout::{Compiled, Layout},
     units::Rate,
 };
-use compartments::Division;
 use services::Scopes;
 use std::sync::Arc;
 pub(super) use terms::overridings;
@@ -50,7 +49,7 @@ pub fn compile_after(
         Some(before) if before.tenants == document.tenants => Arc::clone(&held.tenants),
         _ => Arc::new(tenants::tenants(document, held)?),
     };
-    let mut limits = limits::limits(document, held, &clocks, &Division::of(document, &tenants))?;
+    let mut limits = limits::limits(document, held, &clocks, tenants.division(document))?;
     let overridden = terms::overridden(document, &mut limits);
     let counts_connections = document.limits.iter().any(|limit| limit.concurrent.is_some());
     let forwards = document.services.iter().any(|service| service.forwarded);

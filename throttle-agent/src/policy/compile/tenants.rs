@@ -5,7 +5,7 @@ use crate::policy::{
     fault::{Diagnostics, Fault},
     layout::{Layout, Tenants},
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use throttle_common::records::{MAX_TENANTS, NONE};
 
 /// A tenant keeps its number as long as its name lives; the numbers of those that go are free for the policy after this. A new
@@ -17,7 +17,7 @@ pub(super) fn tenants(document: &Document, held: &Layout) -> Result<Tenants, Dia
     let mut had: BTreeSet<usize> = kept.map(|&number| part(number)).collect();
     let taken: BTreeSet<u16> = held.tenants.values().copied().collect();
     let mut free: BTreeSet<u16> = (NONE + 1..MAX_TENANTS as u16).filter(|number| !taken.contains(number)).collect();
-    let mut numbers = Tenants::new();
+    let mut numbers = BTreeMap::new();
     for (index, tenant) in document.tenants.iter().enumerate() {
         let next = || free.iter().find(|&&number| !had.contains(&part(number))).or_else(|| free.first()).copied();
         let Some(number) = held.tenants.get(&tenant.name).copied().or_else(next) else {
@@ -29,5 +29,5 @@ pub(super) fn tenants(document: &Document, held: &Layout) -> Result<Tenants, Dia
         free.remove(&number);
         numbers.insert(tenant.name.clone(), number);
     }
-    Ok(numbers)
+    Ok(numbers.into_iter().collect())
 }
