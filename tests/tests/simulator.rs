@@ -41,6 +41,21 @@ fn overload_does_not_become_the_norm() {
     assert!(last.goodput() >= 0.98 && last.p99 <= first.p99 * 1.2, "{} ms, then {} ms", first.p99, last.p99);
 }
 
+/// Far slower than usual, and within what clients are promised all the same: the work takes 100 ms instead of 8.
+const SLOWER: [Phase; 4] = [
+    PHASES[0],
+    Phase { name: "slower", seconds: 40, load: 0.06, capacity: 0.08 },
+    Phase { name: "slower, later", seconds: 30, load: 0.06, capacity: 0.08 },
+    Phase { name: "slower, 2x", seconds: 30, load: 0.16, capacity: 0.08 },
+];
+
+#[test]
+fn work_that_takes_longer_is_no_overload_as_long_as_it_keeps_to_the_objective() {
+    let outcomes = overload::run(&SLOWER, Work::Constant, &mut Ours::new(Sees::Latency, 0), SEED);
+    let phases: Vec<_> = outcomes.iter().map(Outcome::goodput).collect();
+    assert!(phases[2] >= 0.9 && phases[3] >= 0.8, "{phases:?}");
+}
+
 #[test]
 fn without_it_the_same_load_leaves_nothing_even_when_it_is_over() {
     for limit in [&mut Unlimited as &mut dyn Limit, &mut FixedRate::new(CAPACITY)] {

@@ -6,6 +6,8 @@ use throttle_agent::health::{MILLISECOND, Nanos, SECOND, whole};
 /// How long a request occupies a worker: a mean of [`MEAN`] in all cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
+    /// Always the same.
+    Constant,
     /// Exponential.
     Exponential,
     /// Nine of ten take 3 ms, one 53 ms.
@@ -70,6 +72,7 @@ impl Work {
     /// How long one request takes at full capacity.
     pub fn draw(self, dice: &mut Dice) -> Nanos {
         match self {
+            Self::Constant => MEAN,
             Self::Exponential => dice.exponential(MEAN),
             Self::Bimodal => {
                 if dice.happens(0.1) {

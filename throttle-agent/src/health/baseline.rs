@@ -43,6 +43,14 @@ impl Baseline {
         value
     }
 
+    /// Takes it that the least delay after an instant is that of the work itself, because nobody can have waited since; as far
+    /// as it is no more than so much.
+    pub fn relearn(&mut self, after: Nanos, most: f64) {
+        let since = self.least.iter().filter(|(second, _)| *second > after / SECOND).map(|(_, least)| *least);
+        let least = since.reduce(f64::min).map(|least| least.min(most));
+        self.value = self.value.zip(least).map(|(value, least)| value.max(least)).or(self.value);
+    }
+
     /// The baseline, in nanoseconds; `None` before the first delay.
     pub const fn value(&self) -> Option<f64> {
         self.value

@@ -3,7 +3,8 @@
 //! Latency drives the *window* W of what may be under way at once; the rate follows by itself. (A rate that follows latency
 //! integrates twice, and oscillates: a tenth to nine tenths of the goodput in simulation.) Above its target delay the window
 //! shrinks by Breakwater's law (OSDI 2020), below it grows while it is used. Where there is no latency, the next best signal
-//! stands in ([`Rung`]), and what comes out says which. The clock's speed m is only a guard: it keeps what every source may
+//! stands in ([`Rung`]), and what comes out says which. Work that takes longer than it did is told from waiting where the window
+//! has long been at its least (as BBR tells it, with its probe of the round trip). The clock's speed m is only a guard: it keeps what every source may
 //! send from running far ahead of what the service delivers. Both need more than one slow answer, and where nobody asks for
 //! anything both go back to what policy says. Dry-run is the caller's: it shows this and writes nothing.
 
@@ -53,6 +54,10 @@ pub const BACK_BY_BEATS: Nanos = 60 * SECOND;
 pub const CALM_GROWS: f64 = 0.1;
 /// How much window and speed grow in a period from then on: from 2 to 1 000 in 3 s.
 pub const REST_GROWS: f64 = 0.25;
+
+/// Where the least window is taken for so long and delays are no shorter, they are none of those who wait: then the work itself
+/// takes as long, and that is usual from now on, within the objective.
+pub const RELEARNS_AFTER: Nanos = 10 * SECOND;
 
 /// What policy says of a service.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -122,6 +127,8 @@ pub struct Controller {
     beat_at: Nanos,
     /// When it went on from what an agent before this one left.
     resumed: Option<Nanos>,
+    /// Since when delays are above their target though no more than the least window is under way.
+    least_since: Option<Nanos>,
 }
 
 impl Controller {
@@ -137,6 +144,7 @@ impl Controller {
             flow_at: 0,
             beat_at: 0,
             resumed: None,
+            least_since: None,
         }
     }
 
@@ -221,6 +229,7 @@ impl Controller {
         let full = f64::from(signals.most_in_flight) >= self.window.floor();
         self.bound(waits, target);
         self.guard(rung, waits.filter(|_| loaded), target, full && loaded, idle);
+        self.relearn(now, rung, waits.is_some(), signals.most_in_flight);
         Adjustment {
             window: whole(self.window) as u32,
             speed: speed(self.rate_share.min(share)),
@@ -281,6 +290,21 @@ impl Controller {
             .map(|(delay, peak)| LITTLE_GAIN * peak * (delay.usual + target) / SECOND as f64);
         let most = f64::from(self.terms.most).min(little.unwrap_or(f64::INFINITY));
         self.window = self.window.min(most).max(f64::from(self.terms.least));
+    }
+
+    /// Has what is usual be what it takes with as little under way as there can be, where that has lasted: such a delay is no
+    /// queue that a smaller window could shorten.
+    fn relearn(&mut self, now: Nanos, rung: Rung, waits: bool, most_in_flight: u32) {
+        let least = self.terms.least;
+        if !waits || self.window > f64::from(least) || most_in_flight > least {
+            self.least_since = None;
+            return;
+        }
+        let since = *self.least_since.get_or_insert(now);
+        if now.saturating_sub(since) >= RELEARNS_AFTER {
+            self.ladder.relearn(rung, since, self.terms.objective as f64 - self.target());
+            self.least_since = None;
+        }
     }
 
     /// How much of its rate all sources together may ask for: far more than is delivered only fills queues elsewhere. What few

@@ -286,6 +286,28 @@ fn an_older_signal_moves_it_less() {
     assert!(factors.is_sorted() && factors[0] >= SHRINKS_MOST && factors[3] < 1.0, "{factors:?}");
 }
 
+/// What is usual to one that took 8 ms, after a minute in which it takes longer with so many under way.
+fn usual_after_a_minute(median: Nanos, under_way: impl Fn(&Controller) -> u32) -> Nanos {
+    let (mut controller, begin) = settled();
+    for now in (1..=600).map(|it| begin + it * PERIOD) {
+        let under_way = under_way(&controller);
+        controller.step(now, &period(now, median, 20, under_way), 1.0);
+    }
+    controller.usual().unwrap()
+}
+
+#[test]
+fn what_takes_long_with_as_little_under_way_as_can_be_is_usual_within_the_objective() {
+    let as_allowed = |controller: &Controller| controller.window as u32;
+    assert_eq!(usual_after_a_minute(80 * MILLISECOND, as_allowed), 80 * MILLISECOND);
+    // As far as its fifth for waiting goes into the objective beside it.
+    let most = usual_after_a_minute(900 * MILLISECOND, as_allowed);
+    assert!((200 * MILLISECOND..=210 * MILLISECOND).contains(&most), "{most}");
+    // Where more is under way than the least window lets in, some may wait for others.
+    let unknown = usual_after_a_minute(80 * MILLISECOND, |_| TERMS.least + 1);
+    assert!(unknown < 9 * MILLISECOND, "{unknown}");
+}
+
 /// A median with its samples, completions with what is under way, the most of that, an overflow, their age, a share.
 type Period = (Option<(Nanos, u32)>, Option<(u32, u32)>, u32, bool, Nanos, f64);
 

@@ -85,6 +85,16 @@ impl Ladder {
         self.gathered = Gathered { at: self.gathered.at, ..Gathered::default() };
     }
 
+    /// Takes it that what a signal showed after an instant is usual, as far as it is no more than so much: see
+    /// [`Baseline::relearn`].
+    pub(super) fn relearn(&mut self, rung: Rung, after: Nanos, most: f64) {
+        match rung {
+            Rung::Latency => self.latency.relearn(after, most),
+            Rung::Little => self.little.relearn(after, most),
+            Rung::Backlog | Rung::Heartbeats | Rung::Static => {}
+        }
+    }
+
     /// How long is usual by a signal, in nanoseconds, where it is known.
     pub(super) fn usual(&self, rung: Rung) -> Option<f64> {
         match rung {
