@@ -109,9 +109,9 @@ pub(crate) fn sentence(view: &SpeedView, now: Timestamp) -> String {
     }
     _ = write!(
         text,
-        ": its limits admit {} % of their rates, and buckets stay busy {} times as long",
-        share(view.speed * 100.0),
-        share(1.0 / view.speed)
+        ": its limits admit {} % of their rates, and what was used of them takes {} times as long to come back",
+        rounded(view.speed * 100.0),
+        rounded(1.0 / view.speed)
     );
     text
 }
@@ -120,6 +120,13 @@ pub(crate) fn sentence(view: &SpeedView, now: Timestamp) -> String {
 pub(crate) fn share(value: f64) -> String {
     let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A number to three digits, as far as they say anything.
+fn rounded(value: f64) -> String {
+    let places = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    let text = format!("{value:.places$}");
+    if places == 0 { text } else { text.trim_end_matches('0').trim_end_matches('.').to_owned() }
 }
 
 fn render(speeds: &[SpeedView], now: Timestamp, paint: Paint) -> String {
@@ -163,7 +170,7 @@ mod tests {
     #[test]
     fn a_speed_is_told_with_what_it_means() {
         let expected = "the clock of web runs at 0.25 until 2026-11-24 20:00:30Z, in 30 s: its limits admit 25 % of their \
-                        rates, and buckets stay busy 4 times as long";
+                        rates, and what was used of them takes 4 times as long to come back";
         assert_eq!(sentence(&view(0.25), now()), expected);
         let host = SpeedView { service: None, until: None, ..view(0.5) };
         assert!(sentence(&host, now()).starts_with("the host's clock runs at 0.5 until `throttle speed reset`: "));

@@ -149,7 +149,7 @@ table: 131k of 1.05M sets belong to limits, 72 MiB of memory; timed blocks: 3
 fn a_clock_that_runs_slower_is_not_forgotten() {
     let speed = SpeedView { service: Some("web".to_owned()), speed: 0.5, ..SpeedView::default() };
     let text = render(&Status { speeds: vec![speed], ..status() }, false, now(), Paint::PLAIN);
-    let note = "  * the clock of web runs at 0.5: its limits admit 50 % of their rates, and buckets stay busy 2 times as long\n";
+    let note = "  * the clock of web runs at 0.5: its limits admit 50 % of their rates, and what was used of them takes 2 times as long to come back\n";
     assert!(text.contains(note), "{text}");
 }
 

@@ -133,7 +133,9 @@ impl Watch {
         let detector = &self.backends[backend];
         match detector.level() {
             _ if self.ejected[backend] => 0.0,
-            Level::Dead | Level::Held => super::suspicion::LEAST_SHARE,
+            Level::Dead => super::suspicion::LEAST_SHARE,
+            // It answers, and serves because there is nobody else.
+            Level::Held => super::suspicion::share(detector.phi(now)),
             // While the fault may be the observer's, silence is nobody's.
             Level::Healthy | Level::Suspect if self.is_frozen(now) => 1.0,
             _ => detector.share(now),

@@ -139,6 +139,7 @@ fn who_is_back_and_held_out_makes_way_for_one_that_is_dead() {
     run(&mut watch, &mut now, 2 * SECOND, &[1]);
     assert_eq!((watch.backends()[0].level(), watch.backends()[1].level()), (Level::Held, Level::Dead));
     assert!(watch.is_ejected(1) && !watch.is_ejected(0), "one serves, the other does not");
+    assert_eq!(watch.share(0, now), 1.0, "and it answers well");
 }
 
 #[test]

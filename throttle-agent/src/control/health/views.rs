@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use throttle_common::{breakers::State, speed::Speed};
+use throttle_common::{
+    breakers::{Forced, State},
+    speed::Speed,
+};
 
 use super::{Control, Followed, Nanos, groups::Stalled, listening::Waiting, notices, standings::Shown};
 use crate::{
@@ -14,7 +17,7 @@ use crate::{
     health::{
         SECOND,
         breaker::Breaker,
-        controller::{Adjustment, Rung},
+        controller::{Adjustment, Cause, Rung},
         detector::Detector,
         names::{actuator, control, level, rung, state},
         service::{Backend, Control as Moves, Kept, Place},
@@ -84,7 +87,7 @@ impl Control {
             actuator: actuator(terms.control, terms.closes).to_owned(),
             signal: rung(adjustment.map_or(Rung::Static, |it| it.rung)).to_owned(),
             summary: String::new(),
-            cause: adjustment.map_or_else(|| "it has not been looked at yet".to_owned(), said::cause),
+            cause: cause(adjustment, terms.enforces && refuses(health.breaker().state()), health.share(now)),
             signals: signals(followed, now),
             delay_seconds: adjustment.and_then(|it| it.delay).map(seconds),
             target_seconds: seconds(target),
@@ -182,7 +185,8 @@ fn summary(view: &ServiceHealthView, adjustment: Option<&Adjustment>, blind: boo
         Some(window) => format!("{}; it follows {follows}: {}", places(window, view.mode), view.cause),
         None if view.control == "rate" => {
             let are = if view.mode == Mode::Observe { "would be" } else { "are" };
-            format!("its rates {are} admitted at {:.0} %; it follows {follows}", view.speed * 100.0)
+            let admitted = view.speed * 100.0;
+            format!("its rates {are} admitted at {admitted:.0} %; it follows {follows}: {}", view.cause)
         }
         None => "its limits do not move; only breakers act".to_owned(),
     };
@@ -196,6 +200,20 @@ fn summary(view: &ServiceHealthView, adjustment: Option<&Adjustment>, blind: boo
         text += " (only shown: `mode = \"enforce\"` in its health puts it in force)";
     }
     text
+}
+
+const fn refuses(state: State) -> bool {
+    matches!(state, State::Open { .. } | State::Forced(Forced::Open))
+}
+
+/// Why the window is what it is, in words: where nobody asks, also what keeps them from it.
+fn cause(adjustment: Option<&Adjustment>, refuses: bool, share: f64) -> String {
+    let Some(adjustment) = adjustment else { return "it has not been looked at yet".to_owned() };
+    match adjustment.cause {
+        Cause::Idle if refuses => "its breaker lets nobody in".to_owned(),
+        Cause::Idle if share < 1.0 => format!("nobody asks for anything; its backends leave {:.0} %", share * 100.0),
+        _ => said::cause(adjustment),
+    }
 }
 
 /// How many connections may be open, and are; where that is only shown, also how many might be by health.
@@ -282,6 +300,24 @@ mod tests {
         assert_eq!(places(&window, Mode::Observe), shown);
         let held = WindowView { in_force: Some(38), open: None, ..window };
         assert_eq!(places(&held, Mode::Enforce), "38 of 200 connections may be open");
+    }
+
+    #[test]
+    fn where_nobody_asks_it_says_what_keeps_them_from_it() {
+        let speed = Speed::ONE;
+        let idle = Adjustment {
+            window: 9,
+            speed,
+            rung: Rung::Latency,
+            cause: Cause::Idle,
+            delay: None,
+            target: 0,
+            loaded: false,
+        };
+        let said = |refuses, share| cause(Some(&idle), refuses, share);
+        assert_eq!(said(false, 1.0), "nobody asks for anything: it goes back to what policy says");
+        assert_eq!(said(false, 0.7), "nobody asks for anything; its backends leave 70 %");
+        assert_eq!(said(true, 0.7), "its breaker lets nobody in");
     }
 
     #[test]

@@ -135,7 +135,7 @@ fn at(address: SocketAddr) -> Result<SocketAddr, Fault> {
         return wrong("has no port", format!("write {}", SocketAddr::new(ip, 80)));
     }
     if ip.is_unspecified() || ip.is_multicast() {
-        return wrong("is nobody's address", "write that of one host; this host's own is 127.0.0.1".to_owned());
+        return wrong("is nobody's address", "write the address of one host, that which clients come to".to_owned());
     }
     if let SocketAddr::V6(v6) = address {
         if let Some(mapped) = v6.ip().to_ipv4_mapped() {
