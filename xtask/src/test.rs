@@ -20,6 +20,8 @@ use crate::{process, setup};
 
 /// The package whose tests need root, namespaces and BPF.
 const KERNEL_TESTS: &str = "throttle-tests";
+/// So many of the tests that took longest are told.
+const SLOWEST: usize = 10;
 
 /// What `test` is told.
 #[derive(clap::Args)]
@@ -167,6 +169,18 @@ pub(crate) struct Report {
     pub(crate) skipped: Vec<String>,
     failed_to_run: bool,
     time: Duration,
+    /// The tests, in the order in which they ended, with their times where one ran after the other.
+    tests: Vec<Test>,
+    /// The one that has written something and not ended yet.
+    begun: Option<String>,
+}
+
+/// A test that has ended.
+#[derive(Debug, PartialEq)]
+struct Test {
+    name: String,
+    passed: bool,
+    time: Duration,
 }
 
 impl Report {
@@ -174,17 +188,37 @@ impl Report {
     fn follow(&mut self, tests: &mut Command) -> Result<bool> {
         let mut child = process::spawn(tests.stdout(Stdio::piped()))?;
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut last = Instant::now();
         let status = thread::scope(|scope| {
             scope.spawn(|| {
                 for line in stdout.lines().map_while(Result::ok) {
                     println!("{line}");
                     self.read(&line);
+                    if self.read_end(&line, last.elapsed()) {
+                        last = Instant::now();
+                    }
                 }
             });
             process::wait(&mut child)
         })?;
         process::ensure_wanted()?;
         Ok(status.success())
+    }
+
+    /// Reads of a line whether a test has ended, which took so long.
+    fn read_end(&mut self, line: &str, time: Duration) -> bool {
+        let (begun, rest) = match line.strip_prefix("test ").and_then(|line| line.split_once(" ... ")) {
+            Some((name, rest)) => (Some(name.to_owned()), rest),
+            None => (self.begun.take(), line),
+        };
+        match (begun, rest) {
+            (Some(name), "ok" | "FAILED") => self.tests.push(Test { name, passed: rest == "ok", time }),
+            (begun, _) => {
+                self.begun = begun;
+                return false;
+            }
+        }
+        true
     }
 
     /// Reads a line of what a test binary prints.
@@ -223,6 +257,16 @@ fn summarise(reports: &[(Report, Suite)], left_out: &[Suite]) -> Result<()> {
     for (report, suite) in reports {
         println!("{report}  {}", suite.name());
     }
+    println!("\nslowest:");
+    let tests = reports.iter().filter(|(_, suite)| suite.needs_kernel()).flat_map(|(report, suite)| {
+        let target = suite.target.as_deref().unwrap_or_default();
+        report.tests.iter().map(move |test| (test.time, target, &test.name))
+    });
+    let mut slowest: Vec<_> = tests.collect();
+    slowest.sort_by_key(|(time, ..)| std::cmp::Reverse(*time));
+    for (time, target, name) in slowest.into_iter().take(SLOWEST) {
+        println!("{:>14}  {target} {name}", process::seconds(time));
+    }
     println!("\nskipped:");
     let skips = reports.iter().flat_map(|(report, _)| &report.skipped);
     let left_out = left_out.iter().map(|suite| format!("{}: --without-kernel", suite.name()));
@@ -233,17 +277,40 @@ fn summarise(reports: &[(Report, Suite)], left_out: &[Suite]) -> Result<()> {
     if skips.is_empty() {
         println!("  nothing");
     }
-    let failed: Vec<String> =
-        reports.iter().filter(|(report, _)| report.failed_to_run).map(|(_, suite)| suite.name()).collect();
+    let failed: Vec<String> = reports.iter().filter(|(report, _)| report.failed_to_run).map(failed).collect();
     if !failed.is_empty() {
         bail!("test: {} failed", failed.join(", "));
     }
     Ok(())
 }
 
+/// A suite that failed, with the tests of it that did.
+fn failed((report, suite): &(Report, Suite)) -> String {
+    let tests: Vec<_> = report.tests.iter().filter(|test| !test.passed).map(|test| test.name.as_str()).collect();
+    if tests.is_empty() { suite.name() } else { format!("{} ({})", suite.name(), tests.join(", ")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tests_that_end_are_read_also_where_they_write_between() {
+        let mut report = Report::default();
+        let lines = [
+            "running 3 tests",
+            "test a::b ... ok",
+            "test c ... 5 seen",
+            "more",
+            "ok",
+            "test d ... skipped d: no",
+            "FAILED",
+        ];
+        let ended: Vec<bool> = lines.iter().map(|line| report.read_end(line, Duration::from_secs(1))).collect();
+        assert_eq!(ended, [false, true, false, false, true, false, true]);
+        let tests: Vec<_> = report.tests.iter().map(|test| (test.name.as_str(), test.passed)).collect();
+        assert_eq!(tests, [("a::b", true), ("c", true), ("d", false)]);
+    }
 
     #[test]
     fn suites_are_packages_and_the_files_of_the_kernel_tests() {
