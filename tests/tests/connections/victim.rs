@@ -3,6 +3,7 @@
 use super::{address, eventually, host::Host};
 use anyhow::{Result, ensure};
 use std::{
+    io::Read as _,
     net::{Ipv4Addr, SocketAddr},
     ops::Range,
     str::FromStr as _,
@@ -86,7 +87,17 @@ fn victim_is_served(silent: bool) -> Result<()> {
             let (mut tries, mut out) = (0, 0);
             while start.elapsed() < LENGTH || tries < TRIES {
                 tries += 1;
-                out += u64::from(connect_from(address(victim), to).is_err());
+                // Who is served waits until it is closed: a server that the flood leaves no time would have more and more open.
+                match connect_from(address(victim), to) {
+                    Ok(mut served) => {
+                        served.set_read_timeout(Some(LENGTH))?;
+                        _ = served.read(&mut [0]);
+                    }
+                    Err(error) => {
+                        say!("after {:?}: {error}", start.elapsed());
+                        out += 1;
+                    }
+                }
                 std::thread::sleep(Duration::from_millis(20));
             }
             Ok((tries, out))
