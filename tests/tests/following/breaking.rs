@@ -240,6 +240,24 @@ fn listed(site: &Site<'_>, name: &str) -> String {
 }
 
 #[test]
+fn a_breaker_is_held_before_it_is_known_where_its_backend_is() -> Result<()> {
+    needs_root!();
+    let wire = Wire::new()?;
+    let site = Site::on(&wire.far)?;
+    let (_first, _second) = (SlowServer::on(&wire.far, 80)?, SlowServer::on(&wire.far, 81)?);
+    let _agent = site.start(&RUN)?;
+    let late = backend("web-2", &listed(&site, "web-2"));
+    site.apply(&policy("mode = \"enforce\"", &(backend("web-1", "10.98.0.1:80") + &late)))?;
+    let said = site.ask(&["breaker", "open", "web/web-2"])?;
+    ensure!(said.contains("an address of it, none of which is known yet"), "{said}");
+    fs::write(site.file("web-2"), "10.98.0.1:81\n").context("write a file of backends")?;
+    until(&site, "it is held", |view| breaker(view, "web-2") == "held-open")?;
+    ensure!(open_at_once(&wire.near, 3, at(FAR_V4, 81))?.is_empty(), "it keeps all away");
+    ensure!(open_at_once(&wire.near, 3, at(FAR_V4, 80))?.len() == 3, "and from its own backend alone");
+    Ok(())
+}
+
+#[test]
 fn breakers_of_backends_that_are_found_late_are_as_they_were_before_a_restart() -> Result<()> {
     needs_root!();
     let wire = Wire::new()?;
