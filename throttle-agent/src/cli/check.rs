@@ -21,6 +21,7 @@ use throttle_common::{
 
 use super::{
     Context, DEFAULT_SETS,
+    alike::grouped,
     failure::Failure,
     output::{self, Paint},
     policy::{REFUSED, Source},
@@ -118,8 +119,9 @@ impl Check {
             let warnings = warnings.iter().map(ToString::to_string).collect();
             return output::json(&Envelope::new(report(&compiled, warnings, self.flood)));
         }
-        for warning in &warnings {
-            context.output.warn(&warning.in_file(name));
+        let texts: Vec<_> = warnings.iter().map(|warning| (warning.text(), warning.in_file(name))).collect();
+        for warning in grouped(texts.iter().map(|(text, shown)| (text.as_str(), shown.clone()))) {
+            context.output.warn(&warning);
         }
         let (services, limits) = (document.services.len(), document.limits.len());
         let mode = match document.mode {

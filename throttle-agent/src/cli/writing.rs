@@ -11,6 +11,7 @@ use throttle_agent::{
 
 use super::{
     Context,
+    alike::grouped,
     client::Answer,
     failure::Failure,
     output::{self, Paint},
@@ -72,8 +73,8 @@ fn tell_of(context: &Context, answer: &Answer, subject: Subject) -> Result<(), F
         return output::data(&answer.text());
     }
     let written = answer.parse::<Envelope<Written>>()?.body;
-    for warning in &written.warnings {
-        context.output.warn(warning);
+    for warning in grouped(written.warnings.iter().map(|warning| (warning.as_str(), warning.clone()))) {
+        context.output.warn(&warning);
     }
     output::data(&render(&written, subject, Timestamp::now(), context.output.paint))
 }
