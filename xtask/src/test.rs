@@ -257,13 +257,15 @@ fn summarise(reports: &[(Report, Suite)], left_out: &[Suite]) -> Result<()> {
     for (report, suite) in reports {
         println!("{report}  {}", suite.name());
     }
-    println!("\nslowest:");
     let tests = reports.iter().filter(|(_, suite)| suite.needs_kernel()).flat_map(|(report, suite)| {
         let target = suite.target.as_deref().unwrap_or_default();
         report.tests.iter().map(move |test| (test.time, target, &test.name))
     });
     let mut slowest: Vec<_> = tests.collect();
     slowest.sort_by_key(|(time, ..)| std::cmp::Reverse(*time));
+    if !slowest.is_empty() {
+        println!("\nslowest:");
+    }
     for (time, target, name) in slowest.into_iter().take(SLOWEST) {
         println!("{:>14}  {target} {name}", process::seconds(time));
     }
